@@ -1,0 +1,35 @@
+"""convjax: see why convolutional networks train or fail to train, in JAX and Flax."""
+
+from convjax import plots, reference
+from convjax.capture import capture
+from convjax.conv import conv2d
+from convjax.models import ConvNet, LinearNet, broken_net, digits_net, threes_sevens_net
+from convjax.optim import adam, group_scale, sgd
+from convjax.record import Record
+from convjax.schedules import constant, group_rates, one_cycle
+from convjax.stats import activation_stats
+from convjax.summary import summary
+from convjax.train import Images, Trainer
+
+__all__ = [
+    "ConvNet",
+    "Images",
+    "LinearNet",
+    "Record",
+    "Trainer",
+    "activation_stats",
+    "adam",
+    "broken_net",
+    "capture",
+    "constant",
+    "conv2d",
+    "digits_net",
+    "group_rates",
+    "group_scale",
+    "one_cycle",
+    "plots",
+    "reference",
+    "sgd",
+    "summary",
+    "threes_sevens_net",
+]

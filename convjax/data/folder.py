@@ -1,0 +1,178 @@
+"""Image folders: one folder per split, in it one per class, in it the images."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from convjax.data.cache import cached
+from convjax.data.types import DataError, Dataset, Split
+
+_TRAIN_NAMES = ("train", "training")
+_TEST_NAMES = ("test", "testing", "valid")
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+_GREY_MODES = ("L", "1")
+
+# The image files of one split by class, classes sorted, files in natural order.
+_Listing = dict[str, list[Path]]
+
+
+def load_folder(
+    folder: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None
+) -> Dataset:
+    """Read a folder of images `train/CLASS/*.png` and `test/CLASS/*.png`.
+
+    The training folder may be called train or training, the other test, testing or valid (the
+    first of these that is there). Images are .png, .jpg or .jpeg; hidden files are passed over.
+    Class names are sorted; within a class files are in natural order: 2.png before 10.png.
+    Images are decoded once and then cached until a file's name, size or time of change differs.
+
+    Args:
+        folder: holds the two splits.
+        cache_dir: see `convjax.data.load`.
+
+    Returns:
+        images (N, H, W, 1) where all are greyscale (PIL modes L, 1 and I;16, of which the upper
+        eight bits are kept), otherwise (N, H, W, 3) in RGB.
+
+    Raises:
+        DataError: for a missing folder, a class without images, classes that differ between the
+            splits, an unreadable image, images of different sizes, and a missing Pillow.
+    """
+    root = Path(folder).expanduser().resolve()
+    if not root.is_dir():
+        raise DataError(
+            f"{root}: no such folder; a folder with train/CLASS/*.png and test/CLASS/*.png is "
+            "needed: correct the path"
+        )
+    train = _list_split(root, _TRAIN_NAMES)
+    test = _list_split(root, _TEST_NAMES)
+    if list(train) != list(test):
+        only = {"training": sorted(train.keys() - test.keys())}
+        only["test"] = sorted(test.keys() - train.keys())
+        differing = "; ".join(
+            f"{', '.join(names)} only in {s}" for s, names in only.items() if names
+        )
+        raise DataError(
+            f"{root}: the splits have different classes ({differing}); both need the same: add or "
+            "remove class folders"
+        )
+    return cached(
+        f"folder-{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}",
+        _fingerprint(root, (train, test)),
+        lambda: _decode(root, train, test),
+        cache_dir=cache_dir,
+        required=False,
+    )
+
+
+def _list_split(root: Path, names: tuple[str, ...]) -> _Listing:
+    present = [root / name for name in names if (root / name).is_dir()]
+    if not present:
+        has_idx_files = any(root.glob("*ubyte*"))
+        raise DataError(
+            f"{root}: has no folder {' or '.join(names)}; images are looked for in "
+            f"{names[0]}/CLASS/*.png: "
+            + (
+                f'IDX files, as found there, are loaded by load("mnist", data_dir="{root}")'
+                if has_idx_files
+                else "rename or move the folders"
+            )
+        )
+    split = present[0]
+    classes = sorted(p.name for p in split.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not classes:
+        raise DataError(
+            f"{split}: has no class folder; images are looked for in {split.name}/CLASS/*.png: "
+            "move them into a folder for each class"
+        )
+    listing = {name: sorted(_images(split / name), key=_natural) for name in classes}
+    for name, files in listing.items():
+        if not files:
+            raise DataError(
+                f"{split / name}: holds no image ({', '.join(_SUFFIXES)}); each class needs at "
+                "least one: add images, or remove the folder from all splits"
+            )
+    return listing
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file():
+            yield path
+
+
+def _natural(path: Path) -> tuple[list[str | int], str]:
+    """Sort key that compares runs of digits as numbers; the name itself separates 1 from 01."""
+    # Splitting on a group alternates text and digits, so that equal positions have equal types.
+    parts = re.split(r"([0-9]+)", path.name)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name
+
+
+def _fingerprint(root: Path, splits: tuple[_Listing, ...]) -> str:
+    digest = hashlib.sha256()
+    for listing in splits:
+        for files in listing.values():
+            for path in files:
+                stat = path.stat()
+                name = os.fsencode(path.relative_to(root))
+                digest.update(b"%s\0%d %d\n" % (name, stat.st_size, stat.st_mtime_ns))
+    return digest.hexdigest()
+
+
+def _decode(root: Path, train: _Listing, test: _Listing) -> Dataset:
+    if importlib.util.find_spec("PIL") is None:
+        raise DataError(
+            f"{root}: decoding images needs Pillow, which is not installed: run pip install "
+            '"convjax[data]"'
+        )
+    files = [path for listing in (train, test) for paths in listing.values() for path in paths]
+    pixels = [_read_image(path) for path in files]
+    for path, image in zip(files, pixels, strict=True):
+        if image.shape[:2] != pixels[0].shape[:2]:
+            (height, width), (first_height, first_width) = image.shape[:2], pixels[0].shape[:2]
+            raise DataError(
+                f"{path}: the image is {height}×{width}, but {files[0]} is {first_height}×"
+                f"{first_width} (height×width); all must be of one size: resize them"
+            )
+    num_channels = max(image.shape[2] for image in pixels)
+    images = np.concatenate(
+        [np.broadcast_to(image, (1, *image.shape[:2], num_channels)) for image in pixels]
+    )
+    num_train = sum(map(len, train.values()))
+    return Dataset(
+        name=root.name,
+        train=Split(images[:num_train], _labels(train)),
+        test=Split(images[num_train:], _labels(test)),
+        class_names=tuple(train),
+    )
+
+
+def _labels(listing: _Listing) -> np.ndarray:
+    return np.repeat(np.arange(len(listing), dtype=np.int32), [len(f) for f in listing.values()])
+
+
+def _read_image(path: Path) -> np.ndarray:
+    """Decode one image to (H, W, 1) or (H, W, 3) uint8."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I"):
+                # Pillow's own conversion clips 16 bits at 255 instead of scaling them.
+                return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)[..., np.newaxis]
+            if image.mode in _GREY_MODES:
+                return np.asarray(image.convert("L"))[..., np.newaxis]
+            return np.asarray(image.convert("RGB"))
+    # Decoders of damaged files raise whatever they happen to meet, SyntaxError included.
+    except Exception as error:
+        raise DataError(
+            f"{path}: cannot be decoded ({type(error).__name__}: {error}); a readable PNG or JPEG "
+            "image is needed: replace or remove the file"
+        ) from error

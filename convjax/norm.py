@@ -1,0 +1,83 @@
+"""Batch normalisation as pure functions: the moments of a batch, what runs on, the formula.
+
+Reference: Ioffe and Szegedy, "Batch Normalization", https://arxiv.org/abs/1502.03167.
+"""
+
+import jax
+import jax.numpy as jnp
+
+Moments = tuple[jax.Array, jax.Array]
+
+
+def _channels_at(axis: int, vector: jax.Array, ndim: int) -> jax.Array:
+    shape = [1] * ndim
+    shape[axis] = vector.shape[0]
+    return vector.reshape(shape)
+
+
+def batch_moments(x: jax.Array, *, axis: int) -> Moments:
+    """Returns mean and biased variance per channel, both of shape (C,).
+
+    Two passes: E[x²] − E[x]² in one pass loses all digits where |mean| ≫ std and can turn
+    negative (https://github.com/google/flax/issues/1491). Half-precision input is summed in
+    float32.
+
+    Args:
+      x: any array whose channels lie on `axis`.
+    """
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    others = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
+    mean = jnp.mean(x, others)
+    var = jnp.mean(jnp.square(x - _channels_at(axis, mean, x.ndim)), others)
+    return mean, var
+
+
+def running_update(
+    running: Moments, batch: Moments, *, momentum: float, count: int, unbiased: bool
+) -> Moments:
+    """Returns momentum·running + (1 − momentum)·batch, for mean and variance.
+
+    Args:
+      running, batch: (mean, variance), each of shape (C,); the batch's variance is the biased one.
+      momentum: share of the old value that is kept.
+      count: number of values per channel in the batch.
+      unbiased: turn the batch's variance into the unbiased one first (times n/(n − 1)), as
+        PyTorch does for the running statistics only.
+
+    Raises:
+      ValueError: if unbiased is asked of a single value.
+    """
+    if unbiased and count < 2:
+        raise ValueError(
+            "batch norm in training mode needs more than one value per channel, got one. "
+            "Use a larger batch, or model.eval()."
+        )
+    mean, var = batch
+    if unbiased:
+        var = var * (count / (count - 1))
+    keep = jax.lax.stop_gradient
+    return (
+        momentum * running[0] + (1 - momentum) * keep(mean).astype(running[0].dtype),
+        momentum * running[1] + (1 - momentum) * keep(var).astype(running[1].dtype),
+    )
+
+
+def batch_norm(
+    x: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    *,
+    axis: int,
+    epsilon: float,
+) -> jax.Array:
+    """Returns (x − mean)/√(var + ε)·γ + β, in the dtype of x.
+
+    Args:
+      x: any array whose channels lie on `axis`.
+      mean, var, scale (γ), bias (β): shape (C,).
+    """
+    factor = scale * jax.lax.rsqrt(var + epsilon)
+    mean, factor, bias = (_channels_at(axis, vector, x.ndim) for vector in (mean, factor, bias))
+    return ((x - mean) * factor + bias).astype(x.dtype)

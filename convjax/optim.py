@@ -1,0 +1,148 @@
+"""Optimisers in Optax whose rate and momentum are values of their state, not of their code.
+
+`optax.inject_hyperparams` keeps both in the optimiser's state. The training loop writes there what
+the schedules say for the step, so that another rate, schedule or number of steps compiles nothing
+anew, and the record reads there what was applied.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Params = Any
+
+
+class Optimizer(NamedTuple):
+    """A gradient transformation and what its state calls the momentum."""
+
+    transform: optax.GradientTransformation
+    momentum_name: str
+
+    def set(self, state: Any, learning_rate: jax.Array, momentum: jax.Array) -> Any:
+        """Returns the optimiser's state with the rate and the momentum for its next step."""
+        values = {"learning_rate": learning_rate, self.momentum_name: momentum}
+        held = state.hyperparams
+        return state._replace(
+            hyperparams=held | {name: v.astype(held[name].dtype) for name, v in values.items()}
+        )
+
+    def applied(self, state: Any) -> tuple[jax.Array, jax.Array]:
+        """Returns (learning rate, momentum) of the last step as the state holds them."""
+        return state.hyperparams["learning_rate"], state.hyperparams[self.momentum_name]
+
+
+def decays(params: Params) -> Any:
+    """Tells for each parameter whether weight decay applies: not to biases and norm parameters.
+
+    Those are the vectors; matrices and kernels decay (fastai's `wd_bn_bias=False`).
+    """
+    return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
+
+
+def adam(
+    *,
+    b2: float = 0.99,
+    eps: float = 1e-5,
+    weight_decay: float = 0.01,
+    group_scale: Callable[[Params], Any] | None = None,
+) -> Optimizer:
+    """Returns fastai's default optimiser: Adam with decoupled weight decay; momentum is b1.
+
+    m = b1·m + (1 − b1)·g and v = b2·v + (1 − b2)·g² are corrected for their start with the current
+    b1 and b2; then p ← p − lr·(m/(√v + eps) + weight_decay·p), without decay for biases and norm
+    parameters. That is `optax.adamw` with other constants.
+
+    Args:
+      b2: share of the old mean square that is kept.
+      eps: added outside the root.
+      weight_decay: per unit of learning rate.
+      group_scale: takes the parameters and returns for each the factor on its learning rate, as
+        `group_scale` of this module makes it; None for one rate.
+
+    Reference: https://docs.fast.ai/optimizer.html#Adam; Loshchilov and Hutter,
+    https://arxiv.org/abs/1711.05101.
+    """
+
+    def build(learning_rate: Any, b1: Any) -> optax.GradientTransformation:
+        step = optax.adamw(
+            learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=decays
+        )
+        return _by_group(step, group_scale)
+
+    return Optimizer(optax.inject_hyperparams(build)(learning_rate=0.0, b1=0.0), "b1")
+
+
+def sgd(
+    *,
+    weight_decay: float = 0.0,
+    group_scale: Callable[[Params], Any] | None = None,
+) -> Optimizer:
+    """Returns plain SGD with momentum: m = momentum·m + g + weight_decay·p; p ← p − lr·m.
+
+    This is PyTorch's `torch.optim.SGD` (decay coupled through the gradient), but for the decay of
+    biases and norm parameters, which are left alone as in `adam`.
+
+    Reference: https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
+    """
+
+    def build(learning_rate: Any, momentum: Any) -> optax.GradientTransformation:
+        step = optax.chain(
+            optax.add_decayed_weights(weight_decay, decays),
+            optax.trace(decay=momentum),
+            optax.scale_by_learning_rate(learning_rate),
+        )
+        return _by_group(step, group_scale)
+
+    return Optimizer(optax.inject_hyperparams(build)(learning_rate=0.0, momentum=0.0), "momentum")
+
+
+def group_scale(rates: Sequence[float], group_of: Callable[[str], int]) -> Callable[[Params], Any]:
+    """Makes the factors by which layer groups learn slower than the last.
+
+    All groups follow one schedule; group g's rate is the schedule's, which is that of the last
+    group, times rates[g]/rates[-1]. That is the same as fastai's one schedule per group.
+
+    Args:
+      rates: highest rate per group, from `convjax.schedules.group_rates`.
+      group_of: takes a parameter's path, with dots ("blocks.0.conv.kernel"), and returns the
+        number of its group.
+
+    Returns:
+      A function from parameters to a tree of factors, for `adam` and `sgd`.
+    """
+
+    def scales(params: Params) -> Any:
+        def factor(path: Any, _: jax.Array) -> float:
+            name = path_name(path)
+            group = group_of(name)
+            if not 0 <= group < len(rates):
+                raise ValueError(
+                    f"group_of must return a group from 0 to {len(rates) - 1}, "
+                    f"got {group!r} for {name!r}."
+                )
+            return rates[group] / rates[-1]
+
+        return jax.tree_util.tree_map_with_path(factor, params)
+
+    return scales
+
+
+def path_name(path: Sequence[Any]) -> str:
+    """Returns a path of `jax.tree_util` with dots, without the marks of dictionaries and lists."""
+    keys = (getattr(key, "key", getattr(key, "idx", getattr(key, "name", None))) for key in path)
+    return ".".join(str(key) for key in keys if key not in ("value", None))
+
+
+def _by_group(
+    step: optax.GradientTransformation, scales: Callable[[Params], Any] | None
+) -> optax.GradientTransformation:
+    if scales is None:
+        return step
+
+    def scale(updates: Any, params: Params) -> Any:
+        return jax.tree.map(lambda u, factor: u * factor, updates, scales(params))
+
+    return optax.chain(step, optax.stateless(scale))

@@ -1,0 +1,291 @@
+"""Pictures of a training's record: layer statistics, colourful dimension, schedule, loss.
+
+Every function reads records and returns a matplotlib `Figure`; saving is the caller's
+(`figure.savefig("name.png")`), and a notebook shows a returned figure by itself. No pyplot: no
+window, no global state, and nothing to close. matplotlib is imported when the first figure is made.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from functools import partial
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convjax.record import Array, Record
+from convjax.stats import HIST_RANGE, NEAR_ZERO
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's blue and vermilion, which colour-blind readers tell apart.
+BLUE, ORANGE = "#0072B2", "#D55E00"
+
+# A panel has fewer pixels than this, so that more columns could not be told apart.
+MAX_COLUMNS = 1000
+
+# Where the smoothed loss spans more than this factor, its late part would lie on the axis.
+LOG_RATIO = 20
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Returns an empty figure whose layout keeps labels from being cut off or overlapping.
+
+    Args:
+      width, height: inches; figures are 100 pixels each unless `savefig` is told otherwise.
+
+    Raises:
+      ImportError: if matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError as error:
+        raise ImportError(
+            'pictures need matplotlib, which is not installed: pip install "convjax[plots]"'
+        ) from error
+    # Inches around every panel: with matplotlib's 0.04 labels touch the neighbouring panel.
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
+    figure = Figure(figsize=(width, height), layout=layout)
+    # Notebooks ask an object for its PNG; matplotlib answers only for figures of pyplot.
+    vars(figure)["_repr_png_"] = partial(_png, figure)
+    return figure
+
+
+def plot_layer_stats(record: Record, layer: int | str) -> "Figure":
+    """Draws one layer's mean, standard deviation and share near zero against the step.
+
+    The share near zero is in percent of the layer's values: thick the one that fastai draws,
+    x <= 0.05 with all negative numbers in it, and thin |x| <= 0.05.
+
+    Args:
+      record: of any training.
+      layer: a name, or an index that may be negative.
+
+    Raises:
+      KeyError, IndexError: if the record has no such layer.
+      ValueError: if the record has no steps.
+    """
+    _check_steps(record)
+    column = record.layer(layer)
+    figure = new_figure(11, 3.4)
+    figure.suptitle(f"Outputs of layer {record.layers[column]}")
+    mean, std, zero = figure.subplots(1, 3, sharex=True)
+    mean.plot(record.mean[:, column], color=BLUE)
+    mean.set(ylabel="mean")
+    std.plot(record.std[:, column], color=BLUE)
+    std.set(ylabel="standard deviation")
+    zero.plot(100 * record.near_zero[:, column], color=BLUE, label=f"x ≤ {NEAR_ZERO}")
+    zero.plot(
+        100 * record.abs_near_zero[:, column],
+        color=ORANGE,
+        linewidth=0.8,
+        label=f"|x| ≤ {NEAR_ZERO}",
+    )
+    # The room above 100 % is the legend's.
+    zero.set(ylabel="near zero, % of values", ylim=(0, 125), yticks=range(0, 101, 20))
+    zero.legend(loc="upper center", fontsize="small", ncols=2)
+    for axes in (mean, std, zero):
+        axes.set(xlabel="step")
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def color_dim(
+    records: Record | Sequence[Record], layer: int | str, labels: Sequence[str] | None = None
+) -> "Figure":
+    """Draws the colourful dimension: a layer's histogram at every step, side by side.
+
+    The colour is log(1 + count), on one scale for all records. The strips below and above the
+    panel give the shares of values that the histogram leaves out, under 0 and over 10, in percent
+    of all values. Records have the vertical axes in common, and each its own steps. Past 1,000
+    steps a column is the mean of neighbouring steps.
+
+    Args:
+      records: one record, or several to compare.
+      layer: a name, or an index that may be negative, looked up in every record.
+      labels: one title per record; the default is the layer's name.
+
+    Raises:
+      KeyError, IndexError: if a record has no such layer.
+      ValueError: if there is no record or one without steps, or labels has another length.
+
+    Reference: Stefano Giomo's colorful dimension,
+    https://forums.fast.ai/t/the-colorful-dimension/42908; fastai's `color_dim`.
+    """
+    records = [records] if isinstance(records, Record) else list(records)
+    if not records:
+        raise ValueError("records must hold at least one record, got none.")
+    for record in records:
+        _check_steps(record)
+    columns = [record.layer(layer) for record in records]
+    if labels is None:
+        labels = [record.layers[column] for record, column in zip(records, columns, strict=True)]
+    elif isinstance(labels, str) or len(labels) != len(records):
+        raise ValueError(f"labels must hold one text per record ({len(records)}), got {labels!r}.")
+    sizes = [-(-record.steps // MAX_COLUMNS) for record in records]  # steps in a column
+    counts = [
+        _merged(record, column, size)
+        for record, column, size in zip(records, columns, sizes, strict=True)
+    ]
+    top = max(1.0, *(float(np.nanmax(count, initial=0)) for count in counts))
+
+    figure = new_figure(max(8.0, 5.2 * len(records)), 5.2)
+    rows = figure.subplots(
+        3, len(records), squeeze=False, sharex="col", sharey="row", height_ratios=(1, 6, 1)
+    )
+    for i, record in enumerate(records):
+        over, panel, under = rows[:, i]
+        # The last column may stand for fewer steps: it is drawn whole and clipped by the limit.
+        picture = panel.imshow(
+            np.log1p(counts[i]).T,
+            origin="lower",
+            aspect="auto",
+            cmap="viridis",
+            vmin=0,
+            vmax=np.log1p(top),
+            extent=(-0.5, len(counts[i]) * sizes[i] - 0.5, *HIST_RANGE),
+        )
+        panel.set(xlim=(-0.5, record.steps - 0.5), facecolor="0.85")
+        over.set(title=labels[i])
+        under.set(xlabel="step")
+    pairs = list(zip(records, columns, strict=True))
+    _strips(rows[0], [_percent(record, record.over, column) for record, column in pairs])
+    _strips(rows[2], [_percent(record, record.under, column) for record, column in pairs])
+    low, high = HIST_RANGE
+    rows[0, 0].set(ylabel=f"x > {high:g}\n%")
+    rows[1, 0].set(ylabel="output x")
+    rows[2, 0].set(ylabel=f"x < {low:g}\n%")
+    bar = figure.colorbar(picture, ax=rows[1, :], label="values per bin, log(1 + count)")
+    # 1 would lie so close to 0 that the two labels touched.
+    ticks = [0, *(10**i for i in range(1, int(np.log10(top)) + 1))]
+    bar.set_ticks(np.log1p(ticks).tolist(), labels=[f"{tick:,}" for tick in ticks])
+    bar.minorticks_off()
+    _caption(figure, _how_to_read(records[0], max(sizes)))
+    return figure
+
+
+def plot_sched(record: Record) -> "Figure":
+    """Draws the learning rate and the momentum that the optimiser used, against the step.
+
+    Raises:
+      ValueError: if the record has no steps.
+    """
+    _check_steps(record)
+    figure = new_figure(8, 3.2)
+    rate, momentum = figure.subplots(1, 2)
+    rate.plot(record.learning_rate, color=BLUE)
+    rate.set(xlabel="step", ylabel="learning rate")
+    momentum.plot(record.momentum, color=BLUE)
+    momentum.set(xlabel="step", ylabel="momentum")
+    for axes in (rate, momentum):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def plot_loss(record: Record, metrics: Sequence[Mapping[str, Any]] | None = None) -> "Figure":
+    """Draws the loss of every batch thin, smoothed thick, and the validation loss as points.
+
+    The loss axis is logarithmic where the smoothed and the validation loss together are positive
+    and span more than a factor of 20; the axis says so.
+
+    Args:
+      record: of any training.
+      metrics: one mapping per evaluation with "step", how many steps came before it, and
+        "valid_loss". Other keys are ignored.
+
+    Raises:
+      ValueError: if the record has no steps, or a mapping lacks one of the two keys.
+    """
+    _check_steps(record)
+    steps, valid = [], []
+    for row in metrics or ():
+        if "step" not in row or "valid_loss" not in row:
+            raise ValueError(
+                f'metrics must hold mappings with the keys "step" and "valid_loss", got one with '
+                f"{', '.join(map(repr, row)) or 'none'}."
+            )
+        steps.append(row["step"])
+        valid.append(row["valid_loss"])
+    smoothed = record.smoothed_loss()
+    figure = new_figure(8, 4)
+    axes = figure.subplots()
+    axes.plot(record.loss, color=BLUE, alpha=0.4, linewidth=0.6, label="training, each batch")
+    axes.plot(smoothed, color=BLUE, linewidth=2, label="training, smoothed")
+    if valid:
+        axes.plot(steps, valid, "o", color=ORANGE, label="validation")
+    # Single batches do not count: one lucky batch of loss 0 would turn the axis.
+    shown = np.concatenate([smoothed, np.asarray(valid, np.float64)])
+    shown = shown[np.isfinite(shown)]
+    logarithmic = shown.size and shown.min() > 0 and shown.max() > LOG_RATIO * shown.min()
+    axes.set(xlabel="step", ylabel="loss (log scale)" if logarithmic else "loss")
+    if logarithmic:
+        axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def _check_steps(record: Record) -> None:
+    if not record.steps:
+        raise ValueError("record must hold at least one training step, got none.")
+
+
+def _merged(record: Record, column: int, size: int) -> Array:
+    """Returns the mean counts of every `size` steps; NaN where all values of these were NaN."""
+    starts = np.arange(0, record.steps, size)
+    steps = np.diff(np.append(starts, record.steps))[:, None]
+    counts = np.add.reduceat(record.hist[:, column], starts, axis=0) / steps
+    # Without this a diverged layer would look like one whose values all lie outside the bins.
+    lost = np.add.reduceat(record.nan()[:, column], starts)[:, None]
+    return np.where(lost == record.sizes[column] * steps, np.nan, counts)
+
+
+def _percent(record: Record, outside: Array, column: int) -> Array:
+    """Returns counts outside the bins in percent of all values, NaN where all of these are NaN."""
+    size = record.sizes[column]
+    percent = 100 * outside[:, column] / size
+    percent[record.nan()[:, column] == size] = np.nan
+    return percent
+
+
+def _strips(row: Sequence["Axes"], shares: Sequence[Array]) -> None:
+    """Draws one share per panel, in percent, on the vertical axis that the row shares."""
+    for axes, percent in zip(row, shares, strict=True):
+        steps = np.arange(len(percent))
+        axes.fill_between(steps, percent, color=BLUE, alpha=0.4, linewidth=0)
+        axes.plot(steps, percent, color=BLUE, linewidth=0.8)
+        axes.locator_params(axis="y", nbins=2)
+    highest = max(float(np.nanmax(percent, initial=0)) for percent in shares)
+    # At least to 1 %: less is negligible and shall look so.
+    row[0].set_ylim(0, max(1, 1.1 * highest))
+
+
+def _caption(figure: "Figure", text: str) -> None:
+    """Writes text under the panels, broken where the figure ends."""
+    # Small letters are about 0.068 inches wide.
+    width = int(figure.get_figwidth() / 0.068)
+    figure.supxlabel(textwrap.fill(text, width), x=0.01, ha="left", fontsize="small")
+
+
+def _how_to_read(record: Record, merged: int) -> str:
+    edges = record.hist_edges
+    column = "one step" if merged == 1 else f"up to {merged} neighbouring steps (their mean)"
+    return (
+        f"How to read it: each column is the histogram of the layer's outputs at {column}, in "
+        f"{len(edges) - 1} bins from {edges[0]:g} to {edges[-1]:g}, the brighter the more values. "
+        "Where a ReLU follows a layer, these are the values before it. The bottom row counts "
+        f"{edges[0]:g} to {edges[1]:g}, zeros included: bright there and dark above means that "
+        "nearly all values are negative or near zero. Bright bands that climb and collapse mean "
+        "that values grow, crash, and training starts over. A picture that fills smoothly and "
+        "stays filled is healthy. The strips give the shares that lie outside the bins. Grey: "
+        "nothing but NaN."
+    )
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,141 @@
+"""A run's folder: what was configured, what each epoch scored, what every step did, pictures.
+
+  config.json    how the run was set up, and with which versions and device
+  metrics.jsonl  one JSON object per epoch
+  record.npz     the record of all steps so far (`convjax.record.Record`)
+  plots/*.png    pictures
+
+Every file is replaced whole, so that the folder can be read while the run goes on.
+"""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from convjax.files import replacing
+from convjax.record import Record
+
+
+class RunError(ValueError):
+    """A folder does not hold a run, or cannot take one."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's folder holds.
+
+    Attributes:
+      config: how the run was set up.
+      metrics: one mapping per epoch, in order.
+      record: what every step did.
+    """
+
+    config: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    record: Record
+
+
+class RunFolder:
+    """A folder that one training writes into.
+
+    Args:
+      path: made if need be; it must not hold a run already.
+      config: everything that repeats the run, written at once.
+
+    Raises:
+      RunError: if the folder already holds a run, or cannot be made.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], config: Mapping[str, Any]):
+        self.path = Path(path)
+        if (self.path / "config.json").exists():
+            raise RunError(f"{self.path} already holds a run. Choose another folder, or remove it.")
+        try:
+            (self.path / "plots").mkdir(parents=True, exist_ok=True)
+            write_json(self.path / "config.json", {**config, "environment": environment()})
+        except OSError as error:
+            raise RunError(f"the run folder {self.path} cannot be written: {error}.") from error
+        self._metrics: list[dict[str, Any]] = []
+
+    def add_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Adds one epoch's metrics."""
+        self._metrics.append(dict(metrics))
+        with replacing(self.path / "metrics.jsonl") as file:
+            file.write("".join(_json(row) + "\n" for row in self._metrics).encode())
+
+    def write_record(self, record: Record) -> None:
+        """Replaces the record with one that reaches further."""
+        record.save(self.path / "record.npz")
+
+    def plot_path(self, name: str) -> Path:
+        """Returns where the picture `name` belongs."""
+        return self.path / "plots" / f"{name}.png"
+
+
+def load_run(path: str | os.PathLike[str]) -> Run:
+    """Reads a run's folder; nothing in it is executed.
+
+    Raises:
+      RunError: if a file is missing or is not what `RunFolder` wrote.
+      convjax.record.RecordError: if the record is damaged.
+    """
+    folder = Path(path)
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        metrics = [json.loads(line) for line in lines]
+        record = Record.load(folder / "record.npz")
+    except FileNotFoundError as error:
+        raise RunError(f"{folder} holds no complete epoch of a run: {error}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"a file of the run {folder} is damaged: {error}.") from error
+    return Run(config, metrics, record)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes JSON that a person can read, atomically."""
+    with replacing(path) as file:
+        file.write((_json(value, indent=2) + "\n").encode())
+
+
+def _json(value: Any, **options: Any) -> str:
+    return json.dumps(finite(value), ensure_ascii=False, allow_nan=False, **options)
+
+
+def finite(value: Any) -> Any:
+    """Returns plain data with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def environment() -> dict[str, Any]:
+    """Returns what a figure depends on: versions, device and processor."""
+    packages = ("convjax", "jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in packages},
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "cpu_count": os.cpu_count(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None  # convjax imported from a source tree that is not installed

@@ -1,0 +1,197 @@
+"""The command line: `python -m experiments list | run NAME… | parity FILE… | table FILE`.
+
+Exit status of `run`: 0 where every verdict is the expected one, 1 where one departs, 2 for wrong
+usage or data that cannot be had. Of `parity`: 0 where all figures hold, 1 where one does not, 2 for
+a file that is no trajectory.
+"""
+
+import json
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from experiments import console as view
+from experiments import registry
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Puts the claims of the chapter on convolutional networks to the test.",
+)
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder with the IDX files of mnist; default: $CONVJAX_DATA_DIR."),
+]
+Layout = Annotated[
+    str,
+    typer.Option(
+        help="Order of the axes in the networks: NHWC, NCHW, CHWN, or auto (CHWN on CPU, NHWC "
+        "elsewhere)."
+    ),
+]
+
+
+@app.command("list")
+def list_claims() -> None:
+    """Lists the claims, the file that tests each, and what the chapter says."""
+    view.console().print(view.claims_table(registry.all_claims()))
+
+
+@app.command()
+def run(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...", help="Claims, experiments' files, or 'chapter' for all of them."
+        ),
+    ],
+    data: Annotated[
+        str, typer.Option(help="mnist5k (embedded), mnist, cifar10, fashion_mnist, or a folder.")
+    ] = "mnist5k",
+    data_dir: DataDir = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: 0 to N − 1.")] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for results; new or empty. Default: runs/DATE-TIME."),
+    ] = None,
+    layout: Layout = "auto",
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Three steps per epoch: passes through all the code, decides nothing."
+        ),
+    ] = False,
+) -> None:
+    """Measures claims, prints the ledger, and writes results.json, pictures and run folders."""
+    from convjax.layout import resolve_layout
+    from experiments.lab import Lab
+
+    command = ["python", "-m", "experiments", "run", *names, "--data", data]
+    command += ["--seeds", str(seeds), "--layout", layout, *(["--quick"] if quick else [])]
+    try:
+        claims = registry.find(names)
+        resolve_layout(layout)
+        out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+        _check_free(out)
+        shown = view.console()
+        observer = view.ConsoleObserver(shown)
+        lab = Lab(
+            data,
+            data_dir=data_dir,
+            seeds=seeds,
+            out=out,
+            layout=layout,
+            quick=quick,
+            observer=observer,
+        )
+        lab.dataset  # noqa: B018  # a wrong name or a missing file shows before any work
+        out.mkdir(parents=True, exist_ok=True)
+        with observer.progress:
+            results = _measure(claims, lab, command)
+    except (ValueError, OSError, ImportError) as error:
+        # ValueError: arguments and data that cannot be (DataError and RunError are such);
+        # OSError: a full disk; ImportError: an extra that is not installed, and how to get it.
+        _fail(error)
+    except KeyboardInterrupt:
+        typer.echo("stopped; what was finished is in the folder for results.", err=True)
+        raise typer.Exit(130) from None
+    shown.print(view.ledger_table(results, data, seeds))
+    shown.print(f"results, pictures and runs: {out}", highlight=False, soft_wrap=True)
+    raise typer.Exit(int(any(result.verdict != result.expected for result in results)))
+
+
+@app.command()
+def parity(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Recorded trajectories (.npz).")
+    ],
+    data_dir: DataDir = None,
+    layout: Layout = "auto",
+) -> None:
+    """Replays trajectories of fastai in float64 and prints the largest deviations as JSON."""
+    from convjax.layout import resolve_layout
+    from convjax.runs import finite
+    from experiments.parity import replay
+
+    holds = True
+    for file in files:
+        try:
+            resolve_layout(layout)
+            report = replay(file, data_dir=data_dir, layout=layout)
+        except ValueError as error:  # DataError and TrajectoryError are ValueErrors
+            _fail(error)
+        typer.echo(json.dumps(finite(report), allow_nan=False))
+        holds &= report["holds"]
+    raise typer.Exit(0 if holds else 1)
+
+
+@app.command()
+def table(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A results.json that `run` wrote.")],
+) -> None:
+    """Prints the ledger of a results.json in Markdown, as it stands in the README."""
+    try:
+        typer.echo(view.markdown_ledger(json.loads(file.read_text())["claims"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _fail(ValueError(f"FILE {file} is not a results.json of `run`: {error!r}."))
+
+
+def script(file: str) -> NoReturn:
+    """Runs one experiment's file as a script, with the options of `run`."""
+    app(["run", Path(file).stem, *sys.argv[1:]])
+    raise AssertionError("app always exits")
+
+
+def _measure(claims: list[Any], lab: Any, command: list[str]) -> list[Any]:
+    from convjax.runs import environment, write_json
+    from experiments.ledger import Result, judge
+
+    results: list[Result] = []
+    for claim in claims:
+        began = time.perf_counter()
+        measured, rule, verdict, expected, reason = judge(claim, lab)
+        config = {"layout": lab.layout, "quick": lab.quick}
+        seconds = time.perf_counter() - began
+        results.append(
+            Result(
+                claim,
+                lab.data,
+                config,
+                lab.seeds,
+                measured,
+                rule,
+                verdict,
+                expected,
+                reason,
+                seconds,
+            )
+        )
+        # After each claim, so that a stopped run keeps what it has measured.
+        write_json(
+            lab.out / "results.json",
+            {
+                "environment": environment(),
+                "command": command,
+                "claims": [result.as_json() for result in results],
+            },
+        )
+    return results
+
+
+def _check_free(path: Path) -> None:
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise ValueError(
+            f"--out must be a new or empty folder, got {path}, which is a file or holds files. "
+            "Choose another, or remove it."
+        )
+
+
+def _fail(error: Exception) -> NoReturn:
+    typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(2) from None

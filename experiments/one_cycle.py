@@ -1,0 +1,184 @@
+"""one-cycle, schedule, near-zero-better, bad-training-picture: batch 512 with one-cycle.
+
+The ten-digit network without batch norm, batch 512, one epoch, lr_max 0.06 (div 25, div_final 1e5,
+pct_start 0.25, momentum 0.95-0.85-0.95, cosine). Published: 0.2108 / 0.0848 / 0.9743.
+
+Rules:
+  one-cycle: on mnist the accuracy could be one of ours, for five seeds or more; on mnist5k (4,000
+  images) it trains: accuracy of at least 0.9 in every seed.
+  schedule: the rate and momentum recorded from the optimiser's state rise and fall as said, with
+  the turn at a quarter of the steps, and equal the published formula, cosine and linear.
+  near-zero-better: fewer near-zero activations at the penultimate layer than at a constant rate,
+  still more than half (means over at least five seeds, last quarter of the steps).
+  bad-training-picture: the share of active values (above 0.25, the histogram's first bin) starts
+  below 1 %, and in at least half of the seeds rises and crashes at least twice ("several times
+  over"); `convjax.diagnose.crashes` says what a crash is. Thresholds were set on seeds 100 to 102.
+
+Command: python -m experiments run one-cycle schedule near-zero-better bad-training-picture
+"""
+
+from typing import Any
+
+import numpy as np
+
+from convjax import plots, schedules
+from convjax.diagnose import active_share, crashes
+from experiments.constant_rate import PENULTIMATE, late_near_zero
+from experiments.lab import BATCH_512, ONE_CYCLE, Lab
+from experiments.ledger import (
+    SEEDS_FOR_A_SPREAD,
+    Claim,
+    Decision,
+    Measured,
+    Rule,
+    Verdict,
+    every,
+    within_spread,
+)
+
+
+def one_cycle(lab: Lab) -> Measured:
+    first = lab.train(ONE_CYCLE)[0]
+    lab.picture("one-cycle", plots.plot_loss(first.record, first.metrics))
+    return {name: lab.metric(ONE_CYCLE, name) for name in ("accuracy", "valid_loss", "train_loss")}
+
+
+def schedule(lab: Lab) -> Measured:
+    record = lab.train(ONE_CYCLE)[0].record
+    lab.picture("schedule", plots.plot_sched(record))
+    steps, high = record.steps, ONE_CYCLE.lr_max
+    position = np.arange(steps) / steps
+    turn = 0.25
+    rising = position < turn
+    share = np.where(rising, position / turn, (position - turn) / (1 - turn))
+    cosine = (1 - np.cos(np.pi * share)) / 2
+    linear = schedules.one_cycle(steps, high, anneal="linear").table(steps)
+
+    def deviation(found: Any, eased: Any, start: float, middle: float, end: float) -> list[float]:
+        first = np.where(rising, start, middle)
+        then = np.where(rising, middle, end)
+        wanted = first * (1 - eased) + then * eased
+        return [float(np.abs(np.asarray(found) - wanted).max() / max(start, middle))]
+
+    rates, momenta = (high / 25, high, high / 1e5), (0.95, 0.85, 0.95)
+    return {
+        "steps": [steps],
+        "peak_position": [float(np.argmax(record.learning_rate)) / steps],
+        "deviation_rate": deviation(record.learning_rate, cosine, *rates),
+        "deviation_momentum": deviation(record.momentum, cosine, *momenta),
+        "deviation_rate_linear": deviation(linear["learning_rate"], share, *rates),
+        "deviation_momentum_linear": deviation(linear["momentum"], share, *momenta),
+    }
+
+
+def follows_the_formula(measured: Measured) -> Decision:
+    # float32 carries seven digits; the formulas are computed in float64.
+    worst = max(values[0] for name, values in measured.items() if name.startswith("deviation"))
+    at, step = measured["peak_position"][0], 1 / measured["steps"][0]
+    return Decision(
+        worst < 1e-5 and abs(at - 0.25) <= step,
+        f"turn at {at:.3f} of the steps; rate and momentum, cosine and linear, within {worst:.1e} "
+        "of the formulas",
+    )
+
+
+def near_zero_better(lab: Lab) -> Measured:
+    trainings = lab.train(ONE_CYCLE)
+    record = trainings[0].record
+    lab.picture("near-zero-better", plots.plot_layer_stats(record, -2))
+    layer = record.layers[-2]
+    return {
+        "near_zero_constant": [late_near_zero(t, layer) for t in lab.train(BATCH_512)],
+        "near_zero_one_cycle": [late_near_zero(t, layer) for t in trainings],
+    }
+
+
+def fewer_still_many(measured: Measured) -> Decision:
+    before = float(np.mean(measured["near_zero_constant"]))
+    after = float(np.mean(measured["near_zero_one_cycle"]))
+    return Decision(
+        0.5 < after < before, f"{before:.3f} at a constant rate, {after:.3f} with one-cycle"
+    )
+
+
+def bad_training_picture(lab: Lab) -> Measured:
+    trainings = lab.train(ONE_CYCLE)
+    records = [training.record for training in trainings]
+    lab.picture("bad-training-picture", plots.color_dim(records[0], PENULTIMATE))
+    shares = [active_share(record, PENULTIMATE) for record in records]
+    return {
+        "crashes": [len(crashes(share)) for share in shares],
+        "active_at_start": [share[0] for share in shares],
+        "active_at_peak": [share.max() for share in shares],
+        "active_at_end": [share[-1] for share in shares],
+    }
+
+
+def several_times_over(measured: Measured) -> Decision:
+    counts = np.array(measured["crashes"])
+    start, peak = np.max(measured["active_at_start"]), np.mean(measured["active_at_peak"])
+    return Decision(
+        bool(start < 0.01 and (counts >= 2).mean() >= 0.5),
+        f"active share from at most {start:.3f} to {peak:.2f} and back to "
+        f"{np.mean(measured['active_at_end']):.2f}; crashes per seed: "
+        f"{', '.join(f'{count:.0f}' for count in counts)}",
+    )
+
+
+SEVERAL_TIMES_OVER_SEEN: dict[str, Verdict] = {"mnist": "refuted", "mnist5k": "reproduced"}
+
+CLAIMS = (
+    Claim(
+        id="one-cycle",
+        statement="batch 512 trains with one-cycle, lr_max 0.06",
+        published={"train_loss": 0.2108, "valid_loss": 0.0848, "accuracy": 0.9743},
+        measure=one_cycle,
+        rules={
+            "mnist": within_spread([("accuracy", 0.9743)], test_size=10_000),
+            "mnist5k": every("accuracy", 0.9),
+        },
+    ),
+    Claim(
+        id="schedule",
+        statement="the rate rises then falls, the momentum the other way round; linear in the "
+        "paper, cosine in fastai",
+        published={"picture": "plot_sched"},
+        measure=schedule,
+        rules={"any": Rule("as the formulas say, turn at 1/4", follows_the_formula)},
+    ),
+    Claim(
+        id="near-zero-better",
+        statement="with one-cycle fewer penultimate activations are near zero, still many",
+        published={"picture": "plot_layer_stats(-2)"},
+        measure=near_zero_better,
+        rules={
+            data: Rule(
+                "mean share near zero: above 0.5 and below that of the constant rate",
+                fewer_still_many,
+                min_seeds=SEEDS_FOR_A_SPREAD,
+            )
+            for data in ("mnist", "mnist5k")
+        },
+    ),
+    Claim(
+        id="bad-training-picture",
+        statement="activations start near zero, grow, collapse, several times over",
+        published={"picture": "color_dim(-2)"},
+        measure=bad_training_picture,
+        # One crash, now and then two: "several times over" is true of few seeds.
+        rules={
+            data: Rule(
+                "active share starts below 0.01; at least 2 crashes in half of the seeds",
+                several_times_over,
+                expected=seen,
+                min_seeds=SEEDS_FOR_A_SPREAD,
+            )
+            for data, seen in SEVERAL_TIMES_OVER_SEEN.items()
+        },
+    ),
+)
+
+if __name__ == "__main__":
+    from experiments.cli import script
+
+    script(__file__)

@@ -1,0 +1,72 @@
+"""Small data sets, and no access to the caches and folders of whoever runs the tests."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convjax.data import Dataset, Split
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path, monkeypatch):
+    """Every test has its own cache, and no data folder from the environment."""
+    monkeypatch.setenv("CONVJAX_CACHE_DIR", str(tmp_path / "default-cache"))
+    monkeypatch.delenv("CONVJAX_DATA_DIR", raising=False)
+
+
+@pytest.fixture
+def shared_mnist():
+    """Folder with the complete MNIST as IDX files."""
+    folder = SHARED / "mnist"
+    if not folder.is_dir():
+        pytest.skip(f"the MNIST files are not at {folder}")
+    return folder
+
+
+def idx_bytes(array):
+    """An array of uint8 in IDX format, written independently of the reader."""
+    array = np.asarray(array, np.uint8)
+    axes = b"".join(struct.pack(">I", size) for size in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + axes + array.tobytes()
+
+
+def write_idx_set(folder, *, num_train=20, num_test=10, seed=0, compress=True, side=5):
+    """Write four IDX files of random images; returns the arrays by file stem."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {}
+    for prefix, number in (("train", num_train), ("t10k", num_test)):
+        arrays[f"{prefix}-images-idx3"] = rng.integers(0, 256, (number, side, side), np.uint8)
+        arrays[f"{prefix}-labels-idx1"] = (np.arange(number) % 10).astype(np.uint8)
+    for stem, array in arrays.items():
+        content = idx_bytes(array)
+        if compress:
+            (folder / f"{stem}-ubyte.gz").write_bytes(gzip.compress(content, 1))
+        else:
+            (folder / f"{stem}-ubyte").write_bytes(content)
+    return arrays
+
+
+def small_dataset(name="small", seed=0):
+    """Three classes, 6 training and 3 test images of 4×5×3."""
+    rng = np.random.default_rng(seed)
+
+    def split(number):
+        images = rng.integers(0, 256, (number, 4, 5, 3), np.uint8)
+        return Split(images, (np.arange(number) % 3).astype(np.int32))
+
+    return Dataset(name, split(6), split(3), ("a", "b", "ç"))
+
+
+def assert_same(first, second):
+    assert (first.name, first.class_names) == (second.name, second.class_names)
+    for split in ("train", "test"):
+        for kind in ("images", "labels"):
+            left, right = (getattr(getattr(d, split), kind) for d in (first, second))
+            assert left.dtype == right.dtype
+            np.testing.assert_array_equal(left, right)

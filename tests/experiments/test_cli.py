@@ -1,0 +1,107 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from convjax.runs import load_run
+from experiments import registry
+from experiments.cli import app
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def quick_chapter(tmp_path_factory):
+    out = tmp_path_factory.mktemp("chapter") / "out"
+    return out, invoke("run", "chapter", "--quick", "--seeds", 2, "--out", out)
+
+
+def test_list_names_every_claim():
+    result = invoke("list")
+    assert result.exit_code == 0
+    assert all(claim.id in result.stdout for _, claim in registry.all_claims())
+
+
+def test_quick_chapter_passes_through_everything(quick_chapter):
+    out, result = quick_chapter
+    assert result.exit_code == 0, result.output
+    results = json.loads((out / "results.json").read_text())
+    ids = [entry["id"] for entry in results["claims"]]
+    assert ids == [claim.id for _, claim in registry.all_claims()]
+    assert {entry["verdict"] for entry in results["claims"]} == {"undecided"}
+    assert results["environment"]["jax"]
+    runs = sorted(path.parent for path in (out / "runs").rglob("config.json"))
+    assert len(runs) == 6 * 2  # six settings, two seeds
+    for path in runs:
+        run = load_run(path)
+        assert run.record.steps == run.config["steps"] == run.metrics[-1]["step"]
+    pictures = {path.stem for path in (out / "plots").glob("*.png")}
+    assert {"edge-maps", "schedule", "bad-training-picture", "smooth-picture"} <= pictures
+    assert "train_loss" in result.stdout
+
+
+def test_seeds_differ_and_repeat(quick_chapter, tmp_path):
+    out, _ = quick_chapter
+    result = invoke("run", "batch-norm", "--quick", "--seeds", 2, "--out", tmp_path / "again")
+    assert result.exit_code == 0, result.output
+    losses = []
+    for root in (out, tmp_path / "again"):
+        folder = root / "runs" / "digits-batchnorm-one-cycle-bs512-lr0.06"
+        losses.append([load_run(folder / f"seed-{s}").record.loss.tolist() for s in range(2)])
+    assert losses[0] == losses[1]
+    assert losses[0][0] != losses[0][1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "one-cicle"], "did you mean 'one-cycle'"),
+        (["run", "one-cycle", "--data", "nmist"], "mnist"),
+        (["run", "one-cycle", "--data", "mnist", "--data-dir", "/nowhere"], "/nowhere"),
+        (["run", "one-cycle", "--layout", "HWNC"], "layout must be one of"),
+        (["run", "one-cycle", "--seeds", "0"], "--seeds"),
+        (["run"], "NAME"),
+    ],
+)
+def test_mistakes_get_a_message_and_status_2(arguments, message, tmp_path):
+    if len(arguments) > 1:
+        arguments = [*arguments, "--out", tmp_path / "out"]
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_results_are_not_overwritten(tmp_path):
+    (tmp_path / "results.json").write_text("mine")
+    result = invoke("run", "edge-values", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "new or empty folder" in result.stderr
+    assert (tmp_path / "results.json").read_text() == "mine"
+
+
+def test_an_experiment_is_a_script(request, tmp_path):
+    script = request.config.rootpath / "experiments" / "edge_kernels.py"
+    done = subprocess.run(
+        [sys.executable, script, "--out", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    verdicts = json.loads((tmp_path / "out" / "results.json").read_text())["claims"]
+    assert [entry["verdict"] for entry in verdicts] == ["reproduced", "reproduced"]
+
+
+def test_a_departing_verdict_is_exit_status_1(tmp_path, monkeypatch):
+    from experiments import edge_kernels
+
+    monkeypatch.setattr(edge_kernels, "TOP_EDGE", -edge_kernels.TOP_EDGE)
+    result = invoke("run", "edge-values", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "refuted" in result.stdout

@@ -1,0 +1,103 @@
+"""What several test modules share: layouts by their letters, recorded cases, tree comparison."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from convjax.record import Record
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# Written out again rather than imported, so that a wrong entry in the library shows.
+KERNELS = {"NHWC": "HWIO", "NCHW": "OIHW", "CHWN": "IHWO"}
+LAYOUTS = tuple(KERNELS)
+METHODS = ("lax", "matmul")
+
+
+def reorder(array: Any, source: str, target: str) -> np.ndarray:
+    """Transposes by naming the axes: reorder(x, "NCHW", "NHWC")."""
+    return np.einsum(f"{source}->{target}".lower(), array)
+
+
+class ConvCase(NamedTuple):
+    """One recorded convolution with its gradients; x, y, cotangent, dx NCHW, w and dw OIHW."""
+
+    settings: dict[str, Any]
+    x: np.ndarray
+    w: np.ndarray
+    b: np.ndarray | None
+    y: np.ndarray
+    cotangent: np.ndarray
+    dx: np.ndarray
+    dw: np.ndarray
+    db: np.ndarray | None
+
+    def in_layout(self, layout: str) -> "ConvCase":
+        images = {name: reorder(getattr(self, name), "NCHW", layout) for name in _IMAGES}
+        kernels = {name: reorder(getattr(self, name), "OIHW", KERNELS[layout]) for name in _WEIGHTS}
+        return self._replace(**images, **kernels)
+
+
+_IMAGES = ("x", "y", "cotangent", "dx")
+_WEIGHTS = ("w", "dw")
+
+
+@cache
+def conv_cases() -> tuple[ConvCase, ...]:
+    """The 60 recorded convolutions, float64."""
+    with np.load(GOLDEN / "conv2d_cases.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    cases = []
+    for i, row in enumerate(arrays["settings"].tolist()):
+        settings = {
+            "stride": tuple(row[0:2]),
+            "padding": tuple(row[2:4]),
+            "dilation": tuple(row[4:6]),
+            "groups": row[6],
+        }
+        fields = [arrays.get(f"{i}/{name}") for name in ConvCase._fields[1:]]
+        cases.append(ConvCase(settings, *fields))
+    assert len(cases) == 60
+    return tuple(cases)
+
+
+def assert_trees_close(actual: Any, expected: Any, *, rtol: float = 0, atol: float = 0) -> None:
+    """Compares two trees leaf by leaf, with the path of the first leaf that differs."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    leaves = zip(
+        jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True
+    )
+    for (path, left), right in leaves:
+        np.testing.assert_allclose(
+            np.asarray(left),
+            np.asarray(right),
+            rtol=rtol,
+            atol=atol,
+            err_msg=jax.tree_util.keystr(path),
+        )
+
+
+def make_record(*, steps: int, layers: int, size: int = 1000) -> Record:
+    """A record whose every array differs from row to row, with counts that add up to `size`."""
+    step = np.arange(steps, dtype=np.float32)
+    columns = step[:, None] + np.arange(layers, dtype=np.float32) / 10
+    hist = np.zeros((steps, layers, 40), np.int32)
+    hist[..., 0], hist[..., 4] = size // 2, size // 4
+    share = np.clip(columns / 100, 0, 1)
+    return Record(
+        layers=tuple(f"blocks.{i}.conv" for i in range(layers)),
+        sizes=np.full(layers, size),
+        loss=2.3 - step / 100,
+        learning_rate=step / 1000,
+        momentum=0.95 - step / 1000,
+        mean=columns,
+        std=columns + 1,
+        near_zero=share,
+        abs_near_zero=share / 2,
+        hist=hist,
+        under=np.full((steps, layers), size // 8, np.int32),
+        over=np.full((steps, layers), size // 8, np.int32),
+    )

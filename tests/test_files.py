@@ -1,0 +1,27 @@
+import pytest
+
+from convjax.files import replacing
+
+
+def test_replaces_the_whole_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"old and long")
+    with replacing(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old and long"
+    assert path.read_bytes() == b"new"
+
+
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"old")
+
+    def interrupted():
+        with replacing(path) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]

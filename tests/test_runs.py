@@ -1,0 +1,52 @@
+import json
+
+import numpy as np
+import pytest
+
+from convjax.record import RecordError
+from convjax.runs import RunError, RunFolder, environment, load_run
+from tests.helpers import make_record
+
+
+def test_round_trip_and_readable_while_it_goes_on(tmp_path):
+    folder = RunFolder(tmp_path / "run", {"lr": 0.06})
+    with pytest.raises(RunError, match="holds no complete epoch"):
+        load_run(tmp_path / "run")
+    for epoch in range(2):
+        folder.add_metrics({"epoch": epoch, "accuracy": 0.9})
+        folder.write_record(make_record(steps=3 * (epoch + 1), layers=2))
+        run = load_run(tmp_path / "run")
+        assert run.metrics[-1] == {"epoch": epoch, "accuracy": 0.9}
+        assert run.record.steps == 3 * (epoch + 1)
+    assert run.config["lr"] == 0.06
+    assert run.config["environment"] == environment()
+    np.testing.assert_array_equal(run.record.loss, make_record(steps=6, layers=2).loss)
+
+
+def test_a_folder_takes_one_run(tmp_path):
+    RunFolder(tmp_path, {})
+    with pytest.raises(RunError, match=r"already holds a run\. Choose another folder"):
+        RunFolder(tmp_path, {})
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        RunFolder(tmp_path / "file" / "run", {})
+
+
+def test_damaged_files(tmp_path):
+    folder = RunFolder(tmp_path, {})
+    folder.add_metrics({"epoch": 0})
+    (tmp_path / "record.npz").write_bytes(b"PK not a zip")
+    with pytest.raises(RecordError, match="not a whole record"):
+        load_run(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("{half")
+    with pytest.raises(RunError, match="damaged"):
+        load_run(tmp_path)
+
+
+def test_environment_is_plain_data():
+    found = json.loads(json.dumps(environment()))
+    assert found["jax"]
+    assert found["devices"]

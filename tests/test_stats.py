@@ -1,0 +1,157 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from convjax.stats import HIST_BINS, HIST_RANGE, NEAR_ZERO, activation_stats, histogram
+
+# One compiled program for all examples of a property: every array is filled up to this size.
+SIZE = 64
+stats = jax.jit(activation_stats)
+counts = jax.jit(histogram)
+
+# No subnormal numbers: XLA flushes them to zero on CPU, NumPy does not.
+floats = st.floats(width=32, allow_subnormal=False)
+edges = st.sampled_from([float(edge) for edge in np.linspace(-1, 11, 49)])
+neighbours = st.builds(
+    lambda edge, up: float(np.nextafter(np.float32(edge), np.float32(99 if up else -99))),
+    edges.filter(bool),  # the neighbours of 0 are subnormal
+    st.booleans(),
+)
+
+
+def arrays(elements):
+    return hnp.arrays(np.float32, SIZE, elements=elements)
+
+
+def expected_counts(x):
+    inside = np.histogram(x[~np.isnan(x)], HIST_BINS, HIST_RANGE)[0]
+    return [(x < 0).sum(), *inside, (x > 10).sum()]
+
+
+# --- histogram ---------------------------------------------------------------------------------
+
+
+def test_histogram_by_hand():
+    inf, nan = np.inf, np.nan
+    # 4 bins over 0..2, each holding its lower edge, the last its upper one too.
+    x = np.array([-inf, -1, -0.0, 0, 0.49, 0.5, 1.5, 2.0, 2.01, inf, nan], np.float32)
+    assert histogram(x, bins=4, limits=(0.0, 2.0)).tolist() == [2, 3, 1, 0, 2, 2]
+    shifted = histogram(x - 1, bins=4, limits=(-1.0, 1.0))
+    assert shifted.tolist() == [2, 3, 1, 0, 2, 2]
+
+
+def test_histogram_at_every_edge_and_beside_it():
+    at = np.linspace(*HIST_RANGE, HIST_BINS + 1).astype(np.float32)
+    beside = [np.nextafter(at[1:], np.float32(side)) for side in (-99, 99)]
+    x = np.concatenate([at, *beside, np.float32([-3, -0.05, 10.5, 1e30, -1e30, np.inf, -np.inf])])
+    found = counts(x)
+    assert found.dtype == np.int32
+    assert found.tolist() == expected_counts(x)
+    # Each bin: its lower edge, the number above that, and the one below its upper edge; the first
+    # has no number above 0 here, and the last holds 10 too.
+    assert found[1:-1].tolist() == [2] + [3] * 38 + [4]
+    # Beyond them the number above 10, and what is far outside.
+    assert (found[0].item(), found[-1].item()) == (4, 4)
+
+
+@settings(max_examples=200, deadline=None)  # one compiled program
+@given(arrays(st.one_of(floats, edges, neighbours)))
+def test_histogram_is_numpys(x):
+    found = counts(x)
+    assert found.tolist() == expected_counts(x)
+    assert found.sum() == SIZE - np.isnan(x).sum()
+
+
+# --- the other statistics ----------------------------------------------------------------------
+
+
+def test_by_hand():
+    found = stats(np.array([[-3.0, 0.05], [0.0625, 1.0], [-0.05, 12.0]], np.float32))
+    # Sum 10.0625; near zero, without absolute value: −3, 0.05, −0.05; with it: 0.05 and −0.05.
+    assert float(found.mean) == pytest.approx(10.0625 / 6, rel=1e-6)
+    assert float(found.near_zero) == 0.5
+    assert float(found.abs_near_zero) == pytest.approx(2 / 6, rel=1e-6)
+    assert (int(found.under), int(found.over)) == (2, 1)
+    assert found.hist.tolist() == [2, 0, 0, 0, 1] + [0] * 35
+    # 0 and 2: the unbiased variance is 2, the biased one 1. A few float32 operations.
+    assert float(stats(np.array([0.0, 2.0], np.float32)).std) == pytest.approx(2**0.5, rel=1e-6)
+    assert float(stats(np.array([5.0], np.float32)).std) == 0
+
+
+def test_near_zero_counts_what_is_at_the_threshold_and_all_negative_numbers():
+    assert NEAR_ZERO == 0.05
+    at = np.float32(0.05)
+    x = np.array([at, np.nextafter(at, np.float32(1)), -1e30, -np.inf], np.float32)
+    found = stats(x)
+    assert float(found.near_zero) == 0.75
+    assert float(found.abs_near_zero) == 0.25
+
+
+def test_nan_is_in_no_count():
+    found = stats(np.array([np.nan, 1.0, -1.0, np.nan], np.float32))
+    assert np.isnan(found.mean)
+    assert np.isnan(found.std)
+    assert float(found.near_zero) == float(found.abs_near_zero) + 0.25 == 0.25
+    assert int(found.hist.sum() + found.under + found.over) == 2
+
+
+@settings(max_examples=100, deadline=None)  # one compiled program
+@given(arrays(st.floats(-100, 100, width=32, allow_subnormal=False)))
+def test_agrees_with_numpy(x):
+    found = stats(x)
+    exact = x.astype(np.float64)
+    # 64 float32 numbers up to 100: sums round at 1e-7 of 100 each; of the deviation that is a
+    # relative error and, where all are nearly equal, the rounding of the mean.
+    np.testing.assert_allclose(found.mean, exact.mean(), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found.std, exact.std(ddof=1), rtol=1e-5, atol=1e-4)
+    assert float(found.near_zero) * SIZE == (x <= np.float32(0.05)).sum()
+    assert float(found.abs_near_zero) * SIZE == (np.abs(x) <= np.float32(0.05)).sum()
+    assert [found.under, *found.hist, found.over] == expected_counts(x)
+
+
+@settings(max_examples=30, deadline=None)  # one compiled program
+@given(arrays(st.floats(0, 1, width=32, allow_subnormal=False)), st.permutations(range(SIZE)))
+def test_order_and_shape_do_not_matter(x, order):
+    one, other = stats(x), jax.jit(activation_stats)(x[list(order)].reshape(4, 16))
+    assert one.hist.tolist() == other.hist.tolist()
+    assert float(one.near_zero) == float(other.near_zero)
+    # Another order of summing 64 float32 numbers up to 1.
+    np.testing.assert_allclose(one.mean, other.mean, atol=1e-6)
+    np.testing.assert_allclose(one.std, other.std, atol=1e-6)
+
+
+def test_a_large_offset_costs_no_digits():
+    x = (1e4 + np.random.default_rng(0).standard_normal(4096)).astype(np.float32)
+    # In one pass, E[x²] − E[x]² would be 1e8 − 1e8 in float32, which has no digit left.
+    np.testing.assert_allclose(stats(x).std, x.astype(np.float64).std(ddof=1), rtol=1e-4)
+
+
+def test_more_values_than_float32_can_count():
+    # Adding ones in float32 stops at 2²⁴, and this odd number is none of float32.
+    x = jnp.zeros(2**24 + 3, jnp.float32)
+    found = stats(x)
+    assert float(found.near_zero) == 1
+    assert int(found.hist[0]) == x.size
+
+
+def test_float64_is_cast_to_float32_first(x64):
+    # 0.05 in float64 lies below 0.05 in float32, and this number between them.
+    between = 0.0500000005
+    assert 0.05 < between < float(np.float32(0.05))
+    # As float32 it is 0.05 in float32: near zero; so is a number just below an edge.
+    found = stats(np.array([between, 0.25 - 1e-12], np.float64))
+    assert float(found.near_zero) == 0.5
+    assert found.hist[:2].tolist() == [1, 1]
+    assert found.mean.dtype == found.std.dtype == np.float32
+
+
+def test_no_gradient_flows_back():
+    def through(x):
+        found = activation_stats(x)
+        return found.mean + found.std + found.near_zero + jnp.sum(found.hist)
+
+    assert not jax.grad(through)(np.arange(4.0, dtype=np.float32)).any()
