@@ -10,6 +10,7 @@ from convjax.schedules import constant, group_rates, one_cycle
 from convjax.stats import activation_stats
 from convjax.summary import summary
 from convjax.train import Images, Trainer
+from convjax.watch import Watch
 
 __all__ = [
     "ConvNet",
@@ -17,6 +18,7 @@ __all__ = [
     "LinearNet",
     "Record",
     "Trainer",
+    "Watch",
     "activation_stats",
     "adam",
     "broken_net",

@@ -21,11 +21,15 @@ LEAST_PEAK = 0.05
 
 
 def active_share(record: Record, layer: int | str) -> npt.NDArray[Any]:
-    """Returns the share of a layer's values above the histogram's first bin, shape (T,).
+    """Returns the share of a layer's values above the histogram's first bin, shape (S,).
 
     The first bin, 0 to 0.25, and all below it make the bright bottom of the colour dimension;
     what is above is what the chapter calls non-zero activations.
+
+    Raises:
+      ValueError: if the record has no histograms.
     """
+    record.check_histograms()
     column = record.layer(layer)
     active = record.hist[:, column, 1:].sum(-1) + record.over[:, column]
     return active / record.sizes[column]

@@ -66,19 +66,20 @@ def plot_layer_stats(record: Record, layer: int | str) -> "Figure":
 
     Raises:
       KeyError, IndexError: if the record has no such layer.
-      ValueError: if the record has no steps.
+      ValueError: if the record has no watched steps.
     """
-    _check_steps(record)
-    column = record.layer(layer)
+    _check_steps(record.watched)
+    column, steps = record.layer(layer), record.watched
     figure = new_figure(11, 3.4)
     figure.suptitle(f"Outputs of layer {record.layers[column]}")
     mean, std, zero = figure.subplots(1, 3, sharex=True)
-    mean.plot(record.mean[:, column], color=BLUE)
+    mean.plot(steps, record.mean[:, column], color=BLUE)
     mean.set(ylabel="mean")
-    std.plot(record.std[:, column], color=BLUE)
+    std.plot(steps, record.std[:, column], color=BLUE)
     std.set(ylabel="standard deviation")
-    zero.plot(100 * record.near_zero[:, column], color=BLUE, label=f"x ≤ {NEAR_ZERO}")
+    zero.plot(steps, 100 * record.near_zero[:, column], color=BLUE, label=f"x ≤ {NEAR_ZERO}")
     zero.plot(
+        steps,
         100 * record.abs_near_zero[:, column],
         color=ORANGE,
         linewidth=0.8,
@@ -100,8 +101,8 @@ def color_dim(
 
     The colour is log(1 + count), on one scale for all records. The strips below and above the
     panel give the shares of values that the histogram leaves out, under 0 and over 10, in percent
-    of all values. Records have the vertical axes in common, and each its own steps. Past 1,000
-    steps a column is the mean of neighbouring steps.
+    of all values. Records have the vertical axes in common, and each its own steps. A column
+    reaches to the next watched step; past 1,000 of these it is the mean of neighbours.
 
     Args:
       records: one record, or several to compare.
@@ -110,7 +111,7 @@ def color_dim(
 
     Raises:
       KeyError, IndexError: if a record has no such layer.
-      ValueError: if there is no record or one without steps, or labels has another length.
+      ValueError: if there is no record or one without histograms, or labels has another length.
 
     Reference: Stefano Giomo's colorful dimension,
     https://forums.fast.ai/t/the-colorful-dimension/42908; fastai's `color_dim`.
@@ -119,13 +120,14 @@ def color_dim(
     if not records:
         raise ValueError("records must hold at least one record, got none.")
     for record in records:
-        _check_steps(record)
+        _check_steps(record.watched)
+        record.check_histograms()
     columns = [record.layer(layer) for record in records]
     if labels is None:
         labels = [record.layers[column] for record, column in zip(records, columns, strict=True)]
     elif isinstance(labels, str) or len(labels) != len(records):
         raise ValueError(f"labels must hold one text per record ({len(records)}), got {labels!r}.")
-    sizes = [-(-record.steps // MAX_COLUMNS) for record in records]  # steps in a column
+    sizes = [-(-len(record.watched) // MAX_COLUMNS) for record in records]  # rows in a column
     counts = [
         _merged(record, column, size)
         for record, column, size in zip(records, columns, sizes, strict=True)
@@ -138,22 +140,21 @@ def color_dim(
     )
     for i, record in enumerate(records):
         over, panel, under = rows[:, i]
-        # The last column may stand for fewer steps: it is drawn whole and clipped by the limit.
-        picture = panel.imshow(
+        picture = panel.pcolormesh(
+            np.append(record.watched[:: sizes[i]], record.steps) - 0.5,
+            record.hist_edges,
             np.log1p(counts[i]).T,
-            origin="lower",
-            aspect="auto",
             cmap="viridis",
             vmin=0,
             vmax=np.log1p(top),
-            extent=(-0.5, len(counts[i]) * sizes[i] - 0.5, *HIST_RANGE),
+            rasterized=True,
         )
         panel.set(xlim=(-0.5, record.steps - 0.5), facecolor="0.85")
         over.set(title=labels[i])
         under.set(xlabel="step")
     pairs = list(zip(records, columns, strict=True))
-    _strips(rows[0], [_percent(record, record.over, column) for record, column in pairs])
-    _strips(rows[2], [_percent(record, record.under, column) for record, column in pairs])
+    _strips(rows[0], records, [_percent(record, record.over, column) for record, column in pairs])
+    _strips(rows[2], records, [_percent(record, record.under, column) for record, column in pairs])
     low, high = HIST_RANGE
     rows[0, 0].set(ylabel=f"x > {high:g}\n%")
     rows[1, 0].set(ylabel="output x")
@@ -173,7 +174,7 @@ def plot_sched(record: Record) -> "Figure":
     Raises:
       ValueError: if the record has no steps.
     """
-    _check_steps(record)
+    _check_steps(record.loss)
     figure = new_figure(8, 3.2)
     rate, momentum = figure.subplots(1, 2)
     rate.plot(record.learning_rate, color=BLUE)
@@ -199,7 +200,7 @@ def plot_loss(record: Record, metrics: Sequence[Mapping[str, Any]] | None = None
     Raises:
       ValueError: if the record has no steps, or a mapping lacks one of the two keys.
     """
-    _check_steps(record)
+    _check_steps(record.loss)
     steps, valid = [], []
     for row in metrics or ():
         if "step" not in row or "valid_loss" not in row:
@@ -228,15 +229,15 @@ def plot_loss(record: Record, metrics: Sequence[Mapping[str, Any]] | None = None
     return figure
 
 
-def _check_steps(record: Record) -> None:
-    if not record.steps:
-        raise ValueError("record must hold at least one training step, got none.")
+def _check_steps(steps: Array) -> None:
+    if not len(steps):
+        raise ValueError("record must hold at least one step to draw, got none.")
 
 
 def _merged(record: Record, column: int, size: int) -> Array:
     """Returns the mean counts of every `size` steps; NaN where all values of these were NaN."""
-    starts = np.arange(0, record.steps, size)
-    steps = np.diff(np.append(starts, record.steps))[:, None]
+    starts = np.arange(0, len(record.watched), size)
+    steps = np.diff(np.append(starts, len(record.watched)))[:, None]
     counts = np.add.reduceat(record.hist[:, column], starts, axis=0) / steps
     # Without this a diverged layer would look like one whose values all lie outside the bins.
     lost = np.add.reduceat(record.nan()[:, column], starts)[:, None]
@@ -251,10 +252,10 @@ def _percent(record: Record, outside: Array, column: int) -> Array:
     return percent
 
 
-def _strips(row: Sequence["Axes"], shares: Sequence[Array]) -> None:
+def _strips(row: Sequence["Axes"], records: Sequence[Record], shares: Sequence[Array]) -> None:
     """Draws one share per panel, in percent, on the vertical axis that the row shares."""
-    for axes, percent in zip(row, shares, strict=True):
-        steps = np.arange(len(percent))
+    for axes, record, percent in zip(row, records, shares, strict=True):
+        steps = record.watched
         axes.fill_between(steps, percent, color=BLUE, alpha=0.4, linewidth=0)
         axes.plot(steps, percent, color=BLUE, linewidth=0.8)
         axes.locator_params(axis="y", nbins=2)
@@ -272,7 +273,9 @@ def _caption(figure: "Figure", text: str) -> None:
 
 def _how_to_read(record: Record, merged: int) -> str:
     edges = record.hist_edges
-    column = "one step" if merged == 1 else f"up to {merged} neighbouring steps (their mean)"
+    column = (
+        "one step" if merged == 1 else f"up to {merged} neighbouring watched steps (their mean)"
+    )
     return (
         f"How to read it: each column is the histogram of the layer's outputs at {column}, in "
         f"{len(edges) - 1} bins from {edges[0]:g} to {edges[-1]:g}, the brighter the more values. "

@@ -15,7 +15,9 @@ Array = npt.NDArray[Any]
 
 # In NumPy's npz an array of strings is stored without pickle.
 _LAYERS = "layers"
-_FORMAT = 1
+_FORMAT = 2
+# Fields with one row per watched step.
+_WATCHED = (*ActivationStats._fields, "watched")
 
 
 class RecordError(ValueError):
@@ -24,16 +26,18 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """One row per training step, T in all, and one column per watched layer, L in all.
+    """T training steps, S of them with statistics of L layers.
 
     Attributes:
       layers: names of the layers in the order of their first call.
       sizes: (L,) values per layer and step: examples × units.
       loss: (T,) loss of each batch before its update.
       learning_rate, momentum: (T,) as the optimiser's state held them for the update.
-      mean, std, near_zero, abs_near_zero: (T, L); std is unbiased, near_zero is the share of
+      watched: (S,) the steps at which the statistics were taken, from 0 to T − 1.
+      mean, std, near_zero, abs_near_zero: (S, L); std is unbiased, near_zero is the share of
         x <= 0.05 and abs_near_zero that of |x| <= 0.05.
-      hist: (T, L, 40) counts over 0..10; under, over: (T, L) counts of x < 0 and x > 10.
+      hist: (S, L, 40) counts over 0..10; under, over: (S, L) counts of x < 0 and x > 10. They have
+        no rows where the training kept no histograms.
     """
 
     layers: tuple[str, ...]
@@ -41,6 +45,7 @@ class Record:
     loss: Array
     learning_rate: Array
     momentum: Array
+    watched: Array
     mean: Array
     std: Array
     near_zero: Array
@@ -59,8 +64,20 @@ class Record:
         """Edges of the histogram's bins, shape (41,), in units of the activation."""
         return np.linspace(*HIST_RANGE, HIST_BINS + 1)
 
+    def check_histograms(self) -> None:
+        """Raises ValueError if the training kept no histograms."""
+        if not len(self.hist):
+            raise ValueError(
+                "record must hold histograms, got none. Train with Watch(histogram=True)."
+            )
+
     def nan(self) -> Array:
-        """Returns how many values were NaN: those in no other count, shape (T, L)."""
+        """Returns how many values were NaN: those in no other count, shape (S, L).
+
+        Raises:
+          ValueError: if the record has no histograms.
+        """
+        self.check_histograms()
         return self.sizes - self.hist.sum(-1) - self.under - self.over
 
     def layer(self, which: int | str) -> int:
@@ -118,12 +135,16 @@ class Record:
 
     def rows(self, start: int, stop: int) -> "Record":
         """Returns the record of the steps from `start` to before `stop`."""
+        start, stop, _ = slice(start, stop).indices(self.steps)
+        inside = slice(*np.searchsorted(self.watched, (start, stop)))
         per_step: dict[str, Any] = {
-            field.name: getattr(self, field.name)[start:stop]
+            field.name: getattr(self, field.name)[
+                inside if field.name in _WATCHED else slice(start, stop)
+            ]
             for field in fields(self)
             if field.name not in (_LAYERS, "sizes")
         }
-        return replace(self, **per_step)
+        return replace(self, **per_step | {"watched": per_step["watched"] - start})
 
 
 def concatenate(records: Sequence[Record]) -> Record:
@@ -135,6 +156,10 @@ def concatenate(records: Sequence[Record]) -> Record:
         for field in fields(Record)
         if field.name not in (_LAYERS, "sizes")
     }
+    before = np.cumsum([0, *(record.steps for record in records[:-1])])
+    per_step["watched"] = np.concatenate(
+        [record.watched + first for record, first in zip(records, before, strict=True)]
+    )
     return replace(records[0], **per_step)
 
 
@@ -144,19 +169,28 @@ def from_steps(
     loss: Array,
     learning_rate: Array,
     momentum: Array,
+    watched: Array,
     stats: Sequence[ActivationStats],
 ) -> Record:
     """Makes a record of arrays whose first axis is the step, one `ActivationStats` per layer."""
-    columns = {
-        name: np.stack([np.asarray(getattr(layer, name)) for layer in stats], axis=1)
-        for name in ActivationStats._fields
-    }
+
+    def column(name: str) -> Array:
+        values = [getattr(layer, name) for layer in stats]
+        bins = (HIST_BINS,) if name == "hist" else ()
+        if not values:
+            return np.zeros((len(watched), 0, *bins))
+        if values[0] is None:
+            return np.zeros((0, len(values), *bins), np.int32)
+        return np.stack([np.asarray(value) for value in values], axis=1)
+
+    columns = {name: column(name) for name in ActivationStats._fields}
     return Record(
         layers=tuple(layers),
         sizes=np.array(list(sizes), np.int64),
         loss=np.asarray(loss),
         learning_rate=np.asarray(learning_rate),
         momentum=np.asarray(momentum),
+        watched=np.asarray(watched, np.int64),
         **columns,
     )
 

@@ -18,18 +18,18 @@ from flax import nnx
 from jax import lax
 
 from convjax import record as records
-from convjax.capture import Select, capture, has_parameters
 from convjax.data import Split
 from convjax.optim import Optimizer
+from convjax.program import Program
 from convjax.record import Record
-from convjax.stats import ActivationStats, activation_stats
+from convjax.stats import ActivationStats
+from convjax.watch import Watch
 
-Watched = tuple[tuple[str, ...], tuple[int, ...]]  # names, and values per step
+Layers = tuple[tuple[str, ...], tuple[int, ...]]  # names, and values per step
 LossFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 # Steps per call of the compiled program. Long enough that dispatch is free (a measured epoch is no
-# longer than in one call), short enough for a progress bar; shorter remainders run in the same
-# program, whose number of steps is an argument.
+# longer than in one call), short enough for a progress bar.
 CHUNK = 128
 
 
@@ -42,12 +42,18 @@ class State(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """What one step tells; in a chunk every array has the step as first axis."""
+    """What every step tells."""
 
     loss: jax.Array
     learning_rate: jax.Array
     momentum: jax.Array
-    stats: tuple[ActivationStats, ...]  # one per watched layer
+
+
+class Rows(NamedTuple):
+    """What a chunk keeps on the device until the host fetches it."""
+
+    measures: Measures  # one row per step
+    stats: tuple[ActivationStats, ...]  # per watched layer, one row per watched step
 
 
 class Images(NamedTuple):
@@ -90,7 +96,7 @@ class Trainer:
       mean, std: per channel, on the scale p/255, subtracted and divided by; (0, 1) only divides
         pixels by 255.
       loss: from logits and labels to one loss per example.
-      select: which layers are watched; the default is those with parameters.
+      watch: which layers are watched and how often; None for the loss, rate and momentum alone.
     """
 
     def __init__(
@@ -101,13 +107,13 @@ class Trainer:
         mean: npt.ArrayLike = 0.0,
         std: npt.ArrayLike = 1.0,
         loss: LossFn = cross_entropy,
-        select: Select = has_parameters,
+        watch: Watch | None = Watch(),  # noqa: B008  # frozen
     ):
         self.optimizer = optimizer
         self._mean, self._std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
         if not (np.isfinite(self._mean).all() and (self._std > 0).all()):
             raise ValueError(f"mean must be finite and std positive, got {mean!r} and {std!r}.")
-        self._loss, self._select = loss, select
+        self._loss, self.watch = loss, watch
         # Two structures of one model: batch norm uses the batch in one, running values in the
         # other. clone() keeps the caller's model as it was.
         training, evaluating = nnx.clone(model), nnx.clone(model)
@@ -115,8 +121,13 @@ class Trainer:
         evaluating.eval()
         self._train_def = nnx.graphdef(training)
         self._eval_def = nnx.graphdef(evaluating)
-        self._run_chunk = jax.jit(self._chunk, donate_argnums=0)
-        self._run_scores = jax.jit(self._scores)
+        self._run_chunk = Program(self._chunk, donate_argnums=0)
+        self._run_scores = Program(self._scores)
+
+    @property
+    def compile_seconds(self) -> float:
+        """Seconds spent so far in compiling training and evaluation; running is not in it."""
+        return self._run_chunk.compile_seconds + self._run_scores.compile_seconds
 
     def start(self, model: nnx.Module) -> State:
         """Returns the state before the first step, with the model's parameters, copied.
@@ -148,20 +159,22 @@ class Trainer:
         labels: jax.Array,
         learning_rate: jax.Array,
         momentum: jax.Array,
-    ) -> tuple[State, Measures]:
+        *,
+        watched: bool = True,
+    ) -> tuple[State, Measures, tuple[ActivationStats, ...]]:
         """Takes one training step; pure, so that jit, scan and vmap apply to it.
 
         Args:
           images: uint8 (N, H, W, C); labels: int (N,).
           learning_rate, momentum: scalars, written into the optimiser's state for this step.
+          watched: False takes no statistics, and the compiler drops what only they need.
+
+        Returns:
+          The state after the step, what it told, and the statistics of the watched layers.
         """
 
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
-            # copy: the variables belong to this trace, so that batch norm may update them.
-            model = nnx.merge(self._train_def, params, state.variables, copy=True)
-            x = self.normalize(images, _dtype(params))
-            logits, outputs = capture(model, x, select=self._select)
-            _, _, variables = _split(model)
+            logits, outputs, variables = self._forward(params, state.variables, images)
             return jnp.mean(self._loss(logits, labels)), (variables, outputs)
 
         (loss, (variables, outputs)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
@@ -170,9 +183,17 @@ class Trainer:
         opt_state = self.optimizer.set(state.opt_state, learning_rate, momentum)
         updates, opt_state = self.optimizer.transform.update(grads, opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        applied = self.optimizer.applied(opt_state)
-        stats = tuple(activation_stats(output) for output in outputs.values())
-        return State(params, variables, opt_state), Measures(loss, *applied, stats)
+        measures = Measures(loss, *self.optimizer.applied(opt_state))
+        stats = self.watch.stats(outputs) if self.watch is not None and watched else ()
+        return State(params, variables, opt_state), measures, stats
+
+    def _forward(self, params: Any, variables: Any, images: jax.Array) -> tuple[Any, Any, Any]:
+        """Returns logits, the outputs of the watched layers by name, and the new variables."""
+        # copy: the variables belong to this trace, so that batch norm may update them.
+        model = nnx.merge(self._train_def, params, variables, copy=True)
+        x = self.normalize(images, _dtype(params))
+        logits, outputs = (model(x), {}) if self.watch is None else self.watch.outputs(model, x)
+        return logits, outputs, _split(model)[2]
 
     def normalize(self, images: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
         """Turns uint8 images (N, H, W, C) into the model's input: (p/255 − mean)/std."""
@@ -188,27 +209,41 @@ class Trainer:
         order: jax.Array,
         table: Mapping[str, jax.Array],
         steps: jax.Array,
-    ) -> tuple[State, Measures]:
-        """Takes `steps` steps, at most len(order); rows of the result past them are zeros.
+    ) -> tuple[State, Rows]:
+        """Takes `steps` steps, at most K; rows of the result past them mean nothing.
 
         order: (K, B) indices into data; table: K learning rates and momenta.
         """
+        every = 1 if self.watch is None else self.watch.every
 
-        def one(i: jax.Array, state: State) -> tuple[State, Measures]:
+        def take(i: jax.Array, state: State, watched: bool) -> tuple[State, Measures, Any]:
             images, labels = data.images[order[i]], data.labels[order[i]]
-            return self.step(state, images, labels, table["learning_rate"][i], table["momentum"][i])
+            rates = table["learning_rate"][i], table["momentum"][i]
+            return self.step(state, images, labels, *rates, watched=watched)
 
-        def body(i: jax.Array, carry: tuple[State, Measures]) -> tuple[State, Measures]:
-            state, kept = carry
-            state, measures = one(i, state)
-            kept = jax.tree.map(lambda rows, row: rows.at[i].set(row), kept, measures)
-            return state, kept
+        def body(i: jax.Array, carry: tuple[State, Rows], watched: bool) -> tuple[State, Rows]:
+            state, rows = carry
+            new, measures, stats = take(i, state, watched)
+            if _fixed_loops():
+                new = jax.tree.map(lambda a, b: jnp.where(i < steps, a, b), new, state)
+            return new, Rows(
+                _set(rows.measures, i, measures),
+                _set(rows.stats, i // every, stats) if watched else rows.stats,
+            )
 
-        rows = jax.eval_shape(one, 0, state)[1]
-        kept = jax.tree.map(lambda row: jnp.zeros((len(order), *row.shape), row.dtype), rows)
-        # A loop whose length is an argument, instead of lax.scan: one program for every number
-        # of steps, so that the remainder of an epoch compiles nothing.
-        return lax.fori_loop(0, steps, body, (state, kept))
+        def group(g: jax.Array, carry: tuple[State, Rows]) -> tuple[State, Rows]:
+            """One watched step and the unwatched ones up to the next."""
+            first = g * every
+            carry = body(first, carry, True)
+            if every == 1:
+                return carry
+            length = every if _fixed_loops() else jnp.minimum(every, steps - first)
+            return lax.fori_loop(1, length, lambda j, c: body(first + j, c, False), carry)
+
+        _, measures, stats = jax.eval_shape(lambda s: take(jnp.int32(0), s, True), state)
+        rows = Rows(_zeros(measures, len(order)), _zeros(stats, len(order) // every))
+        groups = len(order) // every if _fixed_loops() else (steps + every - 1) // every
+        return lax.fori_loop(0, groups, group, (state, rows))
 
     def run(
         self,
@@ -252,42 +287,50 @@ class Trainer:
                     f"table[{name!r}] must have one number per step ({len(order)}), "
                     f"got the shape {column.shape}."
                 )
-        watched = self._watch(state, data, order.shape[1])
+        layers = self._layers(state, data, order.shape[1])
+        length = _chunk_length(len(order), 1 if self.watch is None else self.watch.every)
         pieces: list[Record] = []
-        running: tuple[Measures, int] | None = None
-        for first in range(0, len(order), CHUNK):
-            rows = slice(first, first + CHUNK)
-            steps = len(order[rows])
-            chunk_table = {name: _padded(column[rows]) for name, column in columns.items()}
-            state, measures = self._run_chunk(
-                state, data, _padded(order[rows]), chunk_table, np.int32(steps)
+        running: tuple[Rows, int] | None = None
+        for first in range(0, len(order), length):
+            part = slice(first, first + length)
+            steps = len(order[part])
+            chunk_table = {name: _padded(c[part], length) for name, c in columns.items()}
+            state, rows = self._run_chunk(
+                state, data, _padded(order[part], length), chunk_table, np.int32(steps)
             )
             # Fetching waits for a chunk: do so only once the next is on its way.
             if running is not None:
-                pieces.append(self._fetch(watched, *running))
+                pieces.append(self._fetch(layers, *running))
                 on_steps(pieces[-1].steps)
-            running = measures, steps
+            running = rows, steps
         assert running is not None  # order is not empty
-        pieces.append(self._fetch(watched, *running))
+        pieces.append(self._fetch(layers, *running))
         on_steps(pieces[-1].steps)
         return state, records.concatenate(pieces)
 
-    def _fetch(self, watched: Watched, measures: Measures, steps: int) -> Record:
-        layers, sizes = watched
+    def _fetch(self, layers: Layers, rows: Rows, steps: int) -> Record:
+        measures, stats = jax.device_get(rows)
         # Sliced on the host: on the device each length would be a program of its own.
-        loss, learning_rate, momentum, stats = jax.tree.map(
-            lambda rows: rows[:steps], jax.device_get(measures)
+        measures = jax.tree.map(lambda column: column[:steps], measures)
+        watched = np.arange(0, steps, 1 if self.watch is None else self.watch.every)
+        if self.watch is None:
+            watched = watched[:0]
+        stats = jax.tree.map(lambda column: column[: len(watched)], stats)
+        return records.from_steps(
+            *layers,
+            measures.loss,
+            measures.learning_rate,
+            measures.momentum,
+            watched,
+            stats,
         )
-        return records.from_steps(layers, sizes, loss, learning_rate, momentum, stats)
 
-    def _watch(self, state: State, data: Images, batch_size: int) -> Watched:
+    def _layers(self, state: State, data: Images, batch_size: int) -> Layers:
         """Returns the watched layers' names and values per step, without computing anything."""
         names: list[str] = []
 
         def forward(params: Any, variables: Any, images: jax.Array) -> Any:
-            model = nnx.merge(self._train_def, params, variables, copy=True)
-            x = self.normalize(images, _dtype(params))
-            logits, outputs = capture(model, x, select=self._select)
+            logits, outputs, _ = self._forward(params, variables, images)
             names.extend(outputs)
             return logits, tuple(outputs.values())
 
@@ -350,6 +393,35 @@ def _dtype(params: Any) -> Any:
     return jax.tree.leaves(params)[0].dtype
 
 
-def _padded(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Fills up to CHUNK rows with zeros, which the chunk does not reach."""
-    return np.pad(rows, [(0, CHUNK - len(rows))] + [(0, 0)] * (rows.ndim - 1))
+def _zeros(row: Any, length: int) -> Any:
+    """Returns room for `length` rows like `row`, a tree of arrays."""
+    return jax.tree.map(lambda a: jnp.zeros((length, *a.shape), a.dtype), row)
+
+
+def _set(rows: Any, i: jax.Array, row: Any) -> Any:
+    return jax.tree.map(lambda a, b: a.at[i].set(b), rows, row)
+
+
+def _padded(rows: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
+    """Fills up to `length` rows with zeros."""
+    return np.pad(rows, [(0, length - len(rows))] + [(0, 0)] * (rows.ndim - 1))
+
+
+def _fixed_loops() -> bool:
+    """Tells whether a chunk's loops have lengths that the compiler knows.
+
+    On CPU a loop takes its length as an argument: one program for every number of steps, and no
+    step in vain. On an accelerator such a loop asks the host before every round, which costs as
+    much as a small step; there the loop has all rows of the chunk, and those past the end leave
+    the state as it was.
+    """
+    return jax.default_backend() != "cpu"
+
+
+def _chunk_length(steps: int, every: int) -> int:
+    """Returns the steps per chunk, a multiple of `every`."""
+    length = CHUNK
+    if _fixed_loops():
+        # Chunks of nearly equal length, so that hardly any step is in vain.
+        length = -(-steps // -(-steps // CHUNK))
+    return -(-length // every) * every

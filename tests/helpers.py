@@ -93,6 +93,7 @@ def make_record(*, steps: int, layers: int, size: int = 1000) -> Record:
         loss=2.3 - step / 100,
         learning_rate=step / 1000,
         momentum=0.95 - step / 1000,
+        watched=np.arange(steps),
         mean=columns,
         std=columns + 1,
         near_zero=share,

@@ -198,7 +198,7 @@ def test_another_format(path, tmp_path):
     with np.load(path) as file:
         arrays = dict(file)
     np.savez(tmp_path / "later.npz", **(arrays | {"format": 9}))
-    with pytest.raises(RecordError, match=r"later\.npz has record format 9, this version reads 1"):
+    with pytest.raises(RecordError, match=r"later\.npz has record format 9, this version reads 2"):
         Record.load(tmp_path / "later.npz")
     del arrays["over"]
     np.savez(tmp_path / "lacking.npz", **arrays)

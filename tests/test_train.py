@@ -10,6 +10,7 @@ from convjax.models import ConvNet, LinearNet
 from convjax.optim import adam, sgd
 from convjax.schedules import one_cycle
 from convjax.train import Images, Scores, Trainer, cross_entropy
+from convjax.watch import Watch
 from tests.helpers import assert_trees_close
 
 STEPS, BATCH, EXAMPLES, CLASSES = 9, 5, 23, 3
@@ -100,26 +101,26 @@ def test_run_is_a_loop_of_steps(x64):
     rows = []
     for i, batch in enumerate(order):
         images, labels = data.images[batch], data.labels[batch]
-        state, measures = step(
+        state, measures, stats = step(
             state, images, labels, rates["learning_rate"][i], rates["momentum"][i]
         )
-        rows.append(measures)
+        rows.append((measures, stats))
 
     # The same float64 operations, which the compiler may fuse otherwise in a loop. Batch norm over
     # five values and Adam's root magnify roundings of 1e-16 a thousandfold, at most, per step.
     assert_trees_close(last, state, rtol=1e-10, atol=1e-12)
-    loss = [row.loss for row in rows]
+    loss = [row.loss for row, _ in rows]
     np.testing.assert_allclose(record.loss, loss, rtol=1e-10)
     assert record.loss.dtype == np.float64
-    np.testing.assert_array_equal(record.learning_rate, [row.learning_rate for row in rows])
-    np.testing.assert_array_equal(record.momentum, [row.momentum for row in rows])
+    np.testing.assert_array_equal(record.learning_rate, [row.learning_rate for row, _ in rows])
+    np.testing.assert_array_equal(record.momentum, [row.momentum for row, _ in rows])
     for layer in range(4):
         for name in ("mean", "std", "near_zero", "abs_near_zero"):
             # Statistics are computed in float32, of at most 60 values of order 1.
-            expected = [getattr(row.stats[layer], name) for row in rows]
+            expected = [getattr(stats[layer], name) for _, stats in rows]
             np.testing.assert_allclose(getattr(record, name)[:, layer], expected, atol=1e-6)
         for name in ("hist", "under", "over"):
-            expected = [getattr(row.stats[layer], name) for row in rows]
+            expected = [getattr(stats[layer], name) for _, stats in rows]
             np.testing.assert_array_equal(getattr(record, name)[:, layer], expected)
 
 
@@ -255,11 +256,11 @@ def test_training_lowers_the_loss_on_what_it_sees(run):
 
 def test_select_chooses_the_layers():
     model = LinearNet((32, 4, CLASSES), rngs=nnx.Rngs(0))
-    trainer = Trainer(model, sgd(), select=lambda name, module: name == "layers.1")
+    trainer = Trainer(model, sgd(), watch=Watch(select=lambda name, module: name == "layers.1"))
     _, record = trainer.run(trainer.start(model), split(), batches(2), table(2))
     assert record.layers == ("layers.1",)
     assert record.sizes.tolist() == [BATCH * CLASSES]
-    nothing = Trainer(model, sgd(), select=lambda name, module: False)
+    nothing = Trainer(model, sgd(), watch=Watch(select=lambda name, module: False))
     with pytest.raises(ValueError, match=r"select matches no module of LinearNet.*layers\.0"):
         nothing.run(nothing.start(model), split(), batches(2), table(2))
 
@@ -277,7 +278,7 @@ def test_one_program_for_all_lengths_rates_and_schedules(run):
         # And from a state that a training returned.
         trainer.run(state, split(), batches(steps, 8), rates)
     assert run.loss.traces == traces
-    assert trainer._run_chunk._cache_size() == 1
+    assert trainer._run_chunk.programs == 1
 
 
 def test_a_training_goes_on_where_another_ended(run):
