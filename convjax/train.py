@@ -121,13 +121,15 @@ class Trainer:
         evaluating.eval()
         self._train_def = nnx.graphdef(training)
         self._eval_def = nnx.graphdef(evaluating)
+        self._run_start = Program(self._start)
         self._run_chunk = Program(self._chunk, donate_argnums=0)
         self._run_scores = Program(self._scores)
 
     @property
     def compile_seconds(self) -> float:
         """Seconds spent so far in compiling training and evaluation; running is not in it."""
-        return self._run_chunk.compile_seconds + self._run_scores.compile_seconds
+        programs = self._run_start, self._run_chunk, self._run_scores
+        return sum(program.compile_seconds for program in programs)
 
     def start(self, model: nnx.Module) -> State:
         """Returns the state before the first step, with the model's parameters, copied.
@@ -142,6 +144,9 @@ class Trainer:
             raise ValueError(
                 "model must have the structure of the model that the trainer was made with."
             )
+        return self._run_start(params, variables)
+
+    def _start(self, params: Any, variables: Any) -> State:
         # Copies, because the first chunk gives up the buffers of its state.
         params, variables = jax.tree.map(jnp.copy, (params, variables))
         return State(params, variables, self.optimizer.transform.init(params))

@@ -70,8 +70,10 @@ def run(
 ) -> None:
     """Measures claims, prints the ledger, and writes results.json, pictures and run folders."""
     from convjax.layout import resolve_layout
+    from experiments.compilation import use_compilation_cache
     from experiments.lab import Lab
 
+    use_compilation_cache()
     command = ["python", "-m", "experiments", "run", *names, "--data", data]
     command += ["--seeds", str(seeds), "--layout", layout, *(["--quick"] if quick else [])]
     try:
@@ -117,8 +119,10 @@ def parity(
     """Replays trajectories of fastai in float64 and prints the largest deviations as JSON."""
     from convjax.layout import resolve_layout
     from convjax.runs import finite
+    from experiments.compilation import use_compilation_cache
     from experiments.parity import replay
 
+    use_compilation_cache()
     holds = True
     for file in files:
         try:

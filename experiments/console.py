@@ -24,7 +24,10 @@ def console() -> Console:
     return found if found.is_terminal else Console(width=130)
 
 
-EPOCH_HEADER = f"{'epoch':>5}  {'train_loss':>10}  {'valid_loss':>10}  {'accuracy':>8}  {'time':>7}"
+EPOCH_HEADER = (
+    f"{'epoch':>5}  {'train_loss':>10}  {'valid_loss':>10}  {'accuracy':>8}  {'time':>7}  "
+    f"{'compile':>7}"
+)
 
 
 class ConsoleObserver(Observer):
@@ -68,7 +71,7 @@ class ConsoleObserver(Observer):
         self.console.print(
             f"{metrics['epoch']:>5}  {metrics['train_loss']:>10.4f}  "
             f"{metrics['valid_loss']:>10.4f}  {metrics['accuracy']:>8.4f}  "
-            f"{metrics['seconds']:>6.1f}s",
+            f"{metrics['seconds']:>6.1f}s  {metrics['compile_seconds']:>6.1f}s",
             highlight=False,
         )
 

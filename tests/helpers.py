@@ -1,5 +1,6 @@
 """What several test modules share: layouts by their letters, recorded cases, tree comparison."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from convjax.record import Record
+from convjax.record import Record, from_steps
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -80,11 +81,11 @@ def assert_trees_close(actual: Any, expected: Any, *, rtol: float = 0, atol: flo
         )
 
 
-def make_record(*, steps: int, layers: int, size: int = 1000) -> Record:
-    """A record whose every array differs from row to row, with counts that add up to `size`."""
-    step = np.arange(steps, dtype=np.float32)
-    columns = step[:, None] + np.arange(layers, dtype=np.float32) / 10
-    hist = np.zeros((steps, layers, 40), np.int32)
+def make_record(*, steps: int, layers: int, size: int = 1000, every: int = 1) -> Record:
+    """A record whose statistics differ from row to row, with counts that add up to `size`."""
+    step, watched = np.arange(steps, dtype=np.float32), np.arange(0, steps, every)
+    columns = watched[:, None].astype(np.float32) + np.arange(layers, dtype=np.float32) / 10
+    hist = np.zeros((len(watched), layers, 40), np.int32)
     hist[..., 0], hist[..., 4] = size // 2, size // 4
     share = np.clip(columns / 100, 0, 1)
     return Record(
@@ -93,12 +94,24 @@ def make_record(*, steps: int, layers: int, size: int = 1000) -> Record:
         loss=2.3 - step / 100,
         learning_rate=step / 1000,
         momentum=0.95 - step / 1000,
-        watched=np.arange(steps),
+        watched=watched,
         mean=columns,
         std=columns + 1,
         near_zero=share,
         abs_near_zero=share / 2,
         hist=hist,
-        under=np.full((steps, layers), size // 8, np.int32),
-        over=np.full((steps, layers), size // 8, np.int32),
+        under=np.full((len(watched), layers), size // 8, np.int32),
+        over=np.full((len(watched), layers), size // 8, np.int32),
     )
+
+
+def without_histograms(record: Record) -> Record:
+    """The record as a training with Watch(histogram=False) makes it."""
+    empty = {name: getattr(record, name)[:0] for name in ("hist", "under", "over")}
+    return replace(record, **empty)
+
+
+def without_layers(record: Record) -> Record:
+    """The record as a training with watch=None makes it."""
+    columns = record.loss, record.learning_rate, record.momentum
+    return from_steps((), (), *columns, record.watched[:0], ())

@@ -10,9 +10,19 @@ from hypothesis import strategies as st
 
 from convjax.record import Record, RecordError, concatenate, from_steps, smooth
 from convjax.stats import ActivationStats
-from tests.helpers import make_record
+from tests.helpers import make_record, without_histograms, without_layers
 
 RECORD = make_record(steps=7, layers=3)
+# As the other settings of Watch leave them; every=9 watches the first step alone.
+KINDS = {
+    "all": RECORD,
+    "every 2": make_record(steps=7, layers=3, every=2),
+    "every 3": make_record(steps=7, layers=3, every=3),
+    "every 9": make_record(steps=7, layers=3, every=9),
+    "no histograms": without_histograms(make_record(steps=7, layers=3, every=2)),
+    "no layers": without_layers(RECORD),
+}
+kinds = pytest.mark.parametrize("record", KINDS.values(), ids=KINDS)
 
 
 def assert_equal(found, expected):
@@ -40,7 +50,8 @@ def test_from_steps_puts_the_layer_second():
         return ActivationStats(**(columns | {"hist": hist}))
 
     loss, rate, momentum = np.arange(4.0), np.arange(4.0) + 1, np.arange(4.0) + 2
-    record = from_steps(["a", "b"], [6, 8], loss, rate, momentum, [stats(0), stats(1)])
+    watched = np.arange(0, 12, 3)  # what from_steps is told, whatever the other columns' length
+    record = from_steps(["a", "b"], [6, 8], loss, rate, momentum, watched, [stats(0), stats(1)])
     assert record.layers == ("a", "b")
     assert record.sizes.tolist() == [6, 8]
     assert record.steps == 4
@@ -48,6 +59,28 @@ def test_from_steps_puts_the_layer_second():
     assert record.hist.shape == (4, 2, 40)
     assert record.hist[1, 1, 0] == 41
     assert (record.loss[1], record.learning_rate[1], record.momentum[1]) == (1, 2, 3)
+    assert record.watched.tolist() == [0, 3, 6, 9]
+
+
+def test_from_steps_without_histograms_or_layers():
+    row = np.arange(2.0)
+    stats = ActivationStats(row, row, row, row, None, None, None)
+    bare = from_steps(["a", "b"], [6, 8], row, row, row, [0, 1], [stats, stats])
+    assert bare.mean.tolist() == [[0, 0], [1, 1]]
+    assert (bare.hist.shape, bare.under.shape, bare.over.shape) == ((0, 2, 40), (0, 2), (0, 2))
+    none = from_steps([], [], row, row, row, [], [])
+    assert (none.steps, none.layers, none.sizes.shape) == (2, (), (0,))
+    assert (none.watched.shape, none.std.shape, none.hist.shape) == ((0,), (0, 0), (0, 0, 40))
+
+
+@pytest.mark.parametrize("name", ["no histograms", "no layers"])
+def test_without_histograms_there_is_no_count_of_nan(name):
+    message = r"must hold histograms, got none\. Train with Watch\(histogram=True\)"
+    with pytest.raises(ValueError, match=message):
+        KINDS[name].nan()
+    with pytest.raises(ValueError, match=message):
+        KINDS[name].check_histograms()
+    KINDS["every 9"].check_histograms()
 
 
 def test_edges_and_values_that_were_nan():
@@ -71,12 +104,13 @@ def test_a_layer_by_name_or_index():
             RECORD.layer(index)
 
 
-@given(st.lists(st.integers(0, 7), max_size=3).map(sorted))
-def test_rows_and_concatenate_undo_each_other(cuts):
+@kinds
+@given(cuts=st.lists(st.integers(0, 7), max_size=3).map(sorted))
+def test_rows_and_concatenate_undo_each_other(record, cuts):
     bounds = [0, *cuts, 7]
-    pieces = [RECORD.rows(first, last) for first, last in pairwise(bounds)]
+    pieces = [record.rows(first, last) for first, last in pairwise(bounds)]
     assert sum(piece.steps for piece in pieces) == 7
-    assert_equal(concatenate(pieces), RECORD)
+    assert_equal(concatenate(pieces), record)
 
 
 def test_rows_by_hand():
@@ -86,6 +120,37 @@ def test_rows_by_hand():
     assert rows.hist.shape == (2, 3, 40)
     assert rows.layers == RECORD.layers
     assert rows.sizes.tolist() == RECORD.sizes.tolist()
+    assert rows.watched.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "steps", "watched"),
+    [
+        (0, 7, 7, [0, 3, 6]),
+        (0, 3, 3, [0]),
+        (1, 3, 2, []),
+        (1, 7, 6, [2, 5]),
+        (3, 100, 4, [0, 3]),
+        (-5, -1, 4, [1]),
+        (5, 2, 0, []),
+    ],
+)
+def test_rows_count_the_watched_steps_from_their_start(start, stop, steps, watched):
+    # Steps 0, 3 and 6 are watched; the means of layer 0 are the steps' numbers.
+    rows = KINDS["every 3"].rows(start, stop)
+    assert (rows.steps, rows.watched.tolist()) == (steps, watched)
+    first = slice(start, stop).indices(7)[0]
+    assert rows.mean[:, 0].tolist() == [first + step for step in watched]
+    assert rows.hist.shape == (len(watched), 3, 40)
+
+
+def test_concatenate_shifts_the_watched_steps():
+    # Two trainings of 4 and 7 steps, each watched from its own start.
+    joined = concatenate([KINDS["every 3"].rows(0, 4), KINDS["every 3"]])
+    assert joined.steps == 11
+    assert joined.watched.tolist() == [0, 3, 4, 7, 10]
+    assert joined.mean[:, 0].tolist() == [0, 3, 0, 3, 6]
+    assert joined.loss.tolist() == [*RECORD.loss[:4], *RECORD.loss]
 
 
 def test_concatenate_rejects_nothing():
@@ -132,9 +197,12 @@ def test_smooth_rejects(weight):
 # --- files -------------------------------------------------------------------------------------
 
 
-def test_round_trip(path):
-    assert_equal(Record.load(path), RECORD)
-    assert_equal(Record.load(str(path)), RECORD)
+@kinds
+def test_round_trip(tmp_path, record):
+    path = tmp_path / "record.npz"
+    record.save(path)
+    assert_equal(Record.load(path), record)
+    assert_equal(Record.load(str(path)), record)
 
 
 def test_round_trip_of_odd_names_and_numbers(tmp_path):
