@@ -3,6 +3,10 @@
 import jax
 import pytest
 
+# The command line turns JAX's persistent cache on for the whole process; its tests run commands in
+# processes of their own, and all others compile what they test.
+jax.config.update("jax_enable_compilation_cache", False)
+
 
 @pytest.fixture
 def x64():
