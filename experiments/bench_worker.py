@@ -10,17 +10,15 @@ child for PyTorch never imports JAX, so that its memory and its cold start are i
 import json
 import os
 import platform
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,7 +29,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class BenchError(ValueError):
-    """A child died or refused; the message holds its last words."""
+    """A child died; the message holds its last words."""
+
+
+class RefusalError(BenchError):
+    """A child lives and reports that it cannot do what it was asked."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class Case:
 class Program(Protocol):
     """What a child makes of a case."""
 
-    compile_seconds: float | None
+    @property
+    def compile_seconds(self) -> float | None:
+        """Seconds of compiling so far; None where nothing is compiled."""
 
     def reset(self) -> None:
         """Goes back to the initial parameters."""
@@ -86,8 +90,9 @@ class JaxProgram:
         watch = None
         if case.stats != "none":
             watch = Watch(every=case.every, histogram=case.stats == "all")
+        images = data["images"]
         self.model = digits_net(
-            in_features=data["images"].shape[-1],
+            in_features=images.shape[-1],
             classes=int(data["classes"]),
             norm=case.norm,
             layout=case.layout,
@@ -95,7 +100,7 @@ class JaxProgram:
             rngs=nnx.Rngs(0),
         )
         self.trainer = Trainer(self.model, adam(), mean=data["mean"], std=data["std"], watch=watch)
-        self.images = Images.put(Split(data["images"], data["labels"]))
+        self.images = Images.put(Split(images, data["labels"]))
         self.order = data[f"order_{case.batch_size}"]
         self.table = {
             name: data[f"{name}_{case.batch_size}"] for name in ("learning_rate", "momentum")
@@ -159,7 +164,8 @@ def setup(
     """Writes what every child trains on to `path`; both engines read it from there.
 
     Returns:
-      examples, the batch sizes that they suffice for, and floating-point operations per image.
+      examples, the batch sizes that they suffice for, images per epoch of each, and
+      floating-point operations per image.
     """
     from flax import nnx
 
@@ -171,11 +177,11 @@ def setup(
     classes, image = len(dataset.class_names), images.shape[1:]
     mean, std = normalization(images)
     arrays: dict[str, Any] = {"images": images, "labels": labels, "mean": mean, "std": std}
-    fitting = [size for size in batch_sizes if size <= len(labels)]
-    for size in fitting:
+    per_epoch = {}
+    for size in (size for size in batch_sizes if size <= len(labels)):
         order = epoch_order(len(labels), size, seed=0, epoch=0)[: 3 if quick else None]
         table = one_cycle(len(order), LR_MAX).table(len(order))
-        arrays[f"order_{size}"] = order
+        arrays[f"order_{size}"], per_epoch[size] = order, order.size
         arrays |= {f"{name}_{size}": np.asarray(column) for name, column in table.items()}
     np.savez(path, classes=np.asarray(classes), **arrays)
     network = nnx.eval_shape(
@@ -184,7 +190,12 @@ def setup(
     counted = [row.multiplications or 0 for row in summary(network, (1, *image)).rows]
     # Forward, and backward to weights and input; nobody asks for the gradient of the images.
     flops = 2 * (3 * sum(counted) - counted[0])
-    return {"examples": len(labels), "batch_sizes": fitting, "flops_per_image": flops}
+    return {
+        "examples": len(labels),
+        "batch_sizes": list(per_epoch),
+        "images_per_epoch": per_epoch,
+        "flops_per_image": flops,
+    }
 
 
 def host_peak() -> int:
@@ -197,6 +208,8 @@ def host_peak() -> int:
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
+    import resource  # not on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
 
@@ -271,10 +284,10 @@ class Worker:
     ):
         self.engine = engine
         # A file, because nobody empties a pipe while the parent waits for an answer.
-        self._stderr = tempfile.TemporaryFile("w+")
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in __exit__
         found = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION_CACHE")}
         found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), found.get("PYTHONPATH")]))
-        found["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+        found["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # a GPU's memory is for both engines
         self._process = subprocess.Popen(
             command or [sys.executable, "-m", "experiments.bench_worker", engine, str(path)],
             stdin=subprocess.PIPE,
@@ -288,17 +301,17 @@ class Worker:
         """Sends a request and waits for the answer.
 
         Raises:
-          BenchError: if the child dies or reports a mistake.
+          RefusalError: if the child reports a mistake.
+          BenchError: if it dies.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         request = {"do": do, **others} | ({} if case is None else {"case": asdict(case)})
-        try:
+        line = ""
+        with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
         if not line:
             status = self._process.wait()
             self._stderr.seek(0)
@@ -309,24 +322,17 @@ class Worker:
             )
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
-            raise BenchError(reply["error"])
+            raise RefusalError(reply["error"])
         return reply
 
     def __enter__(self) -> "Worker":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
-            try:
+            with suppress(BrokenPipeError):
                 pipe.close()  # the end of its input is the child's end
-            except BrokenPipeError:
-                pass
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""The command line: `python -m experiments list | run NAME… | parity FILE… | table FILE`.
+"""The command line: `python -m experiments list | run | parity | table | bench | speedrun`.
 
 Exit status of `run`: 0 where every verdict is the expected one, 1 where one departs, 2 for wrong
 usage or data that cannot be had. Of `parity`: 0 where all figures hold, 1 where one does not, 2 for
@@ -16,6 +16,8 @@ import typer
 
 from experiments import console as view
 from experiments import registry
+from experiments.bench import run_bench
+from experiments.speedrun import speedrun
 
 app = typer.Typer(
     add_completion=False,
@@ -144,6 +146,10 @@ def table(
         typer.echo(view.markdown_ledger(json.loads(file.read_text())["claims"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         _fail(ValueError(f"FILE {file} is not a results.json of `run`: {error!r}."))
+
+
+app.command("bench")(run_bench)
+app.command("speedrun")(speedrun)
 
 
 def script(file: str) -> NoReturn:

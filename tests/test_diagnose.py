@@ -1,9 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from convjax.diagnose import CRASH, FLOOR, RISE, active_share, crashes
-from tests.helpers import make_record
+from tests.helpers import make_record, without_histograms
 
 
 def test_active_share_counts_above_the_first_bin():
@@ -12,6 +13,14 @@ def test_active_share_counts_above_the_first_bin():
     hist[0, 0, 0], hist[0, 0, 1], hist[0, 0, 39] = 50, 20, 10
     record = type(record)(**{**vars(record), "hist": hist, "over": np.array([[5], [0]])})
     np.testing.assert_allclose(active_share(record, 0), [0.35, 0.0])
+
+
+def test_active_share_has_a_row_per_watched_step():
+    record = make_record(steps=7, layers=2, every=3)
+    # A quarter of the values in the fifth bin and an eighth over the last: exact.
+    assert active_share(record, "blocks.1.conv").tolist() == [0.375] * 3
+    with pytest.raises(ValueError, match="record must hold histograms, got none"):
+        active_share(without_histograms(record), 0)
 
 
 def test_one_rise_and_crash():

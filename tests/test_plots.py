@@ -12,25 +12,26 @@ import pytest
 from convjax import plots
 from convjax.record import Record
 from convjax.stats import HIST_BINS
+from tests.helpers import without_histograms, without_layers
 
 pytest.importorskip("matplotlib")
 
 PNG = b"\x89PNG"
 
 
-def make_record(steps=6, layers=("conv1", "conv2"), size=1000, seed=0):
+def make_record(steps=6, layers=("conv1", "conv2"), size=1000, seed=0, every=1):
     """Makes a record whose counts are drawn at random and add up to `size` without NaN."""
     rng = np.random.default_rng(seed)
-    counts = rng.multinomial(
-        size, np.full(HIST_BINS + 2, 1 / (HIST_BINS + 2)), size=(steps, len(layers))
-    )
-    column = (steps, len(layers))
+    watched = np.arange(0, steps, every)
+    column = (len(watched), len(layers))
+    counts = rng.multinomial(size, np.full(HIST_BINS + 2, 1 / (HIST_BINS + 2)), size=column)
     return Record(
         layers=tuple(layers),
         sizes=np.full(len(layers), size, np.int64),
         loss=rng.uniform(1, 2, steps),
         learning_rate=rng.uniform(0, 0.1, steps),
         momentum=rng.uniform(0.8, 0.95, steps),
+        watched=watched,
         mean=rng.normal(size=column),
         std=rng.uniform(1, 2, column),
         near_zero=rng.uniform(0.5, 1, column),
@@ -43,6 +44,20 @@ def make_record(steps=6, layers=("conv1", "conv2"), size=1000, seed=0):
 
 def lines(axes):
     return [np.asarray(line.get_ydata()) for line in axes.lines]
+
+
+def steps_of(axes):
+    return [np.asarray(line.get_xdata()) for line in axes.lines]
+
+
+def mesh(panel):
+    """Returns the picture of a panel of color_dim, its columns' edges and its bins'."""
+    (picture,) = panel.collections
+    corners = picture.get_coordinates()
+    across, up = corners[0, :, 0], corners[:, 0, 1]
+    # The corners are those of a grid.
+    np.testing.assert_array_equal(corners, np.stack(np.meshgrid(across, up), axis=-1))
+    return picture, across, up
 
 
 def panels(figure, records):
@@ -61,9 +76,10 @@ def draw(figure):
 # --- layer statistics ------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("every", [1, 4])
 @pytest.mark.parametrize("layer", ["conv2", 1, -1])
-def test_layer_stats_draws_the_columns_of_the_layer(layer):
-    record = make_record()
+def test_layer_stats_draws_the_columns_of_the_layer(layer, every):
+    record = make_record(every=every)
     figure = plots.plot_layer_stats(record, layer)
     mean, std, zero = figure.axes
     np.testing.assert_array_equal(lines(mean), [record.mean[:, 1]])
@@ -71,6 +87,9 @@ def test_layer_stats_draws_the_columns_of_the_layer(layer):
     np.testing.assert_array_equal(
         lines(zero), [100 * record.near_zero[:, 1], 100 * record.abs_near_zero[:, 1]]
     )
+    for axes in figure.axes:
+        for steps in steps_of(axes):
+            assert steps.tolist() == list(range(0, 6, every))
     assert zero.lines[0].get_linewidth() > zero.lines[1].get_linewidth()
     assert [axes.get_ylabel() for axes in figure.axes] == [
         "mean",
@@ -101,15 +120,17 @@ def test_color_dim_shows_log1p_of_the_counts_of_every_step():
     figure = plots.color_dim(record, "conv1")
     grid, bar = panels(figure, 1)
     over, panel, under = grid[:, 0]
-    (image,) = panel.images
-    np.testing.assert_allclose(image.get_array(), np.log1p(record.hist[:, 0]).T)
+    picture, across, up = mesh(panel)
+    np.testing.assert_allclose(picture.get_array(), np.log1p(record.hist[:, 0]).T)
     # Step i is centred on i, and value 0 is at the bottom.
-    assert image.get_extent() == [-0.5, 5.5, 0.0, 10.0]
-    assert image.origin == "lower"
+    assert across.tolist() == [-0.5, 0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
+    assert up.tolist() == [i / 4 for i in range(41)]
     assert (panel.get_xlim(), panel.get_ylim()) == ((-0.5, 5.5), (0, 10))
-    assert image.get_cmap().name == "viridis"
+    assert picture.get_cmap().name == "viridis"
+    assert picture.get_rasterized()  # or a PDF would hold every cell
     np.testing.assert_allclose(lines(over), [record.over[:, 0] / 10])  # % of 1,000
     np.testing.assert_allclose(lines(under), [record.under[:, 0] / 10])
+    assert steps_of(over)[0].tolist() == steps_of(under)[0].tolist() == list(range(6))
     assert over.get_ylim()[0] == under.get_ylim()[0] == 0
     assert over.get_title() == "conv1"
     assert [axes.get_ylabel() for axes in grid[:, 0]] == ["x > 10\n%", "output x", "x < 0\n%"]
@@ -148,13 +169,13 @@ def test_the_caption_says_how_to_read_it_and_lies_below_the_panels():
 
 
 def test_several_records_share_the_colour_scale_and_the_vertical_axes():
-    first, second = make_record(6), make_record(9, size=5000, seed=1)
+    first, second = make_record(6), make_record(9, size=5000, seed=1, every=2)
     figure = plots.color_dim([first, second], -1, labels=["without", "with"])
     grid, _ = panels(figure, 2)
-    images = [axes.images[0] for axes in grid[1]]
+    pictures = [mesh(axes)[0] for axes in grid[1]]
     top = np.log1p(max(first.hist[:, 1].max(), second.hist[:, 1].max()))
-    for image in images:
-        np.testing.assert_allclose(image.get_clim(), (0, top))
+    for picture in pictures:
+        np.testing.assert_allclose(picture.get_clim(), (0, top))
     assert [axes.get_xlim() for axes in grid.ravel()] == [(-0.5, 5.5), (-0.5, 8.5)] * 3
     for row in grid:
         assert row[0].get_ylim() == row[1].get_ylim()
@@ -162,19 +183,41 @@ def test_several_records_share_the_colour_scale_and_the_vertical_axes():
     assert draw(figure).startswith(PNG)
 
 
-def test_many_steps_are_merged_by_their_mean():
-    record = make_record(2500, layers=("conv",))
+def test_a_column_reaches_to_the_next_watched_step():
+    record = make_record(12, every=5)
+    grid, _ = panels(plots.color_dim(record, 1), 1)
+    over, panel, under = grid[:, 0]
+    picture, across, _ = mesh(panel)
+    # Steps 0, 5 and 10 are watched, and the last of 12 is step 11.
+    assert across.tolist() == [-0.5, 4.5, 9.5, 11.5]
+    np.testing.assert_allclose(picture.get_array(), np.log1p(record.hist[:, 1]).T)
+    assert panel.get_xlim() == (-0.5, 11.5)
+    assert steps_of(over)[0].tolist() == steps_of(under)[0].tolist() == [0, 5, 10]
+    # A part that starts between watched steps 0 and 5: nothing is drawn before step 5.
+    grid, _ = panels(plots.color_dim(record.rows(2, 12), 1), 1)
+    assert mesh(grid[1, 0])[1].tolist() == [2.5, 7.5, 9.5]
+    assert grid[1, 0].get_xlim() == (-0.5, 9.5)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_many_watched_steps_are_merged_by_their_mean(every):
+    record = make_record(2500 * every, layers=("conv",), every=every)
     figure = plots.color_dim(record, 0)
     grid, _ = panels(figure, 1)
-    (image,) = grid[1, 0].images
+    picture, across, up = mesh(grid[1, 0])
     # Three steps a column: 833 columns, and one more of the last step alone.
     means = [record.hist[i : i + 3, 0].mean(0) for i in range(0, 2500, 3)]
     assert len(means) == 834
-    np.testing.assert_allclose(image.get_array(), np.log1p(means).T)
-    # Steps keep their place; the last column is clipped after step 2499.
-    assert image.get_extent() == [-0.5, 2501.5, 0.0, 10.0]
-    assert grid[1, 0].get_xlim() == (-0.5, 2499.5)
-    assert "up to 3 neighbouring steps (their mean)" in figure.get_supxlabel().replace("\n", " ")
+    np.testing.assert_allclose(picture.get_array(), np.log1p(means).T)
+    # Steps keep their place; the last column ends with the last step.
+    assert across.tolist() == [3 * every * i - 0.5 for i in range(834)] + [2500 * every - 0.5]
+    assert (up[0], up[-1]) == (0, 10)
+    assert grid[1, 0].get_xlim() == (-0.5, 2500 * every - 0.5)
+    # The strips keep every watched step.
+    np.testing.assert_allclose(lines(grid[0, 0]), [record.over[:, 0] / 10])  # % of 1,000
+    assert steps_of(grid[0, 0])[0].tolist() == record.watched.tolist()
+    caption = figure.get_supxlabel().replace("\n", " ")
+    assert "up to 3 neighbouring watched steps (their mean)" in caption
 
 
 def test_a_step_of_nothing_but_nan_stays_empty():
@@ -183,9 +226,13 @@ def test_a_step_of_nothing_but_nan_stays_empty():
         counts[4:, 0] = 0
     figure = plots.color_dim(record, 0)
     grid, _ = panels(figure, 1)
-    shown = np.ma.filled(grid[1, 0].images[0].get_array(), np.nan)
+    picture, _, _ = mesh(grid[1, 0])
+    shown = np.ma.filled(picture.get_array(), np.nan)
     assert np.isfinite(shown[:, :4]).all()
     assert np.isnan(shown[:, 4:]).all()
+    # What is masked has no colour, so that the grey behind it shows.
+    assert picture.get_cmap().get_bad()[3] == 0
+    assert grid[1, 0].get_facecolor() == (0.85, 0.85, 0.85, 1)
     for strip in (grid[0, 0], grid[2, 0]):
         np.testing.assert_array_equal(np.isnan(lines(strip)[0]), [False] * 4 + [True] * 2)
     assert draw(figure).startswith(PNG)
@@ -219,6 +266,28 @@ def test_color_dim_refuses_what_it_cannot_compare():
         plots.color_dim([record, record], 0, labels=["a"])
     with pytest.raises(ValueError, match="one text per record"):
         plots.color_dim([record, record], 0, labels="ab")
+    bare = without_histograms(record)
+    with pytest.raises(ValueError, match=r"must hold histograms, got none\. Train with Watch\("):
+        plots.color_dim([record, bare], 0)
+
+
+def test_without_histograms_the_layer_stats_can_be_drawn():
+    record = make_record(every=4)
+    mean, std, zero = plots.plot_layer_stats(without_histograms(record), 1).axes
+    np.testing.assert_array_equal(lines(mean), [record.mean[:, 1]])
+    np.testing.assert_array_equal(lines(std), [record.std[:, 1]])
+    assert [steps.tolist() for steps in steps_of(zero)] == [[0, 4], [0, 4]]
+
+
+def test_without_layers_there_are_schedule_and_loss_but_no_statistics():
+    record = without_layers(make_record())
+    rate, _ = plots.plot_sched(record).axes
+    np.testing.assert_array_equal(lines(rate), [record.learning_rate])
+    (axes,) = plots.plot_loss(record).axes
+    np.testing.assert_array_equal(lines(axes), [record.loss, record.smoothed_loss()])
+    for plot in (plots.plot_layer_stats, plots.color_dim):
+        with pytest.raises(ValueError, match="record must hold at least one step to draw, got"):
+            plot(record, 0)
 
 
 # --- schedule and loss -----------------------------------------------------------------------
@@ -291,7 +360,7 @@ def test_metrics_without_the_keys_are_refused():
     ],
 )
 def test_a_record_without_steps_is_refused(plot):
-    with pytest.raises(ValueError, match="at least one training step, got none"):
+    with pytest.raises(ValueError, match="record must hold at least one step to draw, got none"):
         plot(make_record().rows(0, 0))
 
 

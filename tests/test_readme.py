@@ -42,7 +42,7 @@ def test_commands(request, mnist_folder, monkeypatch):
     assert len(commands) >= 4
     for i, command in enumerate(sorted(commands)):
         words = [w.replace("MNIST_FOLDER", str(mnist_folder)) for w in shlex.split(command)]
-        if words[0] == "run":
+        if words[0] in ("run", "bench", "speedrun"):
             for option in ("--seeds", "--out"):
                 if option in words:
                     del words[words.index(option) : words.index(option) + 2]

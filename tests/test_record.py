@@ -49,12 +49,12 @@ def test_from_steps_puts_the_layer_second():
         hist = np.arange(160, dtype=np.int32).reshape(4, 40) + layer
         return ActivationStats(**(columns | {"hist": hist}))
 
-    loss, rate, momentum = np.arange(4.0), np.arange(4.0) + 1, np.arange(4.0) + 2
-    watched = np.arange(0, 12, 3)  # what from_steps is told, whatever the other columns' length
+    loss, rate, momentum = np.arange(10.0), np.arange(10.0) + 1, np.arange(10.0) + 2
+    watched = np.arange(0, 10, 3)
     record = from_steps(["a", "b"], [6, 8], loss, rate, momentum, watched, [stats(0), stats(1)])
     assert record.layers == ("a", "b")
     assert record.sizes.tolist() == [6, 8]
-    assert record.steps == 4
+    assert record.steps == 10
     assert record.mean.tolist() == [[0, 10], [1, 11], [2, 12], [3, 13]]
     assert record.hist.shape == (4, 2, 40)
     assert record.hist[1, 1, 0] == 41

@@ -1,3 +1,5 @@
+from functools import cache, partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,12 +8,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from convjax import stats as library
 from convjax.stats import HIST_BINS, HIST_RANGE, NEAR_ZERO, activation_stats, histogram
 
 # One compiled program for all examples of a property: every array is filled up to this size.
 SIZE = 64
 stats = jax.jit(activation_stats)
 counts = jax.jit(histogram)
+without_histogram = partial(activation_stats, histogram=False)
+FUNCTIONS = {"full": activation_stats, "bare": without_histogram, "counts": histogram}
+
+# What JAX's backends call themselves: the formulation of CPU, and that of all others.
+backends = pytest.mark.parametrize("backend", ["cpu", "gpu"])
+
+
+def traced_for(backend, function, size):
+    """Lets JAX trace a function of `size` values as it would on another backend."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library.jax, "default_backend", lambda: backend)
+        return jax.jit(lambda x: function(x)).trace(jax.ShapeDtypeStruct((size,), np.float32))
+
+
+@cache
+def compiled(backend, name):
+    """One of FUNCTIONS for SIZE values, in the formulation of a backend, compiled for this one."""
+    return traced_for(backend, FUNCTIONS[name], SIZE).lower().compile()
+
+
+def primitives(traced):
+    return {equation.primitive.name for equation in traced.jaxpr.eqns}
+
 
 # No subnormal numbers: XLA flushes them to zero on CPU, NumPy does not.
 floats = st.floats(width=32, allow_subnormal=False)
@@ -21,6 +47,12 @@ neighbours = st.builds(
     edges.filter(bool),  # the neighbours of 0 are subnormal
     st.booleans(),
 )
+
+thresholds = [-0.05, 0.05, 0.25, 10.0]
+around_thresholds = st.sampled_from(
+    [np.float32(x) for x in (*thresholds, 0.0, -0.0, np.inf, -np.inf, np.nan)]
+    + [np.nextafter(np.float32(x), np.float32(side)) for x in thresholds for side in (-99, 99)]
+).map(float)
 
 
 def arrays(elements):
@@ -58,10 +90,11 @@ def test_histogram_at_every_edge_and_beside_it():
     assert (found[0].item(), found[-1].item()) == (4, 4)
 
 
+@backends
 @settings(max_examples=200, deadline=None)  # one compiled program
-@given(arrays(st.one_of(floats, edges, neighbours)))
-def test_histogram_is_numpys(x):
-    found = counts(x)
+@given(x=arrays(st.one_of(floats, edges, neighbours)))
+def test_histogram_is_numpys(backend, x):
+    found = compiled(backend, "counts")(x)
     assert found.tolist() == expected_counts(x)
     assert found.sum() == SIZE - np.isnan(x).sum()
 
@@ -113,6 +146,82 @@ def test_agrees_with_numpy(x):
     assert [found.under, *found.hist, found.over] == expected_counts(x)
 
 
+# Each value with the shares x <= 0.05 and |x| <= 0.05 and the count that it is in.
+UNDER, OVER, NOWHERE = -1, HIST_BINS, None
+PLACES = [
+    (-np.inf, 1, 0, UNDER),
+    (-1, 1, 0, UNDER),
+    (np.nextafter(np.float32(-0.05), np.float32(-1)), 1, 0, UNDER),
+    (-0.05, 1, 1, UNDER),
+    (np.nextafter(np.float32(-0.05), np.float32(1)), 1, 1, UNDER),
+    (-np.finfo(np.float32).tiny, 1, 1, UNDER),
+    (-0.0, 1, 1, 0),
+    (0.0, 1, 1, 0),
+    (np.finfo(np.float32).tiny, 1, 1, 0),
+    (np.nextafter(np.float32(0.05), np.float32(-1)), 1, 1, 0),
+    (0.05, 1, 1, 0),
+    (np.nextafter(np.float32(0.05), np.float32(1)), 0, 0, 0),
+    (np.nextafter(np.float32(0.25), np.float32(-1)), 0, 0, 0),
+    (0.25, 0, 0, 1),
+    (np.nextafter(np.float32(0.25), np.float32(1)), 0, 0, 1),
+    (np.nextafter(np.float32(10), np.float32(-1)), 0, 0, 39),
+    (10.0, 0, 0, 39),
+    (np.nextafter(np.float32(10), np.float32(99)), 0, 0, OVER),
+    (np.inf, 0, 0, OVER),
+    (np.nan, 0, 0, NOWHERE),
+]
+
+
+@backends
+def test_every_value_is_in_its_place(backend):
+    for value, near_zero, abs_near_zero, place in PLACES:
+        # All values of one batch are the same: shares are 0 or 1, counts 0 or SIZE.
+        found = compiled(backend, "full")(np.full(SIZE, value, np.float32))
+        wanted = [SIZE if i == place else 0 for i in range(UNDER, OVER + 1)]
+        assert [found.under, *found.hist, found.over] == wanted, value
+        assert (found.near_zero, found.abs_near_zero) == (near_zero, abs_near_zero), value
+        assert {found.hist.dtype, found.under.dtype, found.over.dtype} == {np.dtype(np.int32)}
+        assert found.hist.shape == (HIST_BINS,)
+
+
+def test_the_two_formulations_differ():
+    # Or the tests above would look twice at one.
+    assert "scatter-add" in primitives(traced_for("cpu", activation_stats, SIZE))
+    assert "scatter-add" not in primitives(traced_for("gpu", activation_stats, SIZE))
+
+
+@backends
+@settings(max_examples=200, deadline=None)  # one compiled program
+@given(x=arrays(st.one_of(floats, edges, neighbours, around_thresholds)))
+def test_counts_and_shares_are_numpys(backend, x):
+    found, bare = compiled(backend, "full")(x), compiled(backend, "bare")(x)
+    assert [found.under, *found.hist, found.over] == expected_counts(x)
+    # Of a power of two of values: exact.
+    near_zero = (x <= np.float32(0.05)).mean()
+    abs_near_zero = (np.abs(x) <= np.float32(0.05)).mean()
+    assert (found.near_zero, found.abs_near_zero) == (near_zero, abs_near_zero)
+    assert (bare.near_zero, bare.abs_near_zero) == (near_zero, abs_near_zero)
+    assert (bare.hist, bare.under, bare.over) == (None, None, None)
+
+
+@settings(max_examples=50, deadline=None)  # one compiled program
+@given(x=arrays(st.one_of(st.floats(-100, 100, width=32, allow_subnormal=False), st.just(np.nan))))
+def test_mean_and_std_do_not_need_the_histogram(x):
+    found, bare = compiled("cpu", "full")(x), compiled("cpu", "bare")(x)
+    # Another program, which may add the 64 float32 numbers up to 100 in another order.
+    np.testing.assert_allclose(bare.mean, found.mean, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(bare.std, found.std, rtol=1e-5, atol=1e-4)
+
+
+def test_shares_of_a_size_that_is_no_power_of_two():
+    x = np.random.default_rng(0).standard_normal((7, 13)).astype(np.float32) / 10
+    found, bare = stats(x), without_histogram(x)
+    # One rounding of an exact quotient.
+    share = np.float32((x <= 0.05).sum()) / np.float32(91)
+    assert found.near_zero == bare.near_zero == share
+    assert found.abs_near_zero == bare.abs_near_zero < share
+
+
 @settings(max_examples=30, deadline=None)  # one compiled program
 @given(arrays(st.floats(0, 1, width=32, allow_subnormal=False)), st.permutations(range(SIZE)))
 def test_order_and_shape_do_not_matter(x, order):
@@ -138,6 +247,18 @@ def test_more_values_than_float32_can_count():
     assert int(found.hist[0]) == x.size
 
 
+def test_ones_are_added_up_in_integers_where_float32_would_stop():
+    # Traced only, so that nothing of this size is allocated: the dtypes of the four sums, of mean,
+    # std, and both shares.
+    def sums(size):
+        equations = traced_for("cpu", without_histogram, size).jaxpr.eqns
+        added = [eqn.invars[0].aval for eqn in equations if eqn.primitive.name == "reduce_sum"]
+        return [str(values.dtype) for values in added]
+
+    assert sums(2**24) == ["float32"] * 4
+    assert sums(2**24 + 1) == ["float32"] * 2 + ["int32"] * 2
+
+
 def test_float64_is_cast_to_float32_first(x64):
     # 0.05 in float64 lies below 0.05 in float32, and this number between them.
     between = 0.0500000005
@@ -147,11 +268,15 @@ def test_float64_is_cast_to_float32_first(x64):
     assert float(found.near_zero) == 0.5
     assert found.hist[:2].tolist() == [1, 1]
     assert found.mean.dtype == found.std.dtype == np.float32
+    bare = without_histogram(np.array([between, 0.25 - 1e-12], np.float64))
+    assert float(bare.near_zero) == float(bare.abs_near_zero) == 0.5
+    assert {array.dtype for array in bare[:4]} == {np.dtype(np.float32)}
 
 
-def test_no_gradient_flows_back():
+@pytest.mark.parametrize("histogram", [True, False])
+def test_no_gradient_flows_back(histogram):
     def through(x):
-        found = activation_stats(x)
-        return found.mean + found.std + found.near_zero + jnp.sum(found.hist)
+        found = activation_stats(x, histogram=histogram)
+        return sum(jnp.sum(array) for array in jax.tree.leaves(found))
 
     assert not jax.grad(through)(np.arange(4.0, dtype=np.float32)).any()
