@@ -121,6 +121,7 @@ class Trainer:
         evaluating.eval()
         self._train_def = nnx.graphdef(training)
         self._eval_def = nnx.graphdef(evaluating)
+        self._known_layers: dict[tuple[int, ...], tuple[Layers, int]] = {}
         self._run_start = Program(self._start)
         self._run_chunk = Program(self._chunk, donate_argnums=0)
         self._run_scores = Program(self._scores)
@@ -180,7 +181,8 @@ class Trainer:
 
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
             logits, outputs, variables = self._forward(params, state.variables, images)
-            return jnp.mean(self._loss(logits, labels)), (variables, outputs)
+            # A tuple keeps the order of the calls; JAX sorts the keys of a dictionary.
+            return jnp.mean(self._loss(logits, labels)), (variables, tuple(outputs.values()))
 
         (loss, (variables, outputs)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params
@@ -332,6 +334,20 @@ class Trainer:
 
     def _layers(self, state: State, data: Images, batch_size: int) -> Layers:
         """Returns the watched layers' names and values per step, without computing anything."""
+        batch = (batch_size, *data.images.shape[1:])
+        # Tracing the model takes as long as dozens of steps: once per kind of batch.
+        if batch not in self._known_layers:
+            self._known_layers[batch] = self._trace_layers(state, batch, data.images.dtype)
+        layers, classes = self._known_layers[batch]
+        # Cross entropy of a label without a logit would be NaN, without a word.
+        if self._loss is cross_entropy and int(data.labels.max()) >= classes:
+            raise ValueError(
+                f"labels must be below the model's {classes} logits, got {int(data.labels.max())}."
+            )
+        return layers
+
+    def _trace_layers(self, state: State, batch: tuple[int, ...], dtype: Any) -> tuple[Layers, int]:
+        """Returns names and sizes of the watched layers for a batch, and the number of logits."""
         names: list[str] = []
 
         def forward(params: Any, variables: Any, images: jax.Array) -> Any:
@@ -339,15 +355,9 @@ class Trainer:
             names.extend(outputs)
             return logits, tuple(outputs.values())
 
-        images = jax.ShapeDtypeStruct((batch_size, *data.images.shape[1:]), data.images.dtype)
+        images = jax.ShapeDtypeStruct(batch, dtype)
         logits, outputs = jax.eval_shape(forward, state.params, state.variables, images)
-        # Cross entropy of a label without a logit would be NaN, without a word.
-        if self._loss is cross_entropy and int(data.labels.max()) >= logits.shape[-1]:
-            raise ValueError(
-                f"labels must be below the model's {logits.shape[-1]} logits, "
-                f"got {int(data.labels.max())}."
-            )
-        return tuple(names), tuple(output.size for output in outputs)
+        return (tuple(names), tuple(output.size for output in outputs)), logits.shape[-1]
 
     # --- evaluation ----------------------------------------------------------------------------
 

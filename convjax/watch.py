@@ -1,5 +1,6 @@
 """What a training records of a model's layers, and how often."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import jax
@@ -35,6 +36,6 @@ class Watch:
         """Calls the model; returns its output and the watched layers' by name."""
         return capture(model, x, select=self.select)
 
-    def stats(self, outputs: dict[str, jax.Array]) -> tuple[ActivationStats, ...]:
+    def stats(self, outputs: Iterable[jax.Array]) -> tuple[ActivationStats, ...]:
         """Returns the statistics of each output."""
-        return tuple(activation_stats(x, histogram=self.histogram) for x in outputs.values())
+        return tuple(activation_stats(x, histogram=self.histogram) for x in outputs)

@@ -336,7 +336,6 @@ def assert_same_statistics(found, wanted, rows, names=ActivationStats._fields):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=atol, err_msg=name, strict=True)
 
 
-@pytest.mark.xfail(reason="step passes the outputs on as a dict, whose keys JAX sorts", strict=True)
 def test_columns_are_in_the_order_of_the_names():
     # norm is called before linear, and has 160 values to its 15.
     assert not trained(Watch()).record.nan().any()

@@ -58,17 +58,17 @@ def test_select_chooses_the_layers():
 
 def test_stats_are_those_of_each_output_in_order():
     outputs = Watch().outputs(model(), X)[1]
-    stats = Watch().stats(outputs)
+    stats = Watch().stats(outputs.values())
     assert len(stats) == 2
     for found, output in zip(stats, outputs.values(), strict=True):
         for actual, wanted in zip(found, activation_stats(output), strict=True):
             np.testing.assert_array_equal(actual, wanted)
-    assert Watch().stats({}) == ()
+    assert Watch().stats([]) == ()
 
 
 def test_without_histogram_the_counts_are_none():
-    stats = Watch(histogram=False).stats({"layer": X})
+    stats = Watch(histogram=False).stats([X])
     (found,) = stats
     assert (found.hist, found.under, found.over) == (None, None, None)
     assert len(jax.tree.leaves(stats)) == len(ActivationStats._fields) - 3
-    assert all(count is not None for count in Watch().stats({"layer": X})[0])
+    assert all(count is not None for count in Watch().stats([X])[0])
