@@ -10,8 +10,10 @@ import typer
 from typer.testing import CliRunner
 
 from experiments import bench
-from experiments.bench import Group, Ratio, Timing
-from experiments.bench_worker import BenchError, Case, RefusalError, Worker, setup
+from experiments.bench_report import bars
+from experiments.bench_turns import Group, Ratio, Timing, plan, ratios, take_turns
+from experiments.bench_worker import BenchError, Case, RefusalError, Worker
+from experiments.jax_loops import setup
 
 OURS = Case("convjax", "CHWN")
 
@@ -49,7 +51,7 @@ def test_a_ratio_is_the_median_of_the_ratios_within_a_round():
 def test_ours_is_compared_with_plain_and_torch_with_what_does_as_much(engines):
     found = {
         (r.above.case.program, r.above.case.layout, r.above.case.stats): (r.below.case, r.median)
-        for r in bench.ratios(engines)
+        for r in ratios(engines)
     }
     watched = replace(OURS, stats="all")
     assert found == {
@@ -76,7 +78,7 @@ def test_bars(engines):
     norm = Group("norm", (OURS, replace(OURS, norm="batch")))
     normed = [timing(norm, case, s) for case, s in zip(norm.cases, (2, 3), strict=True)]
     starts = [{"case": vars(OURS), "compile_seconds": [1.25, 0.25]}]
-    rows = bench.bars(engines + cadenced + normed, starts, roof=8000)
+    rows = bars(engines + cadenced + normed, starts, roof=8000)
     assert [
         (row["name"], pytest.approx(row["value"]), row["bar"], row["side"]) for row in rows
     ] == [
@@ -95,7 +97,7 @@ def test_bars(engines):
 
 def test_plan_has_every_case_once_per_group_and_ours_first():
     options = {"torch": True, "bfloat16": True, "graphs": True, "quick": False}
-    groups = bench.plan("CHWN", (64, 512), **options)
+    groups = plan("CHWN", (64, 512), **options)
     for group in groups:
         plain = group.cases[0]
         assert (plain.program, plain.layout, plain.stats) == ("convjax", "CHWN", "none")
@@ -111,7 +113,7 @@ def test_plan_has_every_case_once_per_group_and_ours_first():
     )
     (cadence,) = (group for group in groups if group.kind == "cadence")
     assert [case.every for case in cadence.cases if case.stats == "all"] == [1, 8, 16, 256]
-    alone = bench.plan("NHWC", (64,), torch=False, bfloat16=False, graphs=False, quick=False)
+    alone = plan("NHWC", (64,), torch=False, bfloat16=False, graphs=False, quick=False)
     assert {case.program for group in alone for case in group.cases} == {"convjax"}
 
 
@@ -132,7 +134,7 @@ def test_cases_take_turns_and_a_failing_compiler_is_a_note():
     cases = (OURS, replace(OURS, stats="all"), Case("torch-compile", "NCHW"))
     worker, notes = FakeWorker(), []
     group = Group("engines", cases)
-    timings = bench.take_turns({"jax": worker, "torch": worker}, group, 2, 4000, notes)
+    timings = take_turns({"jax": worker, "torch": worker}, group, 2, 4000, notes)
     prepared = [("prepare", "none"), ("prepare", "all")]
     assert worker.asked == [*prepared, *(("run", s) for s in ("none", "all", "all", "none"))]
     assert [t.seconds for t in timings] == [[3, 6], [4, 5]]
@@ -140,7 +142,7 @@ def test_cases_take_turns_and_a_failing_compiler_is_a_note():
     assert "torch-compile NCHW" in notes[0]
     assert "no compiler" in notes[0]
     with pytest.raises(RefusalError, match="no compiler"):  # our own must not fail
-        bench.take_turns({"jax": _Refusing()}, group, 1, 4000, notes)
+        take_turns({"jax": _Refusing()}, group, 1, 4000, notes)
 
 
 class _Refusing:
