@@ -36,7 +36,7 @@ def active_share(record: Record, layer: int | str) -> npt.NDArray[Any]:
 
 
 def crashes(share: npt.ArrayLike) -> list[int]:
-    """Returns the steps at which a share of active values has risen and crashed.
+    """Returns the watched steps, counted from 0, at which a share has risen and crashed.
 
     A crash is a fall below two thirds of the highest value since the last trough, if that was at
     least one and a half times the trough (a trough below 1 % counts as 1 %) and at least 5 %. The

@@ -31,6 +31,8 @@ class Program:
 
     def __call__(self, *args: Any) -> Any:
         """Calls the function, compiled before if arguments of this kind are new."""
+        if jax.config.jax_disable_jit:  # type: ignore[attr-defined]  # to debug step by step
+            return self._jitted(*args)
         leaves, structure = jax.tree.flatten(args)
         kinds = tuple((jax.typeof(x), getattr(x, "sharding", None)) for x in leaves)
         if (structure, kinds) not in self._compiled:

@@ -66,7 +66,7 @@ class Record:
 
     def check_histograms(self) -> None:
         """Raises ValueError if the training kept no histograms."""
-        if not len(self.hist):
+        if len(self.hist) < len(self.watched) or not self.layers:
             raise ValueError(
                 "record must hold histograms, got none. Train with Watch(histogram=True)."
             )
@@ -151,6 +151,13 @@ def concatenate(records: Sequence[Record]) -> Record:
     """Joins records of successive steps of one training."""
     if not records:
         raise ValueError("records must hold at least one record, got none.")
+    layers = {(record.layers, tuple(record.sizes)) for record in records}
+    histograms = {len(record.hist) > 0 for record in records if len(record.watched)}
+    if len(layers) > 1 or len(histograms) > 1:
+        raise ValueError(
+            "records must be of one training: the same layers of the same sizes, and all of them "
+            "with histograms or none."
+        )
     per_step: dict[str, Any] = {
         field.name: np.concatenate([getattr(record, field.name) for record in records])
         for field in fields(Record)

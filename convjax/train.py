@@ -221,7 +221,7 @@ class Trainer:
 
         order: (K, B) indices into data; table: K learning rates and momenta.
         """
-        every = 1 if self.watch is None else self.watch.every
+        every = 1 if self.watch is None else min(self.watch.every, len(order))
 
         def take(i: jax.Array, state: State, watched: bool) -> tuple[State, Measures, Any]:
             images, labels = data.images[order[i]], data.labels[order[i]]
@@ -295,7 +295,8 @@ class Trainer:
                     f"got the shape {column.shape}."
                 )
         layers = self._layers(state, data, order.shape[1])
-        length = _chunk_length(len(order), 1 if self.watch is None else self.watch.every)
+        every = 1 if self.watch is None else min(self.watch.every, len(order))
+        length = _chunk_length(len(order), every)
         pieces: list[Record] = []
         running: tuple[Rows, int] | None = None
         for first in range(0, len(order), length):

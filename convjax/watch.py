@@ -26,10 +26,10 @@ class Watch:
     histogram: bool = True
 
     def __post_init__(self) -> None:
-        if self.every < 1:
+        if not isinstance(self.every, int) or self.every < 1:
             raise ValueError(
-                f"every must be at least 1 step, got {self.every}. To watch nothing, give the "
-                "trainer watch=None."
+                f"every must be a whole number of steps, at least 1, got {self.every}. To watch "
+                "nothing, give the trainer watch=None."
             )
 
     def outputs(self, model: nnx.Module, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -119,8 +119,8 @@ def plan(
                 ]
                 groups.append(Group("engines", tuple(cases)))
     if 64 in batch_sizes:
-        cadence = [("none", 1), ("scalars", 1), ("all", 1), ("all", 8)]
-        cadence += [] if quick else [("all", 16), ("all", 256)]
+        cadence = [("none", 1), ("scalars", 1), ("all", 1), ("all", 8), ("all", 16), ("all", 256)]
+        cadence = [("none", 1), ("all", 8)] if quick else cadence
         cases = [replace(ours, stats=stats, every=every) for stats, every in cadence]
         groups.append(Group("cadence", tuple(cases)))
     for size in batch_sizes:

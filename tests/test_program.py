@@ -149,3 +149,12 @@ def test_an_error_leaves_no_program():
         program(np.float32(1))
     assert program.programs == 0
     assert int(program(np.array([7]))) == 7
+
+
+def test_without_jit_it_is_the_plain_function():
+    seen = []
+    program = Program(lambda x: seen.append(x) or x + 1)
+    with jax.disable_jit():
+        assert program(2.0) == 3.0
+    assert seen == [2.0]
+    assert program.programs == 0

@@ -322,3 +322,9 @@ def test_saving_replaces_the_old_one(path):
 def test_saving_where_there_is_no_folder(tmp_path):
     with pytest.raises(FileNotFoundError):
         RECORD.save(tmp_path / "none" / "record.npz")
+
+
+@pytest.mark.parametrize("other", ["no histograms", "no layers"])
+def test_records_of_different_trainings_are_not_joined(other):
+    with pytest.raises(ValueError, match="records must be of one training: the same layers"):
+        concatenate([RECORD, KINDS[other]])

@@ -29,9 +29,9 @@ def test_every_setting_is_documented():
         assert field.name in described
 
 
-@pytest.mark.parametrize("every", [0, -3])
+@pytest.mark.parametrize("every", [0, -3, 2.5])
 def test_watch_rejects(every):
-    message = f"every must be at least 1 step, got {every}. To watch nothing, .* watch=None"
+    message = f"every must be a whole number of steps, at least 1, got {every}. To .* watch=None"
     with pytest.raises(ValueError, match=message):
         Watch(every=every)
 
