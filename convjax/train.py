@@ -295,8 +295,7 @@ class Trainer:
                     f"got the shape {column.shape}."
                 )
         layers = self._layers(state, data, order.shape[1])
-        every = 1 if self.watch is None else min(self.watch.every, len(order))
-        length = _chunk_length(len(order), every)
+        length = _chunk_length(len(order), 1 if self.watch is None else self.watch.every)
         pieces: list[Record] = []
         running: tuple[Rows, int] | None = None
         for first in range(0, len(order), length):
@@ -435,9 +434,10 @@ def _fixed_loops() -> bool:
 
 
 def _chunk_length(steps: int, every: int) -> int:
-    """Returns the steps per chunk, a multiple of `every`."""
+    """Returns the steps per chunk: a multiple of `every`, or all where `every` is beyond them."""
     length = CHUNK
     if _fixed_loops():
         # Chunks of nearly equal length, so that hardly any step is in vain.
         length = -(-steps // -(-steps // CHUNK))
+    every = min(every, max(steps, length))
     return -(-length // every) * every
