@@ -409,10 +409,12 @@ def test_the_length_of_a_chunk(monkeypatch):
     monkeypatch.setattr(train, "_fixed_loops", lambda: False)
     assert lengths(1, 1, 4, 5, 100) == [4] * 4
     assert lengths(3, 1, 4, 5, 100) == [6] * 4
+    assert lengths(1000, 1, 4, 5) == [4, 4, 5]  # no room for steps that do not come
     # Elsewhere 5 steps are 3 and 2, 9 are 3 and 3 and 3, and then as watched steps need it.
     monkeypatch.setattr(train, "_fixed_loops", lambda: True)
     assert lengths(1, 1, 4, 5, 9, 100) == [1, 4, 3, 3, 4]
-    assert lengths(2, 1, 4, 5, 9, 100) == [2, 4, 4, 4, 4]
+    assert lengths(2, 1, 4, 5, 9, 100) == [1, 4, 4, 4, 4]
+    assert lengths(1000, 1, 5, 9) == [1, 5, 9]
 
 
 def test_a_step_that_is_not_watched_is_that_of_a_training_without_watch(x64):
