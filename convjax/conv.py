@@ -96,7 +96,8 @@ def resolve_method(method: str, groups: int) -> str:
     "auto" is made for training, which happens inside a loop (scan, fori_loop), where XLA on CPU
     does not call its library convolution (https://github.com/jax-ml/jax/issues/12868). Forward and
     backward pass of one convolution on two cores, float32, time of lax over that of matmul, inside
-    a loop and outside, NHWC | CHWN (jax 0.10.2, medians of 5 taken in turns):
+    a loop and outside, NHWC | CHWN (jax 0.10.2, medians of 5 taken in turns beside other work, so
+    that only large differences mean anything; CHWN has become faster since):
 
     | N, H=W, C → O, kernel, stride | loop      | outside     |
     |-------------------------------|-----------|-------------|
@@ -194,8 +195,8 @@ def _conv_matmul(
             return jnp.einsum("nhwk,ko->nhwo", p, kernel, **settings)
         if layout == "NCHW":
             return jnp.einsum("ko,nkhw->nohw", kernel, p, **settings)
-        # As plain matrices: with four axes XLA transposes patches and gradients in the backward
-        # pass, which takes 1.7 times as long for the chapter's whole training step.
+        # As plain matrices: with four axes XLA on CPU transposes patches and gradients in the
+        # backward pass, copies as large as the patches.
         y = jnp.einsum("km,ko->om", p.reshape(p.shape[0], -1), kernel, **settings)
         return y.reshape(-1, *p.shape[1:])
     kernel = kernel.reshape(taps, kernel.shape[2], setting.groups, -1)
