@@ -19,6 +19,7 @@ from rich.console import Console
 from experiments.bench_report import bar_table, bars, group_table, start_table
 from experiments.bench_turns import Timing, cold_start, faster, plan, ratios, take_turns
 from experiments.bench_worker import BenchError, Case, Worker
+from experiments.options import Data, DataDir, OutFile, mistakes_reported, prepare_file
 
 BATCH_SIZES = (64, 512)
 QUICK_ROUNDS = 2
@@ -127,13 +128,8 @@ def measure(
 
 
 def run_bench(
-    data: Annotated[
-        str, typer.Option(help="mnist5k (embedded), mnist, cifar10, fashion_mnist, or a folder.")
-    ] = "mnist5k",
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder with the IDX files of mnist; default: $CONVJAX_DATA_DIR."),
-    ] = None,
+    data: Data = "mnist5k",
+    data_dir: DataDir = None,
     rounds: Annotated[
         int, typer.Option(min=1, help="Epochs of each case, taken in turns; medians are shown.")
     ] = 5,
@@ -141,25 +137,17 @@ def run_bench(
         bool,
         typer.Option("--quick", help="Three steps per epoch, two rounds: decides nothing."),
     ] = False,
-    out: Annotated[Path, typer.Option(help="File for all figures.")] = Path("bench.json"),
+    out: OutFile = Path("bench.json"),
 ) -> None:
     """Measures the speed of training beside PyTorch, in turns, and writes bench.json."""
     from convjax.runs import write_json
     from experiments.console import console
 
     shown = console()
-    try:
-        if out.is_dir():
-            raise ValueError(f"--out must be a file, got the folder {out}.")
-        out.parent.mkdir(parents=True, exist_ok=True)  # a mistake shows before the work
+    with mistakes_reported("stopped; nothing was written."):
+        prepare_file(out)
         report = measure(data, data_dir, rounds, quick, shown)
         write_json(out, report)
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("stopped; nothing was written.", err=True)
-        raise typer.Exit(130) from None
     shown.print(start_table(report["cold_start"]))
     shown.print(bar_table(report["bars"]))
     for note in report["notes"]:

@@ -17,6 +17,7 @@ import typer
 from experiments import console as view
 from experiments import registry
 from experiments.bench import run_bench
+from experiments.options import Data, DataDir, mistakes_reported
 from experiments.speedrun import speedrun
 
 app = typer.Typer(
@@ -26,10 +27,6 @@ app = typer.Typer(
     help="Puts the claims of the chapter on convolutional networks to the test.",
 )
 
-DataDir = Annotated[
-    Path | None,
-    typer.Option(help="Folder with the IDX files of mnist; default: $CONVJAX_DATA_DIR."),
-]
 Layout = Annotated[
     str,
     typer.Option(
@@ -53,9 +50,7 @@ def run(
             metavar="NAME...", help="Claims, experiments' files, or 'chapter' for all of them."
         ),
     ],
-    data: Annotated[
-        str, typer.Option(help="mnist5k (embedded), mnist, cifar10, fashion_mnist, or a folder.")
-    ] = "mnist5k",
+    data: Data = "mnist5k",
     data_dir: DataDir = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: 0 to N − 1.")] = 1,
     out: Annotated[
@@ -78,7 +73,7 @@ def run(
     use_compilation_cache()
     command = ["python", "-m", "experiments", "run", *names, "--data", data]
     command += ["--seeds", str(seeds), "--layout", layout, *(["--quick"] if quick else [])]
-    try:
+    with mistakes_reported("stopped; what was finished is in the folder for results."):
         claims = registry.find(names)
         resolve_layout(layout)
         out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -98,13 +93,6 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
         with observer.progress:
             results = _measure(claims, lab, command)
-    except (ValueError, OSError, ImportError) as error:
-        # ValueError: arguments and data that cannot be (DataError and RunError are such);
-        # OSError: a full disk; ImportError: an extra that is not installed, and how to get it.
-        _fail(error)
-    except KeyboardInterrupt:
-        typer.echo("stopped; what was finished is in the folder for results.", err=True)
-        raise typer.Exit(130) from None
     shown.print(view.ledger_table(results, data, seeds))
     shown.print(f"results, pictures and runs: {out}", highlight=False, soft_wrap=True)
     raise typer.Exit(int(any(result.verdict != result.expected for result in results)))

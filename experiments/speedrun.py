@@ -37,6 +37,7 @@ from convjax.runs import environment, write_json
 from convjax.train import Images, Trainer
 from experiments.console import console
 from experiments.ledger import mean, std
+from experiments.options import Data, DataDir, OutFile, mistakes_reported, prepare_file
 
 GOAL = 0.99
 SEEDS_OF_A_RECORD = 20
@@ -202,36 +203,22 @@ def result_table(report: dict[str, Any]) -> Table:
 
 def speedrun(
     seeds: Annotated[int, typer.Option(help="Number of seeds: 0 to N − 1, at least 1.")] = 20,
-    data: Annotated[
-        str, typer.Option(help="mnist, mnist5k (embedded), fashion_mnist, cifar10, or a folder.")
-    ] = "mnist",
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder with the IDX files of mnist; default: $CONVJAX_DATA_DIR."),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="File for all figures.")] = Path("speedrun.json"),
+    data: Data = "mnist",
+    data_dir: DataDir = None,
+    out: OutFile = Path("speedrun.json"),
     quick: Annotated[
         bool, typer.Option("--quick", help="Three steps, at most two seeds: decides nothing.")
     ] = False,
 ) -> None:
     """Times training to a mean test accuracy of 99 %; exit status 1 where the mean is below."""
     shown = console()
-    try:
+    with mistakes_reported("stopped; nothing was written."):
         if seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {seeds}.")
-        if out.is_dir():
-            raise ValueError(f"--out must be a file, got the folder {out}.")
         dataset = load(data, data_dir=data_dir)
-        out.parent.mkdir(parents=True, exist_ok=True)  # a mistake shows before the work
+        prepare_file(out)
         report = _report(dataset, seeds, data_dir is not None, quick, shown)
         write_json(out, report)
-    except (ValueError, OSError, ImportError) as error:
-        # DataError is a ValueError; ImportError: an extra that is not installed.
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("stopped; nothing was written.", err=True)
-        raise typer.Exit(130) from None
     shown.print(result_table(report))
     for note in report["notes"]:
         shown.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)

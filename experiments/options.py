@@ -1,0 +1,45 @@
+"""Options and manners that commands have in common."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    str, typer.Option(help="mnist5k (embedded), mnist, cifar10, fashion_mnist, or a folder.")
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder with the IDX files of mnist; default: $CONVJAX_DATA_DIR."),
+]
+OutFile = Annotated[Path, typer.Option(help="File for all figures.")]
+
+
+@contextmanager
+def mistakes_reported(stopped: str) -> Iterator[None]:
+    """Turns a user's mistake into one line and exit status 2, and an interrupt into 130.
+
+    ValueError: arguments and data that cannot be (DataError is such); OSError: a full disk;
+    ImportError: an extra that is not installed, and how to get it.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo(stopped, err=True)
+        raise typer.Exit(130) from None
+
+
+def prepare_file(out: Path) -> None:
+    """Makes the folder of a file, so that a mistake shows before the work.
+
+    Raises:
+      ValueError: if the file is a folder.
+    """
+    if out.is_dir():
+        raise ValueError(f"--out must be a file, got the folder {out}.")
+    out.parent.mkdir(parents=True, exist_ok=True)
