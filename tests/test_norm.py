@@ -58,6 +58,23 @@ def test_a_large_offset_costs_no_digits():
     np.testing.assert_allclose(normal, y, rtol=0, atol=5e-3)
 
 
+def test_a_constant_channel_has_no_variance():
+    mean, var = batch_moments(jnp.full((8, 4, 2), 12345.678), axis=-1)
+    assert var.tolist() == [0, 0]
+    np.testing.assert_allclose(mean, 12345.678, rtol=1e-6)  # stored in float32
+
+
+def test_a_first_part_far_from_the_rest():
+    # The part that is subtracted, here the first column, lies 20 deviations off: the relative error
+    # of the variance may be ε·(1 + 20²), 5e-5 in float32.
+    x = np.random.default_rng(0).standard_normal((512, 64, 2)).astype(np.float32)
+    x[:, 0] += 20
+    mean, var = batch_moments(x, axis=2)
+    expected_mean, expected_var, _ = reference(x, 2, 1.0, 0.0, 1e-5)
+    np.testing.assert_allclose(mean, expected_mean, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(var, expected_var, rtol=5e-5)
+
+
 @settings(max_examples=15, deadline=None)  # each shape compiles anew
 @given(
     st.lists(st.integers(1, 4), min_size=2, max_size=4),
