@@ -104,14 +104,27 @@ def bar_table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table("figure", title="bars")
     for heading in ("measured", "bar", ""):
         table.add_column(heading, justify="right")
+    style = {"holds": "[green]holds[/]", "missed": "[red]missed[/]", "": ""}
     for row in rows:
-        value, bar = row["value"], row["bar"]
-        holds = bar is not None and (value >= bar if row["side"] == "at least" else value <= bar)
-        sign = "≥" if row["side"] == "at least" else "≤"
-        verdict = "" if bar is None else "[green]holds[/]" if holds else "[red]missed[/]"
-        wanted = "" if bar is None else f"{sign} {bar:g}"
-        table.add_row(row["name"], f"{value:.3f}", wanted, verdict)
+        *cells, verdict = _bar_cells(row)
+        table.add_row(*cells, style[verdict])
     return table
+
+
+def markdown_bars(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns the same as a Markdown table."""
+    cells = [("figure", "measured", "bar", ""), ("---",) * 4, *map(_bar_cells, rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _bar_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Returns name, figure, bar, and "holds", "missed" or, without a bar, nothing."""
+    name, value, bar = row["name"], row["value"], row["bar"]
+    if bar is None:
+        return name, f"{value:.3f}", "", ""
+    least = row["side"] == "at least"
+    verdict = "holds" if (value >= bar if least else value <= bar) else "missed"
+    return name, f"{value:.3f}", f"{'≥' if least else '≤'} {bar:g}", verdict
 
 
 def _pair(values: Sequence[float | None], unit: float = 1.0, digits: int = 2) -> str:

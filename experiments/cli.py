@@ -17,6 +17,7 @@ import typer
 from experiments import console as view
 from experiments import registry
 from experiments.bench import run_bench
+from experiments.bench_report import markdown_bars
 from experiments.options import Data, DataDir, mistakes_reported
 from experiments.speedrun import speedrun
 
@@ -127,13 +128,17 @@ def parity(
 
 @app.command()
 def table(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A results.json that `run` wrote.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file of results that `run` or `bench` wrote.")
+    ],
 ) -> None:
-    """Prints the ledger of a results.json in Markdown, as it stands in the README."""
+    """Prints the ledger of `run` or the bars of `bench` in Markdown, as they stand in the README."""
     try:
-        typer.echo(view.markdown_ledger(json.loads(file.read_text())["claims"]))
+        found = json.loads(file.read_text())
+        text = markdown_bars(found["bars"]) if "bars" in found else None
+        typer.echo(text or view.markdown_ledger(found["claims"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        _fail(ValueError(f"FILE {file} is not a results.json of `run`: {error!r}."))
+        _fail(ValueError(f"FILE {file} is not a results.json of `run` or `bench`: {error!r}."))
 
 
 app.command("bench")(run_bench)
