@@ -132,7 +132,7 @@ def table(
         Path, typer.Argument(metavar="FILE", help="A file of results that `run` or `bench` wrote.")
     ],
 ) -> None:
-    """Prints the ledger of `run` or the bars of `bench` in Markdown, as they stand in the README."""
+    """Prints the ledger of `run` or the bars of `bench` in Markdown, as the README has them."""
     try:
         found = json.loads(file.read_text())
         text = markdown_bars(found["bars"]) if "bars" in found else None
