@@ -135,8 +135,8 @@ def table(
     """Prints the ledger of `run` or the bars of `bench` in Markdown, as the README has them."""
     try:
         found = json.loads(file.read_text())
-        text = markdown_bars(found["bars"]) if "bars" in found else None
-        typer.echo(text or view.markdown_ledger(found["claims"]))
+        ledger = "bars" not in found
+        typer.echo(view.markdown_ledger(found["claims"]) if ledger else markdown_bars(found["bars"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         _fail(ValueError(f"FILE {file} is not a results.json of `run` or `bench`: {error!r}."))
 
