@@ -135,8 +135,10 @@ def table(
     """Prints the ledger of `run` or the bars of `bench` in Markdown, as the README has them."""
     try:
         found = json.loads(file.read_text())
-        ledger = "bars" not in found
-        typer.echo(view.markdown_ledger(found["claims"]) if ledger else markdown_bars(found["bars"]))
+        if "bars" in found:
+            typer.echo(markdown_bars(found["bars"]))
+        else:
+            typer.echo(view.markdown_ledger(found["claims"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         _fail(ValueError(f"FILE {file} is not a results.json of `run` or `bench`: {error!r}."))
 
