@@ -125,6 +125,8 @@ class BatchNorm(nnx.Module):
       torch_statistics: keep the unbiased variance in the running statistics, as PyTorch does;
         False keeps the biased one, as Flax does. The batch itself is always normalised with the
         biased variance.
+      axis_name: of a mapped axis over which the batch is split into equal parts; the moments are
+        then those of the whole batch, as with `flax.nnx.BatchNorm`.
 
     Reference: Ioffe and Szegedy, https://arxiv.org/abs/1502.03167;
     https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html
@@ -138,6 +140,7 @@ class BatchNorm(nnx.Module):
         epsilon: float = 1e-5,
         torch_statistics: bool = True,
         layout: str = "NHWC",
+        axis_name: str | None = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs | None = None,
     ):
@@ -145,6 +148,7 @@ class BatchNorm(nnx.Module):
         self.axis = axis_of("C", layout)
         self.momentum, self.epsilon = momentum, epsilon
         self.torch_statistics = torch_statistics
+        self.axis_name = axis_name
         self.use_running_average = False
         self.scale = nnx.Param(jnp.ones(num_features, param_dtype))
         self.bias = nnx.Param(jnp.zeros(num_features, param_dtype))
@@ -169,12 +173,13 @@ class BatchNorm(nnx.Module):
         if self.use_running_average:
             mean, var = self.mean[...], self.var[...]
         else:
-            mean, var = batch_moments(x, axis=self.axis)
+            mean, var = batch_moments(x, axis=self.axis, axis_name=self.axis_name)
+            parts = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
             self.mean[...], self.var[...] = running_update(
                 (self.mean[...], self.var[...]),
                 (mean, var),
                 momentum=self.momentum,
-                count=x.size // x.shape[self.axis],
+                count=parts * x.size // x.shape[self.axis],
                 unbiased=self.torch_statistics,
             )
         return batch_norm(

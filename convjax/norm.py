@@ -15,7 +15,7 @@ def _channels_at(axis: int, vector: jax.Array, ndim: int) -> jax.Array:
     return vector.reshape(shape)
 
 
-def batch_moments(x: jax.Array, *, axis: int) -> Moments:
+def batch_moments(x: jax.Array, *, axis: int, axis_name: str | None = None) -> Moments:
     """Returns mean and biased variance per channel, both of shape (C,).
 
     One pass over x, from which a value near its channel's mean is subtracted first, the mean of a
@@ -27,6 +27,8 @@ def batch_moments(x: jax.Array, *, axis: int) -> Moments:
 
     Args:
       x: any array of two axes or more, whose channels lie on `axis`.
+      axis_name: of a mapped axis (`jax.shard_map`, `jax.vmap`) over which the batch is split into
+        equal parts; the moments are then those of all parts together.
 
     Reference: Chan, Golub and LeVeque, "Algorithms for computing the sample variance",
     https://doi.org/10.1080/00031305.1983.10483115.
@@ -40,7 +42,16 @@ def batch_moments(x: jax.Array, *, axis: int) -> Moments:
     shifted = x - _channels_at(axis, shift, x.ndim)
     mean = jnp.mean(shifted, others)
     var = jnp.mean(jnp.square(shifted), others) - jnp.square(mean)
-    return shift + mean, jnp.maximum(var, 0)
+    moments = shift + mean, jnp.maximum(var, 0)
+    return moments if axis_name is None else _over_parts(moments, axis_name)
+
+
+def _over_parts(moments: Moments, axis_name: str) -> Moments:
+    """Combines the moments of equal parts: those of the means add to the mean variance."""
+    # Gathered, not summed twice: the exchange costs more than all that is computed here.
+    means, variances = jnp.moveaxis(jax.lax.all_gather(jnp.stack(moments), axis_name), 1, 0)
+    mean = jnp.mean(means, 0)
+    return mean, jnp.mean(variances, 0) + jnp.mean(jnp.square(means - mean), 0)
 
 
 def running_update(

@@ -5,10 +5,11 @@ compare with the chapter's, and beside them what those leave out: |x| near zero,
 values lie under and over the histogram.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 NEAR_ZERO = 0.05  # fastai's threshold, in units of the activation
 HIST_BINS = 40
@@ -63,6 +64,42 @@ def activation_stats(x: jax.Array, *, histogram: bool = True) -> ActivationStats
         hist=jnp.stack([above + bins[0], *bins[1:]]),
         under=low + below,
         over=over,
+    )
+
+
+def merge_parts(stats: ActivationStats, size: int) -> ActivationStats:
+    """Returns the statistics of a whole, given those of its equal parts.
+
+    Counts add up and are exact, shares too, as they are counts over a size; mean and std follow
+    from the parts' within the rounding of float32.
+
+    Args:
+      stats: NumPy arrays whose first axis is the part.
+      size: number of values of one part.
+    """
+    parts = len(stats.mean)
+    with np.errstate(invalid="ignore", over="ignore"):  # of a training that diverged
+        means = np.asarray(stats.mean, np.float64)
+        mean = means.mean(0)
+        squares = (size - 1) * np.asarray(stats.std, np.float64) ** 2
+        squares = squares.sum(0) + size * ((means - mean) ** 2).sum(0)
+        std = np.sqrt(squares / max(size * parts - 1, 1)).astype(np.float32)
+
+    def share(values: Any) -> Any:
+        counts = np.rint(np.asarray(values, np.float64) * size).sum(0)
+        return counts.astype(np.float32) / np.float32(size * parts)
+
+    def count(values: Any) -> Any:
+        return None if values is None else np.sum(values, 0, dtype=np.int32)
+
+    return ActivationStats(
+        mean=mean.astype(np.float32),
+        std=std,
+        near_zero=share(stats.near_zero),
+        abs_near_zero=share(stats.abs_near_zero),
+        hist=count(stats.hist),
+        under=count(stats.under),
+        over=count(stats.over),
     )
 
 

@@ -1,4 +1,4 @@
-"""Training: one pure step, chunks of steps on the device, and one visible loop.
+"""Training: the pure step, one visible loop over chunks of steps, and evaluation.
 
 The data lie on the device as uint8. A chunk of steps is one compiled loop: each step gathers its
 batch, normalises it, runs the model with its layers watched, reduces their outputs to statistics,
@@ -6,7 +6,7 @@ and updates. Nothing but the records leaves the device, and the host fetches tho
 while the next runs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,20 +17,19 @@ import optax
 from flax import nnx
 from jax import lax
 
+from convjax import parallel
 from convjax import record as records
+from convjax.chunks import Measures, Rows, chunk_length, loop, padded
 from convjax.data import Split
 from convjax.optim import Optimizer
+from convjax.parallel import AXIS, EVERYWHERE, FIRST, SECOND
 from convjax.program import Program
 from convjax.record import Record
-from convjax.stats import ActivationStats
+from convjax.stats import ActivationStats, merge_parts
 from convjax.watch import Watch
 
 Layers = tuple[tuple[str, ...], tuple[int, ...]]  # names, and values per step
 LossFn = Callable[[jax.Array, jax.Array], jax.Array]
-
-# Steps per call of the compiled program. Long enough that dispatch is free (a measured epoch is no
-# longer than in one call), short enough for a progress bar.
-CHUNK = 128
 
 
 class State(NamedTuple):
@@ -39,21 +38,6 @@ class State(NamedTuple):
     params: Any
     variables: Any  # the model's other variables: running statistics of batch norm
     opt_state: Any
-
-
-class Measures(NamedTuple):
-    """What every step tells."""
-
-    loss: jax.Array
-    learning_rate: jax.Array
-    momentum: jax.Array
-
-
-class Rows(NamedTuple):
-    """What a chunk keeps on the device until the host fetches it."""
-
-    measures: Measures  # one row per step
-    stats: tuple[ActivationStats, ...]  # per watched layer, one row per watched step
 
 
 class Images(NamedTuple):
@@ -97,6 +81,14 @@ class Trainer:
         pixels by 255.
       loss: from logits and labels to one loss per example.
       watch: which layers are watched and how often; None for the loss, rate and momentum alone.
+      devices: train on these at once, each with an equal part of every batch; None for JAX's
+        default device. The result is that of one device up to rounding: batch norm, ours and
+        Flax's, and the statistics are those of the whole batch. On CPU, JAX shows more than one
+        device after `jax.config.update("jax_num_cpu_devices", n)`.
+
+    Raises:
+      ValueError: if the std is not positive, or devices are given twice, or to a model that draws
+        random numbers.
     """
 
     def __init__(
@@ -108,6 +100,7 @@ class Trainer:
         std: npt.ArrayLike = 1.0,
         loss: LossFn = cross_entropy,
         watch: Watch | None = Watch(),  # noqa: B008  # frozen
+        devices: Sequence[jax.Device] | None = None,
     ):
         self.optimizer = optimizer
         self._mean, self._std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
@@ -121,10 +114,26 @@ class Trainer:
         evaluating.eval()
         self._train_def = nnx.graphdef(training)
         self._eval_def = nnx.graphdef(evaluating)
+        # Within a step on several devices, batch norm is synchronised.
+        self._step_def, self._mesh = self._train_def, None
+        if devices is not None:
+            self._mesh = parallel.data_mesh(devices)
+            parallel.synchronize(training)
+            self._step_def = nnx.graphdef(training)
+        self._every = 1 if watch is None else watch.every
         self._known_layers: dict[tuple[int, ...], tuple[Layers, int]] = {}
         self._run_start = Program(self._start)
-        self._run_chunk = Program(self._chunk, donate_argnums=0)
-        self._run_scores = Program(self._scores)
+        self._run_chunk = Program(
+            self._shared(
+                self._chunk,
+                (EVERYWHERE, EVERYWHERE, SECOND, EVERYWHERE, EVERYWHERE),
+                (EVERYWHERE, Rows(EVERYWHERE, FIRST)),
+            ),
+            donate_argnums=0,
+        )
+        self._run_scores = Program(
+            self._shared(self._scores, (EVERYWHERE, EVERYWHERE, SECOND), EVERYWHERE)
+        )
 
     @property
     def compile_seconds(self) -> float:
@@ -145,7 +154,7 @@ class Trainer:
             raise ValueError(
                 "model must have the structure of the model that the trainer was made with."
             )
-        return self._run_start(params, variables)
+        return self._placed(self._run_start(params, variables))
 
     def _start(self, params: Any, variables: Any) -> State:
         # Copies, because the first chunk gives up the buffers of its state.
@@ -154,7 +163,10 @@ class Trainer:
 
     def model(self, state: State) -> nnx.Module:
         """Returns the model with the state's parameters, in evaluation mode."""
-        return nnx.merge(self._eval_def, state.params, state.variables)
+        values = state.params, state.variables
+        if self._mesh is not None:
+            values = jax.device_put(values, self._mesh.devices[0])
+        return nnx.merge(self._eval_def, *values)
 
     # --- the pure step -----------------------------------------------------------------------
 
@@ -171,22 +183,28 @@ class Trainer:
         """Takes one training step; pure, so that jit, scan and vmap apply to it.
 
         Args:
-          images: uint8 (N, H, W, C); labels: int (N,).
+          images: uint8 (N, H, W, C); labels: int (N,). With devices, those of this device: the step
+            then belongs within `jax.shard_map` over the axis "batch".
           learning_rate, momentum: scalars, written into the optimiser's state for this step.
           watched: False takes no statistics, and the compiler drops what only they need.
 
         Returns:
-          The state after the step, what it told, and the statistics of the watched layers.
+          The state after the step, what it told, and the statistics of the watched layers, with
+          devices those of this device's part.
         """
 
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
-            logits, outputs, variables = self._forward(params, state.variables, images)
+            logits, outputs, variables = self._forward(
+                self._step_def, params, state.variables, images
+            )
             # A tuple keeps the order of the calls; JAX sorts the keys of a dictionary.
             return jnp.mean(self._loss(logits, labels)), (variables, tuple(outputs.values()))
 
         (loss, (variables, outputs)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params
         )
+        if self._mesh is not None:
+            loss, grads = parallel.mean_over_devices((loss, grads))
         opt_state = self.optimizer.set(state.opt_state, learning_rate, momentum)
         updates, opt_state = self.optimizer.transform.update(grads, opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -194,10 +212,12 @@ class Trainer:
         stats = self.watch.stats(outputs) if self.watch is not None and watched else ()
         return State(params, variables, opt_state), measures, stats
 
-    def _forward(self, params: Any, variables: Any, images: jax.Array) -> tuple[Any, Any, Any]:
+    def _forward(
+        self, graphdef: Any, params: Any, variables: Any, images: jax.Array
+    ) -> tuple[Any, Any, Any]:
         """Returns logits, the outputs of the watched layers by name, and the new variables."""
         # copy: the variables belong to this trace, so that batch norm may update them.
-        model = nnx.merge(self._train_def, params, variables, copy=True)
+        model = nnx.merge(graphdef, params, variables, copy=True)
         x = self.normalize(images, _dtype(params))
         logits, outputs = (model(x), {}) if self.watch is None else self.watch.outputs(model, x)
         return logits, outputs, _split(model)[2]
@@ -219,38 +239,20 @@ class Trainer:
     ) -> tuple[State, Rows]:
         """Takes `steps` steps, at most K; rows of the result past them mean nothing.
 
-        order: (K, B) indices into data; table: K learning rates and momenta.
+        order: (K, B) indices into data; table: K learning rates and momenta. With devices, the
+        rows of the statistics have a first axis more, the device.
         """
-        every = 1 if self.watch is None else min(self.watch.every, len(order))
 
         def take(i: jax.Array, state: State, watched: bool) -> tuple[State, Measures, Any]:
             images, labels = data.images[order[i]], data.labels[order[i]]
             rates = table["learning_rate"][i], table["momentum"][i]
             return self.step(state, images, labels, *rates, watched=watched)
 
-        def body(i: jax.Array, carry: tuple[State, Rows], watched: bool) -> tuple[State, Rows]:
-            state, rows = carry
-            new, measures, stats = take(i, state, watched)
-            if _fixed_loops():
-                new = jax.tree.map(lambda a, b: jnp.where(i < steps, a, b), new, state)
-            return new, Rows(
-                _set(rows.measures, i, measures),
-                _set(rows.stats, i // every, stats) if watched else rows.stats,
-            )
-
-        def group(g: jax.Array, carry: tuple[State, Rows]) -> tuple[State, Rows]:
-            """One watched step and the unwatched ones up to the next."""
-            first = g * every
-            carry = body(first, carry, True)
-            if every == 1:
-                return carry
-            length = every if _fixed_loops() else jnp.minimum(every, steps - first)
-            return lax.fori_loop(1, length, lambda j, c: body(first + j, c, False), carry)
-
-        _, measures, stats = jax.eval_shape(lambda s: take(jnp.int32(0), s, True), state)
-        rows = Rows(_zeros(measures, len(order)), _zeros(stats, len(order) // every))
-        groups = len(order) // every if _fixed_loops() else (steps + every - 1) // every
-        return lax.fori_loop(0, groups, group, (state, rows))
+        length = len(order)
+        state, rows = loop(take, state, length, steps, every=min(self._every, length))
+        if self._mesh is not None:
+            rows = rows._replace(stats=jax.tree.map(lambda a: a[None], rows.stats))
+        return state, rows
 
     def run(
         self,
@@ -271,13 +273,19 @@ class Trainer:
           on_steps: called with the number of steps whose record has arrived.
 
         Raises:
-          ValueError: if order is empty or points outside the data, or the table lacks a column or
-            has another length.
+          ValueError: if order is empty or points outside the data, its batches do not split among
+            the devices, or the table lacks a column or has another length.
         """
         order = np.asarray(order, np.int32)
         columns = {name: np.asarray(column) for name, column in table.items()}
         if order.ndim != 2 or not order.size:
             raise ValueError(f"order must have the shape (steps, batch), got {order.shape}.")
+        parts = 1 if self._mesh is None else self._mesh.size
+        if order.shape[1] % parts:
+            raise ValueError(
+                f"order must hold batches of a multiple of {parts}, one part for each device, got "
+                f"batches of {order.shape[1]}."
+            )
         examples = len(data.labels)
         if order.min() < 0 or order.max() >= examples:
             raise ValueError(
@@ -295,15 +303,16 @@ class Trainer:
                     f"got the shape {column.shape}."
                 )
         layers = self._layers(state, data, order.shape[1])
-        length = _chunk_length(len(order), 1 if self.watch is None else self.watch.every)
+        length = chunk_length(len(order), self._every)
+        state, data = self._placed((state, data))
         pieces: list[Record] = []
         running: tuple[Rows, int] | None = None
         for first in range(0, len(order), length):
             part = slice(first, first + length)
             steps = len(order[part])
-            chunk_table = {name: _padded(c[part], length) for name, c in columns.items()}
+            chunk_table = {name: padded(c[part], length) for name, c in columns.items()}
             state, rows = self._run_chunk(
-                state, data, _padded(order[part], length), chunk_table, np.int32(steps)
+                state, data, padded(order[part], length), chunk_table, np.int32(steps)
             )
             # Fetching waits for a chunk: do so only once the next is on its way.
             if running is not None:
@@ -319,7 +328,10 @@ class Trainer:
         measures, stats = jax.device_get(rows)
         # Sliced on the host: on the device each length would be a program of its own.
         measures = jax.tree.map(lambda column: column[:steps], measures)
-        watched = np.arange(0, steps, 1 if self.watch is None else self.watch.every)
+        if self._mesh is not None:
+            sizes = (size // self._mesh.size for size in layers[1])
+            stats = tuple(map(merge_parts, stats, sizes))
+        watched = np.arange(0, steps, self._every)
         if self.watch is None:
             watched = watched[:0]
         stats = jax.tree.map(lambda column: column[: len(watched)], stats)
@@ -351,7 +363,7 @@ class Trainer:
         names: list[str] = []
 
         def forward(params: Any, variables: Any, images: jax.Array) -> Any:
-            logits, outputs, _ = self._forward(params, variables, images)
+            logits, outputs, _ = self._forward(self._train_def, params, variables, images)
             names.extend(outputs)
             return logits, tuple(outputs.values())
 
@@ -375,15 +387,19 @@ class Trainer:
             raise ValueError("data must hold at least one example, got none.")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        batches = -(-examples // min(batch_size, examples))
-        order = np.full(batches * min(batch_size, examples), -1, np.int32)
+        parts = 1 if self._mesh is None else self._mesh.size
+        size = -(-min(batch_size, examples) // parts) * parts
+        batches = -(-examples // size)
+        order = np.full(batches * size, -1, np.int32)
         order[:examples] = np.arange(examples)
-        total, correct = self._run_scores(state, data, order.reshape(batches, -1))
+        state, data = self._placed((state, data))
+        total, correct = self._run_scores(state, data, order.reshape(batches, size))
         return Scores(float(total) / examples, int(correct), examples)
 
     def _scores(self, state: State, data: Images, order: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Sums loss and correct answers over the rows of order, in which −1 counts for nothing."""
-        model = self.model(state)
+
+        model = nnx.merge(self._eval_def, state.params, state.variables)
 
         def body(sums: tuple[jax.Array, jax.Array], rows: jax.Array) -> tuple[Any, None]:
             counted = rows >= 0
@@ -394,7 +410,20 @@ class Trainer:
             return (sums[0] + losses.sum(), sums[1] + hits.sum(dtype=jnp.int32)), None
 
         zero = jnp.zeros((), _dtype(state.params))
-        return lax.scan(body, (zero, jnp.int32(0)), order)[0]
+        sums = lax.scan(body, (zero, jnp.int32(0)), order)[0]
+        return sums if self._mesh is None else lax.psum(sums, AXIS)
+
+    # --- devices -------------------------------------------------------------------------------
+
+    def _shared(self, function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Any:
+        """Returns the function as it runs on all devices of the training at once."""
+        if self._mesh is None:
+            return function
+        return parallel.on_devices(function, self._mesh, in_specs, out_specs)
+
+    def _placed(self, tree: Any) -> Any:
+        """Returns the tree on all devices of the training; what is there already stays."""
+        return tree if self._mesh is None else parallel.everywhere(tree, self._mesh)
 
 
 def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
@@ -406,38 +435,3 @@ def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
 def _dtype(params: Any) -> Any:
     """Returns the dtype in which a model computes: that of its parameters."""
     return jax.tree.leaves(params)[0].dtype
-
-
-def _zeros(row: Any, length: int) -> Any:
-    """Returns room for `length` rows like `row`, a tree of arrays."""
-    return jax.tree.map(lambda a: jnp.zeros((length, *a.shape), a.dtype), row)
-
-
-def _set(rows: Any, i: jax.Array, row: Any) -> Any:
-    return jax.tree.map(lambda a, b: a.at[i].set(b), rows, row)
-
-
-def _padded(rows: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
-    """Fills up to `length` rows with zeros."""
-    return np.pad(rows, [(0, length - len(rows))] + [(0, 0)] * (rows.ndim - 1))
-
-
-def _fixed_loops() -> bool:
-    """Tells whether a chunk's loops have lengths that the compiler knows.
-
-    On CPU a loop takes its length as an argument: one program for every number of steps, and no
-    step in vain. On an accelerator such a loop asks the host before every round, which costs as
-    much as a small step; there the loop has all rows of the chunk, and those past the end leave
-    the state as it was.
-    """
-    return jax.default_backend() != "cpu"
-
-
-def _chunk_length(steps: int, every: int) -> int:
-    """Returns the steps per chunk: a multiple of `every`, or all where `every` is beyond them."""
-    length = CHUNK
-    if _fixed_loops():
-        # Chunks of nearly equal length, so that hardly any step is in vain.
-        length = -(-steps // -(-steps // CHUNK))
-    every = min(every, max(steps, length))
-    return -(-length // every) * every

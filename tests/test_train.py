@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convjax import train
+from convjax import chunks
 from convjax.capture import capture
 from convjax.layers import BatchNorm, Linear
 from convjax.models import ConvNet, LinearNet
@@ -27,7 +27,7 @@ MEAN, STD = (0.4, 0.6), (0.3, 0.2)  # one per channel
 def small_chunks():
     """Chunks of four steps: nine steps are two whole ones and a remainder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "CHUNK", 4)
+        patch.setattr(chunks, "CHUNK", 4)
         yield
 
 
@@ -99,8 +99,8 @@ def test_run_is_a_loop_of_steps(x64):
     model = conv_net(param_dtype=jnp.float64)
     trainer = Trainer(model, adam(), mean=MEAN, std=STD)
     data, order, rates = split(), batches(), table()
-    assert STEPS > train.CHUNK
-    assert STEPS % train.CHUNK != 0
+    assert STEPS > chunks.CHUNK
+    assert STEPS % chunks.CHUNK != 0
     last, record = trainer.run(trainer.start(model), data, order, rates)
 
     state, step = trainer.start(model), jax.jit(trainer.step)
@@ -303,7 +303,7 @@ def trained(watch, steps=STEPS, *, fixed=False):
     """A training in float64, with loops of fixed length as on an accelerator or without."""
     arrived = []
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "_fixed_loops", lambda: fixed)
+        patch.setattr(chunks, "fixed_loops", lambda: fixed)
         trainer = normed_trainer(watch, fixed)
         state, record = trainer.run(
             trainer.start(Normed()),
@@ -403,15 +403,15 @@ def test_only_on_cpu_the_length_of_a_loop_is_an_argument(backend, fixed, every, 
 
 def test_the_length_of_a_chunk(monkeypatch):
     def lengths(every, *steps):
-        return [train._chunk_length(count, every) for count in steps]
+        return [chunks.chunk_length(count, every) for count in steps]
 
     # CHUNK is 4. On CPU it depends on nothing but `every`, so that there is one program.
-    monkeypatch.setattr(train, "_fixed_loops", lambda: False)
+    monkeypatch.setattr(chunks, "fixed_loops", lambda: False)
     assert lengths(1, 1, 4, 5, 100) == [4] * 4
     assert lengths(3, 1, 4, 5, 100) == [6] * 4
     assert lengths(1000, 1, 4, 5) == [4, 4, 5]  # no room for steps that do not come
     # Elsewhere 5 steps are 3 and 2, 9 are 3 and 3 and 3, and then as watched steps need it.
-    monkeypatch.setattr(train, "_fixed_loops", lambda: True)
+    monkeypatch.setattr(chunks, "fixed_loops", lambda: True)
     assert lengths(1, 1, 4, 5, 9, 100) == [1, 4, 3, 3, 4]
     assert lengths(2, 1, 4, 5, 9, 100) == [1, 4, 4, 4, 4]
     assert lengths(1000, 1, 5, 9) == [1, 5, 9]

@@ -1,0 +1,108 @@
+"""A chunk of training steps as one loop on the device, and the rows that the steps leave there."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jax import lax
+
+from convjax.stats import ActivationStats
+
+# Steps per call of the compiled program. Long enough that dispatch is free (a measured epoch is no
+# longer than in one call), short enough for a progress bar.
+CHUNK = 128
+
+
+class Measures(NamedTuple):
+    """What every step tells."""
+
+    loss: jax.Array
+    learning_rate: jax.Array
+    momentum: jax.Array
+
+
+class Rows(NamedTuple):
+    """What a chunk keeps on the device until the host fetches it."""
+
+    measures: Measures  # one row per step
+    stats: tuple[ActivationStats, ...]  # per watched layer, one row per watched step
+
+
+# From the number of the step within the chunk, the state, and whether it is watched.
+TakeStep = Callable[[jax.Array, Any, bool], tuple[Any, Measures, tuple[ActivationStats, ...]]]
+
+
+def loop(
+    take: TakeStep, state: Any, length: int, steps: jax.Array, *, every: int
+) -> tuple[Any, Rows]:
+    """Takes `steps` steps; rows of the result past them mean nothing.
+
+    Args:
+      take: one step; it is traced twice where `every` is above 1, watched and unwatched.
+      state: any tree of arrays.
+      length: number of rows, at least `steps` and a multiple of `every`.
+      steps: an int32 scalar.
+      every: steps 0, every, 2·every, … are watched.
+    """
+
+    def body(i: jax.Array, carry: tuple[Any, Rows], watched: bool) -> tuple[Any, Rows]:
+        state, rows = carry
+        new, measures, stats = take(i, state, watched)
+        if fixed_loops():
+            new = jax.tree.map(lambda a, b: jnp.where(i < steps, a, b), new, state)
+        return new, Rows(
+            _set(rows.measures, i, measures),
+            _set(rows.stats, i // every, stats) if watched else rows.stats,
+        )
+
+    def group(g: jax.Array, carry: tuple[Any, Rows]) -> tuple[Any, Rows]:
+        """One watched step and the unwatched ones up to the next."""
+        first = g * every
+        carry = body(first, carry, True)
+        if every == 1:
+            return carry
+        rest = every if fixed_loops() else jnp.minimum(every, steps - first)
+        return lax.fori_loop(1, rest, lambda j, c: body(first + j, c, False), carry)
+
+    _, measures, stats = jax.eval_shape(lambda s: take(jnp.int32(0), s, True), state)
+    rows = Rows(_zeros(measures, length), _zeros(stats, length // every))
+    groups = length // every if fixed_loops() else (steps + every - 1) // every
+    return lax.fori_loop(0, groups, group, (state, rows))
+
+
+def fixed_loops() -> bool:
+    """Tells whether a chunk's loops have lengths that the compiler knows.
+
+    On CPU a loop takes its length as an argument: one program for every number of steps, and no
+    step in vain. On an accelerator such a loop asks the host before every round, which costs as
+    much as a small step; there the loop has all rows of the chunk, and those past the end leave
+    the state as it was.
+    """
+    return jax.default_backend() != "cpu"
+
+
+def chunk_length(steps: int, every: int) -> int:
+    """Returns the steps per chunk: a multiple of `every`, or all where `every` is beyond them."""
+    length = CHUNK
+    if fixed_loops():
+        # Chunks of nearly equal length, so that hardly any step is in vain.
+        length = -(-steps // -(-steps // CHUNK))
+    every = min(every, max(steps, length))
+    return -(-length // every) * every
+
+
+def padded(rows: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
+    """Fills up to `length` rows with zeros."""
+    return np.pad(rows, [(0, length - len(rows))] + [(0, 0)] * (rows.ndim - 1))
+
+
+def _zeros(row: Any, length: int) -> Any:
+    """Returns room for `length` rows like `row`, a tree of arrays."""
+    return jax.tree.map(lambda a: jnp.zeros((length, *a.shape), a.dtype), row)
+
+
+def _set(rows: Any, i: jax.Array, row: Any) -> Any:
+    return jax.tree.map(lambda a, b: a.at[i].set(b), rows, row)
