@@ -70,8 +70,7 @@ def activation_stats(x: jax.Array, *, histogram: bool = True) -> ActivationStats
 def merge_parts(stats: ActivationStats, size: int) -> ActivationStats:
     """Returns the statistics of a whole, given those of its equal parts.
 
-    Counts add up and are exact, shares too, as they are counts over a size; mean and std follow
-    from the parts' within the rounding of float32.
+    Counts are exact; the others follow from the parts' within the rounding of float32.
 
     Args:
       stats: NumPy arrays whose first axis is the part.
@@ -86,8 +85,7 @@ def merge_parts(stats: ActivationStats, size: int) -> ActivationStats:
         std = np.sqrt(squares / max(size * parts - 1, 1)).astype(np.float32)
 
     def share(values: Any) -> Any:
-        counts = np.rint(np.asarray(values, np.float64) * size).sum(0)
-        return counts.astype(np.float32) / np.float32(size * parts)
+        return np.mean(values, 0, dtype=np.float64).astype(np.float32)
 
     def count(values: Any) -> Any:
         return None if values is None else np.sum(values, 0, dtype=np.int32)

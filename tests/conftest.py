@@ -7,6 +7,9 @@ import pytest
 # processes of their own, and all others compile what they test.
 jax.config.update("jax_enable_compilation_cache", False)
 
+# Before JAX looks for devices: a training can be split over some of them.
+jax.config.update("jax_num_cpu_devices", 4)
+
 
 @pytest.fixture
 def x64():

@@ -143,3 +143,33 @@ def test_rejects_the_unbiased_variance_of_one_value():
     with pytest.raises(ValueError, match=r"more than one value per channel.*larger batch.*eval"):
         running_update(running, batch, momentum=0.9, count=1, unbiased=True)
     running_update(running, batch, momentum=0.9, count=1, unbiased=False)
+
+
+@pytest.mark.parametrize("axis", [0, 2, -1])
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_moments_of_equal_parts_are_those_of_the_whole(axis, parts, x64):
+    # Parts that lie far from each other, with a channel that does not vary.
+    x = np.random.default_rng(0).standard_normal((parts, 4, 3, 2, 3)) + 10
+    x += 100 * np.arange(parts).reshape(-1, 1, 1, 1, 1)
+    x = np.moveaxis(x, -1, axis if axis < 0 else axis + 1)
+    whole = np.concatenate(list(x), 1 if axis == 0 else 0)
+
+    def mapped(x):
+        return jax.vmap(
+            lambda part: batch_moments(part, axis=axis, axis_name="parts"), axis_name="parts"
+        )(x)
+
+    mean, var, _ = reference(whole, axis, 1.0, 0.0, 0.0)
+    for found in zip(*mapped(x), strict=True):  # every part has those of the whole
+        # Float64, and offsets of 500 standard deviations at most.
+        np.testing.assert_allclose(found[0], mean, rtol=1e-13)
+        np.testing.assert_allclose(found[1], var, rtol=1e-11)
+
+    def loss(moments):
+        return jnp.sum(jnp.sin(moments[0]) + jnp.log(moments[1]))
+
+    # A sum over the parts of a loss that each of them has: `parts` times that of the whole.
+    grad = jax.grad(lambda x: jnp.sum(jax.vmap(lambda *m: loss(m))(*mapped(x))))(x)
+    wanted = jax.grad(lambda x: loss(batch_moments(x, axis=axis)))(whole)
+    found = np.concatenate(list(grad), 1 if axis == 0 else 0)
+    np.testing.assert_allclose(found, parts * wanted, rtol=1e-9, atol=1e-12)
