@@ -10,18 +10,11 @@ import numpy.typing as npt
 from jax import lax
 
 from convjax.stats import ActivationStats
+from convjax.step import Measures
 
 # Steps per call of the compiled program. Long enough that dispatch is free (a measured epoch is no
 # longer than in one call), short enough for a progress bar.
 CHUNK = 128
-
-
-class Measures(NamedTuple):
-    """What every step tells."""
-
-    loss: jax.Array
-    learning_rate: jax.Array
-    momentum: jax.Array
 
 
 class Rows(NamedTuple):

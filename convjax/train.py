@@ -1,4 +1,4 @@
-"""Training: the pure step, one visible loop over chunks of steps, and evaluation.
+"""Training: one visible loop over chunks of steps, and evaluation.
 
 The data lie on the device as uint8. A chunk of steps is one compiled loop: each step gathers its
 batch, normalises it, runs the model with its layers watched, reduces their outputs to statistics,
@@ -13,31 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-import optax
 from flax import nnx
 from jax import lax
 
 from convjax import parallel
 from convjax import record as records
-from convjax.chunks import Measures, Rows, chunk_length, loop, padded
+from convjax.chunks import Rows, chunk_length, loop, padded
 from convjax.data import Split
 from convjax.optim import Optimizer
 from convjax.parallel import AXIS, EVERYWHERE, FIRST, SECOND
 from convjax.program import Program
 from convjax.record import Record
-from convjax.stats import ActivationStats, merge_parts
+from convjax.stats import merge_parts
+from convjax.step import Layers, LossFn, Measures, State, Step, cross_entropy, split
 from convjax.watch import Watch
-
-Layers = tuple[tuple[str, ...], tuple[int, ...]]  # names, and values per step
-LossFn = Callable[[jax.Array, jax.Array], jax.Array]
-
-
-class State(NamedTuple):
-    """All that a training changes, as pure trees of arrays."""
-
-    params: Any
-    variables: Any  # the model's other variables: running statistics of batch norm
-    opt_state: Any
 
 
 class Images(NamedTuple):
@@ -63,11 +52,6 @@ class Scores(NamedTuple):
     def accuracy(self) -> float:
         """Share of correct answers."""
         return self.correct / self.examples
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns −log softmax(logits)[label] per example, shape (N,)."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
 class Trainer:
@@ -102,26 +86,20 @@ class Trainer:
         watch: Watch | None = Watch(),  # noqa: B008  # frozen
         devices: Sequence[jax.Device] | None = None,
     ):
-        self.optimizer = optimizer
-        self._mean, self._std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
-        if not (np.isfinite(self._mean).all() and (self._std > 0).all()):
-            raise ValueError(f"mean must be finite and std positive, got {mean!r} and {std!r}.")
-        self._loss, self.watch = loss, watch
-        # Two structures of one model: batch norm uses the batch in one, running values in the
-        # other. clone() keeps the caller's model as it was.
-        training, evaluating = nnx.clone(model), nnx.clone(model)
-        training.train()
-        evaluating.eval()
-        self._train_def = nnx.graphdef(training)
-        self._eval_def = nnx.graphdef(evaluating)
-        # Within a step on several devices, batch norm is synchronised.
-        self._step_def, self._mesh = self._train_def, None
-        if devices is not None:
-            self._mesh = parallel.data_mesh(devices)
-            parallel.synchronize(training)
-            self._step_def = nnx.graphdef(training)
+        self.optimizer, self.watch = optimizer, watch
+        self._mesh = None if devices is None else parallel.data_mesh(devices)
+        self.step = Step(
+            model,
+            optimizer,
+            mean=mean,
+            std=std,
+            loss=loss,
+            watch=watch,
+            synchronized=self._mesh is not None,
+        )
+        self._checks_labels = loss is cross_entropy
         self._every = 1 if watch is None else watch.every
-        self._known_layers: dict[tuple[int, ...], tuple[Layers, int]] = {}
+        self._known_layers: dict[tuple[int, ...], Layers] = {}
         self._run_start = Program(self._start)
         self._run_chunk = Program(
             self._shared(
@@ -149,8 +127,8 @@ class Trainer:
         """
         training = nnx.clone(model)
         training.train()
-        graphdef, params, variables = _split(training)
-        if graphdef != self._train_def:
+        structure, params, variables = split(training)
+        if structure != self.step.structure:
             raise ValueError(
                 "model must have the structure of the model that the trainer was made with."
             )
@@ -166,68 +144,9 @@ class Trainer:
         values = state.params, state.variables
         if self._mesh is not None:
             values = jax.device_put(values, self._mesh.devices[0])
-        return nnx.merge(self._eval_def, *values)
+        return self.step.model(*values)
 
-    # --- the pure step -----------------------------------------------------------------------
-
-    def step(
-        self,
-        state: State,
-        images: jax.Array,
-        labels: jax.Array,
-        learning_rate: jax.Array,
-        momentum: jax.Array,
-        *,
-        watched: bool = True,
-    ) -> tuple[State, Measures, tuple[ActivationStats, ...]]:
-        """Takes one training step; pure, so that jit, scan and vmap apply to it.
-
-        Args:
-          images: uint8 (N, H, W, C); labels: int (N,). With devices, those of this device: the step
-            then belongs within `jax.shard_map` over the axis "batch".
-          learning_rate, momentum: scalars, written into the optimiser's state for this step.
-          watched: False takes no statistics, and the compiler drops what only they need.
-
-        Returns:
-          The state after the step, what it told, and the statistics of the watched layers, with
-          devices those of this device's part.
-        """
-
-        def loss_fn(params: Any) -> tuple[jax.Array, Any]:
-            logits, outputs, variables = self._forward(
-                self._step_def, params, state.variables, images
-            )
-            # A tuple keeps the order of the calls; JAX sorts the keys of a dictionary.
-            return jnp.mean(self._loss(logits, labels)), (variables, tuple(outputs.values()))
-
-        (loss, (variables, outputs)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params
-        )
-        if self._mesh is not None:
-            loss, grads = parallel.mean_over_devices((loss, grads))
-        opt_state = self.optimizer.set(state.opt_state, learning_rate, momentum)
-        updates, opt_state = self.optimizer.transform.update(grads, opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        measures = Measures(loss, *self.optimizer.applied(opt_state))
-        stats = self.watch.stats(outputs) if self.watch is not None and watched else ()
-        return State(params, variables, opt_state), measures, stats
-
-    def _forward(
-        self, graphdef: Any, params: Any, variables: Any, images: jax.Array
-    ) -> tuple[Any, Any, Any]:
-        """Returns logits, the outputs of the watched layers by name, and the new variables."""
-        # copy: the variables belong to this trace, so that batch norm may update them.
-        model = nnx.merge(graphdef, params, variables, copy=True)
-        x = self.normalize(images, _dtype(params))
-        logits, outputs = (model(x), {}) if self.watch is None else self.watch.outputs(model, x)
-        return logits, outputs, _split(model)[2]
-
-    def normalize(self, images: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
-        """Turns uint8 images (N, H, W, C) into the model's input: (p/255 − mean)/std."""
-        scaled = images.astype(dtype) / 255
-        return (scaled - self._mean.astype(dtype)) / self._std.astype(dtype)
-
-    # --- chunks of steps on the device ---------------------------------------------------------
+    # --- the loop ------------------------------------------------------------------------------
 
     def _chunk(
         self,
@@ -329,14 +248,15 @@ class Trainer:
         # Sliced on the host: on the device each length would be a program of its own.
         measures = jax.tree.map(lambda column: column[:steps], measures)
         if self._mesh is not None:
-            sizes = (size // self._mesh.size for size in layers[1])
+            sizes = (size // self._mesh.size for size in layers.sizes)
             stats = tuple(map(merge_parts, stats, sizes))
         watched = np.arange(0, steps, self._every)
         if self.watch is None:
             watched = watched[:0]
         stats = jax.tree.map(lambda column: column[: len(watched)], stats)
         return records.from_steps(
-            *layers,
+            layers.names,
+            layers.sizes,
             measures.loss,
             measures.learning_rate,
             measures.momentum,
@@ -345,31 +265,20 @@ class Trainer:
         )
 
     def _layers(self, state: State, data: Images, batch_size: int) -> Layers:
-        """Returns the watched layers' names and values per step, without computing anything."""
+        """Returns the watched layers' names and values per step."""
         batch = (batch_size, *data.images.shape[1:])
         # Tracing the model takes as long as dozens of steps: once per kind of batch.
         if batch not in self._known_layers:
-            self._known_layers[batch] = self._trace_layers(state, batch, data.images.dtype)
-        layers, classes = self._known_layers[batch]
+            images = jax.ShapeDtypeStruct(batch, data.images.dtype)
+            self._known_layers[batch] = self.step.layers(state, images)
+        layers = self._known_layers[batch]
         # Cross entropy of a label without a logit would be NaN, without a word.
-        if self._loss is cross_entropy and int(data.labels.max()) >= classes:
+        if self._checks_labels and int(data.labels.max()) >= layers.classes:
             raise ValueError(
-                f"labels must be below the model's {classes} logits, got {int(data.labels.max())}."
+                f"labels must be below the model's {layers.classes} logits, "
+                f"got {int(data.labels.max())}."
             )
         return layers
-
-    def _trace_layers(self, state: State, batch: tuple[int, ...], dtype: Any) -> tuple[Layers, int]:
-        """Returns names and sizes of the watched layers for a batch, and the number of logits."""
-        names: list[str] = []
-
-        def forward(params: Any, variables: Any, images: jax.Array) -> Any:
-            logits, outputs, _ = self._forward(self._train_def, params, variables, images)
-            names.extend(outputs)
-            return logits, tuple(outputs.values())
-
-        images = jax.ShapeDtypeStruct(batch, dtype)
-        logits, outputs = jax.eval_shape(forward, state.params, state.variables, images)
-        return (tuple(names), tuple(output.size for output in outputs)), logits.shape[-1]
 
     # --- evaluation ----------------------------------------------------------------------------
 
@@ -399,17 +308,13 @@ class Trainer:
     def _scores(self, state: State, data: Images, order: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Sums loss and correct answers over the rows of order, in which −1 counts for nothing."""
 
-        model = nnx.merge(self._eval_def, state.params, state.variables)
-
         def body(sums: tuple[jax.Array, jax.Array], rows: jax.Array) -> tuple[Any, None]:
             counted = rows >= 0
-            images, labels = data.images[rows], data.labels[rows]
-            logits = model(self.normalize(images, _dtype(state.params)))
-            losses = jnp.where(counted, self._loss(logits, labels), 0)
-            hits = counted & (jnp.argmax(logits, -1) == labels)
-            return (sums[0] + losses.sum(), sums[1] + hits.sum(dtype=jnp.int32)), None
+            losses, hits = self.step.scores(state, data.images[rows], data.labels[rows])
+            losses = jnp.where(counted, losses, 0)
+            return (sums[0] + losses.sum(), sums[1] + (hits & counted).sum(dtype=jnp.int32)), None
 
-        zero = jnp.zeros((), _dtype(state.params))
+        zero = jnp.zeros((), jax.tree.leaves(state.params)[0].dtype)
         sums = lax.scan(body, (zero, jnp.int32(0)), order)[0]
         return sums if self._mesh is None else lax.psum(sums, AXIS)
 
@@ -424,14 +329,3 @@ class Trainer:
     def _placed(self, tree: Any) -> Any:
         """Returns the tree on all devices of the training; what is there already stays."""
         return tree if self._mesh is None else parallel.everywhere(tree, self._mesh)
-
-
-def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
-    """Returns (structure, parameters, all other variables)."""
-    graphdef, params, *others = nnx.split(model, nnx.Param, ...)
-    return graphdef, params, others[0]
-
-
-def _dtype(params: Any) -> Any:
-    """Returns the dtype in which a model computes: that of its parameters."""
-    return jax.tree.leaves(params)[0].dtype

@@ -70,6 +70,7 @@ def measure(
         for group in plan(
             jax["layout"],
             found["batch_sizes"],
+            devices=jax["devices"],
             torch=torch is not None,
             bfloat16=jax["accelerator"],
             graphs=torch is not None and torch["accelerator"],

@@ -1,12 +1,13 @@
 """What the benchmark shows: a table per group, of cold starts, and of figures beside their bars."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
 from rich.table import Table
 
-from experiments.bench_turns import Timing, faster, ratios, statistics
+from experiments.bench_turns import Ratio, Timing, faster, program, ratios, statistics
 from experiments.bench_worker import Case
 
 # Bars on PyTorch / ours, by statistics and batch size; on statistics / none; and so on.
@@ -20,18 +21,22 @@ def bars(
 ) -> list[dict[str, Any]]:
     """Returns what decides whether the engine is fast enough: name, value, bar, and its side."""
     rows: list[tuple[str, float, float | None, bool]] = []
-    found = ratios(timings)
-    for ratio in found:
-        case, plain = ratio.above.case, ratio.above.group.cases[0]
-        if ratio.above is not faster(timings, plain, case.stats) or case.dtype != "float32":
+    for timing in timings:
+        case, plain = timing.case, timing.group.cases[0]
+        if timing.group.kind != "engines" or case.dtype != "float32":
+            continue
+        rival = faster(timings, plain, case.stats)
+        if rival is None or replace(plain, stats=case.stats, devices=case.devices) != case:
             continue
         bar = None if case.norm else FASTER[case.stats, case.batch_size]
         name = "with all statistics, PyTorch with hooks / ours"
         if case.stats == "none":
             name = "epoch without statistics, PyTorch / ours"
+        name += f" on {case.devices} devices" if case.devices > 1 else ""
         norm = ", batch norm" if case.norm else ""
-        rows.append((f"{name}, batch {case.batch_size}{norm}", ratio.median, bar, True))
-    for ratio in found:
+        name += f", batch {case.batch_size}{norm}"
+        rows.append((name, Ratio(rival, timing).median, bar, True))
+    for ratio in ratios(timings):
         case, kind = ratio.above.case, ratio.above.group.kind
         if kind == "cadence" and (case.stats, case.every) in OVERHEAD:
             name = f"overhead, {statistics(case)}, batch {case.batch_size}"
@@ -69,7 +74,7 @@ def group_table(timings: Sequence[Timing]) -> Table:
         case, ratio = timing.case, found.get(id(timing))
         norm = f", {case.norm} norm" if timing.group.kind == "norm" and case.norm else ""
         table.add_row(
-            f"{case.program}{norm}",
+            f"{program(case)}{norm}",
             case.layout,
             statistics(case),
             "-" if timing.compile_seconds is None else f"{timing.compile_seconds:.2f}",

@@ -82,6 +82,7 @@ def plan(
     layout: str,
     batch_sizes: Sequence[int],
     *,
+    devices: int,
     torch: bool,
     bfloat16: bool,
     graphs: bool,
@@ -92,6 +93,7 @@ def plan(
     Args:
       layout: ours by default on this machine.
       batch_sizes: for which the data suffice.
+      devices: that JAX shows; with more than one, ours trains over all of them, too.
       torch: PyTorch is installed.
       bfloat16: the device computes in it.
       graphs: PyTorch runs on CUDA.
@@ -110,6 +112,8 @@ def plan(
             for size in batch_sizes:
                 plain = replace(ours, norm=norm, batch_size=size, dtype=dtype)
                 cases = [replace(plain, stats=stats) for stats in ("none", "all")]
+                if devices > 1 and size % devices == 0:
+                    cases += [replace(case, devices=devices) for case in cases[:2]]
                 if not quick:
                     cases += [replace(case, layout=x) for x in layouts for case in cases[:2]]
                 cases += [
@@ -204,4 +208,9 @@ def statistics(case: Case) -> str:
 
 def label(case: Case) -> str:
     """Names a case within its group."""
-    return f"{case.program} {case.layout}, {statistics(case)}"
+    return f"{program(case)} {case.layout}, {statistics(case)}"
+
+
+def program(case: Case) -> str:
+    """Says in words what trains, and on how many devices if on several."""
+    return case.program + (f" on {case.devices} devices" if case.devices > 1 else "")

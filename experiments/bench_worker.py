@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+CPU_DEVICES = 2  # that JAX shows on a CPU of as many cores, to train over
 MATRIX = 2048  # edge of the square matrices whose product gives the machine's rate
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,6 +48,7 @@ class Case:
       stats: "none", "scalars" (no histogram) or "all".
       every: statistics at every `every`-th step.
       dtype: of parameters and activations.
+      devices: over which ours trains, each with its part of the batch; 1 is JAX's default.
     """
 
     program: str
@@ -56,6 +58,7 @@ class Case:
     stats: str = "none"
     every: int = 1
     dtype: str = "float32"
+    devices: int = 1
 
     @property
     def engine(self) -> str:
@@ -170,6 +173,7 @@ class Worker:
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in __exit__
         found = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION_CACHE")}
         found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), found.get("PYTHONPATH")]))
+        found.setdefault("JAX_NUM_CPU_DEVICES", str(min(CPU_DEVICES, os.cpu_count() or 1)))
         found["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # a GPU's memory is for both engines
         self._process = subprocess.Popen(
             command or [sys.executable, "-m", "experiments.bench_worker", engine, str(path)],

@@ -33,7 +33,14 @@ class JaxProgram:
             param_dtype=np.dtype(case.dtype),  # jax has registered bfloat16 with NumPy
             rngs=nnx.Rngs(0),
         )
-        self.trainer = Trainer(self.model, adam(), mean=data["mean"], std=data["std"], watch=watch)
+        self.trainer = Trainer(
+            self.model,
+            adam(),
+            mean=data["mean"],
+            std=data["std"],
+            watch=watch,
+            devices=None if case.devices == 1 else jax.devices()[: case.devices],
+        )
         self.images = Images.put(Split(images, data["labels"]))
         self.order = data[f"order_{case.batch_size}"]
         self.table = {
@@ -64,10 +71,11 @@ def product() -> Callable[[int], Any]:
 
 
 def about() -> dict[str, Any]:
-    """Returns the environment, and the layout that "auto" means here."""
+    """Returns the environment, the devices, and the layout that "auto" means here."""
     return {
         "environment": environment(),
         "device": str(jax.devices()[0].device_kind),
+        "devices": len(jax.devices()),
         "accelerator": jax.default_backend() != "cpu",
         "layout": resolve_layout("auto"),
     }

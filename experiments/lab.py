@@ -224,7 +224,7 @@ class Lab:
         trainer, _ = self._trainer(training.setting)
         # As one program: each operation by itself would be compiled for this one use.
         first_maps = jax.jit(lambda model, x: capture(model, x)[1][record.layers[0]])
-        maps = np.asarray(first_maps(training.model, trainer.normalize(test.images[:1])))
+        maps = np.asarray(first_maps(training.model, trainer.step.normalize(test.images[:1])))
         sample, layout = dataset.test.images[:9], training.model.layout
         pictures = {
             "batch": images.show_batch(sample, dataset.test.labels[:9], dataset.class_names),

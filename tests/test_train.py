@@ -15,7 +15,8 @@ from convjax.optim import adam, sgd
 from convjax.record import Record
 from convjax.schedules import one_cycle
 from convjax.stats import ActivationStats
-from convjax.train import Images, Scores, Trainer, cross_entropy
+from convjax.step import cross_entropy
+from convjax.train import Images, Scores, Trainer
 from convjax.watch import Watch
 from tests.helpers import assert_trees_close
 
@@ -159,11 +160,13 @@ def test_training_a_linear_model_against_numpy(x64):
 
 def test_normalize_by_hand():
     trainer = Trainer(LinearNet((2, 2), rngs=nnx.Rngs(0)), sgd(), mean=(0, 0.5), std=(1, 0.25))
-    found = trainer.normalize(jnp.array([[[[0, 0], [51, 255]]]], jnp.uint8))
+    found = trainer.step.normalize(jnp.array([[[[0, 0], [51, 255]]]], jnp.uint8))
     # 51/255 is 1/5.
     np.testing.assert_allclose(found, [[[[0, -2], [0.2, 2]]]], rtol=1e-6)  # float32
     assert found.dtype == jnp.float32
-    assert trainer.normalize(jnp.zeros((1, 1, 1, 2), jnp.uint8), jnp.float16).dtype == jnp.float16
+    assert (
+        trainer.step.normalize(jnp.zeros((1, 1, 1, 2), jnp.uint8), jnp.float16).dtype == jnp.float16
+    )
 
 
 def test_cross_entropy_by_hand():

@@ -35,9 +35,18 @@ def timing(group, case, *seconds, images=4000, compile_seconds=None):
 def engines():
     """Three rounds of ours and PyTorch's; in the second the machine is ten times slower."""
     cases = [replace(OURS, stats=stats) for stats in ("none", "all")]
+    cases += [replace(OURS, devices=2)]
     cases += [Case("torch", x, stats=stats) for x in ("NCHW", "NHWC") for stats in ("none", "all")]
     group = Group("engines", tuple(cases))
-    seconds = [(1, 10, 1.1), (2, 20, 2.2), (6, 60, 5.5), (9, 60, 8), (5, 50, 4.4), (14, 120, 11)]
+    seconds = [
+        (1, 10, 1.1),
+        (2, 20, 2.2),
+        (0.5, 5, 0.4),
+        (6, 60, 5.5),
+        (9, 60, 8),
+        (5, 50, 4.4),
+        (14, 120, 11),
+    ]
     return [timing(group, case, *s) for case, s in zip(cases, seconds, strict=True)]
 
 
@@ -52,6 +61,7 @@ def test_ours_is_compared_with_plain_and_torch_with_what_does_as_much(engines):
     found = {
         (r.above.case.program, r.above.case.layout, r.above.case.stats): (r.below.case, r.median)
         for r in ratios(engines)
+        if r.above.case.devices == 1
     }
     watched = replace(OURS, stats="all")
     assert found == {
@@ -61,6 +71,8 @@ def test_ours_is_compared_with_plain_and_torch_with_what_does_as_much(engines):
         ("torch", "NHWC", "none"): (OURS, pytest.approx(5)),
         ("torch", "NHWC", "all"): (watched, pytest.approx(6)),
     }
+    (devices,) = (r for r in ratios(engines) if r.above.case.devices == 2)
+    assert (devices.below.case, devices.median) == (OURS, 0.5)
 
 
 def test_steps_per_second_and_share_of_the_roof():
@@ -83,8 +95,9 @@ def test_bars(engines):
         (row["name"], pytest.approx(row["value"]), row["bar"], row["side"]) for row in rows
     ] == [
         # Each in the memory format that is faster with these statistics.
-        ("with all statistics, PyTorch with hooks / ours, batch 64", 8 / 2.2, 6, "at least"),
         ("epoch without statistics, PyTorch / ours, batch 64", 5, 4, "at least"),
+        ("with all statistics, PyTorch with hooks / ours, batch 64", 8 / 2.2, 6, "at least"),
+        ("epoch without statistics, PyTorch / ours on 2 devices, batch 64", 10, 4, "at least"),
         ("overhead, scalars every step, batch 64", 1.1, 1.05, "at most"),
         ("overhead, all every step, batch 64", 1.2, 1.25, "at most"),
         ("overhead, all every 8 steps, batch 64", 1.3, 1.05, "at most"),
@@ -96,7 +109,7 @@ def test_bars(engines):
 
 
 def test_plan_has_every_case_once_per_group_and_ours_first():
-    options = {"torch": True, "bfloat16": True, "graphs": True, "quick": False}
+    options = {"devices": 1, "torch": True, "bfloat16": True, "graphs": True, "quick": False}
     groups = plan("CHWN", (64, 512), **options)
     for group in groups:
         plain = group.cases[0]
@@ -113,8 +126,19 @@ def test_plan_has_every_case_once_per_group_and_ours_first():
     )
     (cadence,) = (group for group in groups if group.kind == "cadence")
     assert [case.every for case in cadence.cases if case.stats == "all"] == [1, 8, 16, 256]
-    alone = plan("NHWC", (64,), torch=False, bfloat16=False, graphs=False, quick=False)
+    assert {case.devices for group in groups for case in group.cases} == {1}
+    options |= {"torch": False, "bfloat16": False, "graphs": False}
+    alone = plan("NHWC", (64,), **options)
     assert {case.program for group in alone for case in group.cases} == {"convjax"}
+
+
+def test_plan_trains_over_all_devices_too_where_the_batch_splits():
+    options = {"torch": True, "bfloat16": False, "graphs": False, "quick": True}
+    for devices, wanted in ((4, ["none", "all"]), (3, [])):
+        groups = plan("CHWN", (64,), devices=devices, **options)
+        several = [case for group in groups for case in group.cases if case.devices > 1]
+        assert [case.stats for case in several] == wanted
+        assert {(case.program, case.devices) for case in several} <= {("convjax", devices)}
 
 
 class FakeWorker:
@@ -249,7 +273,8 @@ def test_quick_run_with_torch(tmp_path):
     assert report["torch"]["threads"] >= 1
     assert {case["program"] for case in report["cases"]} == {"convjax", "torch"}
     assert {start["case"]["program"] for start in report["cold_start"]} == {"convjax", "torch"}
-    assert sum("PyTorch" in row["name"] for row in report["bars"]) == 2
+    devices = {case["devices"] for case in report["cases"]}
+    assert sum("PyTorch" in row["name"] for row in report["bars"]) == 2 * len(devices)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +289,7 @@ def data(tmp_path_factory):
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_torch_trains_the_same(data, norm, layout):
     torch = pytest.importorskip("torch")
-    from experiments.bench_worker import JaxProgram
+    from experiments.jax_loops import JaxProgram
     from experiments.torch_loops import TorchProgram
 
     # A small constant rate: rounding stays rounding, and so does the decay of biases, which only

@@ -1,0 +1,173 @@
+"""The pure training step: normalise, forward with the layers watched, backward, update."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+import optax
+from flax import nnx
+
+from convjax import parallel
+from convjax.optim import Optimizer
+from convjax.stats import ActivationStats
+from convjax.watch import Watch
+
+LossFn = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class State(NamedTuple):
+    """All that a training changes, as pure trees of arrays."""
+
+    params: Any
+    variables: Any  # the model's other variables: running statistics of batch norm
+    opt_state: Any
+
+
+class Measures(NamedTuple):
+    """What every step tells."""
+
+    loss: jax.Array
+    learning_rate: jax.Array
+    momentum: jax.Array
+
+
+class Layers(NamedTuple):
+    """What is known of a model's outputs before a step is taken."""
+
+    names: tuple[str, ...]  # of the watched layers, in the order of their calls
+    sizes: tuple[int, ...]  # values per step of each
+    classes: int  # logits per example
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns −log softmax(logits)[label] per example, shape (N,)."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+class Step:
+    """One training step as a pure function, so that jit, scan and vmap apply to it.
+
+    The arguments are those of `convjax.Trainer`. With `synchronized` a step sees one part of a
+    batch and belongs within `jax.shard_map` over the axis `convjax.parallel.AXIS`.
+
+    Attributes:
+      structure: the model's, in training mode.
+    """
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        optimizer: Optimizer,
+        *,
+        mean: npt.ArrayLike,
+        std: npt.ArrayLike,
+        loss: LossFn,
+        watch: Watch | None,
+        synchronized: bool,
+    ):
+        self._mean, self._std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+        if not (np.isfinite(self._mean).all() and (self._std > 0).all()):
+            raise ValueError(f"mean must be finite and std positive, got {mean!r} and {std!r}.")
+        self._optimizer, self._loss, self._watch = optimizer, loss, watch
+        self._synchronized = synchronized
+        # Structures of one model: batch norm uses the batch in training and running values in
+        # evaluation, and within a step on several devices it is synchronised. clone() keeps the
+        # caller's model as it was.
+        training, evaluating = nnx.clone(model), nnx.clone(model)
+        training.train()
+        evaluating.eval()
+        self.structure = nnx.graphdef(training)
+        self._evaluating = nnx.graphdef(evaluating)
+        if synchronized:
+            parallel.synchronize(training)
+        self._training = nnx.graphdef(training)
+
+    def __call__(
+        self,
+        state: State,
+        images: jax.Array,
+        labels: jax.Array,
+        learning_rate: jax.Array,
+        momentum: jax.Array,
+        *,
+        watched: bool = True,
+    ) -> tuple[State, Measures, tuple[ActivationStats, ...]]:
+        """Takes one step.
+
+        Args:
+          images: uint8 (N, H, W, C); labels: int (N,).
+          learning_rate, momentum: scalars, written into the optimiser's state for this step.
+          watched: False takes no statistics, and the compiler drops what only they need.
+
+        Returns:
+          The state after the step, what it told, and the statistics of the watched layers; where
+          the step is synchronised, these last are of this part of the batch alone.
+        """
+
+        def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+            logits, outputs, variables = self._forward(
+                self._training, params, state.variables, images
+            )
+            # A tuple keeps the order of the calls; JAX sorts the keys of a dictionary.
+            return jnp.mean(self._loss(logits, labels)), (variables, tuple(outputs.values()))
+
+        (loss, (variables, outputs)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params
+        )
+        if self._synchronized:
+            loss, grads = parallel.mean_over_devices((loss, grads))
+        opt_state = self._optimizer.set(state.opt_state, learning_rate, momentum)
+        updates, opt_state = self._optimizer.transform.update(grads, opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        measures = Measures(loss, *self._optimizer.applied(opt_state))
+        stats = self._watch.stats(outputs) if self._watch is not None and watched else ()
+        return State(params, variables, opt_state), measures, stats
+
+    def normalize(self, images: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
+        """Turns uint8 images (N, H, W, C) into the model's input: (p/255 − mean)/std."""
+        scaled = images.astype(dtype) / 255
+        return (scaled - self._mean.astype(dtype)) / self._std.astype(dtype)
+
+    def model(self, params: Any, variables: Any) -> nnx.Module:
+        """Returns the model in evaluation mode."""
+        return nnx.merge(self._evaluating, params, variables)
+
+    def scores(self, state: State, images: jax.Array, labels: jax.Array) -> tuple[Any, Any]:
+        """Returns the loss of each example and whether its answer is correct, in evaluation."""
+        logits = self.model(state.params, state.variables)(self._input(state.params, images))
+        return self._loss(logits, labels), jnp.argmax(logits, -1) == labels
+
+    def layers(self, state: State, images: jax.ShapeDtypeStruct) -> Layers:
+        """Returns what a whole batch of such images leads to, without computing anything."""
+        names: list[str] = []
+
+        def forward(params: Any, variables: Any, images: jax.Array) -> Any:
+            logits, outputs, _ = self._forward(self.structure, params, variables, images)
+            names.extend(outputs)
+            return logits, tuple(outputs.values())
+
+        logits, outputs = jax.eval_shape(forward, state.params, state.variables, images)
+        return Layers(tuple(names), tuple(x.size for x in outputs), logits.shape[-1])
+
+    def _forward(
+        self, structure: Any, params: Any, variables: Any, images: jax.Array
+    ) -> tuple[Any, Any, Any]:
+        """Returns logits, the outputs of the watched layers by name, and the new variables."""
+        # copy: the variables belong to this trace, so that batch norm may update them.
+        model = nnx.merge(structure, params, variables, copy=True)
+        x = self._input(params, images)
+        logits, outputs = (model(x), {}) if self._watch is None else self._watch.outputs(model, x)
+        return logits, outputs, split(model)[2]
+
+    def _input(self, params: Any, images: jax.Array) -> jax.Array:
+        # A model computes in the dtype of its parameters.
+        return self.normalize(images, jax.tree.leaves(params)[0].dtype)
+
+
+def split(model: nnx.Module) -> tuple[Any, Any, Any]:
+    """Returns (structure, parameters, all other variables)."""
+    structure, params, *others = nnx.split(model, nnx.Param, ...)
+    return structure, params, others[0]
