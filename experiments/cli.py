@@ -65,6 +65,12 @@ def run(
             "--quick", help="Three steps per epoch: passes through all the code, decides nothing."
         ),
     ] = False,
+    spreadsheet: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="The chapter's conv-example.xlsx, for its claim."
+        ),
+    ] = None,
 ) -> None:
     """Measures claims, prints the ledger, and writes results.json, pictures and run folders."""
     from convjax.layout import resolve_layout
@@ -74,6 +80,8 @@ def run(
     use_compilation_cache()
     command = ["python", "-m", "experiments", "run", *names, "--data", data]
     command += ["--seeds", str(seeds), "--layout", layout, *(["--quick"] if quick else [])]
+    # No path of this machine.
+    command += ["--spreadsheet", spreadsheet.name] if spreadsheet else []
     with mistakes_reported("stopped; what was finished is in the folder for results."):
         claims = registry.find(names)
         resolve_layout(layout)
@@ -88,6 +96,7 @@ def run(
             out=out,
             layout=layout,
             quick=quick,
+            spreadsheet=spreadsheet,
             observer=observer,
         )
         lab.dataset  # noqa: B018  # a wrong name or a missing file shows before any work

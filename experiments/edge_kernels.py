@@ -1,14 +1,16 @@
-"""edge-values, edge-maps: what a kernel does at one place, and on the whole grid.
+"""edge-values, edge-formula, edge-maps: what a kernel does at one place, and on the whole grid.
 
 The chapter applies the top-edge kernel [[-1,-1,-1],[0,0,0],[1,1,1]] to one three, training image
 12 of MNIST (image 1502 of the embedded sample is the same), and gets 0, 762 and −29 at three
-centres (row, column). Then it makes maps of 26×26 with four kernels, by hand and for a batch of 64
-images at once.
+centres (row, column). The text says that this computes a1+a2+a3−a7−a8−a9, the nine pixels being
+a1 to a9 in reading order. Then it makes maps of 26×26 with four kernels, by hand and for a batch
+of 64 images at once.
 
-Rules: the three numbers are equal; the maps of `conv2d`, in every layout and by every method, equal
-the hand-made ones to the last bit (sums of a few integers below 2²⁴ are exact in float32).
+Rules: the three numbers are equal; the formula gives the kernel's number at all three centres; the
+maps of `conv2d`, in every layout and by every method, equal the hand-made ones to the last bit
+(sums of a few integers below 2²⁴ are exact in float32).
 
-Command: python -m experiments run edge-values edge-maps
+Command: python -m experiments run edge-values edge-formula edge-maps
 """
 
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ from convjax import conv2d, images, reference
 from convjax.data import mnist5k_unsplit
 from convjax.layout import KERNEL_AXES, permutation
 from experiments.lab import Lab
-from experiments.ledger import Claim, Measured, exactly
+from experiments.ledger import Claim, Decision, Measured, Rule, exactly
 
 TOP_EDGE = np.array([[-1, -1, -1], [0, 0, 0], [1, 1, 1]])
 LEFT_EDGE = np.array([[-1, 1, 0]] * 3)
@@ -41,6 +43,27 @@ def edge_values(lab: Lab) -> Measured:
         name: [reference.apply_kernel(image, row, column, TOP_EDGE)]
         for name, (row, column) in CENTRES.items()
     }
+
+
+def edge_formula(lab: Lab) -> Measured:
+    image = chapters_three(lab)
+    around = [
+        image[row - 1 : row + 2, column - 1 : column + 2].ravel()
+        for row, column in CENTRES.values()
+    ]
+    return {
+        "formula": [a[:3].sum() - a[6:].sum() for a in around],
+        "kernel": [reference.apply_kernel(image, *centre, TOP_EDGE) for centre in CENTRES.values()],
+    }
+
+
+def formula_is_the_kernel(measured: Measured) -> Decision:
+    formula, kernel = np.array(measured["formula"]), np.array(measured["kernel"])
+    return Decision(
+        bool((formula == kernel).all()),
+        f"the formula gives {', '.join(f'{v:g}' for v in formula)} where the kernel gives "
+        f"{', '.join(f'{v:g}' for v in kernel)}: its sign is the other way round",
+    )
 
 
 def edge_maps(lab: Lab) -> Measured:
@@ -77,6 +100,19 @@ CLAIMS = (
         published={"(1,1)": 0, "(5,7)": 762, "(8,18)": -29},
         measure=edge_values,
         rules={"any": exactly(**{"(1,1)": 0, "(5,7)": 762, "(8,18)": -29})},
+    ),
+    Claim(
+        id="edge-formula",
+        statement="that kernel computes a1+a2+a3−a7−a8−a9",
+        published={"formula": "a1+a2+a3−a7−a8−a9"},
+        measure=edge_formula,
+        rules={
+            "any": Rule(
+                "the formula gives the kernel's number at all three centres",
+                formula_is_the_kernel,
+                expected="refuted",
+            )
+        },
     ),
     Claim(
         id="edge-maps",

@@ -109,6 +109,7 @@ class Lab:
       out: folder for results; runs and pictures go below it.
       layout: of the networks.
       quick: cut every training to a few steps.
+      spreadsheet: where the chapter's conv-example.xlsx lies.
       observer: hears of the progress.
     """
 
@@ -121,6 +122,7 @@ class Lab:
         out: Path,
         layout: str = "auto",
         quick: bool = False,
+        spreadsheet: Path | None = None,
         observer: Observer | None = None,
     ):
         if seeds < 1:
@@ -128,6 +130,7 @@ class Lab:
         self.data, self.data_dir = data, data_dir
         self.seeds = tuple(range(seeds))
         self.out, self.layout, self.quick = out, layout, quick
+        self.spreadsheet = spreadsheet
         self.observer = observer or Observer()
         self._datasets: dict[str, tuple[Dataset, Images, Images]] = {}
         self._trainers: dict[tuple[str, str | None], tuple[Trainer, Callable[..., Any]]] = {}

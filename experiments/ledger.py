@@ -10,18 +10,26 @@ if TYPE_CHECKING:
     from experiments.lab import Lab
 
 Verdict = Literal["reproduced", "refuted", "undecided"]
-# Name of a metric → one value per seed, or a single value where no seed is involved.
-Measured = Mapping[str, Sequence[float]]
+# Name of a metric → one number per seed, or a single one where no seed is involved; of Python's
+# kinds or NumPy's.
+Measured = Mapping[str, Sequence[Any]]
 
 # With fewer seeds a spread says little; CLAIMS asks for five.
 SEEDS_FOR_A_SPREAD = 5
 
 
+class NotMeasuredError(Exception):
+    """These data or this machine do not have what a claim is about; the message says what."""
+
+
 @dataclass(frozen=True)
 class Decision:
-    """Whether the measurement agrees with the claim, and the sentence that says why."""
+    """Whether the measurement agrees with the claim, and the sentence that says why.
 
-    holds: bool
+    None leaves it undecided: the measurement was made and cannot tell.
+    """
+
+    holds: bool | None
     reason: str
 
 
@@ -50,7 +58,8 @@ class Claim:
       id: its name in the ledger.
       statement: what the chapter says.
       published: the chapter's figures by metric, or in words.
-      measure: runs what it takes and returns the figures; pictures go to the lab.
+      measure: runs what it takes and returns the figures, or raises NotMeasuredError; pictures go
+        to the lab.
       rules: by data set; a rule under "any" holds for all that have none of their own.
     """
 
@@ -103,10 +112,11 @@ class Result:
 def judge(claim: Claim, lab: "Lab") -> tuple[Measured, str, Verdict, Verdict, str]:
     """Measures a claim and applies its rule: (measured, rule, verdict, expected, reason)."""
     rule = claim.rule(lab.data)
-    measured = {name: [float(v) for v in values] for name, values in claim.measure(lab).items()}
-    if not measured:
-        reason = "these data do not have what the claim is about"
-        return measured, "none", "undecided", "undecided", reason
+    try:
+        found = claim.measure(lab)
+    except NotMeasuredError as error:
+        return {}, rule.text if rule else "none", "undecided", "undecided", str(error)
+    measured = {name: [float(v) for v in values] for name, values in found.items()}
     if rule is None:
         return measured, "none", "undecided", "undecided", f"no rule for the data {lab.data!r}"
     if lab.quick:
@@ -115,6 +125,8 @@ def judge(claim: Claim, lab: "Lab") -> tuple[Measured, str, Verdict, Verdict, st
         reason = f"needs {rule.min_seeds} seeds, got {len(lab.seeds)}: --seeds {rule.min_seeds}"
         return measured, rule.text, "undecided", "undecided", reason
     decision = rule.decide(measured)
+    if decision.holds is None:
+        return measured, rule.text, "undecided", "undecided", decision.reason
     verdict: Verdict = "reproduced" if decision.holds else "refuted"
     return measured, rule.text, verdict, rule.expected, decision.reason
 

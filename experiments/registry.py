@@ -6,7 +6,18 @@ from types import ModuleType
 from convjax.data.catalog import near_match
 from experiments.ledger import Claim
 
-FILES = ("edge_kernels", "three_or_seven", "constant_rate", "one_cycle", "batch_norm")
+FILES = (
+    "edge_kernels",
+    "loop_cost",
+    "arithmetic",
+    "equations",
+    "spreadsheet",
+    "three_or_seven",
+    "constant_rate",
+    "one_cycle",
+    "batch_norm",
+    "batch_norm_modes",
+)
 CHAPTER = "chapter"
 
 

@@ -13,12 +13,12 @@ Command: python -m experiments run three-or-seven
 from convjax import plots
 from convjax.summary import summary
 from experiments.lab import THREE_OR_SEVEN, Lab
-from experiments.ledger import Claim, Measured, every, within_spread
+from experiments.ledger import Claim, Measured, NotMeasuredError, every, within_spread
 
 
 def three_or_seven(lab: Lab) -> Measured:
     if not lab.has_threes_and_sevens():
-        return {}
+        raise NotMeasuredError("these data have no classes 3 and 7")
     trainings = lab.train(THREE_OR_SEVEN)
     lab.picture("three-or-seven", plots.plot_loss(trainings[0].record, trainings[0].metrics))
     shape = (1, *lab.dataset.train.images.shape[1:])

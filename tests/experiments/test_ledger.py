@@ -3,7 +3,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments.ledger import Claim, Decision, Result, Rule, every, exactly, judge, within_spread
+from experiments.ledger import (
+    Claim,
+    Decision,
+    NotMeasuredError,
+    Result,
+    Rule,
+    every,
+    exactly,
+    judge,
+    within_spread,
+)
 
 
 def lab(data="mnist", seeds=5, quick=False):
@@ -58,10 +68,19 @@ def test_a_departing_verdict_is_seen():
     assert (verdict, expected) == ("refuted", "reproduced")
 
 
-def test_nothing_measured_is_undecided():
+def test_what_cannot_be_measured_is_undecided_with_its_reason():
+    def measure(lab):
+        raise NotMeasuredError("no such classes")
+
     rule = Rule("r", lambda measured: Decision(True, "yes"))
-    empty = Claim("c", "says", {}, lambda lab: {}, {"any": rule})
-    assert judge(empty, lab())[2] == "undecided"
+    found = judge(Claim("c", "says", {}, measure, {"any": rule}), lab())
+    assert found == ({}, "r", "undecided", "undecided", "no such classes")
+
+
+def test_a_measurement_that_cannot_tell_is_undecided():
+    rule = Rule("r", lambda measured: Decision(None, "no GPU"), expected="refuted")
+    found = judge(claim([0.9], any=rule), lab())
+    assert found == ({"accuracy": [0.9]}, "r", "undecided", "undecided", "no GPU")
 
 
 def test_json_has_the_documented_form():

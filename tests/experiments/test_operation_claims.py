@@ -1,0 +1,215 @@
+"""Claims about the operation itself: each is measured here, and each rule can fail."""
+
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+from experiments import registry
+from experiments.arithmetic import amount_does_not_change, sizes
+from experiments.batch_norm_modes import two_modes
+from experiments.edge_kernels import formula_is_the_kernel
+from experiments.lab import Lab
+from experiments.ledger import judge
+from experiments.loop_cost import hundreds_and_millions, python_map
+from experiments.spreadsheet import DENSE, PUBLISHED, SHEET, WEIGHTS, equals_the_file
+
+CLAIMS = {claim.id: claim for _, claim in registry.all_claims()}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    return Lab(out=tmp_path_factory.mktemp("out"))
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [
+        ("edge-values", "reproduced"),
+        ("edge-formula", "refuted"),
+        ("edge-maps", "reproduced"),
+        ("output-size", "reproduced"),
+        ("receptive-field", "reproduced"),
+        ("multiplications", "refuted"),
+        ("broken-cnn", "reproduced"),
+        ("matrix", "reproduced"),
+        ("colour", "reproduced"),
+    ],
+)
+def test_verdicts(name, verdict, lab):
+    _, _, found, expected, reason = judge(CLAIMS[name], lab)
+    assert found == expected == verdict, reason
+
+
+def test_figures_of_the_chapter(lab):
+    def measured(name):
+        return judge(CLAIMS[name], lab)[0]
+
+    found = measured("edge-formula")
+    assert found == {"formula": [0, -762, 29], "kernel": [0, 762, -29]}
+    found = measured("multiplications")
+    assert found["weights_times_input_positions_2"] == [56_448]
+    assert found["weights_times_input_positions_3"] == [56_448]
+    assert (found["multiplications_2"], found["multiplications_3"]) == ([14_112], [18_432])
+    assert measured("output-size")["settings"][0] > 200
+
+
+def test_rules_can_decide_otherwise(lab):
+    assert formula_is_the_kernel({"formula": [1, 2], "kernel": [1, 2]}).holds
+    assert amount_does_not_change({"multiplications_2": [5], "multiplications_3": [5]}).holds
+    for name in ("output-size", "receptive-field", "broken-cnn", "matrix", "colour"):
+        claim = CLAIMS[name]
+        measured = claim.measure(lab)
+        assert claim.rules["any"].decide(measured).holds
+        for figure in set(measured) - {"settings"}:
+            assert not claim.rules["any"].decide(measured | {figure: [-1]}).holds, figure
+
+
+def test_sizes_by_hand():
+    assert sizes(5, 4, 2, 1) == {6}
+    assert sizes(7, 3, 1, 2) == {4}
+
+
+# --- loop-cost ---------------------------------------------------------------------------------
+
+
+def test_loops_of_python_by_hand():
+    assert python_map([[1, 2, 3], [4, 5, 6]], [[1, 0], [0, -1]]) == [[-4, -4]]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "calls", "loops", "holds"),
+    [
+        (True, 100, 1e6, True),
+        (True, 99, 1e6, False),
+        (True, 100, 9e5, False),
+        (False, 1e9, 1e9, None),
+    ],
+)
+def test_loop_cost_is_decided_on_a_gpu_alone(gpu, calls, loops, holds):
+    measured = {"gpu": [gpu], "one_call_per_place": [calls], "python_loops": [loops]}
+    assert hundreds_and_millions(measured).holds is holds
+
+
+def test_loop_cost_measures_ratios(lab):
+    measured, _, verdict, expected, reason = judge(CLAIMS["loop-cost"], lab)
+    assert verdict == expected == "undecided"  # the tests run on CPU
+    assert "is none" in reason
+    # Hundreds of calls and thousands of products in Python for what one call does.
+    assert all(measured[name][0] > 1 for name in ("one_call_per_place", "python_loops"))
+
+
+# --- batch-norm-modes --------------------------------------------------------------------------
+
+
+def test_batch_norm_modes(tmp_path):
+    lab = Lab(out=tmp_path, quick=True)
+    measured = {
+        name: list(values) for name, values in CLAIMS["batch-norm-modes"].measure(lab).items()
+    }
+    assert two_modes(measured).holds
+    for name, value in (
+        ("deviation_in_training", 1.0),
+        ("deviation_in_evaluation", 1.0),
+        ("deviation_of_running_statistics", 1.0),
+        ("change_in_evaluation", 1e-6),
+        ("mean_change_of_scale", 0.0),
+        ("mean_change_of_bias", 0.0),
+    ):
+        assert not two_modes(measured | {name: [value]}).holds
+
+
+# --- spreadsheet -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sheet():
+    """A sheet like the chapter's with other numbers: pixels and weights alone, all sums by hand.
+
+    Both images of the first layer are the picture itself, cut to 26×26, because the filters are 1
+    in the middle; those of the second add both up; the pool keeps the largest of four.
+    """
+    book = openpyxl.Workbook()
+    cells = book.active
+    cells.title = SHEET
+
+    def fill(first_row, first_column, rows, columns, value, step=1):
+        for i in range(rows):
+            for j in range(columns):
+                place = cells.cell(first_row + step * i, first_column + step * j)
+                place.value = value(i, j)
+
+    def at(name):
+        return openpyxl.utils.cell.coordinate_to_tuple(name)
+
+    def pixel(i, j):
+        return i + j / 32
+
+    def middle(i, j):
+        return float(i == j == 1)
+
+    fill(*at("A2"), 28, 28, pixel)
+    for name in ("AD11", "AD38", "BI11", "BI15", "BI38", "BI42"):
+        fill(*at(name), 3, 3, middle)
+    for name in ("AH3", "AH32"):
+        fill(*at(name), 26, 26, lambda i, j: pixel(i + 1, j + 1))
+    for name in ("BM4", "BM33"):  # the 25th column is centred on the last of the maps
+        fill(*at(name), 24, 25, lambda i, j: 2 * pixel(i + 2, j + 2))
+    for name in ("CM4", "CM33"):  # the 13th column has no neighbour to the right
+        fill(*at(name), 12, 13, lambda i, j: 2 * pixel(2 * i + 3, 2 * j + 2 + (j < 12)), step=2)
+    for cells_range in WEIGHTS:
+        fill(*at(cells_range.split(":")[0]), 12, 13, lambda i, j: float(i == j == 0), step=2)
+    cells[DENSE] = 2 * 2 * pixel(3, 3)
+    return book
+
+
+def test_spreadsheet_by_hand(sheet, tmp_path):
+    sheet.save(tmp_path / "example.xlsx")
+    lab = Lab(out=tmp_path / "out", spreadsheet=tmp_path / "example.xlsx")
+    measured = CLAIMS["spreadsheet"].measure(lab)
+    assert measured["dense"] == measured["stored"] == [4 * (3 + 3 / 32)]
+    for name in ("maps_1", "maps_2", "pooled"):
+        assert measured[f"deviation_{name}"] == [0]
+    assert not equals_the_file(measured).holds  # these are not the chapter's numbers
+    right = measured | {"dense": [PUBLISHED], "stored": [PUBLISHED]}
+    assert equals_the_file(right).holds
+    for name, value in (("dense", 258.7), ("stored", 258.7), ("deviation_maps_2", 1e-9)):
+        assert not equals_the_file(right | {name: [value]}).holds
+
+
+@pytest.mark.parametrize("name", ["M15", "AD39", "BJ12", "BN5", "CO6", "DN4"])
+def test_every_part_of_the_spreadsheet_counts(name, sheet, tmp_path):
+    cell = sheet[SHEET][name]
+    cell.value = (cell.value or 0) + 1
+    sheet.save(tmp_path / "example.xlsx")
+    lab = Lab(out=tmp_path / "out", spreadsheet=tmp_path / "example.xlsx")
+    measured = CLAIMS["spreadsheet"].measure(lab)
+    deviations = [measured[f"deviation_{part}"][0] for part in ("maps_1", "maps_2", "pooled")]
+    assert max(*deviations, abs(measured["dense"][0] - measured["stored"][0])) > 0.5
+
+
+def test_without_a_spreadsheet_the_claim_says_what_it_needs(lab):
+    measured, _, verdict, expected, reason = judge(CLAIMS["spreadsheet"], lab)
+    assert (measured, verdict, expected) == ({}, "undecided", "undecided")
+    assert "--spreadsheet FILE" in reason
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "other"])
+def test_a_file_that_is_another(kind, tmp_path):
+    path = tmp_path / "example.xlsx"
+    if kind == "text":
+        path.write_text("no spreadsheet")
+    if kind == "other":
+        openpyxl.Workbook().save(path)
+    with pytest.raises(ValueError, match=r"--spreadsheet must be the chapter's .*example\.xlsx"):
+        CLAIMS["spreadsheet"].measure(Lab(out=tmp_path / "out", spreadsheet=path))
+
+
+def test_the_chapters_spreadsheet(tmp_path):
+    path = Path(__file__).parents[3] / "shared" / "data" / "conv-example.xlsx"
+    if not path.exists():
+        pytest.skip("the chapter's conv-example.xlsx is not part of the project")
+    lab = Lab(out=tmp_path, spreadsheet=path)
+    measured, _, verdict, _, reason = judge(CLAIMS["spreadsheet"], lab)
+    assert verdict == "reproduced", reason
+    assert measured["dense"][0] == pytest.approx(PUBLISHED, rel=1e-12)
