@@ -95,7 +95,7 @@ def test_an_experiment_is_a_script(request, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     verdicts = json.loads((tmp_path / "out" / "results.json").read_text())["claims"]
-    assert [entry["verdict"] for entry in verdicts] == ["reproduced", "reproduced"]
+    assert [entry["verdict"] for entry in verdicts] == ["reproduced", "refuted", "reproduced"]
 
 
 def test_a_departing_verdict_is_exit_status_1(tmp_path, monkeypatch):
