@@ -28,10 +28,10 @@ class Rows(NamedTuple):
 TakeStep = Callable[[jax.Array, Any, bool], tuple[Any, Measures, tuple[ActivationStats, ...]]]
 
 
-def loop(
+def run_steps(
     take: TakeStep, state: Any, length: int, steps: jax.Array, *, every: int
 ) -> tuple[Any, Rows]:
-    """Takes `steps` steps; rows of the result past them mean nothing.
+    """Takes `steps` steps of a training in one loop on the device.
 
     Args:
       take: one step; it is traced twice where `every` is above 1, watched and unwatched.
@@ -39,6 +39,10 @@ def loop(
       length: number of rows, at least `steps` and a multiple of `every`.
       steps: an int32 scalar.
       every: steps 0, every, 2·every, … are watched.
+
+    Returns:
+      The state, and rows: `length` of the measures, `length`/`every` of the statistics. Those past
+      the last step mean nothing.
     """
 
     def body(i: jax.Array, carry: tuple[Any, Rows], watched: bool) -> tuple[Any, Rows]:

@@ -152,8 +152,10 @@ class BatchNorm(nnx.Module):
         self.use_running_average = False
         self.scale = nnx.Param(jnp.ones(num_features, param_dtype))
         self.bias = nnx.Param(jnp.zeros(num_features, param_dtype))
-        self.mean = nnx.BatchStat(jnp.zeros(num_features, param_dtype))
-        self.var = nnx.BatchStat(jnp.ones(num_features, param_dtype))
+        # In half precision they would stop moving once a step changes them by less than 1/256.
+        running = jnp.promote_types(param_dtype, jnp.float32)
+        self.mean = nnx.BatchStat(jnp.zeros(num_features, running))
+        self.var = nnx.BatchStat(jnp.ones(num_features, running))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises x; in training mode with its own moments, which update the running ones.
@@ -164,6 +166,7 @@ class BatchNorm(nnx.Module):
         Raises:
           ValueError: for another number of axes or of channels, or, in training mode with PyTorch's
             statistics, if there is only one value per channel.
+          NameError: in training mode outside the mapped axis that `axis_name` names.
         """
         if x.ndim != 4 or x.shape[self.axis] != self.scale.shape[0]:
             raise ValueError(

@@ -18,8 +18,8 @@ def _channels_at(axis: int, vector: jax.Array, ndim: int) -> jax.Array:
 def batch_moments(x: jax.Array, *, axis: int, axis_name: str | None = None) -> Moments:
     """Returns mean and biased variance per channel, both of shape (C,).
 
-    One pass over x, from which a value near its channel's mean is subtracted first, the mean of a
-    small part: without that E[x²] − E[x]² loses all digits where |mean| ≫ std and can turn
+    One pass over x, from which a value near its channel's mean is subtracted first, the mean of
+    what has index 0 on the last axis that is not the channels': without that E[x²] − E[x]² loses all digits where |mean| ≫ std and can turn
     negative (https://github.com/google/flax/issues/1491). The relative error of the variance is
     about ε·(1 + (d/std)²), d being the distance of that value from the mean, hence that of two
     passes unless the part is far from all the rest; two passes make the training step longer.
@@ -27,6 +27,7 @@ def batch_moments(x: jax.Array, *, axis: int, axis_name: str | None = None) -> M
 
     Args:
       x: any array of two axes or more, whose channels lie on `axis`.
+      axis: of the channels; negative numbers count from the end.
       axis_name: of a mapped axis (`jax.shard_map`, `jax.vmap`) over which the batch is split into
         equal parts; the moments are then those of all parts together.
 
@@ -97,12 +98,15 @@ def batch_norm(
     """Returns (x − mean)/√(var + ε)·γ + β, in the dtype of x.
 
     Computed as x·a + b with a = γ/√(var + ε) and b = β − mean·a, as PyTorch does on CPU: one
-    operation less for each value.
+    operation less for each value. Its rounding error is that of |mean|/std, times γ; half precision
+    is computed in float32, where it would show.
 
     Args:
       x: any array whose channels lie on `axis`.
       mean, var, scale (γ), bias (β): shape (C,).
     """
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    mean, var, scale, bias = (v.astype(wide) for v in (mean, var, scale, bias))
     factor = scale * jax.lax.rsqrt(var + epsilon)
     factor, offset = (_channels_at(axis, v, x.ndim) for v in (factor, bias - mean * factor))
-    return (x * factor + offset).astype(x.dtype)
+    return (x.astype(wide) * factor + offset).astype(x.dtype)

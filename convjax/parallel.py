@@ -1,4 +1,4 @@
-"""One training over several devices: each takes its part of every batch.
+"""One training over several devices of one process: each takes its part of every batch.
 
 Parameters and data lie on every device. Within the step each device sees its own examples only;
 `mean_over_devices` and batch norm's `axis_name` make of that the step over the whole batch.
@@ -20,61 +20,94 @@ from convjax.layers import BatchNorm
 AXIS = "batch"  # the mesh's only axis
 
 # How an array lies on the mesh: the same on every device, or split along its first or second axis.
-EVERYWHERE: Any = P()
-FIRST: Any = P(AXIS)
-SECOND: Any = P(None, AXIS)
+REPLICATED: Any = P()
+SPLIT_FIRST: Any = P(AXIS)
+SPLIT_SECOND: Any = P(None, AXIS)
 
 
 def data_mesh(devices: Sequence[jax.Device]) -> Mesh:
     """Returns the mesh that splits a batch over the devices, in their order.
 
     Raises:
-      ValueError: if there is no device, or one twice.
+      ValueError: if there is no device, one twice, one of another process, or two platforms.
     """
     if not devices or len(set(devices)) != len(devices):
         raise ValueError(
             f"devices must be one device or more, each once, got {list(devices)}. "
             "jax.devices() lists those there are."
         )
+    if {device.process_index for device in devices} != {jax.process_index()}:
+        raise ValueError(
+            f"devices must belong to this process, got {list(devices)}. jax.local_devices() lists "
+            "those that do."
+        )
+    if len({device.platform for device in devices}) > 1:
+        raise ValueError(f"devices must be of one platform, got {list(devices)}.")
     # Not jax.make_mesh, which may take the devices in another order.
     return Mesh(np.asarray(devices, object), (AXIS,))
 
 
-def everywhere(tree: Any, mesh: Mesh) -> Any:
+def replicate(tree: Any, mesh: Mesh) -> Any:
     """Copies the arrays of a tree to every device of the mesh, where they are not there yet."""
-    return jax.device_put(tree, NamedSharding(mesh, EVERYWHERE))
+    return jax.device_put(tree, NamedSharding(mesh, REPLICATED))
 
 
 def on_devices(
     function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any
 ) -> Callable[..., Any]:
-    """Returns a function that runs on every device of the mesh at once, as `jax.shard_map`."""
-    # check_vma would sum the gradient of every parameter by itself, and on CPU waiting for the
-    # other devices costs as much for one number as for all gradients.
+    """Returns a function that runs on every device of the mesh at once.
+
+    It is `jax.shard_map` without its check of varying values: with it, the gradient with respect to
+    a replicated parameter would arrive summed over the devices, parameter by parameter, and the
+    mean of `mean_over_devices` would be that sum. Without it nothing verifies that outputs said to
+    be REPLICATED agree; the tests do.
+    """
     return jax.shard_map(
         function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
     )
 
 
 def mean_over_devices(tree: Any) -> Any:
-    """Returns the mean over the devices of every array of a tree, in one exchange."""
+    """Returns the mean over the devices of every floating-point array of a tree.
+
+    One exchange for all of them, in the widest of their dtypes: on CPU, devices waiting for each
+    other costs as much for one number as for all gradients of the chapter's network. The price is
+    a copy of the gradients, and that the exchange cannot begin before the last of them is there.
+    """
     flat, unravel = ravel_pytree(tree)
     return unravel(lax.pmean(flat, AXIS))
 
 
-def synchronize(model: nnx.Module) -> None:
-    """Lets each batch norm of the model, ours and Flax's, normalise over the whole batch.
+def set_axis_name(model: nnx.Module, axis_name: str | None) -> None:
+    """Lets each batch norm of a model, ours and Flax's, use the moments over a mapped axis.
 
-    What PyTorch's `SyncBatchNorm.convert_sync_batchnorm` does.
+    With the axis of the mesh that is what PyTorch's `SyncBatchNorm.convert_sync_batchnorm` does;
+    with None each batch norm sees only what it is called with.
+    """
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, BatchNorm | nnx.BatchNorm):
+            module.axis_name = axis_name
+        if isinstance(module, nnx.BatchNorm):
+            module.axis_index_groups = None
+
+
+def check_splits(model: nnx.Module) -> None:
+    """Checks that a model's step over parts of a batch can be that over the whole.
 
     Raises:
-      ValueError: if the model draws random numbers.
+      ValueError: if the model draws random numbers, or keeps batch statistics of another kind than
+        batch norm's.
     """
     if jax.tree.leaves(nnx.state(model, nnx.RngState)):
         raise ValueError(
             "devices must be None for a model that draws random numbers, as dropout does: every "
             "device would draw the same ones for its part of the batch."
         )
-    for _, module in nnx.iter_modules(model):
-        if isinstance(module, BatchNorm | nnx.BatchNorm):
-            module.axis_name = AXIS
+    for path, module in nnx.iter_modules(model):
+        known = isinstance(module, BatchNorm | nnx.BatchNorm)
+        if not known and any(isinstance(v, nnx.BatchStat) for v in vars(module).values()):
+            raise ValueError(
+                f"devices must be None for a model with batch statistics that only its own "
+                f"{type(module).__name__} ({'.'.join(map(str, path)) or 'the model itself'}) "
+                "knows: every device would keep those of its part of the batch."
+            )

@@ -73,8 +73,11 @@ def merge_parts(stats: ActivationStats, size: int) -> ActivationStats:
     Counts are exact; the others follow from the parts' within the rounding of float32.
 
     Args:
-      stats: NumPy arrays whose first axis is the part.
+      stats: NumPy arrays whose first axis is the part: (P, …), hist (P, …, 40), or None.
       size: number of values of one part.
+
+    Returns:
+      The same without the first axis.
     """
     parts = len(stats.mean)
     with np.errstate(invalid="ignore", over="ignore"):  # of a training that diverged

@@ -50,11 +50,17 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 class Step:
     """One training step as a pure function, so that jit, scan and vmap apply to it.
 
-    The arguments are those of `convjax.Trainer`. With `synchronized` a step sees one part of a
-    batch and belongs within `jax.shard_map` over the axis `convjax.parallel.AXIS`.
+    Args:
+      model, optimizer, mean, std, loss, watch: as for `convjax.Trainer`.
+      synchronized: a step sees one part of a batch, its peers on other devices the other parts; it
+        must run in `convjax.parallel.on_devices`.
 
     Attributes:
-      structure: the model's, in training mode.
+      structure: the model's, in training mode and over a whole batch.
+
+    Raises:
+      ValueError: if the std is not positive, or a synchronised model cannot be split, see
+        `convjax.parallel.check_splits`.
     """
 
     def __init__(
@@ -74,16 +80,15 @@ class Step:
         self._optimizer, self._loss, self._watch = optimizer, loss, watch
         self._synchronized = synchronized
         # Structures of one model: batch norm uses the batch in training and running values in
-        # evaluation, and within a step on several devices it is synchronised. clone() keeps the
-        # caller's model as it was.
-        training, evaluating = nnx.clone(model), nnx.clone(model)
-        training.train()
-        evaluating.eval()
+        # evaluation, and within a step on several devices it is synchronised.
+        training = _whole(model)
         self.structure = nnx.graphdef(training)
-        self._evaluating = nnx.graphdef(evaluating)
         if synchronized:
-            parallel.synchronize(training)
+            parallel.check_splits(training)
+            parallel.set_axis_name(training, parallel.AXIS)
         self._training = nnx.graphdef(training)
+        training.eval()
+        self._evaluating = nnx.graphdef(training)
 
     def __call__(
         self,
@@ -131,6 +136,19 @@ class Step:
         scaled = images.astype(dtype) / 255
         return (scaled - self._mean.astype(dtype)) / self._std.astype(dtype)
 
+    def split(self, model: nnx.Module) -> tuple[Any, Any]:
+        """Returns a model's parameters and its other variables.
+
+        Raises:
+          ValueError: if it is not built like the step's.
+        """
+        structure, params, variables = _split(_whole(model))
+        if structure != self.structure:
+            raise ValueError(
+                "model must have the structure of the model that the trainer was made with."
+            )
+        return params, variables
+
     def model(self, params: Any, variables: Any) -> nnx.Module:
         """Returns the model in evaluation mode."""
         return nnx.merge(self._evaluating, params, variables)
@@ -160,14 +178,22 @@ class Step:
         model = nnx.merge(structure, params, variables, copy=True)
         x = self._input(params, images)
         logits, outputs = (model(x), {}) if self._watch is None else self._watch.outputs(model, x)
-        return logits, outputs, split(model)[2]
+        return logits, outputs, _split(model)[2]
 
     def _input(self, params: Any, images: jax.Array) -> jax.Array:
         # A model computes in the dtype of its parameters.
         return self.normalize(images, jax.tree.leaves(params)[0].dtype)
 
 
-def split(model: nnx.Module) -> tuple[Any, Any, Any]:
+def _whole(model: nnx.Module) -> nnx.Module:
+    """Returns a copy in training mode for whole batches; the caller's model stays as it was."""
+    training = nnx.clone(model)
+    training.train()
+    parallel.set_axis_name(training, None)
+    return training
+
+
+def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
     """Returns (structure, parameters, all other variables)."""
     structure, params, *others = nnx.split(model, nnx.Param, ...)
     return structure, params, others[0]

@@ -18,27 +18,35 @@ from jax import lax
 
 from convjax import parallel
 from convjax import record as records
-from convjax.chunks import Rows, chunk_length, loop, padded
+from convjax.chunks import Rows, chunk_length, padded, run_steps
 from convjax.data import Split
 from convjax.optim import Optimizer
-from convjax.parallel import AXIS, EVERYWHERE, FIRST, SECOND
+from convjax.parallel import AXIS, REPLICATED, SPLIT_FIRST, SPLIT_SECOND
 from convjax.program import Program
 from convjax.record import Record
 from convjax.stats import merge_parts
-from convjax.step import Layers, LossFn, Measures, State, Step, cross_entropy, split
+from convjax.step import Layers, LossFn, Measures, State, Step, cross_entropy
 from convjax.watch import Watch
 
 
 class Images(NamedTuple):
-    """A split on the device: images uint8 (N, H, W, C), labels int32 (N,)."""
+    """A split on the device, or on all of several: images uint8 (N, H, W, C), labels int32 (N,)."""
 
     images: jax.Array
     labels: jax.Array
 
     @classmethod
-    def put(cls, split: Split) -> "Images":
-        """Copies a split of a data set to the device."""
-        return cls(jax.device_put(split.images), jax.device_put(split.labels))
+    def put(cls, split: Split, devices: Sequence[jax.Device] | None = None) -> "Images":
+        """Copies a split of a data set to the device.
+
+        Args:
+          devices: those of a `Trainer` over several, each of which takes the whole split; without
+            them such a trainer copies it at every call.
+        """
+        here = cls(split.images, split.labels)
+        if devices is None:
+            return cls(*jax.device_put(here))
+        return cls(*parallel.replicate(here, parallel.data_mesh(devices)))
 
 
 class Scores(NamedTuple):
@@ -65,14 +73,15 @@ class Trainer:
         pixels by 255.
       loss: from logits and labels to one loss per example.
       watch: which layers are watched and how often; None for the loss, rate and momentum alone.
-      devices: train on these at once, each with an equal part of every batch; None for JAX's
-        default device. The result is that of one device up to rounding: batch norm, ours and
-        Flax's, and the statistics are those of the whole batch. On CPU, JAX shows more than one
+      devices: train on these at once, each with an equal part of every batch, whose size must be a
+        multiple of their number; None for JAX's default device. The result is that of one device
+        up to rounding: batch norm, ours and Flax's, and the statistics are those of the whole
+        batch. Every device holds the parameters and the data. On CPU, JAX shows more than one
         device after `jax.config.update("jax_num_cpu_devices", n)`.
 
     Raises:
-      ValueError: if the std is not positive, or devices are given twice, or to a model that draws
-        random numbers.
+      ValueError: if the std is not positive, or for devices that `convjax.parallel.data_mesh`
+        rejects or over which the model cannot be split (`convjax.parallel.check_splits`).
     """
 
     def __init__(
@@ -98,20 +107,23 @@ class Trainer:
             synchronized=self._mesh is not None,
         )
         self._checks_labels = loss is cross_entropy
+        self._parts = 1 if self._mesh is None else self._mesh.size
         self._every = 1 if watch is None else watch.every
         self._known_layers: dict[tuple[int, ...], Layers] = {}
         self._run_start = Program(self._start)
-        self._run_chunk = Program(
-            self._shared(
-                self._chunk,
-                (EVERYWHERE, EVERYWHERE, SECOND, EVERYWHERE, EVERYWHERE),
-                (EVERYWHERE, Rows(EVERYWHERE, FIRST)),
-            ),
-            donate_argnums=0,
-        )
-        self._run_scores = Program(
-            self._shared(self._scores, (EVERYWHERE, EVERYWHERE, SECOND), EVERYWHERE)
-        )
+        chunk, scores = self._chunk, self._scores
+        if self._mesh is not None:
+            chunk = parallel.on_devices(
+                chunk,
+                self._mesh,
+                (REPLICATED, REPLICATED, SPLIT_SECOND, REPLICATED, REPLICATED),
+                (REPLICATED, Rows(REPLICATED, SPLIT_FIRST)),
+            )
+            scores = parallel.on_devices(
+                scores, self._mesh, (REPLICATED, REPLICATED, SPLIT_SECOND), REPLICATED
+            )
+        self._run_chunk = Program(chunk, donate_argnums=0)
+        self._run_scores = Program(scores)
 
     @property
     def compile_seconds(self) -> float:
@@ -125,14 +137,7 @@ class Trainer:
         Raises:
           ValueError: if the model is not built like the trainer's.
         """
-        training = nnx.clone(model)
-        training.train()
-        structure, params, variables = split(training)
-        if structure != self.step.structure:
-            raise ValueError(
-                "model must have the structure of the model that the trainer was made with."
-            )
-        return self._placed(self._run_start(params, variables))
+        return self._placed(self._run_start(*self.step.split(model)))
 
     def _start(self, params: Any, variables: Any) -> State:
         # Copies, because the first chunk gives up the buffers of its state.
@@ -140,10 +145,10 @@ class Trainer:
         return State(params, variables, self.optimizer.transform.init(params))
 
     def model(self, state: State) -> nnx.Module:
-        """Returns the model with the state's parameters, in evaluation mode."""
-        values = state.params, state.variables
-        if self._mesh is not None:
-            values = jax.device_put(values, self._mesh.devices[0])
+        """Returns the model with a copy of the state's parameters, in evaluation mode."""
+        # A copy, because `run` gives up the buffers of its state.
+        device = None if self._mesh is None else self._mesh.devices[0]
+        values = jax.device_put((state.params, state.variables), device, may_alias=False)
         return self.step.model(*values)
 
     # --- the loop ------------------------------------------------------------------------------
@@ -168,7 +173,7 @@ class Trainer:
             return self.step(state, images, labels, *rates, watched=watched)
 
         length = len(order)
-        state, rows = loop(take, state, length, steps, every=min(self._every, length))
+        state, rows = run_steps(take, state, length, steps, every=min(self._every, length))
         if self._mesh is not None:
             rows = rows._replace(stats=jax.tree.map(lambda a: a[None], rows.stats))
         return state, rows
@@ -199,11 +204,10 @@ class Trainer:
         columns = {name: np.asarray(column) for name, column in table.items()}
         if order.ndim != 2 or not order.size:
             raise ValueError(f"order must have the shape (steps, batch), got {order.shape}.")
-        parts = 1 if self._mesh is None else self._mesh.size
-        if order.shape[1] % parts:
+        if order.shape[1] % self._parts:
             raise ValueError(
-                f"order must hold batches of a multiple of {parts}, one part for each device, got "
-                f"batches of {order.shape[1]}."
+                f"order must hold batches of a multiple of {self._parts}, one part for each "
+                f"device, got batches of {order.shape[1]}."
             )
         examples = len(data.labels)
         if order.min() < 0 or order.max() >= examples:
@@ -248,7 +252,7 @@ class Trainer:
         # Sliced on the host: on the device each length would be a program of its own.
         measures = jax.tree.map(lambda column: column[:steps], measures)
         if self._mesh is not None:
-            sizes = (size // self._mesh.size for size in layers.sizes)
+            sizes = (size // self._parts for size in layers.sizes)
             stats = tuple(map(merge_parts, stats, sizes))
         watched = np.arange(0, steps, self._every)
         if self.watch is None:
@@ -270,7 +274,9 @@ class Trainer:
         # Tracing the model takes as long as dozens of steps: once per kind of batch.
         if batch not in self._known_layers:
             images = jax.ShapeDtypeStruct(batch, data.images.dtype)
-            self._known_layers[batch] = self.step.layers(state, images)
+            layers = self.step.layers(state, images)
+            self._check_parts(state, images, layers)
+            self._known_layers[batch] = layers
         layers = self._known_layers[batch]
         # Cross entropy of a label without a logit would be NaN, without a word.
         if self._checks_labels and int(data.labels.max()) >= layers.classes:
@@ -280,13 +286,26 @@ class Trainer:
             )
         return layers
 
+    def _check_parts(self, state: State, images: jax.ShapeDtypeStruct, whole: Layers) -> None:
+        batch, *image = images.shape
+        part = jax.ShapeDtypeStruct((batch // self._parts, *image), images.dtype)
+        if self._parts > 1:
+            sizes = self.step.layers(state, part).sizes
+            for name, size, size_of_part in zip(whole.names, whole.sizes, sizes, strict=True):
+                if size != self._parts * size_of_part:
+                    raise ValueError(
+                        f"devices must be None to watch {name}, whose output has {size} values for "
+                        f"a batch and {size_of_part} for one of its {self._parts} parts."
+                    )
+
     # --- evaluation ----------------------------------------------------------------------------
 
     def evaluate(self, state: State, data: Images, *, batch_size: int = 1000) -> Scores:
         """Scores every example of a split exactly once, with the running statistics.
 
         Args:
-          batch_size: examples at a time; it bounds the memory and changes nothing else.
+          batch_size: examples at a time, rounded up to a multiple of the devices; it bounds the
+            memory and changes nothing else.
 
         Raises:
           ValueError: if there is no example, or batch_size is below 1.
@@ -296,8 +315,7 @@ class Trainer:
             raise ValueError("data must hold at least one example, got none.")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        parts = 1 if self._mesh is None else self._mesh.size
-        size = -(-min(batch_size, examples) // parts) * parts
+        size = -(-min(batch_size, examples) // self._parts) * self._parts
         batches = -(-examples // size)
         order = np.full(batches * size, -1, np.int32)
         order[:examples] = np.arange(examples)
@@ -318,14 +336,11 @@ class Trainer:
         sums = lax.scan(body, (zero, jnp.int32(0)), order)[0]
         return sums if self._mesh is None else lax.psum(sums, AXIS)
 
-    # --- devices -------------------------------------------------------------------------------
-
-    def _shared(self, function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Any:
-        """Returns the function as it runs on all devices of the training at once."""
-        if self._mesh is None:
-            return function
-        return parallel.on_devices(function, self._mesh, in_specs, out_specs)
-
     def _placed(self, tree: Any) -> Any:
-        """Returns the tree on all devices of the training; what is there already stays."""
-        return tree if self._mesh is None else parallel.everywhere(tree, self._mesh)
+        """Returns the tree where the training takes place; what is there already stays."""
+        if self._mesh is not None:
+            return parallel.replicate(tree, self._mesh)
+        # From a training over several devices: a program would repeat its work on each of them.
+        leaves = (leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array))
+        several = any(len(leaf.devices()) > 1 for leaf in leaves)
+        return jax.device_put(tree, jax.devices()[0]) if several else tree

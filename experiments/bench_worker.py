@@ -23,7 +23,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-CPU_DEVICES = 2  # that JAX shows on a CPU of as many cores, to train over
+# Devices that JAX shows on a CPU of as many cores, so that ours can train over both; our cases on
+# one device see the other, too.
+CPU_DEVICES = 2
 MATRIX = 2048  # edge of the square matrices whose product gives the machine's rate
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -33,15 +33,16 @@ class JaxProgram:
             param_dtype=np.dtype(case.dtype),  # jax has registered bfloat16 with NumPy
             rngs=nnx.Rngs(0),
         )
+        devices = None if case.devices == 1 else jax.devices()[: case.devices]
         self.trainer = Trainer(
             self.model,
             adam(),
             mean=data["mean"],
             std=data["std"],
             watch=watch,
-            devices=None if case.devices == 1 else jax.devices()[: case.devices],
+            devices=devices,
         )
-        self.images = Images.put(Split(images, data["labels"]))
+        self.images = Images.put(Split(images, data["labels"]), devices)
         self.order = data[f"order_{case.batch_size}"]
         self.table = {
             name: data[f"{name}_{case.batch_size}"] for name in ("learning_rate", "momentum")

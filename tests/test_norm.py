@@ -148,7 +148,7 @@ def test_rejects_the_unbiased_variance_of_one_value():
 @pytest.mark.parametrize("axis", [0, 2, -1])
 @pytest.mark.parametrize("parts", [1, 2, 5])
 def test_moments_of_equal_parts_are_those_of_the_whole(axis, parts, x64):
-    # Parts that lie far from each other, with a channel that does not vary.
+    # Parts that lie far from each other.
     x = np.random.default_rng(0).standard_normal((parts, 4, 3, 2, 3)) + 10
     x += 100 * np.arange(parts).reshape(-1, 1, 1, 1, 1)
     x = np.moveaxis(x, -1, axis if axis < 0 else axis + 1)
@@ -173,3 +173,15 @@ def test_moments_of_equal_parts_are_those_of_the_whole(axis, parts, x64):
     wanted = jax.grad(lambda x: loss(batch_moments(x, axis=axis)))(whole)
     found = np.concatenate(list(grad), 1 if axis == 0 else 0)
     np.testing.assert_allclose(found, parts * wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_half_precision_is_normalised_in_float32():
+    # A mean of 20 deviations: bias − mean·factor rounded to eight bits would be off by 0.1.
+    x = jnp.asarray(20 + np.random.default_rng(0).standard_normal((64, 3)), jnp.bfloat16)
+    mean, var, wanted = reference(x, 1, 1.5, 0.5, 1e-5)
+    moments = (jnp.asarray(v, jnp.float32) for v in (mean, var))
+    scale, bias = (jnp.full(3, value, jnp.bfloat16) for value in (1.5, 0.5))
+    found = batch_norm(x, *moments, scale, bias, axis=1, epsilon=1e-5)
+    assert found.dtype == jnp.bfloat16
+    # The result's own rounding to eight bits, of numbers below 8.
+    np.testing.assert_allclose(found.astype(jnp.float32), wanted, rtol=2**-8, atol=1e-3)
