@@ -19,10 +19,11 @@ def batch_moments(x: jax.Array, *, axis: int, axis_name: str | None = None) -> M
     """Returns mean and biased variance per channel, both of shape (C,).
 
     One pass over x, from which a value near its channel's mean is subtracted first, the mean of
-    what has index 0 on the last axis that is not the channels': without that E[x²] − E[x]² loses all digits where |mean| ≫ std and can turn
-    negative (https://github.com/google/flax/issues/1491). The relative error of the variance is
-    about ε·(1 + (d/std)²), d being the distance of that value from the mean, hence that of two
-    passes unless the part is far from all the rest; two passes make the training step longer.
+    what has index 0 on the last axis that is not the channels': without that E[x²] − E[x]² loses
+    all digits where |mean| ≫ std and can turn negative
+    (https://github.com/google/flax/issues/1491). The relative error of the variance is about
+    ε·(1 + (d/std)²), d being the distance of that value from the mean, hence that of two passes
+    unless the part is far from all the rest; two passes make the training step longer.
     Half-precision input is summed in float32.
 
     Args:

@@ -52,6 +52,18 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, REPLICATED))
 
 
+def gather(tree: Any) -> Any:
+    """Brings a tree whose arrays lie on several devices to JAX's default device.
+
+    A program would repeat its work on each of them. A tree on one device stays as it is.
+    """
+    leaves = (leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array))
+    if all(len(leaf.devices()) == 1 for leaf in leaves):
+        return tree
+    # By way of the host: arrays moved from a mesh keep its mark, for which JAX compiles anew.
+    return jax.device_put(jax.device_get(tree))
+
+
 def on_devices(
     function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any
 ) -> Callable[..., Any]:

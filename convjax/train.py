@@ -43,7 +43,7 @@ class Images(NamedTuple):
           devices: those of a `Trainer` over several, each of which takes the whole split; without
             them such a trainer copies it at every call.
         """
-        here = cls(split.images, split.labels)
+        here = split.images, split.labels
         if devices is None:
             return cls(*jax.device_put(here))
         return cls(*parallel.replicate(here, parallel.data_mesh(devices)))
@@ -145,11 +145,13 @@ class Trainer:
         return State(params, variables, self.optimizer.transform.init(params))
 
     def model(self, state: State) -> nnx.Module:
-        """Returns the model with a copy of the state's parameters, in evaluation mode."""
+        """Returns the model with a copy of the state's parameters, in evaluation mode.
+
+        The copy is on JAX's default device, wherever the training took place.
+        """
         # A copy, because `run` gives up the buffers of its state.
-        device = None if self._mesh is None else self._mesh.devices[0]
-        values = jax.device_put((state.params, state.variables), device, may_alias=False)
-        return self.step.model(*values)
+        values = parallel.gather((state.params, state.variables))
+        return self.step.model(*jax.device_put(values, may_alias=False))
 
     # --- the loop ------------------------------------------------------------------------------
 
@@ -338,9 +340,4 @@ class Trainer:
 
     def _placed(self, tree: Any) -> Any:
         """Returns the tree where the training takes place; what is there already stays."""
-        if self._mesh is not None:
-            return parallel.replicate(tree, self._mesh)
-        # From a training over several devices: a program would repeat its work on each of them.
-        leaves = (leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array))
-        several = any(len(leaf.devices()) > 1 for leaf in leaves)
-        return jax.device_put(tree, jax.devices()[0]) if several else tree
+        return parallel.gather(tree) if self._mesh is None else parallel.replicate(tree, self._mesh)

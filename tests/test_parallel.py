@@ -201,8 +201,8 @@ def test_a_convolutional_net_in_float32():
 
 def test_without_histograms():
     found = trained("convjax", 2)
-    model = Normed(NORMS["convjax"]())
     with jax.enable_x64(True):
+        model = Normed(NORMS["convjax"]())
         trainer = Trainer(
             model, adam(), mean=0.4, std=0.3, watch=Watch(histogram=False), devices=devices(2)
         )

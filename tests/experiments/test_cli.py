@@ -64,6 +64,8 @@ def test_seeds_differ_and_repeat(quick_chapter, tmp_path):
         (["run", "one-cycle", "--data", "mnist", "--data-dir", "/nowhere"], "/nowhere"),
         (["run", "one-cycle", "--layout", "HWNC"], "layout must be one of"),
         (["run", "one-cycle", "--seeds", "0"], "--seeds"),
+        (["run", "spreadsheet", "--spreadsheet", "absent.xlsx"], "absent.xlsx"),
+        (["run", "spreadsheet", "--spreadsheet", __file__], "must be the chapter's"),
         (["run"], "NAME"),
     ],
 )
