@@ -29,8 +29,14 @@ def data_mesh(devices: Sequence[jax.Device]) -> Mesh:
     """Returns the mesh that splits a batch over the devices, in their order.
 
     Raises:
+      TypeError: if it is no sequence of devices.
       ValueError: if there is no device, one twice, one of another process, or two platforms.
     """
+    if isinstance(devices, str) or not isinstance(devices, Sequence):
+        raise TypeError(
+            f"devices must be a sequence of JAX's devices, such as jax.devices()[:2], got "
+            f"{devices!r}."
+        )
     if not devices or len(set(devices)) != len(devices):
         raise ValueError(
             f"devices must be one device or more, each once, got {list(devices)}. "

@@ -153,9 +153,13 @@ class Step:
         """Returns the model in evaluation mode."""
         return nnx.merge(self._evaluating, params, variables)
 
+    def logits(self, state: State, images: jax.Array) -> jax.Array:
+        """Returns the logits (N, classes) of uint8 images (N, H, W, C), in evaluation."""
+        return self.model(state.params, state.variables)(self._input(state.params, images))
+
     def scores(self, state: State, images: jax.Array, labels: jax.Array) -> tuple[Any, Any]:
         """Returns the loss of each example and whether its answer is correct, in evaluation."""
-        logits = self.model(state.params, state.variables)(self._input(state.params, images))
+        logits = self.logits(state, images)
         return self._loss(logits, labels), jnp.argmax(logits, -1) == labels
 
     def layers(self, state: State, images: jax.ShapeDtypeStruct) -> Layers:

@@ -18,6 +18,13 @@ from jax import lax
 
 from convjax import parallel
 from convjax import record as records
+from convjax.checks import (
+    check_alive,
+    check_labels,
+    check_type,
+    checked_order,
+    checked_table,
+)
 from convjax.chunks import Rows, chunk_length, padded, run_steps
 from convjax.data import Split
 from convjax.optim import Optimizer
@@ -95,6 +102,7 @@ class Trainer:
         watch: Watch | None = Watch(),  # noqa: B008  # frozen
         devices: Sequence[jax.Device] | None = None,
     ):
+        check_type("optimizer", optimizer, Optimizer, "convjax.adam() and convjax.sgd() make one.")
         self.optimizer, self.watch = optimizer, watch
         self._mesh = None if devices is None else parallel.data_mesh(devices)
         self.step = Step(
@@ -110,6 +118,7 @@ class Trainer:
         self._parts = 1 if self._mesh is None else self._mesh.size
         self._every = 1 if watch is None else watch.every
         self._known_layers: dict[tuple[int, ...], Layers] = {}
+        self._known_classes: dict[tuple[int, ...], int] = {}
         self._run_start = Program(self._start)
         chunk, scores = self._chunk, self._scores
         if self._mesh is not None:
@@ -124,11 +133,12 @@ class Trainer:
             )
         self._run_chunk = Program(chunk, donate_argnums=0)
         self._run_scores = Program(scores)
+        self._run_logits = Program(self.step.logits)
 
     @property
     def compile_seconds(self) -> float:
         """Seconds spent so far in compiling training and evaluation; running is not in it."""
-        programs = self._run_start, self._run_chunk, self._run_scores
+        programs = self._run_start, self._run_chunk, self._run_scores, self._run_logits
         return sum(program.compile_seconds for program in programs)
 
     def start(self, model: nnx.Module) -> State:
@@ -200,33 +210,14 @@ class Trainer:
 
         Raises:
           ValueError: if order is empty or points outside the data, its batches do not split among
-            the devices, or the table lacks a column or has another length.
+            the devices, the table lacks a column or has another length, a label has no logit, or
+            the state was given up to an earlier run.
+          TypeError: if data or table are of another kind.
         """
-        order = np.asarray(order, np.int32)
-        columns = {name: np.asarray(column) for name, column in table.items()}
-        if order.ndim != 2 or not order.size:
-            raise ValueError(f"order must have the shape (steps, batch), got {order.shape}.")
-        if order.shape[1] % self._parts:
-            raise ValueError(
-                f"order must hold batches of a multiple of {self._parts}, one part for each "
-                f"device, got batches of {order.shape[1]}."
-            )
-        examples = len(data.labels)
-        if order.min() < 0 or order.max() >= examples:
-            raise ValueError(
-                f"order must hold indices from 0 to {examples - 1}, "
-                f"got {order.min()} to {order.max()}."
-            )
-        if set(columns) != {"learning_rate", "momentum"}:
-            raise ValueError(
-                f"table must hold learning_rate and momentum, got {', '.join(sorted(columns))}."
-            )
-        for name, column in columns.items():
-            if column.shape != (len(order),):
-                raise ValueError(
-                    f"table[{name!r}] must have one number per step ({len(order)}), "
-                    f"got the shape {column.shape}."
-                )
+        check_alive(state)
+        check_type("data", data, Images, "Images.put(split) copies a split to the device.")
+        order = checked_order(order, len(data.labels), self._parts)
+        columns = checked_table(table, len(order))
         layers = self._layers(state, data, order.shape[1])
         length = chunk_length(len(order), self._every)
         state, data = self._placed((state, data))
@@ -280,12 +271,8 @@ class Trainer:
             self._check_parts(state, images, layers)
             self._known_layers[batch] = layers
         layers = self._known_layers[batch]
-        # Cross entropy of a label without a logit would be NaN, without a word.
-        if self._checks_labels and int(data.labels.max()) >= layers.classes:
-            raise ValueError(
-                f"labels must be below the model's {layers.classes} logits, "
-                f"got {int(data.labels.max())}."
-            )
+        if self._checks_labels:
+            check_labels(data.labels, layers.classes)
         return layers
 
     def _check_parts(self, state: State, images: jax.ShapeDtypeStruct, whole: Layers) -> None:
@@ -302,6 +289,21 @@ class Trainer:
 
     # --- evaluation ----------------------------------------------------------------------------
 
+    def predict(self, state: State, images: npt.ArrayLike) -> jax.Array:
+        """Returns the logits (N, classes) of images, uint8 (N, H, W, C), in evaluation mode.
+
+        Raises:
+          ValueError: for another dtype or number of axes, or a state given up to an earlier run.
+        """
+        check_alive(state)
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise ValueError(
+                f"images must be uint8 of the shape (N, H, W, C), got {images.dtype} of the shape "
+                f"{images.shape}. They are normalised here."
+            )
+        return self._run_logits(parallel.gather(state), images)
+
     def evaluate(self, state: State, data: Images, *, batch_size: int = 1000) -> Scores:
         """Scores every example of a split exactly once, with the running statistics.
 
@@ -310,8 +312,12 @@ class Trainer:
             memory and changes nothing else.
 
         Raises:
-          ValueError: if there is no example, or batch_size is below 1.
+          ValueError: if there is no example, batch_size is below 1, a label has no logit, or the
+            state was given up to an earlier run.
+          TypeError: if data are of another kind.
         """
+        check_alive(state)
+        check_type("data", data, Images, "Images.put(split) copies a split to the device.")
         examples = len(data.labels)
         if not examples:
             raise ValueError("data must hold at least one example, got none.")
@@ -321,9 +327,19 @@ class Trainer:
         batches = -(-examples // size)
         order = np.full(batches * size, -1, np.int32)
         order[:examples] = np.arange(examples)
+        if self._checks_labels:
+            check_labels(data.labels, self._classes(state, data))
         state, data = self._placed((state, data))
         total, correct = self._run_scores(state, data, order.reshape(batches, size))
         return Scores(float(total) / examples, int(correct), examples)
+
+    def _classes(self, state: State, data: Images) -> int:
+        image = data.images.shape[1:]
+        if image not in self._known_classes:
+            images = jax.ShapeDtypeStruct((1, *image), data.images.dtype)
+            logits = jax.eval_shape(self.step.logits, state, images)
+            self._known_classes[image] = logits.shape[-1]
+        return self._known_classes[image]
 
     def _scores(self, state: State, data: Images, order: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Sums loss and correct answers over the rows of order, in which −1 counts for nothing."""

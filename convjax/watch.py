@@ -26,6 +26,11 @@ class Watch:
     histogram: bool = True
 
     def __post_init__(self) -> None:
+        if not callable(self.select):
+            raise TypeError(
+                f"select must be a function of a module's name and the module, got {self.select!r}."
+                ' One by name: lambda name, module: "conv" in name.'
+            )
         if not isinstance(self.every, int) or self.every < 1:
             raise ValueError(
                 f"every must be a whole number of steps, at least 1, got {self.every}. To watch "

@@ -123,7 +123,8 @@ def measure(
             for ratio in ratios(timings)
         ],
         "cold_start": starts,
-        "bars": bars(timings, starts, roof),
+        # A quick run decides nothing.
+        "bars": [row | ({"bar": None} if quick else {}) for row in bars(timings, starts, roof)],
         "notes": notes,
     }
 

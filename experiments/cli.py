@@ -145,7 +145,7 @@ def table(
     try:
         found = json.loads(file.read_text())
         if "bars" in found:
-            typer.echo(markdown_bars(found["bars"]))
+            typer.echo("\n".join([markdown_bars(found["bars"]), *map(_note, found["notes"])]))
         else:
             typer.echo(view.markdown_ledger(found["claims"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -204,6 +204,10 @@ def _check_free(path: Path) -> None:
             f"--out must be a new or empty folder, got {path}, which is a file or holds files. "
             "Choose another, or remove it."
         )
+
+
+def _note(note: str) -> str:
+    return f"\nnote: {note}"
 
 
 def _fail(error: Exception) -> NoReturn:

@@ -47,22 +47,24 @@ def edge_values(lab: Lab) -> Measured:
 
 def edge_formula(lab: Lab) -> Measured:
     image = chapters_three(lab)
-    around = [
-        image[row - 1 : row + 2, column - 1 : column + 2].ravel()
-        for row, column in CENTRES.values()
-    ]
-    return {
-        "formula": [a[:3].sum() - a[6:].sum() for a in around],
-        "kernel": [reference.apply_kernel(image, *centre, TOP_EDGE) for centre in CENTRES.values()],
-    }
+    found = {}
+    for name, (row, column) in CENTRES.items():
+        a = image[row - 1 : row + 2, column - 1 : column + 2].ravel()
+        found[f"formula {name}"] = [a[:3].sum() - a[6:].sum()]
+        found[f"kernel {name}"] = [reference.apply_kernel(image, row, column, TOP_EDGE)]
+    return found
 
 
 def formula_is_the_kernel(measured: Measured) -> Decision:
-    formula, kernel = np.array(measured["formula"]), np.array(measured["kernel"])
+    formula, kernel = (
+        [measured[f"{what} {name}"][0] for name in CENTRES] for what in ("formula", "kernel")
+    )
+    opposite = formula == [-value for value in kernel]
     return Decision(
-        bool((formula == kernel).all()),
+        formula == kernel,
         f"the formula gives {', '.join(f'{v:g}' for v in formula)} where the kernel gives "
-        f"{', '.join(f'{v:g}' for v in kernel)}: its sign is the other way round",
+        f"{', '.join(f'{v:g}' for v in kernel)}"
+        + (": its sign is the other way round" if opposite else ""),
     )
 
 

@@ -14,7 +14,7 @@ DataDir = Annotated[
     Path | None,
     typer.Option(help="Folder with the IDX files of mnist; default: $CONVJAX_DATA_DIR."),
 ]
-OutFile = Annotated[Path, typer.Option(help="File for all figures.")]
+OutFile = Annotated[Path, typer.Option(help="New file for all figures.")]
 
 
 @contextmanager
@@ -38,8 +38,10 @@ def prepare_file(out: Path) -> None:
     """Makes the folder of a file, so that a mistake shows before the work.
 
     Raises:
-      ValueError: if the file is a folder.
+      ValueError: if it is there already, or is a folder.
     """
     if out.is_dir():
         raise ValueError(f"--out must be a file, got the folder {out}.")
+    if out.exists():
+        raise ValueError(f"--out must be a new file, got {out}. Choose another, or remove it.")
     out.parent.mkdir(parents=True, exist_ok=True)

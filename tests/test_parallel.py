@@ -338,5 +338,11 @@ def test_a_watched_output_that_does_not_split_is_rejected():
 def test_batches_that_do_not_split_are_rejected(x64):
     trainer = trained("none", 4).trainer
     model, table = Normed(None), one_cycle(2, 0.1).table(2)
-    with pytest.raises(ValueError, match=r"batches of a multiple of 4.*got batches of 6"):
+    with pytest.raises(ValueError, match=r"multiple of the 4 devices, got 6 .*use 4 or 8"):
         trainer.run(trainer.start(model), split(), batches(2)[:, :6], table)
+
+
+@pytest.mark.parametrize("chosen", [2, "cpu", jax.Device])
+def test_the_mesh_rejects_what_is_no_sequence(chosen):
+    with pytest.raises(TypeError, match=r"devices must be a sequence of JAX's devices, such as"):
+        parallel.data_mesh(chosen)

@@ -4,11 +4,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 from convjax import chunks
 from convjax.capture import capture
+from convjax.data import Split
 from convjax.layers import BatchNorm, Linear
 from convjax.models import ConvNet, LinearNet
 from convjax.optim import adam, sgd
@@ -628,6 +630,10 @@ def test_run_rejects_labels_without_a_logit(run):
 def test_evaluate_rejects(run):
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         run.trainer.evaluate(run.state, run.data, batch_size=0)
+    strange = run.data._replace(labels=run.data.labels + 1)
+    trainer = Trainer(run.model, sgd())  # with cross entropy itself
+    with pytest.raises(ValueError, match="labels must be below the model's 3 logits, got 3"):
+        trainer.evaluate(run.state, strange)
     empty = Images(run.data.images[:0], run.data.labels[:0])
     with pytest.raises(ValueError, match="data must hold at least one example, got none"):
         run.trainer.evaluate(run.state, empty)
@@ -645,3 +651,63 @@ def test_evaluate_rejects(run):
 def test_trainer_rejects(mean, std, message):
     with pytest.raises(ValueError, match=message):
         Trainer(LinearNet((2, 2), rngs=nnx.Rngs(0)), sgd(), mean=mean, std=std)
+
+
+def test_a_state_is_used_once(run):
+    state = run.trainer.start(conv_net())
+    run.trainer.run(state, run.data, run.order, run.table)
+    for use in (
+        lambda: run.trainer.run(state, run.data, run.order, run.table),
+        lambda: run.trainer.evaluate(state, run.data),
+        lambda: run.trainer.predict(state, pixels()),
+    ):
+        with pytest.raises(ValueError, match="state was given to an earlier run"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (
+            lambda run: Trainer(run.model, optax.adam(1e-3)),
+            "optimizer must be Optimizer, got Grad.*convjax.adam",
+        ),
+        (lambda run: Trainer(run.model, adam), "optimizer must be Optimizer, got function"),
+        (
+            lambda run: run.trainer.evaluate(run.state, Split(pixels(), np.zeros(23))),
+            r"data must be Images, got Split.*Images.put\(split\)",
+        ),
+        (
+            lambda run: run.trainer.run(run.state, pixels(), run.order, run.table),
+            "data must be Images, got ndarray",
+        ),
+        (
+            lambda run: run.trainer.run(run.state, run.data, run.order, one_cycle(9, 0.1)),
+            r"table must be Mapping, got Schedules.*\.table\(steps\)",
+        ),
+        (lambda run: Watch(select="conv"), "select must be a function .*got 'conv'"),
+    ],
+)
+def test_arguments_of_another_kind(run, use, message):
+    with pytest.raises(TypeError, match=message):
+        use(run)
+
+
+# --- prediction --------------------------------------------------------------------------------
+
+
+def test_predictions_are_those_of_the_evaluation(run):
+    images, labels = pixels(), np.asarray(run.data.labels)
+    logits = run.trainer.predict(run.state, images)
+    model = run.trainer.model(run.state)
+    # One program and its parts one by one: float32 roundings of numbers of order 1.
+    wanted = model(jnp.asarray(normalised(images), jnp.float32))
+    np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-5)
+    found = run.trainer.evaluate(run.state, run.data)
+    assert found.correct == (np.argmax(logits, -1) == labels).sum()
+
+
+@pytest.mark.parametrize("images", [pixels() / 255, pixels()[0]])
+def test_predict_rejects(run, images):
+    with pytest.raises(ValueError, match=r"images must be uint8 of the shape \(N, H, W, C\), got"):
+        run.trainer.predict(run.state, images)

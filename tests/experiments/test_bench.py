@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from experiments import bench
+from experiments import bench, cli
 from experiments.bench_report import bars
 from experiments.bench_turns import Group, Ratio, Timing, plan, ratios, take_turns
 from experiments.bench_worker import BenchError, Case, RefusalError, Worker
@@ -241,6 +241,9 @@ def test_quick_run_without_torch(tmp_path, monkeypatch):
         for seconds, compiled in zip(start["seconds"], start["compile_seconds"], strict=True)
     )
     assert min(start["host_bytes"]) > 50e6
+    assert {row["bar"] for row in report["bars"]} == {None}  # it decides nothing
+    shown = CliRunner().invoke(cli.app, ["table", str(out)]).stdout
+    assert "note: quick" in shown
     names = " ".join(row["name"] for row in report["bars"])
     assert all(word in names for word in ("every 8", "batch norm", "share", "cached"))
 
@@ -251,6 +254,7 @@ def test_quick_run_without_torch(tmp_path, monkeypatch):
         (["--data", "nmist"], "neither a folder nor a name"),
         (["--rounds", "0"], "--rounds"),
         (["--out", "."], "--out must be a file"),
+        (["--out", __file__], "--out must be a new file"),
     ],
 )
 def test_mistakes_get_a_message_and_status_2(arguments, message, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from experiments import registry
 from experiments.arithmetic import amount_does_not_change, sizes
 from experiments.batch_norm_modes import two_modes
-from experiments.edge_kernels import formula_is_the_kernel
+from experiments.edge_kernels import CENTRES, formula_is_the_kernel
 from experiments.lab import Lab
 from experiments.ledger import judge
 from experiments.loop_cost import hundreds_and_millions, python_map
@@ -46,7 +46,9 @@ def test_figures_of_the_chapter(lab):
         return judge(CLAIMS[name], lab)[0]
 
     found = measured("edge-formula")
-    assert found == {"formula": [0, -762, 29], "kernel": [0, 762, -29]}
+    for name, value in (("(1,1)", 0), ("(5,7)", 762), ("(8,18)", -29)):
+        assert found[f"kernel {name}"] == [value]
+        assert found[f"formula {name}"] == [-value]
     found = measured("multiplications")
     assert found["weights_times_input_positions_2"] == [56_448]
     assert found["weights_times_input_positions_3"] == [56_448]
@@ -55,7 +57,10 @@ def test_figures_of_the_chapter(lab):
 
 
 def test_rules_can_decide_otherwise(lab):
-    assert formula_is_the_kernel({"formula": [1, 2], "kernel": [1, 2]}).holds
+    same = judge(CLAIMS["edge-formula"], lab)[0]
+    same |= {f"formula {name}": same[f"kernel {name}"] for name in CENTRES}
+    assert formula_is_the_kernel(same).holds
+    assert "sign" not in formula_is_the_kernel(same | {"formula (5,7)": [5]}).reason
     assert amount_does_not_change({"multiplications_2": [5], "multiplications_3": [5]}).holds
     for name in ("output-size", "receptive-field", "broken-cnn", "matrix", "colour"):
         claim = CLAIMS[name]
