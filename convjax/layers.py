@@ -10,7 +10,7 @@ from flax import nnx
 from convjax import geometry
 from convjax.conv import conv2d
 from convjax.layout import axis_of, check_layout, kernel_to
-from convjax.norm import batch_moments, batch_norm, running_update
+from convjax.norm import batch_moments, batch_norm, group_norm, running_update
 
 
 def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], fan_in: int, dtype: Any) -> jax.Array:
@@ -187,6 +187,66 @@ class BatchNorm(nnx.Module):
             )
         return batch_norm(
             x, mean, var, self.scale[...], self.bias[...], axis=self.axis, epsilon=self.epsilon
+        )
+
+
+class GroupNorm(nnx.Module):
+    """Normalises each example over positions and groups of channels, for maps in any layout.
+
+    It has no running statistics and does the same in training and evaluation.
+
+    Args:
+      num_features: number of channels C.
+      groups: 1 for layer norm, num_features for instance norm.
+      layout: where the channels of the maps are.
+
+    Raises:
+      ValueError: if groups does not divide num_features.
+
+    Reference: Wu and He, https://arxiv.org/abs/1803.08494;
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.GroupNorm.html
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        groups: int,
+        *,
+        epsilon: float = 1e-5,
+        layout: str = "NHWC",
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs | None = None,
+    ):
+        del rngs  # scale starts at 1 and bias at 0; taken so that layers are built alike
+        if groups < 1 or num_features % groups:
+            raise ValueError(
+                f"groups must divide num_features, got groups={groups}, "
+                f"num_features={num_features}."
+            )
+        self.channels, self.examples = axis_of("C", layout), axis_of("N", layout)
+        self.groups, self.epsilon = groups, epsilon
+        self.scale = nnx.Param(jnp.ones(num_features, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(num_features, param_dtype))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises x, four axes as the layout says.
+
+        Raises:
+          ValueError: for another number of axes or of channels.
+        """
+        if x.ndim != 4 or x.shape[self.channels] != self.scale.shape[0]:
+            raise ValueError(
+                f"x must have four axes with {self.scale.shape[0]} channels on axis "
+                f"{self.channels}, got the shape {x.shape}."
+            )
+        return group_norm(
+            x,
+            self.scale[...],
+            self.bias[...],
+            groups=self.groups,
+            channels=self.channels,
+            examples=self.examples,
+            epsilon=self.epsilon,
         )
 
 

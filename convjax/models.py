@@ -7,12 +7,34 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from convjax.layers import BatchNorm, Conv, Linear
+from convjax.layers import BatchNorm, Conv, GroupNorm, Linear
 from convjax.layout import images_to, permutation, resolve_layout
 
 
+NORMS = ("batch", "layer", "group", "instance")
+
+# Channels per group of group norm. The paper has 16 and more in networks whose layers have 64
+# channels and more; the chapter's first layer has 8.
+GROUP_CHANNELS = 4
+
+
+def norm_layer(
+    norm: str, num_features: int, *, layout: str, param_dtype: Any
+) -> BatchNorm | GroupNorm:
+    """Builds a normalisation layer by its name, one of NORMS.
+
+    "group" makes groups of 4 channels, or one group where 4 does not divide them.
+    """
+    settings = {"layout": layout, "param_dtype": param_dtype}
+    if norm == "batch":
+        return BatchNorm(num_features, **settings)
+    in_groups = 1 if num_features % GROUP_CHANNELS else num_features // GROUP_CHANNELS
+    groups = {"layer": 1, "group": in_groups, "instance": num_features}
+    return GroupNorm(num_features, groups[norm], **settings)
+
+
 class ConvBlock(nnx.Module):
-    """Convolution, then batch norm and ReLU where asked: maps to maps in one layout.
+    """Convolution, then normalisation and ReLU where asked: maps to maps in one layout.
 
     The padding is ks // 2, as in the chapter, so that an odd kernel with stride 2 halves the map.
     """
@@ -26,6 +48,7 @@ class ConvBlock(nnx.Module):
         stride: int,
         norm: str | None,
         activate: bool,
+        activate_first: bool,
         layout: str,
         method: str,
         param_dtype: Any,
@@ -43,18 +66,20 @@ class ConvBlock(nnx.Module):
             rngs=rngs,
         )
         self.norm = nnx.data(
-            BatchNorm(out_features, layout=layout, param_dtype=param_dtype)
-            if norm == "batch"
-            else None
+            None
+            if norm is None
+            else norm_layer(norm, out_features, layout=layout, param_dtype=param_dtype)
         )
-        self.activate = activate
+        self.activate, self.activate_first = activate, activate_first
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps images to maps, both in the block's layout."""
         x = self.conv(x)
+        if self.activate and self.activate_first:
+            x = nnx.relu(x)
         if self.norm is not None:
             x = self.norm(x)
-        return nnx.relu(x) if self.activate else x
+        return nnx.relu(x) if self.activate and not self.activate_first else x
 
 
 class ConvNet(nnx.Module):
@@ -64,8 +89,11 @@ class ConvNet(nnx.Module):
       channels: channels of the input and of each layer's output: (1, 8, 16, 32, 64, 10).
       kernel_sizes: pixels, one int for all layers or one per layer.
       stride: pixels; 2 halves the map at each layer.
-      norm: None, or "batch" for batch norm after every convolution, the last one included (as
-        the chapter's `conv` has it).
+      norm: None, or the normalisation after every convolution: "batch", "layer", "group" (of four
+        channels) or "instance".
+      norm_last: whether the last convolution has it, too, as the chapter's `conv` has it. Instance
+        norm of a map of 1×1 pixels is its bias, whatever the image.
+      activate_first: the ReLU before the normalisation and not after it.
       layout: "NHWC", "NCHW", "CHWN" or "auto" (CHWN on CPU, NHWC elsewhere).
       method: as for `convjax.conv2d`.
       rngs: source of the random parameters.
@@ -82,6 +110,8 @@ class ConvNet(nnx.Module):
         kernel_sizes: int | Sequence[int] = 3,
         stride: int = 2,
         norm: str | None = None,
+        norm_last: bool = True,
+        activate_first: bool = False,
         layout: str = "auto",
         method: str = "auto",
         param_dtype: Any = jnp.float32,
@@ -98,8 +128,8 @@ class ConvNet(nnx.Module):
             raise ValueError(
                 f"kernel_sizes must be one int or one per layer ({layers}), got {kernel_sizes!r}."
             )
-        if norm not in (None, "batch"):
-            raise ValueError(f'norm must be None or "batch", got {norm!r}.')
+        if norm not in (None, *NORMS):
+            raise ValueError(f"norm must be None or one of {', '.join(NORMS)}, got {norm!r}.")
         self.layout = resolve_layout(layout)
         self.blocks = nnx.List(
             [
@@ -108,8 +138,9 @@ class ConvNet(nnx.Module):
                     channels[i + 1],
                     sizes[i],
                     stride=stride,
-                    norm=norm,
+                    norm=norm if i < layers - 1 or norm_last else None,
                     activate=i < layers - 1,
+                    activate_first=activate_first,
                     layout=self.layout,
                     method=method,
                     param_dtype=param_dtype,
@@ -163,7 +194,9 @@ class LinearNet(nnx.Module):
         return self.layers[-1](x)
 
 
-def digits_net(*, in_features: int = 1, classes: int = 10, **settings: Any) -> ConvNet:
+def digits_net(
+    *, in_features: int = 1, classes: int = 10, first_kernel: int = 5, **settings: Any
+) -> ConvNet:
     """Builds the chapter's network for ten digits: 28 → 14 → 7 → 4 → 2 → 1 pixels.
 
     The first kernel is 5×5 so that 8 filters read 25 pixels each; with 3×3 they would make 8
@@ -172,16 +205,17 @@ def digits_net(*, in_features: int = 1, classes: int = 10, **settings: Any) -> C
     Args:
       in_features: channels of the images.
       classes: number of logits.
-      **settings: norm, layout, method, param_dtype and rngs of `ConvNet`.
+      first_kernel: pixels a side of the first kernel.
+      **settings: all others of `ConvNet` but stride.
     """
     channels = (in_features, 8, 16, 32, 64, classes)
-    return ConvNet(channels, kernel_sizes=(5, 3, 3, 3, 3), **settings)
+    return ConvNet(channels, kernel_sizes=(first_kernel, 3, 3, 3, 3), **settings)
 
 
 def threes_sevens_net(*, in_features: int = 1, classes: int = 2, **settings: Any) -> ConvNet:
     """Builds the chapter's first network, for threes and sevens: 6,722 parameters.
 
-    Arguments as for `digits_net`.
+    Arguments as for `digits_net` but first_kernel.
     """
     return ConvNet((in_features, 4, 8, 16, 32, classes), **settings)
 

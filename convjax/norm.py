@@ -1,6 +1,7 @@
-"""Batch normalisation as pure functions: the moments of a batch, what runs on, the formula.
+"""Normalisation as pure functions: moments over a batch or over groups of channels, the formula.
 
-Reference: Ioffe and Szegedy, "Batch Normalization", https://arxiv.org/abs/1502.03167.
+References: Ioffe and Szegedy, "Batch Normalization", https://arxiv.org/abs/1502.03167; Wu and He,
+"Group Normalization", https://arxiv.org/abs/1803.08494.
 """
 
 import jax
@@ -111,3 +112,45 @@ def batch_norm(
     factor = scale * jax.lax.rsqrt(var + epsilon)
     factor, offset = (_channels_at(axis, v, x.ndim) for v in (factor, bias - mean * factor))
     return (x.astype(wide) * factor + offset).astype(x.dtype)
+
+
+def group_norm(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    *,
+    groups: int,
+    channels: int,
+    examples: int,
+    epsilon: float,
+) -> jax.Array:
+    """Normalises every example by itself, over its positions and the channels of one group.
+
+    With one group it is layer norm over channels and positions, as `torch.nn.GroupNorm(1, C)`;
+    with as many groups as channels it is instance norm.
+
+    Args:
+      x: maps; `channels` and `examples` are the positions of those two axes.
+      scale, bias: shape (C,).
+      groups: divides C.
+
+    Returns:
+      (x − mean)/√(var + ε)·γ + β in the dtype of x; half precision is computed in float32.
+    """
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    positions = tuple(i for i in range(x.ndim) if i not in (channels, examples))
+
+    def mean_of_group(values: jax.Array) -> jax.Array:
+        """Averages over positions, then over the channels of each group; broadcasts against x."""
+        per_channel = jnp.mean(values, positions, keepdims=True)
+        shape = per_channel.shape
+        split = shape[:channels] + (groups, -1) + shape[channels + 1 :]
+        grouped = per_channel.reshape(split)
+        averaged = jnp.mean(grouped, channels + 1, keepdims=True)
+        return jnp.broadcast_to(averaged, grouped.shape).reshape(shape)
+
+    # Two passes: E[x²] − E[x]² would cancel where |mean| ≫ std.
+    centred = wide - mean_of_group(wide)
+    normal = centred * jax.lax.rsqrt(mean_of_group(jnp.square(centred)) + epsilon)
+    factor, offset = (_channels_at(channels, v, x.ndim) for v in (scale, bias))
+    return (normal * factor + offset).astype(x.dtype)
