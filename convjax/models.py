@@ -10,7 +10,6 @@ from flax import nnx
 from convjax.layers import BatchNorm, Conv, GroupNorm, Linear
 from convjax.layout import images_to, permutation, resolve_layout
 
-
 NORMS = ("batch", "layer", "group", "instance")
 
 # Channels per group of group norm. The paper has 16 and more in networks whose layers have 64

@@ -158,9 +158,13 @@ class Step:
         return self.model(state.params, state.variables)(self._input(state.params, images))
 
     def scores(self, state: State, images: jax.Array, labels: jax.Array) -> tuple[Any, Any]:
-        """Returns the loss of each example and whether its answer is correct, in evaluation."""
+        """Returns the loss of each example and whether its answer is correct, in evaluation.
+
+        The answer is the class of the largest logit; a single logit answers 1 where it is positive.
+        """
         logits = self.logits(state, images)
-        return self._loss(logits, labels), jnp.argmax(logits, -1) == labels
+        answers = logits[:, 0] > 0 if logits.shape[-1] == 1 else jnp.argmax(logits, -1)
+        return self._loss(logits, labels), answers == labels
 
     def layers(self, state: State, images: jax.ShapeDtypeStruct) -> Layers:
         """Returns what a whole batch of such images leads to, without computing anything."""

@@ -14,8 +14,9 @@ Command: python -m experiments run batch-norm smooth-picture longer
 from convjax import plots
 from convjax.diagnose import active_share, crashes
 from experiments.constant_rate import PENULTIMATE
-from experiments.lab import BASELINE, BATCH_NORM, LONGER, ONE_CYCLE, Lab
+from experiments.lab import Lab
 from experiments.ledger import Claim, Measured, every, within_spread
+from experiments.setting import BASELINE, BATCH_NORM, LONGER, ONE_CYCLE
 
 METRICS = ("accuracy", "valid_loss", "train_loss")
 

@@ -16,8 +16,9 @@ import numpy as np
 from flax import nnx
 
 from convjax import capture
-from experiments.lab import BATCH_NORM, Lab
+from experiments.lab import Lab
 from experiments.ledger import Claim, Decision, Measured, Rule
+from experiments.setting import BATCH_NORM
 
 IMAGES = 500
 

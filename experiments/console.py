@@ -14,8 +14,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from experiments.lab import Observer, Setting
+from experiments.lab import Observer
 from experiments.ledger import Result, mean, std
+from experiments.setting import Setting
 
 
 def console() -> Console:

@@ -22,8 +22,9 @@ from collections.abc import Callable
 import numpy as np
 
 from convjax import plots
-from experiments.lab import BASELINE, BATCH_512, Lab, Setting, Training
+from experiments.lab import Lab, Training
 from experiments.ledger import SEEDS_FOR_A_SPREAD, Claim, Decision, Measured, Rule, Verdict
+from experiments.setting import BASELINE, BATCH_512, Setting
 
 FAILED = 0.2
 PENULTIMATE = "blocks.3.conv"

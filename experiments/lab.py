@@ -1,9 +1,9 @@
 """The laboratory of one invocation: data, seeds, and trainings that claims share."""
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,14 @@ import jax
 import numpy as np
 from flax import nnx
 
-from convjax import models, optim, schedules
 from convjax.capture import capture
 from convjax.data import Dataset, epoch_order, load, normalization
 from convjax.record import Record, concatenate
 from convjax.runs import RunFolder
 from convjax.summary import summary
 from convjax.train import Images, Trainer
+from convjax.watch import Watch
+from experiments.setting import Setting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,49 +31,13 @@ QUICK_STEPS = 3
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One training of the chapter; variants are made with `dataclasses.replace`.
-
-    Attributes:
-      network: "digits" (ten classes) or "threes-sevens".
-      norm: None or "batch".
-      batch_size: images per step.
-      epochs: of the chapter; the learning rate's schedule spans them all.
-      schedule: "constant" (momentum 0.9) or "one-cycle".
-      lr_max: the constant, or the highest, learning rate.
-    """
-
-    network: str = "digits"
-    norm: str | None = None
-    batch_size: int = 64
-    epochs: int = 1
-    schedule: str = "constant"
-    lr_max: float = 0.06
-
-    def table(self, steps: int) -> dict[str, jax.Array]:
-        """Returns the learning rate and momentum of each of `steps` steps."""
-        chosen = (
-            schedules.one_cycle(steps, self.lr_max)
-            if self.schedule == "one-cycle"
-            else schedules.constant(self.lr_max)
-        )
-        return chosen.table(steps)
-
-    @property
-    def slug(self) -> str:
-        """A name for a folder, the same for the same setting."""
-        norm = f"-{self.norm}norm" if self.norm else ""
-        epochs = f"-{self.epochs}epochs" if self.epochs > 1 else ""
-        return f"{self.network}{norm}-{self.schedule}-bs{self.batch_size}-lr{self.lr_max}{epochs}"
-
-
-@dataclass(frozen=True)
 class Training:
     """One training of a setting with one seed.
 
     Attributes:
-      metrics: per epoch: epoch, step, train_loss (smoothed), valid_loss, accuracy, seconds (of
-        training and evaluation) and compile_seconds, which are not in them.
+      metrics: per evaluation, of which an epoch has one unless the setting says otherwise: epoch,
+        step, train_loss (smoothed), valid_loss, accuracy, seconds (of training and evaluation) and
+        compile_seconds, which are not in them.
       model: the trained network, in evaluation mode.
     """
 
@@ -81,6 +46,26 @@ class Training:
     record: Record
     metrics: list[dict[str, Any]]
     model: Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one of many trainings came to, for comparisons.
+
+    Attributes:
+      metrics: as of a `Training`.
+      train_accuracy: on the training images, at the end.
+    """
+
+    setting: Setting
+    seed: int
+    metrics: list[dict[str, Any]]
+    train_accuracy: float
+
+    @property
+    def accuracy(self) -> float:
+        """On the test images, at the end."""
+        return float(self.metrics[-1]["accuracy"])
 
 
 class Observer:
@@ -133,8 +118,10 @@ class Lab:
         self.spreadsheet = spreadsheet
         self.observer = observer or Observer()
         self._datasets: dict[str, tuple[Dataset, Images, Images]] = {}
-        self._trainers: dict[tuple[str, str | None], tuple[Trainer, Callable[..., Any]]] = {}
+        self._trainers: dict[tuple[Setting, bool], Trainer] = {}
+        self._networks: dict[tuple[Setting, int], nnx.Module] = {}
         self._trainings: dict[Setting, list[Training]] = {}
+        self._outcomes: dict[tuple[Setting, int], Outcome] = {}
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -155,9 +142,25 @@ class Lab:
             self._trainings[setting] = [self._train(setting, seed) for seed in self.seeds]
         return self._trainings[setting]
 
+    def outcomes(self, setting: Setting, seeds: Sequence[int] | None = None) -> list[Outcome]:
+        """Returns what trainings of a setting come to, run now unless they were before.
+
+        They watch no layer, draw no picture and leave a small folder below runs/comparisons, so
+        that there may be hundreds of them.
+        """
+        seeds = self.seeds if seeds is None else seeds
+        for seed in seeds:
+            if (setting, seed) not in self._outcomes:
+                self._outcomes[setting, seed] = self._outcome(setting, seed)
+        return [self._outcomes[setting, seed] for seed in seeds]
+
     def metric(self, setting: Setting, name: str, *, epoch: int = -1) -> list[float]:
         """Returns one metric of an epoch for every seed."""
         return [training.metrics[epoch][name] for training in self.train(setting)]
+
+    def images(self, setting: Setting) -> Images:
+        """Returns the training images of a setting, on the device."""
+        return self._on_device(setting.network)[1]
 
     def picture(self, name: str, figure: "Figure") -> None:
         """Saves a figure as plots/NAME.png below `out`."""
@@ -166,57 +169,79 @@ class Lab:
         figure.savefig(folder / f"{name}.png")
 
     def _train(self, setting: Setting, seed: int) -> Training:
-        dataset, train, test = self._on_device(setting.network)
-        trainer, build = self._trainer(setting)
-        orders = [self._order(setting, len(train.labels), seed, e) for e in range(setting.epochs)]
-        steps = sum(map(len, orders))
-        table = setting.table(steps)
-        config = {
-            "setting": asdict(setting),
-            "data": self.data,
-            "classes": list(dataset.class_names),
-            "seed": seed,
-            "layout": self.layout,
-            "quick": self.quick,
-            "steps": steps,
-        }
+        dataset, _, _ = self._on_device(setting.network)
         if seed == self.seeds[0]:
             shape = (setting.batch_size, *dataset.train.images.shape[1:])
-            self.observer.network(str(summary(build(seed), shape)))
-        folder = RunFolder(self.out / "runs" / setting.slug / f"seed-{seed}", config)
-        self.observer.training(setting, seed, steps)
-        state = trainer.start(build(seed))
-        records: list[Record] = []
-        metrics: list[dict[str, Any]] = []
-        done = 0
-        for epoch, order in enumerate(orders):
-            began, compiled = time.perf_counter(), trainer.compile_seconds
-            rows = {name: column[done : done + len(order)] for name, column in table.items()}
-            state, record = trainer.run(state, train, order, rows, on_steps=self.observer.steps)
-            scores = trainer.evaluate(state, test)
-            compile_seconds = trainer.compile_seconds - compiled
-            seconds = time.perf_counter() - began - compile_seconds
-            done += len(order)
-            records.append(record)
-            metrics.append(
-                {
-                    "epoch": epoch,
-                    "step": done,
-                    # fastai starts its average anew with every epoch.
-                    "train_loss": float(record.smoothed_loss()[-1]),
-                    "valid_loss": scores.loss,
-                    "accuracy": scores.accuracy,
-                    "seconds": round(seconds, 3),
-                    "compile_seconds": round(compile_seconds, 3),
-                }
-            )
-            folder.add_metrics(metrics[-1])
-            folder.write_record(concatenate(records))
-            self.observer.epoch(metrics[-1])
-        training = Training(setting, seed, concatenate(records), metrics, trainer.model(state))
+            self.observer.network(str(summary(self.network(setting, seed), shape)))
+        folder = self._folder(setting, seed, Path("runs"))
+        state, record, metrics = self._run(setting, seed, folder, watched=True)
+        trainer = self.trainer(setting, watched=True)
+        training = Training(setting, seed, record, metrics, trainer.model(state))
         if seed == self.seeds[0]:  # one seed's pictures are enough, and they take their time
             self._plots(training, folder)
         return training
+
+    def _outcome(self, setting: Setting, seed: int) -> Outcome:
+        _, train, _ = self._on_device(setting.network)
+        folder = self._folder(setting, seed, Path("runs") / "comparisons")
+        state, _, metrics = self._run(setting, seed, folder, watched=False)
+        scores = self.trainer(setting, watched=False).evaluate(state, train)
+        return Outcome(setting, seed, metrics, scores.accuracy)
+
+    def _folder(self, setting: Setting, seed: int, below: Path) -> RunFolder:
+        config = {
+            "setting": asdict(setting),
+            "data": self.data,
+            "classes": list(self._on_device(setting.network)[0].class_names),
+            "seed": seed,
+            "layout": self.layout,
+            "quick": self.quick,
+            "steps": sum(map(len, self._orders(setting, seed))),
+        }
+        return RunFolder(self.out / below / setting.slug / f"seed-{seed}", config)
+
+    def _run(
+        self, setting: Setting, seed: int, folder: RunFolder, *, watched: bool
+    ) -> tuple[Any, Record, list[dict[str, Any]]]:
+        """Trains, writes metrics and record as they come, and returns them and the last state."""
+        _, train, test = self._on_device(setting.network)
+        trainer = self.trainer(setting, watched)
+        orders = self._orders(setting, seed)
+        steps = sum(map(len, orders))
+        table = setting.table(steps)
+        self.observer.training(setting, seed, steps)
+        state = trainer.start(self.network(setting, seed))
+        records: list[Record] = []
+        metrics: list[dict[str, Any]] = []
+        done = 0
+        for epoch, whole in enumerate(orders):
+            of_epoch: list[Record] = []
+            for order in np.array_split(whole, min(setting.scores, len(whole))):
+                began, compiled = time.perf_counter(), trainer.compile_seconds
+                rows = {name: column[done : done + len(order)] for name, column in table.items()}
+                state, record = trainer.run(state, train, order, rows, on_steps=self.observer.steps)
+                scores = trainer.evaluate(state, test)
+                compile_seconds = trainer.compile_seconds - compiled
+                seconds = time.perf_counter() - began - compile_seconds
+                done += len(order)
+                of_epoch.append(record)
+                metrics.append(
+                    {
+                        "epoch": epoch,
+                        "step": done,
+                        # fastai starts its average anew with every epoch.
+                        "train_loss": float(concatenate(of_epoch).smoothed_loss()[-1]),
+                        "valid_loss": scores.loss,
+                        "accuracy": scores.accuracy,
+                        "seconds": round(seconds, 3),
+                        "compile_seconds": round(compile_seconds, 3),
+                    }
+                )
+                folder.add_metrics(metrics[-1])
+                folder.write_record(concatenate([*records, *of_epoch]))
+                self.observer.epoch(metrics[-1])
+            records += of_epoch
+        return state, concatenate(records), metrics
 
     def _plots(self, training: Training, folder: RunFolder) -> None:
         from convjax import images, plots
@@ -224,7 +249,7 @@ class Lab:
         record = training.record
         penultimate = [name for name in record.layers if name.endswith("conv")][-2]
         dataset, _, test = self._on_device(training.setting.network)
-        trainer, _ = self._trainer(training.setting)
+        trainer = self.trainer(training.setting, watched=True)
         # As one program: each operation by itself would be compiled for this one use.
         first_maps = jax.jit(lambda model, x: capture(model, x)[1][record.layers[0]])
         maps = np.asarray(first_maps(training.model, trainer.step.normalize(test.images[:1])))
@@ -242,6 +267,11 @@ class Lab:
             plots.plot_layer_stats(record, name).savefig(folder.plot_path(f"stats-{name}"))
         plots.color_dim(record, penultimate).savefig(folder.plot_path(f"color-dim-{penultimate}"))
 
+    def _orders(self, setting: Setting, seed: int) -> list[Any]:
+        """Returns the batches of each epoch."""
+        examples = len(self._on_device(setting.network)[1].labels)
+        return [self._order(setting, examples, seed, epoch) for epoch in range(setting.epochs)]
+
     def _order(self, setting: Setting, examples: int, seed: int, epoch: int) -> Any:
         passes = PASSES.get(self.data, 1)
         # A small folder trains with the images it has; no rule decides there.
@@ -255,59 +285,55 @@ class Lab:
         return order[:QUICK_STEPS] if self.quick else order
 
     def _on_device(self, network: str) -> tuple[Dataset, Images, Images]:
-        if network not in self._datasets:
+        kind = "digits" if network == "digits" else "threes-sevens"
+        if kind not in self._datasets:
             dataset = self.dataset
-            if network == "threes-sevens":
+            if kind == "threes-sevens":
                 dataset = load(self.data, data_dir=self.data_dir, classes=("3", "7"))
             train, test = Images.put(dataset.train), Images.put(dataset.test)
-            self._datasets[network] = (dataset, train, test)
-        return self._datasets[network]
+            self._datasets[kind] = (dataset, train, test)
+        return self._datasets[kind]
 
-    def _trainer(self, setting: Setting) -> tuple[Trainer, Callable[..., Any]]:
+    def trainer(self, setting: Setting, watched: bool = False) -> Trainer:
         """One compiled program for all settings that differ in rates, schedule and length."""
-        key = (setting.network, setting.norm)
+        key = (setting.structure, watched)
         if key not in self._trainers:
             dataset, _, _ = self._on_device(setting.network)
-            build = self._network(setting, dataset)
             # The chapter normalises the ten digits; the threes and sevens it divides by 255.
             mean: Any = 0.0
             std: Any = 1.0
             if setting.network == "digits":
                 mean, std = normalization(dataset.train.images)
-            self._trainers[key] = (Trainer(build(0), optim.adam(), mean=mean, std=std), build)
+            self._trainers[key] = Trainer(
+                self.network(setting, 0),
+                setting.optimizer,
+                mean=mean,
+                std=std,
+                loss=setting.loss,
+                watch=Watch() if watched else None,
+            )
         return self._trainers[key]
 
-    def _network(self, setting: Setting, dataset: Dataset) -> Callable[[int], nnx.Module]:
-        chapters = NETWORKS[setting.network]
-        image = dataset.train.images.shape[1:]
-        classes = len(dataset.class_names)
+    def network(self, setting: Setting, seed: int) -> nnx.Module:
+        """Returns the network of a setting with the initial parameters of a seed.
 
-        @cache
-        def build(seed: int) -> nnx.Module:
-            return chapters(
-                in_features=image[-1],
-                classes=classes,
-                norm=setting.norm,
-                layout=self.layout,
-                rngs=nnx.Rngs(seed),
-            )
-
-        probe = nnx.clone(build(0))
-        probe.eval()  # so that batch norm only reads
-        logits = jax.eval_shape(probe, jax.ShapeDtypeStruct((1, *image), np.float32)).shape[-1]
-        if logits != classes:
-            raise ValueError(
-                f"images must be of at most 32×32 pixels for the chapter's networks, whose five "
-                f"strides of 2 bring them to 1×1; got {image[0]}×{image[1]} from {self.data!r}."
-            )
-        return build
-
-
-NETWORKS = {"digits": models.digits_net, "threes-sevens": models.threes_sevens_net}
-
-BASELINE = Setting()
-THREE_OR_SEVEN = Setting(network="threes-sevens", epochs=2, schedule="one-cycle", lr_max=0.01)
-BATCH_512 = replace(BASELINE, batch_size=512)
-ONE_CYCLE = replace(BATCH_512, schedule="one-cycle")
-BATCH_NORM = replace(ONE_CYCLE, norm="batch")
-LONGER = replace(BATCH_NORM, epochs=5, lr_max=0.1)
+        Raises:
+          ValueError: if the images are too large for it.
+        """
+        dataset, _, _ = self._on_device(setting.network)
+        image, classes = dataset.train.images.shape[1:], len(dataset.class_names)
+        key = (setting.structure, seed)
+        if key not in self._networks:
+            network = setting.build(image, classes, self.layout, seed)
+            probe = nnx.clone(network)
+            probe.eval()  # so that batch norm only reads
+            images = jax.ShapeDtypeStruct((1, *image), np.float32)
+            logits = jax.eval_shape(probe, images).shape[-1]
+            if logits != (1 if setting.network == "linear" else classes):
+                raise ValueError(
+                    f"images must be of at most 32×32 pixels for the chapter's networks, whose "
+                    f"five strides of 2 bring them to 1×1; got {image[0]}×{image[1]} from "
+                    f"{self.data!r}."
+                )
+            self._networks[key] = network
+        return self._networks[key]

@@ -60,6 +60,7 @@ class Claim:
       published: the chapter's figures by metric, or in words.
       measure: runs what it takes and returns the figures, or raises NotMeasuredError; pictures go
         to the lab.
+      compares: takes dozens of trainings, which are left out where the seeds do not suffice.
       rules: by data set; a rule under "any" holds for all that have none of their own.
     """
 
@@ -68,6 +69,7 @@ class Claim:
     published: Mapping[str, float | str]
     measure: Callable[["Lab"], Measured]
     rules: Mapping[str, Rule] = field(default_factory=dict)
+    compares: bool = False
 
     def rule(self, data: str) -> Rule | None:
         """Returns the rule for a data set, or None."""
@@ -112,6 +114,10 @@ class Result:
 def judge(claim: Claim, lab: "Lab") -> tuple[Measured, str, Verdict, Verdict, str]:
     """Measures a claim and applies its rule: (measured, rule, verdict, expected, reason)."""
     rule = claim.rule(lab.data)
+    # Many trainings to no end: a claim that compares is measured only where it can be decided.
+    if rule and claim.compares and not lab.quick and len(lab.seeds) < rule.min_seeds:
+        reason = f"compares {rule.min_seeds} seeds or more, got {len(lab.seeds)}"
+        return {}, rule.text, "undecided", "undecided", f"{reason}: --seeds {rule.min_seeds}"
     try:
         found = claim.measure(lab)
     except NotMeasuredError as error:

@@ -24,7 +24,7 @@ import numpy as np
 from convjax import plots, schedules
 from convjax.diagnose import active_share, crashes
 from experiments.constant_rate import PENULTIMATE, late_near_zero
-from experiments.lab import BATCH_512, ONE_CYCLE, Lab
+from experiments.lab import Lab
 from experiments.ledger import (
     SEEDS_FOR_A_SPREAD,
     Claim,
@@ -35,6 +35,7 @@ from experiments.ledger import (
     every,
     within_spread,
 )
+from experiments.setting import BATCH_512, ONE_CYCLE
 
 
 def one_cycle(lab: Lab) -> Measured:

@@ -15,8 +15,13 @@ FILES = (
     "three_or_seven",
     "constant_rate",
     "one_cycle",
+    "cycle_parts",
     "batch_norm",
     "batch_norm_modes",
+    "first_kernel",
+    "batch_size",
+    "faster",
+    "norms",
 )
 CHAPTER = "chapter"
 

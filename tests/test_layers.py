@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convjax.layers import BatchNorm, Conv, Linear, uniform_fan_in
+from convjax.layers import BatchNorm, Conv, GroupNorm, Linear, uniform_fan_in
 from tests.helpers import KERNELS, reorder
 
 
@@ -256,3 +256,31 @@ def test_batch_norm_rejects_one_value_per_channel_in_training_only():
     np.testing.assert_allclose(norm(one), 1 / math.sqrt(1 + 1e-5), rtol=1e-6)
     with pytest.raises(ValueError, match="layout must be one of"):
         BatchNorm(3, layout="HWCN")
+
+
+# --- group norm --------------------------------------------------------------------------------
+
+
+def test_group_norm_in_every_layout():
+    x = draw(3, 4, 5, 6)
+    outputs = []
+    for layout in KERNELS:
+        norm = GroupNorm(6, 3, layout=layout)
+        outputs.append(reorder(norm(reorder(x, "NHWC", layout)), layout, "NHWC"))
+        norm.eval()
+        np.testing.assert_array_equal(
+            reorder(norm(reorder(x, "NHWC", layout)), layout, "NHWC"), outputs[-1]
+        )
+    for output in outputs:
+        np.testing.assert_allclose(output, outputs[0], atol=1e-5)
+    grouped = outputs[0].reshape(3, 20, 3, 2)
+    np.testing.assert_allclose(grouped.mean((1, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(grouped.std((1, 3)), 1, atol=1e-4)
+
+
+def test_group_norm_rejects():
+    for groups in (0, 4):
+        with pytest.raises(ValueError, match="groups must divide num_features, got groups="):
+            GroupNorm(6, groups)
+    with pytest.raises(ValueError, match=r"four axes with 6 channels on axis 3.*\(2, 3, 3, 5\)"):
+        GroupNorm(6, 2)(jnp.ones((2, 3, 3, 5)))

@@ -171,7 +171,7 @@ def test_param_dtype_reaches_every_parameter():
         ((1,), {}, r"channels must name the input's channels .*got \(1,\)"),
         ((), {}, r"channels must .*got \(\)"),
         ((1, 2, 3), {"kernel_sizes": (3,)}, r"one int or one per layer \(2\), got \(3,\)"),
-        ((1, 2), {"norm": "layer"}, "norm must be None or \"batch\", got 'layer'"),
+        ((1, 2), {"norm": "local"}, "norm must be None or one of batch, layer, .*got 'local'"),
         ((1, 2), {"layout": "HWCN"}, "layout must be one of .*'CHWN' or 'auto', got 'HWCN'"),
         ((1, 2), {"kernel_sizes": 0}, "kernel_size must be at least 1, got 0"),
     ],
@@ -185,3 +185,41 @@ def test_rejects_images_with_other_channels():
     model = ConvNet((1, 2), layout="NHWC", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="x has 3 channels, but the kernel expects 1"):
         model(np.zeros((1, 4, 4, 3), np.float32))
+
+
+# --- other normalisations ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("norm", "groups"),
+    [("layer", [1, 1, 1]), ("group", [2, 1, 3]), ("instance", [8, 6, 12])],
+)
+def test_groups_of_the_norms(norm, groups):
+    model = ConvNet((1, 8, 6, 12), norm=norm, rngs=nnx.Rngs(0))
+    assert [block.norm.groups for block in model.blocks] == groups
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "group", "instance"])
+def test_the_last_layer_without_norm(norm):
+    settings = {"norm": norm, "norm_last": False, "layout": "NCHW"}
+    model = ConvNet((1, 8, 4), **settings, rngs=nnx.Rngs(0))
+    assert model.blocks[0].norm is not None
+    assert model.blocks[1].norm is None
+
+
+def test_the_order_of_activation_and_norm():
+    x = draw(4, 8, 8, 2)
+    models = [
+        ConvNet((2, 3, 2), norm="batch", activate_first=first, layout="NHWC", rngs=nnx.Rngs(0))
+        for first in (False, True)
+    ]
+    after, before = (model.blocks[0](x) for model in models)
+    # Normalised last, the outputs have mean 0; activated last, none is negative.
+    np.testing.assert_allclose(before.mean((0, 1, 2)), 0, atol=1e-5)
+    assert before.min() < 0 <= after.min()
+    conv = nnx.relu(models[1].blocks[0].conv(x))
+    np.testing.assert_allclose(before, models[1].blocks[0].norm(conv), rtol=1e-5, atol=1e-6)
+
+
+def test_the_first_kernel():
+    assert counts(digits_net, first_kernel=3) == [80, 1168, 4640, 18_496, 5770]

@@ -2,10 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convjax.norm import batch_moments, batch_norm, running_update
+from convjax.norm import batch_moments, batch_norm, group_norm, running_update
 
 
 def reference(x, axis, scale, bias, epsilon):
@@ -185,3 +186,52 @@ def test_half_precision_is_normalised_in_float32():
     assert found.dtype == jnp.bfloat16
     # The result's own rounding to eight bits, of numbers below 8.
     np.testing.assert_allclose(found.astype(jnp.float32), wanted, rtol=2**-8, atol=1e-3)
+
+
+# --- group norm --------------------------------------------------------------------------------
+
+
+def test_group_norm_by_hand():
+    # One example, channels (1, 3) and (10, 10): each group of one channel by itself, then both.
+    x = jnp.array([[[1.0, 3.0], [10.0, 10.0]]])
+    settings = {"channels": 1, "examples": 0, "epsilon": 0.25}
+    ones = jnp.ones(2), jnp.zeros(2)
+    alone = group_norm(x, *ones, groups=2, **settings)
+    np.testing.assert_allclose(alone[0, 0], np.array([-1, 1]) / np.sqrt(1.25), rtol=1e-6)
+    np.testing.assert_allclose(alone[0, 1], [0, 0], atol=1e-6)
+    together = group_norm(x, *ones, groups=1, **settings)
+    # Mean 6, variance (25 + 9 + 16 + 16)/4 = 16.5.
+    wanted = np.array([[-5, -3], [4, 4]]) / np.sqrt(16.75)
+    np.testing.assert_allclose(together[0], wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW", "CHWN"])
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_group_norm_against_flax(layout, groups, x64):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 4, 5, 6)) * 3 + 50
+    scale, bias = rng.standard_normal((2, 6))
+    theirs = nnx.GroupNorm(
+        6, num_groups=groups, epsilon=1e-5, param_dtype=jnp.float64, rngs=nnx.Rngs(0)
+    )
+    theirs.scale.set_value(jnp.asarray(scale))
+    theirs.bias.set_value(jnp.asarray(bias))
+    order = ["NHWC".index(axis) for axis in layout]
+    positions = {"channels": layout.index("C"), "examples": layout.index("N")}
+
+    def ours(x):
+        y = group_norm(x.transpose(order), scale, bias, groups=groups, epsilon=1e-5, **positions)
+        return y.transpose([layout.index(axis) for axis in "NHWC"])
+
+    # Flax computes the variance as E[x²] − E[x]², which loses (50/3)² of the digits of float64.
+    np.testing.assert_allclose(ours(x), theirs(x), rtol=1e-9, atol=1e-10)
+    found, wanted = (jax.grad(lambda x, f=f: jnp.sum(jnp.sin(f(x))))(x) for f in (ours, theirs))
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-10)
+
+
+def test_a_large_offset_costs_group_norm_no_digits():
+    x = (1e4 + np.random.default_rng(0).standard_normal((2, 4096, 2))).astype(np.float32)
+    y = group_norm(x, jnp.ones(2), jnp.zeros(2), groups=1, channels=2, examples=0, epsilon=1e-5)
+    exact = x.astype(np.float64)
+    wanted = (exact - exact.mean((1, 2), keepdims=True)) / exact.std((1, 2), keepdims=True)
+    np.testing.assert_allclose(y, wanted, rtol=0, atol=5e-3)  # as for batch norm above

@@ -1,0 +1,115 @@
+"""batch-size: larger batches give steadier gradients and fewer updates per epoch.
+
+Gradient noise is the root mean square distance of the gradients of 20 batches from that of 4,000
+images, divided by the length of that gradient; at the initial parameters of each seed, where all
+sizes see the same network. Expected from independent images: noise falls as 1/√batch. Beside it the
+accuracy after one epoch of one-cycle, each size at the best of the same rates for seeds that are
+not measured.
+
+Rule, for five seeds or more: from each size to the next larger the noise falls in every seed, and
+the updates per epoch become fewer.
+
+Command: python -m experiments run batch-size --seeds 5
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.flatten_util import ravel_pytree
+
+from experiments.comparison import accuracies, spread_figure, tuned
+from experiments.lab import Lab
+from experiments.ledger import SEEDS_FOR_A_SPREAD, Claim, Decision, Measured, Rule, mean
+from experiments.setting import ONE_CYCLE
+
+SIZES = (32, 128, 512, 2048)
+BATCHES = 20
+REFERENCE = 4000  # images whose mean gradient stands for that of all
+
+
+def gradient_noise(lab: Lab, seed: int, sizes: tuple[int, ...]) -> list[float]:
+    """Returns the noise of each batch size at the initial parameters of a seed."""
+    trainer, images = lab.trainer(ONE_CYCLE), lab.images(ONE_CYCLE)
+    graphdef, params = nnx.split(lab.network(ONE_CYCLE, seed))
+    rng = np.random.default_rng(seed)
+
+    @jax.jit
+    def gradient(params: Any, rows: jax.Array) -> jax.Array:
+        def loss(params: Any) -> jax.Array:
+            x = trainer.step.normalize(images.images[rows])
+            logits = nnx.merge(graphdef, params)(x)
+            return jnp.mean(ONE_CYCLE.loss(logits, images.labels[rows]))
+
+        return ravel_pytree(jax.grad(loss)(params))[0]
+
+    def draw(size: int) -> Any:
+        return rng.choice(len(images.labels), min(size, len(images.labels)), replace=False)
+
+    wanted = gradient(params, draw(REFERENCE))
+    noise = []
+    for size in sizes:
+        distances = [
+            float(jnp.sum((gradient(params, draw(size)) - wanted) ** 2)) for _ in range(BATCHES)
+        ]
+        noise.append(float(np.sqrt(np.mean(distances)) / jnp.linalg.norm(wanted)))
+    return noise
+
+
+def batch_size(lab: Lab) -> Measured:
+    examples = len(lab.images(ONE_CYCLE).labels)
+    sizes = tuple(size for size in SIZES if size <= examples)[: 2 if lab.quick else None]
+    noise = np.array([gradient_noise(lab, seed, sizes) for seed in lab.seeds])  # (seeds, sizes)
+    best = {size: tuned(lab, replace(ONE_CYCLE, batch_size=size)) for size in sizes}
+    outcomes = {size: lab.outcomes(setting) for size, setting in best.items()}
+    curves = {"gradient noise": noise.T.tolist()}
+    figure = spread_figure(sizes, curves, xlabel="images per batch", ylabel="noise / length")
+    lab.picture("batch-size", figure)
+    return {
+        **{f"noise_{size}": noise[:, i].tolist() for i, size in enumerate(sizes)},
+        **{f"updates_{size}": [found[0].metrics[-1]["step"]] for size, found in outcomes.items()},
+        **{f"accuracy_{size}": accuracies(found) for size, found in outcomes.items()},
+        **{f"rate_{size}": [setting.lr_max] for size, setting in best.items()},
+    }
+
+
+def steadier_and_fewer(measured: Measured) -> Decision:
+    sizes = [size for size in SIZES if f"noise_{size}" in measured]
+    noise = np.array([measured[f"noise_{size}"] for size in sizes])
+    updates = np.array([measured[f"updates_{size}"][0] for size in sizes])
+    shown = "; ".join(
+        f"batch {size}: noise {mean(measured[f'noise_{size}']):.2f}, "
+        f"{measured[f'updates_{size}'][0]:.0f} updates, accuracy "
+        f"{mean(measured[f'accuracy_{size}']):.4f}"
+        for size in sizes
+    )
+    return Decision(
+        bool((np.diff(noise, axis=0) < 0).all() and (np.diff(updates) < 0).all()), shown
+    )
+
+
+CLAIMS = (
+    Claim(
+        id="batch-size",
+        statement="larger batches: steadier gradients, fewer updates per epoch",
+        published={"question": "gradient noise and accuracy against batch size"},
+        measure=batch_size,
+        compares=True,
+        rules={
+            data: Rule(
+                "noise falls in every seed and updates become fewer with every larger size",
+                steadier_and_fewer,
+                min_seeds=SEEDS_FOR_A_SPREAD,
+            )
+            for data in ("mnist", "mnist5k")
+        },
+    ),
+)
+
+if __name__ == "__main__":
+    from experiments.cli import script
+
+    script(__file__)
