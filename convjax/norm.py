@@ -144,7 +144,7 @@ def group_norm(
         """Averages over positions, then over the channels of each group; broadcasts against x."""
         per_channel = jnp.mean(values, positions, keepdims=True)
         shape = per_channel.shape
-        split = shape[:channels] + (groups, -1) + shape[channels + 1 :]
+        split = (*shape[:channels], groups, -1, *shape[channels + 1 :])
         grouped = per_channel.reshape(split)
         averaged = jnp.mean(grouped, channels + 1, keepdims=True)
         return jnp.broadcast_to(averaged, grouped.shape).reshape(shape)

@@ -4,8 +4,8 @@ The chapter says that warm-up avoids divergence at the start, that annealing let
 the minimum, and that the momentum moves against the rate; and, after Smith and Topin, that
 one-cycle allows much higher rates, so that a training is shorter and overfits less.
 
-All trainings: the ten-digit network without norm, batch 512. Every side is tuned over the same rates
-with seeds that are not measured.
+All trainings: the ten-digit network without norm, batch 512. Every side is tuned over the same
+rates with seeds that are not measured.
 
 Rules, for five seeds or more:
   one-cycle-parts: without warm-up, without annealing and with a constant momentum the accuracy
@@ -13,8 +13,8 @@ Rules, for five seeds or more:
     one of the three intervals holds 0. (Linear instead of cosine is shown beside.)
   super-convergence: (a) the highest rate at which every seed reaches 0.9 is higher with one-cycle
     than with a constant rate; (b) one-cycle needs fewer epochs than a constant rate to the accuracy
-    that the constant rate has after its eight; (c) at that accuracy the one-cycle network's training
-    accuracy exceeds its test accuracy by less. All three, or refuted.
+    that the constant rate has after its eight; (c) at that accuracy the training accuracy of the
+    one-cycle network exceeds its test accuracy by less. All three, or refuted.
 
 Command: python -m experiments run one-cycle-parts super-convergence --seeds 5
 """

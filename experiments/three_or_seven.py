@@ -10,8 +10,9 @@ little over 98 %": more parameters than the convolutional network and less accur
 
 Rules: on mnist both accuracies could be one of ours (within the spread of at least five seeds); on
 mnist5k, with 800 images to learn from instead of 12,396, it learns: accuracy of at least 0.95.
-linear-net, for five seeds or more: on mnist the mean accuracy lies between 0.98 and 0.985, and that
-of the convolutional network above it (95 % interval of the difference); on mnist5k the latter alone.
+linear-net, for five seeds or more: on mnist the mean accuracy lies between 0.98 and 0.985, and
+that of the convolutional network above it (95 % interval of the difference); on mnist5k the latter
+alone.
 
 Command: python -m experiments run three-or-seven linear-net
 """
