@@ -65,7 +65,7 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Interval:
     if len(pairs) < 2:
         raise ValueError(f"an interval needs two seeds or more, got {len(pairs)}.")
     reach = t.ppf(0.975, len(pairs) - 1) * pairs.std(ddof=1) / np.sqrt(len(pairs))
-    return Interval(pairs.mean(), pairs.mean() - reach, pairs.mean() + reach)
+    return Interval(*(float(pairs.mean() + way * reach) for way in (0, -1, 1)))
 
 
 def larger(first: str, second: str, what: str) -> Rule:
