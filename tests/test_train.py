@@ -693,6 +693,18 @@ def test_arguments_of_another_kind(run, use, message):
         use(run)
 
 
+def test_a_single_logit_answers_1_where_it_is_positive():
+    # Weights 0: the logit is the bias, so that every answer is 1 or every answer is 0.
+    model = LinearNet((32, 1), rngs=nnx.Rngs(0))
+    model.layers[0].kernel.set_value(jnp.zeros((32, 1)))
+    data = split()._replace(labels=jnp.arange(EXAMPLES) % 2)
+    for bias, correct in ((0.5, 11), (-0.5, 12)):
+        model.layers[0].bias.set_value(jnp.array([bias]))
+        trainer = Trainer(model, sgd(), loss=lambda logits, labels: logits[:, 0])
+        found = trainer.evaluate(trainer.start(model), data)
+        assert found.correct == correct
+
+
 # --- prediction --------------------------------------------------------------------------------
 
 
