@@ -1,7 +1,10 @@
 """Fixtures for every test: float64 only where a test asks for it."""
 
+import os
+
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 # The command line turns JAX's persistent cache on for the whole process; its tests run commands in
 # processes of their own, and all others compile what they test.
@@ -16,3 +19,17 @@ def x64():
     """Float64 while the test lasts; the setting of the process stays as it was."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """JAX's persistent cache, in one folder for all tests that run the same commands."""
+    folder = tmp_path_factory.getbasetemp().parent / "convjax-cache"  # of all workers
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONVJAX_CACHE_DIR", os.environ.get("CONVJAX_CACHE_DIR", str(folder)))
+        jax.config.update("jax_enable_compilation_cache", True)
+        compilation_cache.reset_cache()
+        yield
+    jax.config.update("jax_enable_compilation_cache", False)
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()

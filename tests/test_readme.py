@@ -5,10 +5,8 @@ import re
 import shlex
 import struct
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from typer.testing import CliRunner
 
 from experiments.cli import app
@@ -30,18 +28,6 @@ def mnist_folder(tmp_path):
             content = struct.pack(f">i{array.ndim}i", magic, *array.shape) + array.tobytes()
             (tmp_path / f"{prefix}-{name}-ubyte.gz").write_bytes(gzip.compress(content))
     return tmp_path
-
-
-@pytest.fixture
-def compiled_once(tmp_path, monkeypatch):
-    """JAX's persistent cache in a folder of the test: several commands run the same programs."""
-    monkeypatch.setenv("CONVJAX_CACHE_DIR", str(tmp_path / "cache"))
-    jax.config.update("jax_enable_compilation_cache", True)
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_enable_compilation_cache", False)
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
 
 
 @pytest.mark.usefixtures("compiled_once")

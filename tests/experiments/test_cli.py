@@ -15,7 +15,7 @@ def invoke(*arguments):
 
 
 @pytest.fixture(scope="module")
-def quick_chapter(tmp_path_factory):
+def quick_chapter(tmp_path_factory, compiled_once):
     out = tmp_path_factory.mktemp("chapter") / "out"
     return out, invoke("run", "chapter", "--quick", "--seeds", 2, "--out", out)
 
