@@ -102,9 +102,10 @@ def spread_figure(
     figure = new_figure(7, 4)
     axes = figure.subplots()
     for (name, curve), color, marker in zip(curves.items(), COLORS, MARKERS, strict=False):
-        axes.plot(x, [np.mean(values) for values in curve], color=color, label=name)
+        means = [np.mean(values) for values in curve]
+        axes.plot(x, means, color=color, marker=marker, markersize=4, label=name)
         for place, values in zip(x, curve, strict=True):
-            axes.plot([place] * len(values), values, marker, color=color, alpha=0.6, markersize=4)
+            axes.plot([place] * len(values), values, marker, color=color, alpha=0.4, markersize=4)
     axes.set_xscale("log")
     axes.set_xticks(x, [f"{place:g}" for place in x])
     axes.minorticks_off()

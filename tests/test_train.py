@@ -674,7 +674,7 @@ def test_a_state_is_used_once(run):
         ),
         (lambda run: Trainer(run.model, adam), "optimizer must be Optimizer, got function"),
         (
-            lambda run: run.trainer.evaluate(run.state, Split(pixels(), np.zeros(23))),
+            lambda run: run.trainer.evaluate(run.state, Split(pixels(), np.zeros(23, np.int32))),
             r"data must be Images, got Split.*Images.put\(split\)",
         ),
         (
