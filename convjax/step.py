@@ -35,11 +35,10 @@ class Measures(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """What is known of a model's outputs before a step is taken."""
+    """The watched layers, in the order of their calls."""
 
-    names: tuple[str, ...]  # of the watched layers, in the order of their calls
+    names: tuple[str, ...]
     sizes: tuple[int, ...]  # values per step of each
-    classes: int  # logits per example
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -171,12 +170,12 @@ class Step:
         names: list[str] = []
 
         def forward(params: Any, variables: Any, images: jax.Array) -> Any:
-            logits, outputs, _ = self._forward(self.structure, params, variables, images)
+            _, outputs, _ = self._forward(self.structure, params, variables, images)
             names.extend(outputs)
-            return logits, tuple(outputs.values())
+            return tuple(outputs.values())
 
-        logits, outputs = jax.eval_shape(forward, state.params, state.variables, images)
-        return Layers(tuple(names), tuple(x.size for x in outputs), logits.shape[-1])
+        outputs = jax.eval_shape(forward, state.params, state.variables, images)
+        return Layers(tuple(names), tuple(x.size for x in outputs))
 
     def _forward(
         self, structure: Any, params: Any, variables: Any, images: jax.Array

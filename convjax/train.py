@@ -218,6 +218,7 @@ class Trainer:
         check_type("data", data, Images, "Images.put(split) copies a split to the device.")
         order = checked_order(order, len(data.labels), self._parts)
         columns = checked_table(table, len(order))
+        self._check_labels(state, data)
         layers = self._layers(state, data, order.shape[1])
         length = chunk_length(len(order), self._every)
         state, data = self._placed((state, data))
@@ -270,10 +271,7 @@ class Trainer:
             layers = self.step.layers(state, images)
             self._check_parts(state, images, layers)
             self._known_layers[batch] = layers
-        layers = self._known_layers[batch]
-        if self._checks_labels:
-            check_labels(data.labels, layers.classes)
-        return layers
+        return self._known_layers[batch]
 
     def _check_parts(self, state: State, images: jax.ShapeDtypeStruct, whole: Layers) -> None:
         batch, *image = images.shape
@@ -327,19 +325,20 @@ class Trainer:
         batches = -(-examples // size)
         order = np.full(batches * size, -1, np.int32)
         order[:examples] = np.arange(examples)
-        if self._checks_labels:
-            check_labels(data.labels, self._classes(state, data))
+        self._check_labels(state, data)
         state, data = self._placed((state, data))
         total, correct = self._run_scores(state, data, order.reshape(batches, size))
         return Scores(float(total) / examples, int(correct), examples)
 
-    def _classes(self, state: State, data: Images) -> int:
+    def _check_labels(self, state: State, data: Images) -> None:
+        if not self._checks_labels:  # a loss of the user's own may mean something else by them
+            return
         image = data.images.shape[1:]
         if image not in self._known_classes:
             images = jax.ShapeDtypeStruct((1, *image), data.images.dtype)
             logits = jax.eval_shape(self.step.logits, state, images)
             self._known_classes[image] = logits.shape[-1]
-        return self._known_classes[image]
+        check_labels(data.labels, self._known_classes[image])
 
     def _scores(self, state: State, data: Images, order: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Sums loss and correct answers over the rows of order, in which −1 counts for nothing."""

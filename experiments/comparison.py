@@ -42,12 +42,38 @@ def accuracies(outcomes: Sequence[Outcome]) -> list[float]:
     return [outcome.accuracy for outcome in outcomes]
 
 
+def gaps(outcomes: Sequence[Outcome]) -> list[float]:
+    """Returns by how much the accuracy on the training images exceeds that on the test images."""
+    return [outcome.train_accuracy - outcome.accuracy for outcome in outcomes]
+
+
+def at_best(
+    lab: Lab, settings: Mapping[str, Setting]
+) -> tuple[dict[str, list[Outcome]], dict[str, list[float]]]:
+    """Trains each setting at its tuned rate.
+
+    Returns:
+      The outcomes by name, and the figures accuracy_NAME and rate_NAME of all names.
+    """
+    best = {name: tuned(lab, setting) for name, setting in settings.items()}
+    outcomes = {name: lab.outcomes(setting) for name, setting in best.items()}
+    return outcomes, {
+        **{f"accuracy_{name}": accuracies(found) for name, found in outcomes.items()},
+        **{f"rate_{name}": [setting.lr_max] for name, setting in best.items()},
+    }
+
+
 class Interval(NamedTuple):
     """A mean difference with the ends of its 95 % confidence interval."""
 
     mean: float
     low: float
     high: float
+
+    @property
+    def above_zero(self) -> bool | None:
+        """Whether the whole interval lies above 0; None where it holds 0."""
+        return None if self.low <= 0 <= self.high else self.low > 0
 
     def __str__(self) -> str:
         return f"{self.mean:+.4f} (95 % from {self.low:+.4f} to {self.high:+.4f})"
@@ -80,8 +106,7 @@ def larger(first: str, second: str, what: str) -> Rule:
 
     def decide(measured: Measured) -> Decision:
         found = difference(measured[first], measured[second])
-        holds = None if found.low <= 0 <= found.high else found.low > 0
-        return Decision(holds, f"{what}: {found}")
+        return Decision(found.above_zero, f"{what}: {found}")
 
     text = f"95 % interval of the mean of {first} − {second} over the seeds lies above 0"
     return Rule(text, decide, min_seeds=SEEDS_FOR_A_SPREAD)

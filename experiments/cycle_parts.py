@@ -21,9 +21,9 @@ Command: python -m experiments run one-cycle-parts super-convergence --seeds 5
 
 from dataclasses import replace
 
-from experiments.comparison import RATES, accuracies, difference, tuned
+from experiments.comparison import RATES, accuracies, at_best, difference, gaps, tuned
 from experiments.lab import Lab
-from experiments.ledger import SEEDS_FOR_A_SPREAD, Claim, Decision, Measured, Rule, mean
+from experiments.ledger import SEEDS_FOR_A_SPREAD, Claim, Decision, Measured, Rule, mean, on_digits
 from experiments.norms import TRAINS, highest
 from experiments.setting import BATCH_512, CYCLES, ONE_CYCLE
 
@@ -33,11 +33,7 @@ CONSTANT_EPOCHS = 8
 
 
 def one_cycle_parts(lab: Lab) -> Measured:
-    best = {name: tuned(lab, replace(ONE_CYCLE, schedule=name)) for name in CYCLES}
-    return {
-        **{f"accuracy_{name}": accuracies(lab.outcomes(s)) for name, s in best.items()},
-        **{f"rate_{name}": [setting.lr_max] for name, setting in best.items()},
-    }
+    return at_best(lab, {name: replace(ONE_CYCLE, schedule=name) for name in CYCLES})[1]
 
 
 def every_part_helps(measured: Measured) -> Decision:
@@ -69,8 +65,8 @@ def super_convergence(lab: Lab) -> Measured:
         "epochs_constant": [CONSTANT_EPOCHS],
         "epochs_one_cycle": [needed],
         **{f"accuracy_one_cycle_{n}": accuracies(found) for n, found in fast.items()},
-        "gap_constant": [o.train_accuracy - o.accuracy for o in slow],
-        "gap_one_cycle": [o.train_accuracy - o.accuracy for o in at_goal],
+        "gap_constant": gaps(slow),
+        "gap_one_cycle": gaps(at_goal),
     }
 
 
@@ -95,15 +91,14 @@ CLAIMS = (
         published={"question": "the network with each part taken away"},
         measure=one_cycle_parts,
         compares=True,
-        rules={
-            data: Rule(
+        rules=on_digits(
+            Rule(
                 "95 % intervals of one-cycle's accuracy less that without warm-up, without "
                 "annealing and with constant momentum lie above 0",
                 every_part_helps,
                 min_seeds=SEEDS_FOR_A_SPREAD,
             )
-            for data in ("mnist", "mnist5k")
-        },
+        ),
     ),
     Claim(
         id="super-convergence",
@@ -111,15 +106,14 @@ CLAIMS = (
         published={"question": "epochs to the same accuracy, and the gap between train and test"},
         measure=super_convergence,
         compares=True,
-        rules={
-            data: Rule(
+        rules=on_digits(
+            Rule(
                 f"with one-cycle the highest rate at which every seed reaches {TRAINS} is higher, "
                 "the epochs to the same accuracy fewer, and the gap there smaller",
                 faster_higher_and_flatter,
                 min_seeds=SEEDS_FOR_A_SPREAD,
             )
-            for data in ("mnist", "mnist5k")
-        },
+        ),
     ),
 )
 

@@ -14,20 +14,19 @@ Command: python -m experiments run first-kernel-size --seeds 5
 
 from dataclasses import replace
 
-from experiments.comparison import accuracies, larger, tuned
+from experiments.comparison import at_best, larger
 from experiments.lab import Lab
-from experiments.ledger import Claim, Measured
+from experiments.ledger import Claim, Measured, on_digits
 from experiments.setting import BATCH_NORM, ONE_CYCLE
 
 
 def first_kernel_size(lab: Lab) -> Measured:
-    found: dict[str, list[float]] = {}
-    for norm, setting in (("", ONE_CYCLE), ("_batch_norm", BATCH_NORM)):
-        for size in (3, 5):
-            best = tuned(lab, replace(setting, first_kernel=size))
-            found[f"accuracy_{size}x{size}{norm}"] = accuracies(lab.outcomes(best))
-            found[f"rate_{size}x{size}{norm}"] = [best.lr_max]
-    return found
+    settings = {
+        f"{size}x{size}{norm}": replace(setting, first_kernel=size)
+        for norm, setting in (("", ONE_CYCLE), ("_batch_norm", BATCH_NORM))
+        for size in (3, 5)
+    }
+    return at_best(lab, settings)[1]
 
 
 CLAIMS = (
@@ -37,10 +36,7 @@ CLAIMS = (
         published={"question": "accuracies of both"},
         measure=first_kernel_size,
         compares=True,
-        rules={
-            data: larger("accuracy_5x5", "accuracy_3x3", "5×5 − 3×3")
-            for data in ("mnist", "mnist5k")
-        },
+        rules=on_digits(larger("accuracy_5x5", "accuracy_3x3", "5×5 − 3×3")),
     ),
 )
 

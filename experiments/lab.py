@@ -173,8 +173,7 @@ class Lab:
         if seed == self.seeds[0]:
             shape = (setting.batch_size, *dataset.train.images.shape[1:])
             self.observer.network(str(summary(self.network(setting, seed), shape)))
-        folder = self._folder(setting, seed, Path("runs"))
-        state, record, metrics = self._run(setting, seed, folder, watched=True)
+        folder, state, record, metrics = self._run(setting, seed, Path("runs"), watched=True)
         trainer = self.trainer(setting, watched=True)
         training = Training(setting, seed, record, metrics, trainer.model(state))
         if seed == self.seeds[0]:  # one seed's pictures are enough, and they take their time
@@ -183,12 +182,12 @@ class Lab:
 
     def _outcome(self, setting: Setting, seed: int) -> Outcome:
         _, train, _ = self._on_device(setting.network)
-        folder = self._folder(setting, seed, Path("runs") / "comparisons")
-        state, _, metrics = self._run(setting, seed, folder, watched=False)
+        below = Path("runs") / "comparisons"
+        _, state, _, metrics = self._run(setting, seed, below, watched=False)
         scores = self.trainer(setting, watched=False).evaluate(state, train)
         return Outcome(setting, seed, metrics, scores.accuracy)
 
-    def _folder(self, setting: Setting, seed: int, below: Path) -> RunFolder:
+    def _folder(self, setting: Setting, seed: int, steps: int, below: Path) -> RunFolder:
         config = {
             "setting": asdict(setting),
             "data": self.data,
@@ -196,19 +195,24 @@ class Lab:
             "seed": seed,
             "layout": self.layout,
             "quick": self.quick,
-            "steps": sum(map(len, self._orders(setting, seed))),
+            "steps": steps,
         }
         return RunFolder(self.out / below / setting.slug / f"seed-{seed}", config)
 
     def _run(
-        self, setting: Setting, seed: int, folder: RunFolder, *, watched: bool
-    ) -> tuple[Any, Record, list[dict[str, Any]]]:
-        """Trains, writes metrics and record as they come, and returns them and the last state."""
+        self, setting: Setting, seed: int, below: Path, *, watched: bool
+    ) -> tuple[RunFolder, Any, Record, list[dict[str, Any]]]:
+        """Trains, and writes metrics and record as they come into a folder below `below`.
+
+        Returns:
+          (folder, last state, record, metrics).
+        """
         _, train, test = self._on_device(setting.network)
         trainer = self.trainer(setting, watched)
         orders = self._orders(setting, seed)
         steps = sum(map(len, orders))
         table = setting.table(steps)
+        folder = self._folder(setting, seed, steps, below)
         self.observer.training(setting, seed, steps)
         state = trainer.start(self.network(setting, seed))
         records: list[Record] = []
@@ -241,7 +245,7 @@ class Lab:
                 folder.write_record(concatenate([*records, *of_epoch]))
                 self.observer.epoch(metrics[-1])
             records += of_epoch
-        return state, concatenate(records), metrics
+        return folder, state, concatenate(records), metrics
 
     def _plots(self, training: Training, folder: RunFolder) -> None:
         from convjax import images, plots

@@ -137,6 +137,11 @@ def judge(claim: Claim, lab: "Lab") -> tuple[Measured, str, Verdict, Verdict, st
     return measured, rule.text, verdict, rule.expected, decision.reason
 
 
+def on_digits(rule: Rule) -> dict[str, Rule]:
+    """Returns one rule for MNIST, whole and embedded."""
+    return {"mnist": rule, "mnist5k": rule}
+
+
 def mean(values: Sequence[float]) -> float:
     """Returns the mean over seeds."""
     return float(np.mean(values))

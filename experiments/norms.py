@@ -23,9 +23,16 @@ Command: python -m experiments run norm-layers norm-order higher-lr generalises 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from experiments.comparison import accuracies, difference, larger, spread_figure, tuned
+from experiments.comparison import (
+    accuracies,
+    at_best,
+    difference,
+    gaps,
+    larger,
+    spread_figure,
+)
 from experiments.lab import Lab
-from experiments.ledger import SEEDS_FOR_A_SPREAD, Claim, Decision, Measured, Rule
+from experiments.ledger import SEEDS_FOR_A_SPREAD, Claim, Decision, Measured, Rule, on_digits
 from experiments.setting import BATCH_NORM, ONE_CYCLE
 
 TRAINS = 0.9
@@ -34,12 +41,7 @@ HIGH_RATES = (0.003, 0.01, 0.03, 0.06, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 def norm_layers(lab: Lab) -> Measured:
-    found = {}
-    for norm in LAYERS:
-        setting = tuned(lab, replace(ONE_CYCLE, norm=norm, norm_last=False))
-        found[f"accuracy_{norm}"] = accuracies(lab.outcomes(setting))
-        found[f"rate_{norm}"] = [setting.lr_max]
-    return found
+    return at_best(lab, {n: replace(ONE_CYCLE, norm=n, norm_last=False) for n in LAYERS})[1]
 
 
 def all_train(measured: Measured) -> Decision:
@@ -53,11 +55,7 @@ def all_train(measured: Measured) -> Decision:
 
 def norm_order(lab: Lab) -> Measured:
     orders = {"after": BATCH_NORM, "before": replace(BATCH_NORM, activate_first=True)}
-    best = {name: tuned(lab, setting) for name, setting in orders.items()}
-    return {
-        **{f"accuracy_{name}": accuracies(lab.outcomes(s)) for name, s in best.items()},
-        **{f"rate_{name}": [setting.lr_max] for name, setting in best.items()},
-    }
+    return at_best(lab, orders)[1]
 
 
 def highest(rates: Sequence[float], curve: Sequence[Sequence[float]]) -> float:
@@ -105,14 +103,8 @@ def generalises(lab: Lab) -> Measured:
         "none": replace(ONE_CYCLE, epochs=5),
         "batch": replace(BATCH_NORM, epochs=5),
     }
-    found: dict[str, list[float]] = {}
-    for name, setting in networks.items():
-        best = tuned(lab, setting)
-        outcomes = lab.outcomes(best)
-        found[f"gap_{name}"] = [o.train_accuracy - o.accuracy for o in outcomes]
-        found[f"accuracy_{name}"] = accuracies(outcomes)
-        found[f"rate_{name}"] = [best.lr_max]
-    return found
+    outcomes, figures = at_best(lab, networks)
+    return {**{f"gap_{name}": gaps(found) for name, found in outcomes.items()}, **figures}
 
 
 CLAIMS = (
@@ -122,14 +114,13 @@ CLAIMS = (
         published={"picture": "accuracy against learning rate"},
         measure=higher_lr,
         compares=True,
-        rules={
-            data: Rule(
+        rules=on_digits(
+            Rule(
                 f"the highest rate at which every seed reaches {TRAINS} is higher with batch norm",
                 trains_higher,
                 min_seeds=SEEDS_FOR_A_SPREAD,
             )
-            for data in ("mnist", "mnist5k")
-        },
+        ),
     ),
     Claim(
         id="generalises",
@@ -137,10 +128,7 @@ CLAIMS = (
         published={"gap": "smaller with batch norm"},
         measure=generalises,
         compares=True,
-        rules={
-            data: larger("gap_none", "gap_batch", "gap without − with batch norm")
-            for data in ("mnist", "mnist5k")
-        },
+        rules=on_digits(larger("gap_none", "gap_batch", "gap without − with batch norm")),
     ),
     Claim(
         id="norm-layers",
@@ -148,14 +136,13 @@ CLAIMS = (
         published={"question": "other normalisation layers"},
         measure=norm_layers,
         compares=True,
-        rules={
-            data: Rule(
+        rules=on_digits(
+            Rule(
                 f"each of the four reaches {TRAINS} in every seed",
                 all_train,
                 min_seeds=SEEDS_FOR_A_SPREAD,
             )
-            for data in ("mnist", "mnist5k")
-        },
+        ),
     ),
     Claim(
         id="norm-order",
@@ -163,10 +150,9 @@ CLAIMS = (
         published={"question": "activation before or after batch norm"},
         measure=norm_order,
         compares=True,
-        rules={
-            data: larger("accuracy_before", "accuracy_after", "activation before − after the norm")
-            for data in ("mnist", "mnist5k")
-        },
+        rules=on_digits(
+            larger("accuracy_before", "accuracy_after", "activation before − after the norm")
+        ),
     ),
 )
 

@@ -24,7 +24,9 @@ def x64():
 @pytest.fixture(scope="module")
 def compiled_once(tmp_path_factory):
     """JAX's persistent cache, in one folder for all tests that run the same commands."""
-    folder = tmp_path_factory.getbasetemp().parent / "convjax-cache"  # of all workers
+    base = tmp_path_factory.getbasetemp()
+    several = "PYTEST_XDIST_WORKER" in os.environ  # whose folders lie side by side
+    folder = (base.parent if several else base) / "convjax-cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONVJAX_CACHE_DIR", os.environ.get("CONVJAX_CACHE_DIR", str(folder)))
         jax.config.update("jax_enable_compilation_cache", True)
