@@ -20,18 +20,27 @@ FLOOR = 0.01
 LEAST_PEAK = 0.05
 
 
-def active_share(record: Record, layer: int | str) -> npt.NDArray[Any]:
-    """Returns the share of a layer's values above the histogram's first bin, shape (S,).
+def active_share(record: Record, layer: int | str, *, above: float = 0.25) -> npt.NDArray[Any]:
+    """Returns the share of a layer's values above a level, shape (S,).
 
-    The first bin, 0 to 0.25, and all below it make the bright bottom of the colour dimension;
-    what is above is what the chapter calls non-zero activations.
+    The histogram's first bin, 0 to 0.25, and all below it make the bright bottom of the colour
+    dimension; what is above is what the chapter calls non-zero activations.
+
+    Args:
+      above: an edge of the histogram's bins, in units of the activation.
 
     Raises:
-      ValueError: if the record has no histograms.
+      ValueError: if the record has no histograms, or no bin begins at `above`.
     """
     record.check_histograms()
-    column = record.layer(layer)
-    active = record.hist[:, column, 1:].sum(-1) + record.over[:, column]
+    column, edges = record.layer(layer), record.hist_edges
+    first = int(np.argmin(np.abs(edges - above)))
+    if not np.isclose(edges[first], above):
+        raise ValueError(
+            f"above must be an edge of the histogram's bins ({edges[0]:g}, {edges[1]:g}, … "
+            f"{edges[-1]:g}), got {above}."
+        )
+    active = record.hist[:, column, first:].sum(-1) + record.over[:, column]
     return active / record.sizes[column]
 
 

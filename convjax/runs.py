@@ -3,6 +3,7 @@
   config.json    how the run was set up, and with which versions and device
   metrics.jsonl  one JSON object per epoch
   record.npz     the record of all steps so far (`convjax.record.Record`)
+  model.npz      the trained network's weights, at the end (`convjax.weights`)
   plots/*.png    pictures
 
 Every file is replaced whole, so that the folder can be read while the run goes on.
@@ -19,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from flax import nnx
 
 from convjax.files import replacing
 from convjax.record import Record
+from convjax.weights import save_weights
 
 
 class RunError(ValueError):
@@ -75,6 +78,10 @@ class RunFolder:
         """Replaces the record with one that reaches further."""
         record.save(self.path / "record.npz")
 
+    def write_model(self, model: nnx.Module) -> None:
+        """Writes the weights of the trained network."""
+        save_weights(model, self.path / "model.npz")
+
     def plot_path(self, name: str) -> Path:
         """Returns where the picture `name` belongs."""
         return self.path / "plots" / f"{name}.png"
@@ -98,6 +105,37 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunError(f"a file of the run {folder} is damaged: {error}.") from error
     return Run(config, metrics, record)
+
+
+def check_config(path: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
+    """Checks that the run in a folder was set up like this, with the versions and device of now.
+
+    Raises:
+      RunError: if not; the message names what differs.
+    """
+    file = Path(path) / "config.json"
+    try:
+        found = _flat(json.loads(file.read_text()))
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunError(f"the run {path} cannot be read: {error}.") from error
+    wanted = _flat(json.loads(_json({**config, "environment": environment()})))
+    differing = [
+        f"{name} {found.get(name)!r}, not {wanted.get(name)!r}"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise RunError(
+            f"{path} holds a run with {'; '.join(differing)}. Choose another folder, or remove it."
+        )
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        inner = isinstance(value, Mapping)
+        found |= _flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return found
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

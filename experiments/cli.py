@@ -7,10 +7,9 @@ a file that is no trajectory.
 
 import json
 import sys
-import time
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -18,6 +17,7 @@ from experiments import console as view
 from experiments import registry
 from experiments.bench import run_bench
 from experiments.bench_report import markdown_bars
+from experiments.ledger import Result
 from experiments.options import Data, DataDir, mistakes_reported
 from experiments.speedrun import speedrun
 
@@ -56,13 +56,23 @@ def run(
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: 0 to N − 1.")] = 1,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for results; new or empty. Default: runs/DATE-TIME."),
+        typer.Option(
+            help="Folder for results, new or empty (see --resume). Default: runs/DATE-TIME."
+        ),
     ] = None,
     layout: Layout = "auto",
     quick: Annotated[
         bool,
         typer.Option(
             "--quick", help="Three steps per epoch: passes through all the code, decides nothing."
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on in the folder --out of a run that was stopped, or add to it: claims and "
+            "trainings that are finished there are not run again.",
         ),
     ] = False,
     spreadsheet: Annotated[
@@ -76,35 +86,39 @@ def run(
     from convjax.layout import resolve_layout
     from experiments.compilation import use_compilation_cache
     from experiments.lab import Lab
+    from experiments.measure import measure
 
     use_compilation_cache()
     command = ["python", "-m", "experiments", "run", *names, "--data", data]
     command += ["--seeds", str(seeds), "--layout", layout, *(["--quick"] if quick else [])]
     # No path of this machine.
     command += ["--spreadsheet", spreadsheet.name] if spreadsheet else []
-    with mistakes_reported("stopped; what was finished is in the folder for results."):
+    where = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    with mistakes_reported(
+        f"stopped; the same command with --out {where} --resume goes on where it was."
+    ):
         claims = registry.find(names)
         resolve_layout(layout)
-        out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
-        _check_free(out)
+        _check_out(out, resume)
         shown = view.console()
         observer = view.ConsoleObserver(shown)
         lab = Lab(
             data,
             data_dir=data_dir,
             seeds=seeds,
-            out=out,
+            out=where,
             layout=layout,
             quick=quick,
+            resume=resume,
             spreadsheet=spreadsheet,
             observer=observer,
         )
         lab.dataset  # noqa: B018  # a wrong name or a missing file shows before any work
-        out.mkdir(parents=True, exist_ok=True)
+        where.mkdir(parents=True, exist_ok=True)
         with observer.progress:
-            results = _measure(claims, lab, command)
+            results = measure(claims, lab, command)
     shown.print(view.ledger_table(results, data, seeds))
-    shown.print(f"results, pictures and runs: {out}", highlight=False, soft_wrap=True)
+    shown.print(f"results, pictures and runs: {where}", highlight=False, soft_wrap=True)
     raise typer.Exit(int(any(result.verdict != result.expected for result in results)))
 
 
@@ -147,8 +161,8 @@ def table(
         if "bars" in found:
             typer.echo("\n".join([markdown_bars(found["bars"]), *map(_note, found["notes"])]))
         else:
-            typer.echo(view.markdown_ledger(found["claims"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            typer.echo(view.markdown_ledger([Result.from_json(entry) for entry in found["claims"]]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         _fail(ValueError(f"FILE {file} is not a results.json of `run` or `bench`: {error!r}."))
 
 
@@ -162,47 +176,15 @@ def script(file: str) -> NoReturn:
     raise AssertionError("app always exits")
 
 
-def _measure(claims: list[Any], lab: Any, command: list[str]) -> list[Any]:
-    from convjax.runs import environment, write_json
-    from experiments.ledger import Result, judge
-
-    results: list[Result] = []
-    for claim in claims:
-        began = time.perf_counter()
-        measured, rule, verdict, expected, reason = judge(claim, lab)
-        config = {"layout": lab.layout, "quick": lab.quick}
-        seconds = time.perf_counter() - began
-        results.append(
-            Result(
-                claim,
-                lab.data,
-                config,
-                lab.seeds,
-                measured,
-                rule,
-                verdict,
-                expected,
-                reason,
-                seconds,
-            )
+def _check_out(path: Path | None, resume: bool) -> None:
+    if resume and not (path and (path / "results.json").is_file()):
+        raise ValueError(
+            f"--resume needs the folder of a run as --out, one with results.json; got {path}."
         )
-        # After each claim, so that a stopped run keeps what it has measured.
-        write_json(
-            lab.out / "results.json",
-            {
-                "environment": environment(),
-                "command": command,
-                "claims": [result.as_json() for result in results],
-            },
-        )
-    return results
-
-
-def _check_free(path: Path) -> None:
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    if path and not resume and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
         raise ValueError(
             f"--out must be a new or empty folder, got {path}, which is a file or holds files. "
-            "Choose another, or remove it."
+            "Choose another, remove it, or go on in it with --resume."
         )
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from convjax.plots import BLUE, ORANGE, new_figure
-from experiments.lab import Lab, Outcome
+from experiments.lab import Lab
 from experiments.ledger import SEEDS_FOR_A_SPREAD, Decision, Measured, Rule
 from experiments.setting import Setting
+from experiments.training import Outcome
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,6 +1,8 @@
 """What a person sees: a table per epoch, a progress bar, the ledger, and messages of errors."""
 
+import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -8,14 +10,16 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-from experiments.lab import Observer
 from experiments.ledger import Result, mean, std
+from experiments.observer import Observer
 from experiments.setting import Setting
 
 
@@ -31,50 +35,87 @@ EPOCH_HEADER = (
 )
 
 
+class TimeLeft(TimeRemainingColumn):
+    """The time that a training's speed leaves, or for all claims the time until a moment."""
+
+    def render(self, task: Task) -> Text:
+        """Returns "0:12:34"."""
+        until = task.fields.get("until")
+        if until is None:
+            return super().render(task)
+        seconds = max(0, round(until - time.monotonic()))
+        return Text(f"about {timedelta(seconds=seconds)}", style="progress.remaining")
+
+
 class ConsoleObserver(Observer):
-    """Prints fastai's table of each training, with a bar below it on a terminal."""
+    """Prints fastai's table of a watched training, a line for others, and the time left.
+
+    On a terminal there are bars below: one for the claims, one for the training. Elsewhere they
+    would be noise in a log, and a line at the beginning of a claim takes their place.
+    """
 
     def __init__(self, console: Console):
         self.console = console
-        # Without a terminal a bar would be noise in a log.
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeRemainingColumn(),
+            TimeLeft(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task: TaskID | None = None
+        self._claims: TaskID | None = None
+        self._training: TaskID | None = None
+        self._title, self._watched = "", True
+
+    def claim(self, id: str, number: int, total: int, seconds_left: float | None) -> None:
+        """Says which claim begins, and how long all that remain take."""
+        if self._claims is None:
+            self._claims = self.progress.add_task("claims", total=total)
+        until = None if seconds_left is None else time.monotonic() + seconds_left
+        self.progress.update(self._claims, completed=number - 1, until=until)
+        left = (
+            "" if seconds_left is None else f", about {timedelta(seconds=round(seconds_left))} left"
+        )
+        self.console.print(f"\n[bold]claim {number} of {total}: {id}[/bold]{left}", highlight=False)
 
     def network(self, summary: str) -> None:
         """Prints the summary of a network."""
         self.console.print(f"\n{summary}", highlight=False, soft_wrap=True)
 
-    def training(self, setting: Setting, seed: int, steps: int) -> None:
+    def training(self, setting: Setting, seed: int, steps: int, *, watched: bool) -> None:
         """Prints the head of the table."""
-        if self._task is not None:
-            self.progress.remove_task(self._task)
-        title = f"{setting.slug}, seed {seed}"
-        self._task = self.progress.add_task(title, total=steps)
-        self.console.print(f"\n[bold]{title}[/bold]: {steps} steps", highlight=False)
-        self.console.print(EPOCH_HEADER, highlight=False)
+        if self._training is not None:
+            self.progress.remove_task(self._training)
+        self._title, self._watched = f"{setting.slug}, seed {seed}", watched
+        self._training = self.progress.add_task(self._title, total=steps)
+        if watched:
+            self.console.print(f"\n[bold]{self._title}[/bold]: {steps} steps", highlight=False)
+            self.console.print(EPOCH_HEADER, highlight=False)
 
     def steps(self, done: int) -> None:
         """Moves the bar."""
-        if self._task is not None:
-            self.progress.advance(self._task, done)
+        if self._training is not None:
+            self.progress.advance(self._training, done)
 
     def epoch(self, metrics: dict[str, Any]) -> None:
-        """Prints one row."""
-        self.console.print(
-            f"{metrics['epoch']:>5}  {metrics['train_loss']:>10.4f}  "
-            f"{metrics['valid_loss']:>10.4f}  {metrics['accuracy']:>8.4f}  "
-            f"{metrics['seconds']:>6.1f}s  {metrics['compile_seconds']:>6.1f}s",
-            highlight=False,
-        )
+        """Prints one row of the table."""
+        if self._watched:
+            self.console.print(
+                f"{metrics['epoch']:>5}  {metrics['train_loss']:>10.4f}  "
+                f"{metrics['valid_loss']:>10.4f}  {metrics['accuracy']:>8.4f}  "
+                f"{metrics['seconds']:>6.1f}s  {metrics['compile_seconds']:>6.1f}s",
+                highlight=False,
+            )
+
+    def trained(self, metrics: list[dict[str, Any]]) -> None:
+        """Prints the line of a training for comparisons, of which there may be hundreds."""
+        if not self._watched:
+            seconds = sum(row["seconds"] + row["compile_seconds"] for row in metrics)
+            self.console.print(
+                f"  {self._title}: {metrics[-1]['accuracy']:.4f}, {seconds:.1f} s", highlight=False
+            )
 
 
 # Metrics that are 1 or 0 per seed: shown as a count.
@@ -96,27 +137,25 @@ def ledger_table(results: list[Result], data: str, seeds: int) -> Table:
         if result.verdict != result.expected:
             verdict += f"\n[bold red]expected {result.expected}[/]"
         table.add_row(
-            result.claim.id,
-            _lines({name: _figure(value) for name, value in result.claim.published.items()}),
-            _lines({name: _spread(name, values) for name, values in result.measured.items()}),
+            result.id,
+            *_figures(result),
             f"{verdict}\n{result.reason}",
             f"{result.seconds:.1f} s",
         )
     return table
 
 
-def markdown_ledger(claims: list[dict[str, Any]]) -> str:
-    """Returns the entries of results.json as a Markdown table."""
-    lines = ["| claim | published | measured | verdict |", "|---|---|---|---|"]
-    for entry in claims:
-        published = {name: _figure(value) for name, value in entry["published"].items()}
-        values = {name: found["values"] for name, found in entry["measured"].items()}
-        measured = {name: _spread(name, numbers) for name, numbers in values.items()}
+def markdown_ledger(results: list[Result]) -> str:
+    """Returns the ledger as a Markdown table."""
+    lines = ["| claim | published | measured | verdict | time |", "|---|---|---|---|---|"]
+    for result in results:
+        published, measured = _figures(result)
         cells = (
-            entry["id"],
-            _lines(published).replace("\n", "<br>"),
-            _lines(measured).replace("\n", "<br>"),
-            f"**{entry['verdict']}**: {entry['reason']}",
+            result.id,
+            published.replace("\n", "<br>"),
+            measured.replace("\n", "<br>"),
+            f"**{result.verdict}**: {result.reason}",
+            f"{result.seconds:.1f} s",
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -130,6 +169,14 @@ def claims_table(claims: list[tuple[str, Any]]) -> Table:
     for file, claim in claims:
         table.add_row(claim.id, f"experiments/{file}.py", claim.statement)
     return table
+
+
+def _figures(result: Result) -> tuple[str, str]:
+    """Returns the published and the measured figures, a line each."""
+    return (
+        _lines({name: _figure(value) for name, value in result.published.items()}),
+        _lines({name: _spread(name, values) for name, values in result.measured.items()}),
+    )
 
 
 def _lines(figures: Mapping[str, str]) -> str:

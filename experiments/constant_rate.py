@@ -22,9 +22,10 @@ from collections.abc import Callable
 import numpy as np
 
 from convjax import plots
-from experiments.lab import Lab, Training
+from experiments.lab import Lab
 from experiments.ledger import SEEDS_FOR_A_SPREAD, Claim, Decision, Measured, Rule, Verdict
 from experiments.setting import BASELINE, BATCH_512, Setting
+from experiments.training import Training
 
 FAILED = 0.2
 PENULTIMATE = "blocks.3.conv"

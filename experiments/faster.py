@@ -17,9 +17,10 @@ Command: python -m experiments run faster --seeds 5
 from dataclasses import replace
 
 from experiments.comparison import TUNING_SEEDS, accuracies, difference, tuned
-from experiments.lab import Lab, Outcome
+from experiments.lab import Lab
 from experiments.ledger import SEEDS_FOR_A_SPREAD, Claim, Decision, Measured, Rule, mean, on_digits
 from experiments.setting import BATCH_512
+from experiments.training import Outcome
 
 PLAIN = replace(BATCH_512, epochs=5)
 SCORES = 20

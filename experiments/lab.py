@@ -1,8 +1,8 @@
 """The laboratory of one invocation: data, seeds, and trainings that claims share."""
 
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +11,18 @@ import jax
 import numpy as np
 from flax import nnx
 
-from convjax.capture import capture
 from convjax.data import Dataset, epoch_order, load, normalization
 from convjax.record import Record, concatenate
-from convjax.runs import RunFolder
+from convjax.runs import Run, RunFolder, check_config, load_run
+from convjax.step import State
 from convjax.summary import summary
 from convjax.train import Images, Trainer
 from convjax.watch import Watch
+from convjax.weights import load_weights
+from experiments import pictures
+from experiments.observer import Observer
 from experiments.setting import Setting
+from experiments.training import Material, Outcome, Training, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,60 +32,6 @@ PASSES = {"mnist5k": 15}
 
 # A quick run keeps the form of a training and cuts it to this many steps an epoch.
 QUICK_STEPS = 3
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training of a setting with one seed.
-
-    Attributes:
-      metrics: per evaluation, of which an epoch has one unless the setting says otherwise: epoch,
-        step, train_loss (smoothed), valid_loss, accuracy, seconds (of training and evaluation) and
-        compile_seconds, which are not in them.
-      model: the trained network, in evaluation mode.
-    """
-
-    setting: Setting
-    seed: int
-    record: Record
-    metrics: list[dict[str, Any]]
-    model: Any
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one of many trainings came to, for comparisons.
-
-    Attributes:
-      metrics: as of a `Training`.
-      train_accuracy: on the training images, at the end.
-    """
-
-    setting: Setting
-    seed: int
-    metrics: list[dict[str, Any]]
-    train_accuracy: float
-
-    @property
-    def accuracy(self) -> float:
-        """On the test images, at the end."""
-        return float(self.metrics[-1]["accuracy"])
-
-
-class Observer:
-    """What a lab tells while it works; this one keeps quiet."""
-
-    def network(self, summary: str) -> None:
-        """A network is about to be trained, with the first of its seeds."""
-
-    def training(self, setting: Setting, seed: int, steps: int) -> None:
-        """A training of `steps` steps begins."""
-
-    def steps(self, done: int) -> None:
-        """`done` more steps have been recorded."""
-
-    def epoch(self, metrics: dict[str, Any]) -> None:
-        """An epoch has been scored."""
 
 
 class Lab:
@@ -94,6 +44,7 @@ class Lab:
       out: folder for results; runs and pictures go below it.
       layout: of the networks.
       quick: cut every training to a few steps.
+      resume: take the trainings that are finished below `out` as they are.
       spreadsheet: where the chapter's conv-example.xlsx lies.
       observer: hears of the progress.
     """
@@ -107,6 +58,7 @@ class Lab:
         out: Path,
         layout: str = "auto",
         quick: bool = False,
+        resume: bool = False,
         spreadsheet: Path | None = None,
         observer: Observer | None = None,
     ):
@@ -115,13 +67,18 @@ class Lab:
         self.data, self.data_dir = data, data_dir
         self.seeds = tuple(range(seeds))
         self.out, self.layout, self.quick = out, layout, quick
-        self.spreadsheet = spreadsheet
+        self.resume, self.spreadsheet = resume, spreadsheet
         self.observer = observer or Observer()
         self._datasets: dict[str, tuple[Dataset, Images, Images]] = {}
         self._trainers: dict[tuple[Setting, bool], Trainer] = {}
         self._networks: dict[tuple[Setting, int], nnx.Module] = {}
         self._trainings: dict[Setting, list[Training]] = {}
         self._outcomes: dict[tuple[Setting, int], Outcome] = {}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What figures depend on besides data and seeds."""
+        return {"layout": self.layout, "quick": self.quick}
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -169,107 +126,91 @@ class Lab:
         figure.savefig(folder / f"{name}.png")
 
     def _train(self, setting: Setting, seed: int) -> Training:
-        dataset, _, _ = self._on_device(setting.network)
-        if seed == self.seeds[0]:
-            shape = (setting.batch_size, *dataset.train.images.shape[1:])
-            self.observer.network(str(summary(self.network(setting, seed), shape)))
-        folder, state, record, metrics = self._run(setting, seed, Path("runs"), watched=True)
+        config = self._config(setting, seed)
+        path = self.out / "runs" / setting.slug / f"seed-{seed}"
+        if run := self._finished(path, config, "model.npz"):
+            model = load_weights(path / "model.npz", self.network(setting, seed))
+            model.eval()
+            return Training(setting, seed, run.metrics, run.record, model)
+        first = seed == self.seeds[0]
+        if first:
+            self.observer.network(str(summary(self.network(setting, seed), self._shape(setting))))
+        folder = RunFolder(path, config)
+        metrics: list[dict[str, Any]] = []
+
+        def on_score(row: dict[str, Any], records: Sequence[Record]) -> None:
+            metrics.append(row)
+            folder.add_metrics(row)
+            folder.write_record(concatenate(records))
+
+        state, record = self._fit(setting, seed, on_score, watched=True)
         trainer = self.trainer(setting, watched=True)
-        training = Training(setting, seed, record, metrics, trainer.model(state))
-        if seed == self.seeds[0]:  # one seed's pictures are enough, and they take their time
-            self._plots(training, folder)
+        training = Training(setting, seed, metrics, record, trainer.model(state))
+        if first:  # one seed's pictures are enough, and they take their time
+            pictures.draw(training, trainer, self._on_device(setting.network)[0], folder)
+        folder.write_model(training.model)
+        self.observer.trained(metrics)
         return training
 
     def _outcome(self, setting: Setting, seed: int) -> Outcome:
+        config = self._config(setting, seed)
+        path = self.out / "runs" / "comparisons" / setting.slug / f"seed-{seed}"
+        if run := self._finished(path, config, "record.npz"):
+            return Outcome(setting, seed, run.metrics)
+        metrics: list[dict[str, Any]] = []
+        state, record = self._fit(setting, seed, lambda row, _: metrics.append(row), watched=False)
         _, train, _ = self._on_device(setting.network)
-        below = Path("runs") / "comparisons"
-        _, state, _, metrics = self._run(setting, seed, below, watched=False)
         scores = self.trainer(setting, watched=False).evaluate(state, train)
-        return Outcome(setting, seed, metrics, scores.accuracy)
+        metrics[-1]["train_accuracy"] = scores.accuracy
+        folder = RunFolder(path, config)
+        for row in metrics:
+            folder.add_metrics(row)
+        folder.write_record(record)
+        self.observer.trained(metrics)
+        return Outcome(setting, seed, metrics)
 
-    def _folder(self, setting: Setting, seed: int, steps: int, below: Path) -> RunFolder:
-        config = {
+    def _fit(
+        self,
+        setting: Setting,
+        seed: int,
+        on_score: Callable[[dict[str, Any], Sequence[Record]], None],
+        *,
+        watched: bool,
+    ) -> tuple[State, Record]:
+        _, train, test = self._on_device(setting.network)
+        orders = self._orders(setting, seed)
+        steps = sum(map(len, orders))
+        self.observer.training(setting, seed, steps, watched=watched)
+        trainer, network = self.trainer(setting, watched), self.network(setting, seed)
+        material = Material(trainer, network, train, test, orders, setting.table(steps))
+        return fit(material, setting, self.observer, on_score)
+
+    def _finished(self, path: Path, config: dict[str, Any], last: str) -> Run | None:
+        """Returns what a training left in its folder, if that has the file that is written last.
+
+        What an unfinished one left is removed.
+        """
+        if not (self.resume and (path / "config.json").exists()):
+            return None
+        check_config(path, config)
+        if (path / last).exists():
+            return load_run(path)
+        shutil.rmtree(path)
+        return None
+
+    def _config(self, setting: Setting, seed: int) -> dict[str, Any]:
+        return {
             "setting": asdict(setting),
             "data": self.data,
             "classes": list(self._on_device(setting.network)[0].class_names),
             "seed": seed,
-            "layout": self.layout,
-            "quick": self.quick,
-            "steps": steps,
+            **self.config,
+            "steps": sum(map(len, self._orders(setting, seed))),
         }
-        return RunFolder(self.out / below / setting.slug / f"seed-{seed}", config)
 
-    def _run(
-        self, setting: Setting, seed: int, below: Path, *, watched: bool
-    ) -> tuple[RunFolder, Any, Record, list[dict[str, Any]]]:
-        """Trains, and writes metrics and record as they come into a folder below `below`.
-
-        Returns:
-          (folder, last state, record, metrics).
-        """
-        _, train, test = self._on_device(setting.network)
-        trainer = self.trainer(setting, watched)
-        orders = self._orders(setting, seed)
-        steps = sum(map(len, orders))
-        table = setting.table(steps)
-        folder = self._folder(setting, seed, steps, below)
-        self.observer.training(setting, seed, steps)
-        state = trainer.start(self.network(setting, seed))
-        records: list[Record] = []
-        metrics: list[dict[str, Any]] = []
-        done = 0
-        for epoch, whole in enumerate(orders):
-            of_epoch: list[Record] = []
-            for order in np.array_split(whole, min(setting.scores, len(whole))):
-                began, compiled = time.perf_counter(), trainer.compile_seconds
-                rows = {name: column[done : done + len(order)] for name, column in table.items()}
-                state, record = trainer.run(state, train, order, rows, on_steps=self.observer.steps)
-                scores = trainer.evaluate(state, test)
-                compile_seconds = trainer.compile_seconds - compiled
-                seconds = time.perf_counter() - began - compile_seconds
-                done += len(order)
-                of_epoch.append(record)
-                metrics.append(
-                    {
-                        "epoch": epoch,
-                        "step": done,
-                        # fastai starts its average anew with every epoch.
-                        "train_loss": float(concatenate(of_epoch).smoothed_loss()[-1]),
-                        "valid_loss": scores.loss,
-                        "accuracy": scores.accuracy,
-                        "seconds": round(seconds, 3),
-                        "compile_seconds": round(compile_seconds, 3),
-                    }
-                )
-                folder.add_metrics(metrics[-1])
-                folder.write_record(concatenate([*records, *of_epoch]))
-                self.observer.epoch(metrics[-1])
-            records += of_epoch
-        return folder, state, concatenate(records), metrics
-
-    def _plots(self, training: Training, folder: RunFolder) -> None:
-        from convjax import images, plots
-
-        record = training.record
-        penultimate = [name for name in record.layers if name.endswith("conv")][-2]
-        dataset, _, test = self._on_device(training.setting.network)
-        trainer = self.trainer(training.setting, watched=True)
-        # As one program: each operation by itself would be compiled for this one use.
-        first_maps = jax.jit(lambda model, x: capture(model, x)[1][record.layers[0]])
-        maps = np.asarray(first_maps(training.model, trainer.step.normalize(test.images[:1])))
-        sample, layout = dataset.test.images[:9], training.model.layout
-        pictures = {
-            "batch": images.show_batch(sample, dataset.test.labels[:9], dataset.class_names),
-            "kernels": images.show_kernels(training.model.blocks[0].conv.kernel, layout),
-            "feature-maps": images.show_feature_maps(maps, layout),
-        }
-        for name, figure in pictures.items():
-            figure.savefig(folder.plot_path(name))
-        plots.plot_loss(record, training.metrics).savefig(folder.plot_path("loss"))
-        plots.plot_sched(record).savefig(folder.plot_path("schedule"))
-        for name in (record.layers[0], penultimate):
-            plots.plot_layer_stats(record, name).savefig(folder.plot_path(f"stats-{name}"))
-        plots.color_dim(record, penultimate).savefig(folder.plot_path(f"color-dim-{penultimate}"))
+    def _shape(self, setting: Setting) -> tuple[int, ...]:
+        dataset, _, _ = self._on_device(setting.network)
+        return (setting.batch_size, *dataset.train.images.shape[1:])
 
     def _orders(self, setting: Setting, seed: int) -> list[Any]:
         """Returns the batches of each epoch."""

@@ -27,7 +27,7 @@ import numpy as np
 from convjax import conv2d, reference
 from experiments.edge_kernels import KERNELS
 from experiments.lab import Lab
-from experiments.ledger import Claim, Decision, Measured, Rule
+from experiments.ledger import Claim, Decision, Measured, NotMeasuredError, Rule
 
 REPEATS = 5
 IMAGES = 64
@@ -95,7 +95,7 @@ def hundreds_and_millions(measured: Measured) -> Decision:
     calls, loops = measured["one_call_per_place"][0], measured["python_loops"][0]
     text = f"one call per place {calls:,.0f} times, Python's loops {loops:,.0f} times as long"
     if not measured["gpu"][0]:
-        return Decision(None, f"{text}; the claim is about a GPU and this device is none")
+        raise NotMeasuredError(f"{text}; the claim is about a GPU and this device is none")
     return Decision(calls >= 100 and loops >= 1e6, text)
 
 

@@ -13,6 +13,12 @@ def test_active_share_counts_above_the_first_bin():
     hist[0, 0, 0], hist[0, 0, 1], hist[0, 0, 39] = 50, 20, 10
     record = type(record)(**{**vars(record), "hist": hist, "over": np.array([[5], [0]])})
     np.testing.assert_allclose(active_share(record, 0), [0.35, 0.0])
+    np.testing.assert_allclose(active_share(record, 0, above=0), [0.85, 0.0])
+    np.testing.assert_allclose(active_share(record, 0, above=0.5), [0.15, 0.0])
+    np.testing.assert_allclose(active_share(record, 0, above=10), [0.05, 0.0])
+    for between in (0.3, 11, -1):
+        with pytest.raises(ValueError, match=r"above must be an edge .*\(0, 0\.25, … 10\)"):
+            active_share(record, 0, above=between)
 
 
 def test_active_share_has_a_row_per_watched_step():

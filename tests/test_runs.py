@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convjax.record import RecordError
-from convjax.runs import RunError, RunFolder, environment, load_run
+from convjax.runs import RunError, RunFolder, check_config, environment, load_run
 from tests.helpers import make_record
 
 
@@ -44,6 +44,21 @@ def test_damaged_files(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("{half")
     with pytest.raises(RunError, match="damaged"):
         load_run(tmp_path)
+
+
+def test_a_run_is_compared_with_how_it_would_be_set_up_now(tmp_path):
+    RunFolder(tmp_path, {"setting": {"lr": 0.06, "sizes": (1, 2)}, "seed": 0})
+    check_config(tmp_path, {"setting": {"lr": 0.06, "sizes": [1, 2]}, "seed": 0})
+    with pytest.raises(RunError, match=r"with seed 0, not 1; setting\.lr 0\.06, not 0\.1\. Choose"):
+        check_config(tmp_path, {"setting": {"lr": 0.1, "sizes": (1, 2)}, "seed": 1})
+    file = tmp_path / "config.json"
+    file.write_text(file.read_text().replace(f'"jax": "{environment()["jax"]}"', '"jax": "0.1"'))
+    with pytest.raises(RunError, match=r"environment\.jax '0\.1', not "):
+        check_config(tmp_path, {"setting": {"lr": 0.06, "sizes": (1, 2)}, "seed": 0})
+    for damaged in ("[1]", "{half", None):
+        file.unlink() if damaged is None else file.write_text(damaged)
+        with pytest.raises(RunError, match="cannot be read"):
+            check_config(tmp_path, {})
 
 
 def test_environment_is_plain_data():

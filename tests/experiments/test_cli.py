@@ -1,6 +1,8 @@
 import json
 import subprocess
 import sys
+import time
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -69,6 +71,7 @@ def test_seeds_differ_and_repeat(quick_chapter, tmp_path):
         (["run", "one-cycle", "--seeds", "0"], "--seeds"),
         (["run", "spreadsheet", "--spreadsheet", "absent.xlsx"], "absent.xlsx"),
         (["run", "spreadsheet", "--spreadsheet", __file__], "must be the chapter's"),
+        (["run", "edge-values", "--resume"], "--resume needs the folder of a run"),
         (["run"], "NAME"),
     ],
 )
@@ -87,6 +90,52 @@ def test_results_are_not_overwritten(tmp_path):
     assert result.exit_code == 2
     assert "new or empty folder" in result.stderr
     assert (tmp_path / "results.json").read_text() == "mine"
+
+
+def test_a_killed_run_goes_on_where_it_was(compiled_once, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "experiments", "run", "one-cycle", "schedule", "norm-layers"]
+    command += ["--quick", "--out", str(out)]
+    with subprocess.Popen(command) as process:
+        # The last claim has four trainings; the first of them ends the wait.
+        wait_for(lambda: list(out.glob("runs/comparisons/*/*/record.npz")), process)
+        process.kill()
+    finished = {path: path.stat().st_mtime_ns for path in out.rglob("record.npz")}
+    before = json.loads((out / "results.json").read_text())["claims"]
+    assert [entry["id"] for entry in before] == ["one-cycle", "schedule"]
+    # Not in this process, which has other devices.
+    result = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "claim 3 of 3: norm-layers" in result.stdout
+    assert "claim 1 of 3" not in result.stdout
+    after = json.loads((out / "results.json").read_text())["claims"]
+    assert after[:2] == before
+    assert [entry["id"] for entry in after[2:]] == ["norm-layers"]
+    assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
+    assert len(list(out.rglob("record.npz"))) == 5
+
+
+def wait_for(happened, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not happened():
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch):
+    from experiments import edge_kernels
+
+    def stop(lab):
+        raise KeyboardInterrupt
+
+    claims = (replace(edge_kernels.CLAIMS[0], measure=stop),)
+    monkeypatch.setattr(edge_kernels, "CLAIMS", claims)
+    out = tmp_path / "out"
+    result = invoke("run", "edge-values", "--out", out)
+    assert result.exit_code == 130
+    assert f"the same command with --out {out} --resume goes on" in result.stderr
+    assert json.loads((out / "results.json").read_text())["claims"] == []
 
 
 def test_an_experiment_is_a_script(request, tmp_path):

@@ -10,8 +10,8 @@ from experiments.comparison import (
     spread_figure,
     tuned,
 )
-from experiments.lab import Outcome
 from experiments.setting import BATCH_NORM, ONE_CYCLE, Setting
+from experiments.training import Outcome
 
 
 def outcome(setting, seed, accuracy, steps=10):

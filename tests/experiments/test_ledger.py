@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,12 +13,14 @@ from experiments.ledger import (
     every,
     exactly,
     judge,
+    on_digits,
     within_spread,
 )
 
 
 def lab(data="mnist", seeds=5, quick=False):
-    return SimpleNamespace(data=data, seeds=tuple(range(seeds)), quick=quick)
+    config = {"layout": "auto", "quick": quick}
+    return SimpleNamespace(data=data, seeds=tuple(range(seeds)), quick=quick, config=config)
 
 
 def claim(values, **rules):
@@ -57,15 +60,18 @@ def test_every_and_exactly():
 )
 def test_judge(options, verdict, reason):
     rule = Rule("r", lambda measured: Decision(True, "yes"), min_seeds=5)
-    _, _, found, expected, why = judge(claim([0.9], mnist=rule), lab(**options))
-    assert found == expected == verdict
-    assert reason in why
+    result = judge(claim([0.9], mnist=rule), lab(**options))
+    assert result.verdict == result.expected == verdict
+    assert reason in result.reason
+    assert result.measured == {"accuracy": [0.9]}
 
 
-def test_a_departing_verdict_is_seen():
-    rule = Rule("r", lambda measured: Decision(False, "no"), expected="reproduced")
-    _, _, verdict, expected, _ = judge(claim([0.9], any=rule), lab())
-    assert (verdict, expected) == ("refuted", "reproduced")
+@pytest.mark.parametrize("holds", [False, None])
+def test_a_departing_verdict_is_seen(holds):
+    rule = Rule("r", lambda measured: Decision(holds, "no"), expected="reproduced")
+    result = judge(claim([0.9], any=rule), lab())
+    assert result.verdict == {False: "refuted", None: "undecided"}[holds]
+    assert result.expected == "reproduced"
 
 
 def test_what_cannot_be_measured_is_undecided_with_its_reason():
@@ -73,21 +79,52 @@ def test_what_cannot_be_measured_is_undecided_with_its_reason():
         raise NotMeasuredError("no such classes")
 
     rule = Rule("r", lambda measured: Decision(True, "yes"))
-    found = judge(Claim("c", "says", {}, measure, {"any": rule}), lab())
-    assert found == ({}, "r", "undecided", "undecided", "no such classes")
+    result = judge(Claim("c", "says", {}, measure, {"any": rule}), lab())
+    assert (result.measured, result.rule, result.reason) == ({}, "r", "no such classes")
+    assert result.verdict == result.expected == "undecided"
 
 
-def test_a_measurement_that_cannot_tell_is_undecided():
-    rule = Rule("r", lambda measured: Decision(None, "no GPU"), expected="refuted")
-    found = judge(claim([0.9], any=rule), lab())
-    assert found == ({"accuracy": [0.9]}, "r", "undecided", "undecided", "no GPU")
+def test_what_this_machine_cannot_decide_keeps_its_figures():
+    def decide(measured):
+        raise NotMeasuredError("no GPU")
+
+    result = judge(claim([0.9], any=Rule("r", decide)), lab())
+    assert (result.measured, result.reason) == ({"accuracy": [0.9]}, "no GPU")
+    assert result.verdict == result.expected == "undecided"
 
 
-def test_json_has_the_documented_form():
+def test_a_comparison_is_not_measured_where_its_seeds_do_not_suffice():
+    rule = Rule("r", lambda measured: Decision(True, "yes"), min_seeds=5)
+    compares = replace(claim([0.9], any=rule), compares=True)
+    assert judge(compares, lab(seeds=4)).measured == {}
+    assert judge(compares, lab(seeds=4, quick=True)).measured == {"accuracy": [0.9]}
+    assert judge(compares, lab()).verdict == "reproduced"
+
+
+def test_one_rule_for_two_data_sets_with_the_verdict_seen_on_each():
+    rules = on_digits(every("a", 0.5), mnist5k="refuted")
+    assert {data: rule.expected for data, rule in rules.items()} == {
+        "mnist": "reproduced",
+        "mnist5k": "refuted",
+    }
+
+
+def test_json_has_the_documented_form_and_comes_back():
     result = Result(
-        claim([0.9]), "mnist", {}, (0, 1), {"a": [1, 3]}, "r", "refuted", "refuted", "no", 1.234
+        id="c",
+        data="mnist",
+        config={"layout": "auto", "quick": False},
+        seeds=(0, 1),
+        published={"a": 2},
+        measured={"a": [1, 3]},
+        rule="r",
+        verdict="refuted",
+        expected="refuted",
+        reason="no",
+        seconds=1.234,
     )
     entry = json.loads(json.dumps(result.as_json()))
     assert entry["measured"] == {"a": {"mean": 2.0, "std": 2**0.5, "values": [1, 3]}}
     assert list(entry)[:6] == ["id", "data", "config", "seeds", "published", "measured"]
     assert list(entry)[6:] == ["rule", "verdict", "expected", "reason", "seconds"]
+    assert Result.from_json(entry) == replace(result, seconds=1.23)

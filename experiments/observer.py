@@ -1,0 +1,27 @@
+"""What experiments tell while they work."""
+
+from typing import Any
+
+from experiments.setting import Setting
+
+
+class Observer:
+    """Hears of the progress; this one keeps quiet."""
+
+    def claim(self, id: str, number: int, total: int, seconds_left: float | None) -> None:
+        """Claim `number` of `total` begins; None where nobody knows how long all will take."""
+
+    def network(self, summary: str) -> None:
+        """A network is about to be trained, with the first of its seeds."""
+
+    def training(self, setting: Setting, seed: int, steps: int, *, watched: bool) -> None:
+        """A training of `steps` steps begins."""
+
+    def steps(self, done: int) -> None:
+        """`done` more steps have been recorded."""
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        """An epoch, or a part of one, has been scored."""
+
+    def trained(self, metrics: list[dict[str, Any]]) -> None:
+        """The training has come to its end."""

@@ -1,0 +1,88 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from convjax.runs import RunError
+from experiments.lab import Lab
+from experiments.observer import Observer
+from experiments.setting import BATCH_NORM, ONE_CYCLE
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
+
+
+class Counter(Observer):
+    """Counts the trainings, apart by whether layers were watched."""
+
+    def __init__(self):
+        self.watched, self.unwatched = [], []
+
+    def training(self, setting, seed, steps, *, watched):
+        (self.watched if watched else self.unwatched).append((setting, seed))
+
+
+def quick_lab(out, **options):
+    return Lab(out=out, quick=True, seeds=2, observer=Counter(), **options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with trainings of both kinds, and the lab that ran them."""
+    lab = quick_lab(tmp_path_factory.mktemp("lab"))
+    lab.train(BATCH_NORM)
+    lab.outcomes(ONE_CYCLE)
+    return lab
+
+
+@pytest.fixture
+def again(finished, tmp_path):
+    """A lab that goes on in a copy of that folder."""
+    shutil.copytree(finished.out, tmp_path / "out")
+    return quick_lab(tmp_path / "out", resume=True)
+
+
+def test_a_training_is_run_once(finished):
+    assert finished.observer.watched == [(BATCH_NORM, 0), (BATCH_NORM, 1)]
+    finished.train(BATCH_NORM)
+    finished.outcomes(ONE_CYCLE, [1])
+    assert len(finished.observer.watched) == len(finished.observer.unwatched) == 2
+
+
+def test_finished_trainings_are_taken_from_their_folders(finished, again):
+    for found, wanted in zip(again.train(BATCH_NORM), finished.train(BATCH_NORM), strict=True):
+        assert found.metrics == wanted.metrics
+        np.testing.assert_array_equal(found.record.hist, wanted.record.hist)
+        np.testing.assert_array_equal(found.model(IMAGES / 255.0), wanted.model(IMAGES / 255.0))
+    assert again.outcomes(ONE_CYCLE) == finished.outcomes(ONE_CYCLE)
+    assert not again.observer.watched
+    assert not again.observer.unwatched
+
+
+def test_an_unfinished_training_is_run_again_and_comes_to_the_same(finished, again):
+    runs = again.out / "runs"
+    (runs / BATCH_NORM.slug / "seed-1" / "model.npz").unlink()
+    (runs / "comparisons" / ONE_CYCLE.slug / "seed-0" / "record.npz").unlink()
+    found, wanted = again.train(BATCH_NORM)[1], finished.train(BATCH_NORM)[1]
+    np.testing.assert_array_equal(found.record.loss, wanted.record.loss)
+    assert [o.accuracy for o in again.outcomes(ONE_CYCLE)] == [
+        o.accuracy for o in finished.outcomes(ONE_CYCLE)
+    ]
+    assert again.observer.watched == [(BATCH_NORM, 1)]
+    assert again.observer.unwatched == [(ONE_CYCLE, 0)]
+
+
+def test_more_seeds_are_added(again):
+    more = Lab(out=again.out, quick=True, seeds=3, resume=True, observer=again.observer)
+    assert len(more.train(BATCH_NORM)) == 3
+    assert again.observer.watched == [(BATCH_NORM, 2)]
+
+
+def test_a_run_that_was_set_up_otherwise_is_not_gone_on_with(again):
+    other = quick_lab(again.out, resume=True, layout="NCHW")
+    with pytest.raises(RunError, match="layout 'auto', not 'NCHW'"):
+        other.train(BATCH_NORM)
+
+
+def test_without_resume_a_run_is_in_the_way(again):
+    with pytest.raises(RunError, match="already holds a run"):
+        quick_lab(again.out).train(BATCH_NORM)
