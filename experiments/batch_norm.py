@@ -15,7 +15,7 @@ from convjax import plots
 from convjax.diagnose import active_share, crashes
 from experiments.constant_rate import PENULTIMATE
 from experiments.lab import Lab
-from experiments.ledger import Claim, Measured, every, within_spread
+from experiments.ledger import Claim, Measured, every, on_digits, within_spread
 from experiments.setting import BASELINE, BATCH_NORM, LONGER, ONE_CYCLE
 
 METRICS = ("accuracy", "valid_loss", "train_loss")
@@ -65,7 +65,7 @@ CLAIMS = (
         statement="with batch norm the activations develop smoothly, without crashes",
         published={"picture": "color_dim(-4)"},
         measure=smooth_picture,
-        rules={data: every("crashes", 0, 0) for data in ("mnist", "mnist5k")},
+        rules=on_digits(every("crashes", 0, 0)),
     ),
     Claim(
         id="longer",

@@ -24,7 +24,7 @@ from jax.flatten_util import ravel_pytree
 
 from experiments.comparison import at_best, spread_figure
 from experiments.lab import Lab
-from experiments.ledger import SEEDS_FOR_A_SPREAD, Claim, Decision, Measured, Rule, mean, on_digits
+from experiments.ledger import Claim, Decision, Measured, mean, on_digits, over_seeds
 from experiments.setting import ONE_CYCLE
 
 SIZES = (32, 128, 512, 2048)
@@ -101,10 +101,9 @@ CLAIMS = (
         measure=batch_size,
         compares=True,
         rules=on_digits(
-            Rule(
+            over_seeds(
                 "noise falls in every seed and updates become fewer with every larger size",
                 steadier_and_fewer,
-                min_seeds=SEEDS_FOR_A_SPREAD,
             )
         ),
     ),

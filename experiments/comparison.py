@@ -8,7 +8,7 @@ import numpy as np
 
 from convjax.plots import BLUE, ORANGE, new_figure
 from experiments.lab import Lab
-from experiments.ledger import SEEDS_FOR_A_SPREAD, Decision, Measured, Rule
+from experiments.ledger import Decision, Measured, Rule, over_seeds
 from experiments.setting import Setting
 from experiments.training import Outcome
 
@@ -110,7 +110,7 @@ def larger(first: str, second: str, what: str) -> Rule:
         return Decision(found.above_zero, f"{what}: {found}")
 
     text = f"95 % interval of the mean of {first} − {second} over the seeds lies above 0"
-    return Rule(text, decide, min_seeds=SEEDS_FOR_A_SPREAD)
+    return over_seeds(text, decide)
 
 
 def spread_figure(

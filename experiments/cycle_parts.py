@@ -23,7 +23,7 @@ from dataclasses import replace
 
 from experiments.comparison import RATES, accuracies, at_best, difference, gaps, tuned
 from experiments.lab import Lab
-from experiments.ledger import SEEDS_FOR_A_SPREAD, Claim, Decision, Measured, Rule, mean, on_digits
+from experiments.ledger import Claim, Decision, Measured, mean, on_digits, over_seeds
 from experiments.norms import TRAINS, highest
 from experiments.setting import BATCH_512, CYCLES, ONE_CYCLE
 
@@ -92,11 +92,10 @@ CLAIMS = (
         measure=one_cycle_parts,
         compares=True,
         rules=on_digits(
-            Rule(
+            over_seeds(
                 "95 % intervals of one-cycle's accuracy less that without warm-up, without "
                 "annealing and with constant momentum lie above 0",
                 every_part_helps,
-                min_seeds=SEEDS_FOR_A_SPREAD,
             )
         ),
     ),
@@ -107,11 +106,10 @@ CLAIMS = (
         measure=super_convergence,
         compares=True,
         rules=on_digits(
-            Rule(
+            over_seeds(
                 f"with one-cycle the highest rate at which every seed reaches {TRAINS} is higher, "
                 "the epochs to the same accuracy fewer, and the gap there smaller",
                 faster_higher_and_flatter,
-                min_seeds=SEEDS_FOR_A_SPREAD,
             )
         ),
     ),

@@ -20,7 +20,7 @@ from convjax import conv2d, images, reference
 from convjax.data import mnist5k_unsplit
 from convjax.layout import KERNEL_AXES, permutation
 from experiments.lab import Lab
-from experiments.ledger import Claim, Decision, Measured, Rule, exactly
+from experiments.ledger import Claim, Decision, Measured, Rule, exactly, on_digits
 
 TOP_EDGE = np.array([[-1, -1, -1], [0, 0, 0], [1, 1, 1]])
 LEFT_EDGE = np.array([[-1, 1, 0]] * 3)
@@ -121,10 +121,7 @@ CLAIMS = (
         statement="64 images and 4 kernels give 64×4×26×26 maps, equal to the hand-made ones",
         published={"images": 64, "kernels": 4, "height": 26, "width": 26},
         measure=edge_maps,
-        rules={
-            data: exactly(images=64, kernels=4, height=26, width=26, max_deviation=0)
-            for data in ("mnist", "mnist5k")
-        },
+        rules=on_digits(exactly(images=64, kernels=4, height=26, width=26, max_deviation=0)),
     ),
 )
 

@@ -177,6 +177,11 @@ def _check_seeds(rule: Rule, lab: "Lab") -> None:
         )
 
 
+def over_seeds(text: str, decide: Callable[[Measured], Decision]) -> Rule:
+    """A rule about a spread, a share or a mean difference: for five seeds or more."""
+    return Rule(text, decide, min_seeds=SEEDS_FOR_A_SPREAD)
+
+
 def on_digits(rule: Rule, **seen: Verdict) -> dict[str, Rule]:
     """Returns one rule for MNIST, whole and embedded, with the verdict seen on each.
 
@@ -221,10 +226,8 @@ def within_spread(published: Sequence[tuple[str, float]], *, test_size: int) -> 
         return Decision(holds, "; ".join(parts))
 
     figures = ", ".join(f"{metric} {figure}" for metric, figure in published)
-    return Rule(
-        text=f"{figures}: within mean ± (3 standard deviations + 1/{test_size}) of the seeds",
-        decide=decide,
-        min_seeds=SEEDS_FOR_A_SPREAD,
+    return over_seeds(
+        f"{figures}: within mean ± (3 standard deviations + 1/{test_size}) of the seeds", decide
     )
 
 

@@ -32,7 +32,7 @@ from experiments.comparison import (
     spread_figure,
 )
 from experiments.lab import Lab
-from experiments.ledger import SEEDS_FOR_A_SPREAD, Claim, Decision, Measured, Rule, on_digits
+from experiments.ledger import Claim, Decision, Measured, on_digits, over_seeds
 from experiments.setting import BATCH_NORM, ONE_CYCLE
 
 TRAINS = 0.9
@@ -115,10 +115,9 @@ CLAIMS = (
         measure=higher_lr,
         compares=True,
         rules=on_digits(
-            Rule(
+            over_seeds(
                 f"the highest rate at which every seed reaches {TRAINS} is higher with batch norm",
                 trains_higher,
-                min_seeds=SEEDS_FOR_A_SPREAD,
             )
         ),
     ),
@@ -136,13 +135,7 @@ CLAIMS = (
         published={"question": "other normalisation layers"},
         measure=norm_layers,
         compares=True,
-        rules=on_digits(
-            Rule(
-                f"each of the four reaches {TRAINS} in every seed",
-                all_train,
-                min_seeds=SEEDS_FOR_A_SPREAD,
-            )
-        ),
+        rules=on_digits(over_seeds(f"each of the four reaches {TRAINS} in every seed", all_train)),
     ),
     Claim(
         id="norm-order",

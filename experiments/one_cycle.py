@@ -28,13 +28,13 @@ from convjax.diagnose import active_share, crashes
 from experiments.constant_rate import PENULTIMATE, late_near_zero
 from experiments.lab import Lab
 from experiments.ledger import (
-    SEEDS_FOR_A_SPREAD,
     Claim,
     Decision,
     Measured,
     Rule,
-    Verdict,
     every,
+    on_digits,
+    over_seeds,
     within_spread,
 )
 from experiments.setting import BATCH_512, ONE_CYCLE
@@ -135,8 +135,6 @@ def several_times_over(measured: Measured) -> Decision:
     )
 
 
-SEVERAL_TIMES_OVER_SEEN: dict[str, Verdict] = {"mnist": "refuted", "mnist5k": "reproduced"}
-
 CLAIMS = (
     Claim(
         id="one-cycle",
@@ -161,14 +159,12 @@ CLAIMS = (
         statement="with one-cycle fewer penultimate activations are near zero, still many",
         published={"picture": "plot_layer_stats(-2)"},
         measure=near_zero_better,
-        rules={
-            data: Rule(
+        rules=on_digits(
+            over_seeds(
                 "mean share near zero: above 0.5 and below that of the constant rate",
                 fewer_still_many,
-                min_seeds=SEEDS_FOR_A_SPREAD,
             )
-            for data in ("mnist", "mnist5k")
-        },
+        ),
     ),
     Claim(
         id="bad-training-picture",
@@ -176,15 +172,13 @@ CLAIMS = (
         published={"picture": "color_dim(-2)"},
         measure=bad_training_picture,
         # One crash, now and then two: "several times over" is true of few seeds.
-        rules={
-            data: Rule(
+        rules=on_digits(
+            over_seeds(
                 "active share starts below 0.01; at least 2 crashes in half of the seeds",
                 several_times_over,
-                expected=seen,
-                min_seeds=SEEDS_FOR_A_SPREAD,
-            )
-            for data, seen in SEVERAL_TIMES_OVER_SEEN.items()
-        },
+            ),
+            mnist="refuted",
+        ),
     ),
 )
 

@@ -25,7 +25,6 @@ from convjax.summary import summary
 from experiments.comparison import accuracies, difference
 from experiments.lab import Lab
 from experiments.ledger import (
-    SEEDS_FOR_A_SPREAD,
     Claim,
     Decision,
     Measured,
@@ -33,6 +32,7 @@ from experiments.ledger import (
     Rule,
     every,
     mean,
+    over_seeds,
     within_spread,
 )
 from experiments.setting import LINEAR, THREE_OR_SEVEN
@@ -82,7 +82,7 @@ def a_little_over(low: float, high: float) -> Rule:
     text = "the convolutional network is more accurate (95 % interval)"
     if (low, high) != (0, 1):
         text = f"mean accuracy from {low} to {high}; {text}"
-    return Rule(text, decide, min_seeds=SEEDS_FOR_A_SPREAD)
+    return over_seeds(text, decide)
 
 
 CLAIMS = (
