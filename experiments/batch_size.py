@@ -22,7 +22,8 @@ import numpy as np
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
-from experiments.comparison import at_best, spread_figure
+from experiments import charts
+from experiments.comparison import at_best
 from experiments.lab import Lab
 from experiments.ledger import Claim, Decision, Measured, mean, on_digits, over_seeds
 from experiments.setting import ONE_CYCLE
@@ -65,12 +66,14 @@ def batch_size(lab: Lab) -> Measured:
     sizes = tuple(size for size in SIZES if size <= examples)[: 2 if lab.quick else None]
     noise = np.array([gradient_noise(lab, seed, sizes) for seed in lab.seeds])  # (seeds, sizes)
     settings = {str(size): replace(ONE_CYCLE, batch_size=size) for size in sizes}
-    outcomes, figures = at_best(lab, settings)
-    curves = {"gradient noise": noise.T.tolist()}
-    figure = spread_figure(
-        sizes, curves, xlabel="images per batch", ylabel="gradient noise / length"
+    outcomes, figures = at_best(lab, settings, "batch-size-accuracy")
+    curve = dict(zip(sizes, noise.T.tolist(), strict=True))
+    figure = charts.curves(
+        {"at the initial parameters": curve},
+        xlabel="images per batch",
+        ylabel="gradient noise / length of the gradient",
     )
-    lab.picture("batch-size", figure)
+    lab.picture("batch-size-noise", figure)
     return {
         **{f"noise_{size}": noise[:, i].tolist() for i, size in enumerate(sizes)},
         **{f"updates_{size}": [found[0].metrics[-1]["step"]] for size, found in outcomes.items()},

@@ -21,7 +21,9 @@ Command: python -m experiments run one-cycle-parts super-convergence --seeds 5
 
 from dataclasses import replace
 
-from experiments.comparison import RATES, accuracies, at_best, difference, gaps, tuned
+from experiments import charts
+from experiments.comparison import RATES, accuracies, at_best, gaps, tuned
+from experiments.intervals import difference
 from experiments.lab import Lab
 from experiments.ledger import Claim, Decision, Measured, mean, on_digits, over_seeds
 from experiments.norms import TRAINS, highest
@@ -33,7 +35,8 @@ CONSTANT_EPOCHS = 8
 
 
 def one_cycle_parts(lab: Lab) -> Measured:
-    return at_best(lab, {name: replace(ONE_CYCLE, schedule=name) for name in CYCLES})[1]
+    schedules = {name: replace(ONE_CYCLE, schedule=name) for name in CYCLES}
+    return at_best(lab, schedules, "one-cycle-parts")[1]
 
 
 def every_part_helps(measured: Measured) -> Decision:
@@ -52,6 +55,20 @@ def super_convergence(lab: Lab) -> Measured:
         epochs: lab.outcomes(tuned(lab, replace(ONE_CYCLE, epochs=epochs))) for epochs in LENGTHS
     }
     goal = mean(accuracies(slow))
+    figure = charts.curves(
+        {
+            "one-cycle, a training for each number of epochs": {
+                epochs: accuracies(found) for epochs, found in fast.items()
+            },
+            "constant rate, along one training": {
+                epoch + 1: [outcome.metrics[epoch]["accuracy"] for outcome in slow]
+                for epoch in range(CONSTANT_EPOCHS)
+            },
+        },
+        xlabel="epochs",
+        ylabel="test accuracy",
+    )
+    lab.picture("super-convergence", figure)
     enough = [epochs for epochs, found in fast.items() if mean(accuracies(found)) >= goal]
     needed = min(enough, default=CONSTANT_EPOCHS)
     at_goal = fast.get(needed, fast[LENGTHS[-1]])

@@ -16,9 +16,12 @@ Command: python -m experiments run faster --seeds 5
 
 from dataclasses import replace
 
-from experiments.comparison import TUNING_SEEDS, accuracies, difference, tuned
+from experiments import charts
+from experiments.comparison import TUNING_SEEDS, accuracies, tuned
+from experiments.intervals import difference
 from experiments.lab import Lab
 from experiments.ledger import Claim, Decision, Measured, mean, on_digits, over_seeds
+from experiments.norms import IN_WORDS
 from experiments.setting import BATCH_512
 from experiments.training import Outcome
 
@@ -39,6 +42,11 @@ def faster(lab: Lab) -> Measured:
     outcomes = {
         name: lab.outcomes(replace(setting, scores=SCORES)) for name, setting in best.items()
     }
+    lines = {
+        IN_WORDS[name]: [[(row["step"], row["accuracy"]) for row in o.metrics] for o in of]
+        for name, of in outcomes.items()
+    }
+    lab.picture("faster", charts.progress(lines, goal, xlabel="steps", ylabel="test accuracy"))
     return {
         "goal": [goal],
         **{f"steps_{name}": [steps_to(goal, o) for o in of] for name, of in outcomes.items()},

@@ -26,7 +26,7 @@ def first_kernel_size(lab: Lab) -> Measured:
         for norm, setting in (("", ONE_CYCLE), ("_batch_norm", BATCH_NORM))
         for size in (3, 5)
     }
-    return at_best(lab, settings)[1]
+    return at_best(lab, settings, "first-kernel-size")[1]
 
 
 CLAIMS = (

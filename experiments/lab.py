@@ -69,6 +69,8 @@ class Lab:
         self.out, self.layout, self.quick = out, layout, quick
         self.resume, self.spreadsheet = resume, spreadsheet
         self.observer = observer or Observer()
+        # What trainings of an earlier, stopped run took, compiling included.
+        self.earlier_seconds = 0.0
         self._datasets: dict[str, tuple[Dataset, Images, Images]] = {}
         self._trainers: dict[tuple[Setting, bool], Trainer] = {}
         self._networks: dict[tuple[Setting, int], nnx.Module] = {}
@@ -194,7 +196,11 @@ class Lab:
             return None
         check_config(path, config)
         if (path / last).exists():
-            return load_run(path)
+            run = load_run(path)
+            self.earlier_seconds += sum(
+                row["seconds"] + row["compile_seconds"] for row in run.metrics
+            )
+            return run
         shutil.rmtree(path)
         return None
 

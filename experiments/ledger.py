@@ -89,7 +89,8 @@ class Result:
     Attributes:
       config: what else the figures depend on: the layout, and whether the run was a quick one.
       rule: in words.
-      seconds: that it took; trainings that an earlier claim had run took no time.
+      seconds: that it took, with those of trainings that a stopped run had finished; trainings that
+        an earlier claim had asked for took no time.
     """
 
     id: str
@@ -129,7 +130,7 @@ class Result:
 
 def judge(claim: Claim, lab: "Lab") -> Result:
     """Measures a claim and applies its rule."""
-    began = time.perf_counter()
+    began, earlier = time.perf_counter(), lab.earlier_seconds
     rule = claim.rule(lab.data)
     measured: Measured = {}
     verdict: Verdict = "undecided"
@@ -157,7 +158,7 @@ def judge(claim: Claim, lab: "Lab") -> Result:
         verdict=verdict,
         expected=expected,
         reason=reason,
-        seconds=time.perf_counter() - began,
+        seconds=time.perf_counter() - began + lab.earlier_seconds - earlier,
     )
 
 

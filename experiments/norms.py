@@ -23,25 +23,22 @@ Command: python -m experiments run norm-layers norm-order higher-lr generalises 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from experiments.comparison import (
-    accuracies,
-    at_best,
-    difference,
-    gaps,
-    larger,
-    spread_figure,
-)
+from experiments import charts
+from experiments.comparison import accuracies, at_best, gaps, larger
+from experiments.intervals import difference
 from experiments.lab import Lab
 from experiments.ledger import Claim, Decision, Measured, on_digits, over_seeds
 from experiments.setting import BATCH_NORM, ONE_CYCLE
 
 TRAINS = 0.9
 LAYERS = ("batch", "layer", "group", "instance")
+IN_WORDS = {"none": "without batch norm", "batch": "with batch norm"}
 HIGH_RATES = (0.003, 0.01, 0.03, 0.06, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 def norm_layers(lab: Lab) -> Measured:
-    return at_best(lab, {n: replace(ONE_CYCLE, norm=n, norm_last=False) for n in LAYERS})[1]
+    networks = {norm: replace(ONE_CYCLE, norm=norm, norm_last=False) for norm in LAYERS}
+    return at_best(lab, networks, "norm-layers")[1]
 
 
 def all_train(measured: Measured) -> Decision:
@@ -55,7 +52,7 @@ def all_train(measured: Measured) -> Decision:
 
 def norm_order(lab: Lab) -> Measured:
     orders = {"after": BATCH_NORM, "before": replace(BATCH_NORM, activate_first=True)}
-    return at_best(lab, orders)[1]
+    return at_best(lab, orders, "norm-order")[1]
 
 
 def highest(rates: Sequence[float], curve: Sequence[Sequence[float]]) -> float:
@@ -71,10 +68,8 @@ def higher_lr(lab: Lab) -> Measured:
         name: [accuracies(lab.outcomes(replace(setting, lr_max=rate))) for rate in rates]
         for name, setting in networks.items()
     }
-    labels = {"none": "without batch norm", "batch": "with batch norm"}
-    figure = spread_figure(
-        rates,
-        {labels[name]: curve for name, curve in curves.items()},
+    figure = charts.curves(
+        {IN_WORDS[name]: dict(zip(rates, curve, strict=True)) for name, curve in curves.items()},
         xlabel="highest learning rate of one-cycle",
         ylabel="test accuracy",
     )
@@ -104,6 +99,8 @@ def generalises(lab: Lab) -> Measured:
         "batch": replace(BATCH_NORM, epochs=5),
     }
     outcomes, figures = at_best(lab, networks)
+    sides = {IN_WORDS[name]: gaps(found) for name, found in outcomes.items()}
+    lab.picture("generalises", charts.sides(sides, "training − test accuracy"))
     return {**{f"gap_{name}": gaps(found) for name, found in outcomes.items()}, **figures}
 
 

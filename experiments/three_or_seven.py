@@ -22,7 +22,9 @@ from flax import nnx
 
 from convjax import plots
 from convjax.summary import summary
-from experiments.comparison import accuracies, difference
+from experiments import charts
+from experiments.comparison import accuracies
+from experiments.intervals import difference
 from experiments.lab import Lab
 from experiments.ledger import (
     Claim,
@@ -62,10 +64,15 @@ def three_or_seven(lab: Lab) -> Measured:
 def linear_net(lab: Lab) -> Measured:
     check_classes(lab)
     network = lab.network(LINEAR, seed=0)
+    sides = {
+        "convolutional": accuracies(lab.outcomes(THREE_OR_SEVEN)),
+        "fully connected": accuracies(lab.outcomes(LINEAR)),
+    }
+    lab.picture("linear-net", charts.sides(sides, "test accuracy"))
     return {
         "parameters": [sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))],
-        "accuracy": accuracies(lab.outcomes(LINEAR)),
-        "accuracy_convolutional": accuracies(lab.outcomes(THREE_OR_SEVEN)),
+        "accuracy": sides["fully connected"],
+        "accuracy_convolutional": sides["convolutional"],
     }
 
 

@@ -6,6 +6,9 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from convjax import chunks
+from tests import trainings
+
 # The command line turns JAX's persistent cache on for the whole process; its tests run commands in
 # processes of their own, and all others compile what they test.
 jax.config.update("jax_enable_compilation_cache", False)
@@ -35,3 +38,17 @@ def compiled_once(tmp_path_factory):
     jax.config.update("jax_enable_compilation_cache", False)
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def small_chunks():
+    """Chunks of four steps: nine steps are two whole ones and a remainder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "CHUNK", 4)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(small_chunks):
+    """One training in float32, which many tests look at."""
+    return trainings.Run()

@@ -1,6 +1,3 @@
-from functools import cache
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,177 +5,30 @@ import optax
 import pytest
 from flax import nnx
 
-from convjax import chunks
 from convjax.capture import capture
 from convjax.data import Split
-from convjax.layers import BatchNorm, Linear
 from convjax.models import ConvNet, LinearNet
 from convjax.optim import adam, sgd
-from convjax.record import Record
 from convjax.schedules import one_cycle
-from convjax.stats import ActivationStats
-from convjax.step import cross_entropy
 from convjax.train import Images, Scores, Trainer
 from convjax.watch import Watch
 from tests.helpers import assert_trees_close
+from tests.trainings import (
+    BATCH,
+    CLASSES,
+    EXAMPLES,
+    MEAN,
+    STD,
+    STEPS,
+    batches,
+    conv_net,
+    normalised,
+    pixels,
+    split,
+    table,
+)
 
-STEPS, BATCH, EXAMPLES, CLASSES = 9, 5, 23, 3
-MEAN, STD = (0.4, 0.6), (0.3, 0.2)  # one per channel
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small_chunks():
-    """Chunks of four steps: nine steps are two whole ones and a remainder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "CHUNK", 4)
-        yield
-
-
-def pixels(examples=EXAMPLES, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (examples, 4, 4, 2), np.uint8)
-
-
-def normalised(images):
-    return (images.astype(np.float64) / 255 - MEAN) / STD
-
-
-def split(examples=EXAMPLES, seed=0):
-    labels = np.random.default_rng(seed + 1).integers(0, CLASSES, examples)
-    return Images(jnp.asarray(pixels(examples, seed)), jnp.asarray(labels, jnp.int32))
-
-
-def batches(steps=STEPS, seed=0):
-    return np.random.default_rng(seed).integers(0, EXAMPLES, (steps, BATCH))
-
-
-def conv_net(seed=0, **settings):
-    """4×4 pixels, then 2×2, then one per class."""
-    return ConvNet((2, 3, CLASSES), norm="batch", rngs=nnx.Rngs(seed), **settings)
-
-
-def table(steps=STEPS, lr_max=0.05):
-    return one_cycle(steps, lr_max).table(steps)
-
-
-class Counting:
-    """A loss that counts how often it is traced."""
-
-    def __init__(self):
-        self.traces = 0
-
-    def __call__(self, logits, labels):
-        self.traces += 1
-        return cross_entropy(logits, labels)
-
-
-class Run:
-    """One training in float32, which many tests look at."""
-
-    def __init__(self):
-        self.model = conv_net()
-        self.before = jax.tree.map(np.array, nnx.state(self.model))
-        self.loss = Counting()
-        self.trainer = Trainer(self.model, adam(), mean=MEAN, std=STD, loss=self.loss)
-        self.data, self.order, self.table = split(), batches(), table()
-        self.arrived = []
-        self.state, self.record = self.trainer.run(
-            self.trainer.start(self.model),
-            self.data,
-            self.order,
-            self.table,
-            on_steps=self.arrived.append,
-        )
-
-
-@pytest.fixture(scope="module")
-def run(small_chunks):
-    return Run()
-
-
-# --- against other implementations -------------------------------------------------------------
-
-
-def test_run_is_a_loop_of_steps(x64):
-    model = conv_net(param_dtype=jnp.float64)
-    trainer = Trainer(model, adam(), mean=MEAN, std=STD)
-    data, order, rates = split(), batches(), table()
-    assert STEPS > chunks.CHUNK
-    assert STEPS % chunks.CHUNK != 0
-    last, record = trainer.run(trainer.start(model), data, order, rates)
-
-    state, step = trainer.start(model), jax.jit(trainer.step)
-    rows = []
-    for i, batch in enumerate(order):
-        images, labels = data.images[batch], data.labels[batch]
-        state, measures, stats = step(
-            state, images, labels, rates["learning_rate"][i], rates["momentum"][i]
-        )
-        rows.append((measures, stats))
-
-    # The same float64 operations, which the compiler may fuse otherwise in a loop. Batch norm over
-    # five values and Adam's root magnify roundings of 1e-16 a thousandfold, at most, per step.
-    assert_trees_close(last, state, rtol=1e-10, atol=1e-12)
-    loss = [row.loss for row, _ in rows]
-    np.testing.assert_allclose(record.loss, loss, rtol=1e-10)
-    assert record.loss.dtype == np.float64
-    np.testing.assert_array_equal(record.learning_rate, [row.learning_rate for row, _ in rows])
-    np.testing.assert_array_equal(record.momentum, [row.momentum for row, _ in rows])
-    for layer in range(4):
-        for name in ("mean", "std", "near_zero", "abs_near_zero"):
-            # Statistics are computed in float32, of at most 60 values of order 1.
-            expected = [getattr(stats[layer], name) for _, stats in rows]
-            np.testing.assert_allclose(getattr(record, name)[:, layer], expected, atol=1e-6)
-        for name in ("hist", "under", "over"):
-            expected = [getattr(stats[layer], name) for _, stats in rows]
-            np.testing.assert_array_equal(getattr(record, name)[:, layer], expected)
-
-
-def test_training_a_linear_model_against_numpy(x64):
-    model = LinearNet((32, CLASSES), param_dtype=jnp.float64, rngs=nnx.Rngs(0))
-    trainer = Trainer(model, sgd(weight_decay=0.1), mean=MEAN, std=STD)
-    data, order, rates = split(), batches(), table()
-    kernel, bias = (np.array(v[...]) for v in (model.layers[0].kernel, model.layers[0].bias))
-    last, record = trainer.run(trainer.start(model), data, order, rates)
-
-    x = normalised(np.asarray(data.images)).reshape(EXAMPLES, 32)
-    labels = np.asarray(data.labels)
-    velocity = [np.zeros_like(kernel), np.zeros_like(bias)]
-    for i, batch in enumerate(order):
-        logits = x[batch] @ kernel + bias
-        shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-        losses = -np.log(shares[np.arange(BATCH), labels[batch]])
-        # float64, numbers of order 1.
-        np.testing.assert_allclose(record.loss[i], losses.mean(), rtol=1e-12)
-        np.testing.assert_allclose(record.mean[i, 0], logits.mean(), rtol=0, atol=1e-6)  # float32
-        slope = (shares - np.eye(CLASSES)[labels[batch]]) / BATCH
-        gradients = x[batch].T @ slope + 0.1 * kernel, slope.sum(0)
-        velocity = [rates["momentum"][i] * v + g for v, g in zip(velocity, gradients, strict=True)]
-        kernel = kernel - rates["learning_rate"][i] * velocity[0]
-        bias = bias - rates["learning_rate"][i] * velocity[1]
-    trained = trainer.model(last).layers[0]
-    np.testing.assert_allclose(trained.kernel[...], kernel, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(trained.bias[...], bias, rtol=0, atol=1e-12)
-
-
-def test_normalize_by_hand():
-    trainer = Trainer(LinearNet((2, 2), rngs=nnx.Rngs(0)), sgd(), mean=(0, 0.5), std=(1, 0.25))
-    found = trainer.step.normalize(jnp.array([[[[0, 0], [51, 255]]]], jnp.uint8))
-    # 51/255 is 1/5.
-    np.testing.assert_allclose(found, [[[[0, -2], [0.2, 2]]]], rtol=1e-6)  # float32
-    assert found.dtype == jnp.float32
-    assert (
-        trainer.step.normalize(jnp.zeros((1, 1, 1, 2), jnp.uint8), jnp.float16).dtype == jnp.float16
-    )
-
-
-def test_cross_entropy_by_hand():
-    logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]))
-    losses = cross_entropy(logits, jnp.array([0, 1]))
-    assert losses.shape == (2,)
-    np.testing.assert_allclose(losses, [np.log(2), np.log(5)], rtol=1e-6)  # float32
-
-
-# --- what a training records -------------------------------------------------------------------
+pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
 def test_every_step_is_recorded_once(run):
@@ -276,196 +126,6 @@ def test_select_chooses_the_layers():
         nothing.run(nothing.start(model), split(), batches(2), table(2))
 
 
-# --- what is watched, and how the steps are looped over ----------------------------------------
-
-
-class Normed(nnx.Module):
-    """Batch norm and a linear layer in float64: quick to compile, and no gradient is nearly 0."""
-
-    def __init__(self):
-        self.norm = BatchNorm(2, param_dtype=jnp.float64)
-        self.linear = Linear(32, CLASSES, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
-
-    def __call__(self, x):
-        return self.linear(self.norm(x).reshape(len(x), -1))
-
-
-class Trained(NamedTuple):
-    trainer: Trainer
-    state: Any
-    record: Record
-    arrived: list[int]
-
-
-@cache
-def normed_trainer(watch, fixed):
-    """One per setting, each with programs of its own; compiled in the first run."""
-    del fixed
-    return Trainer(Normed(), adam(), mean=MEAN, std=STD, watch=watch)
-
-
-def trained(watch, steps=STEPS, *, fixed=False):
-    """A training in float64, with loops of fixed length as on an accelerator or without."""
-    arrived = []
-    with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "fixed_loops", lambda: fixed)
-        trainer = normed_trainer(watch, fixed)
-        state, record = trainer.run(
-            trainer.start(Normed()),
-            split(),
-            batches(12)[:steps],
-            {name: column[:steps] for name, column in table(12).items()},
-            on_steps=arrived.append,
-        )
-        return Trained(trainer, jax.tree.map(np.array, state), record, arrived)
-
-
-def assert_same_training(found, wanted):
-    """Compares all but the statistics."""
-    # The same float64 operations on numbers of order 1, which the compiler may fuse otherwise:
-    # roundings of 1e-16, magnified a thousandfold per step at most.
-    assert_trees_close(found.state, wanted.state, rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(found.record.loss, wanted.record.loss, rtol=1e-10)
-    for name in ("learning_rate", "momentum"):
-        np.testing.assert_array_equal(getattr(found.record, name), getattr(wanted.record, name))
-
-
-def assert_same_statistics(found, wanted, rows, names=ActivationStats._fields):
-    """Compares statistics with those rows of the wanted record's."""
-    assert found.layers == wanted.layers == ("norm", "linear")
-    assert found.sizes.tolist() == wanted.sizes.tolist() == [160, 15]
-    for name in names:
-        # Sums in float32 of at most 160 values of order 1; counts, and shares by them, are exact.
-        atol = 1e-6 if name in ("mean", "std") else 0
-        actual, expected = getattr(found, name), getattr(wanted, name)[rows]
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=atol, err_msg=name, strict=True)
-
-
-def test_columns_are_in_the_order_of_the_names():
-    # norm is called before linear, and has 160 values to its 15.
-    assert not trained(Watch()).record.nan().any()
-
-
-@pytest.mark.parametrize(
-    ("every", "arrived"), [(2, [4, 4, 1]), (3, [6, 3]), (5, [5, 4]), (20, [9])]
-)
-def test_statistics_every_few_steps_are_those_of_every_step(every, arrived):
-    found, wanted = trained(Watch(every=every)), trained(Watch())
-    assert found.arrived == arrived  # so that watched steps lie in several chunks
-    assert wanted.record.watched.tolist() == list(range(STEPS))
-    watched = list(range(0, STEPS, every))
-    assert found.record.watched.tolist() == watched
-    assert len(np.unique(wanted.record.mean[:, 1])) == STEPS  # so that a wrong row would show
-    assert_same_statistics(found.record, wanted.record, watched)
-    assert_same_training(found, wanted)
-
-
-def test_without_watch_there_are_no_layers():
-    found = trained(None)
-    assert_same_training(found, trained(Watch()))
-    record = found.record
-    assert (record.layers, record.sizes.tolist(), record.watched.tolist()) == ((), [], [])
-    assert record.std.shape == record.under.shape == (0, 0)
-    assert record.hist.shape == (0, 0, 40)
-
-
-def test_without_histograms_there_are_the_other_statistics():
-    found, wanted = trained(Watch(histogram=False)), trained(Watch())
-    assert_same_training(found, wanted)
-    names = ("watched", "mean", "std", "near_zero", "abs_near_zero")
-    assert_same_statistics(found.record, wanted.record, slice(None), names)
-    assert found.record.hist.shape == (0, 2, 40)
-    assert found.record.under.shape == found.record.over.shape == (0, 2)
-    with pytest.raises(ValueError, match=r"Train with Watch\(histogram=True\)"):
-        found.record.nan()
-
-
-@pytest.mark.parametrize(
-    ("every", "steps", "arrived"),
-    [(1, 8, [4, 4]), (1, 10, [4, 4, 2]), (3, 12, [6, 6]), (3, 10, [6, 4])],
-)
-def test_loops_of_fixed_length_train_alike(every, steps, arrived):
-    # The last chunk is full, or else has steps past the end, which must leave the state, running
-    # statistics and moments included, as it was.
-    found, wanted = (trained(Watch(every=every), steps, fixed=fixed) for fixed in (True, False))
-    assert found.arrived == arrived
-    assert_same_training(found, wanted)
-    assert found.record.watched.tolist() == list(range(0, steps, every))
-    assert_same_statistics(found.record, wanted.record, slice(None))
-
-
-@pytest.mark.parametrize(("backend", "fixed"), [("cpu", False), ("gpu", True), ("tpu", True)])
-@pytest.mark.parametrize("every", [1, 3])
-def test_only_on_cpu_the_length_of_a_loop_is_an_argument(backend, fixed, every, x64, monkeypatch):
-    trainer = Trainer(Normed(), adam(), watch=Watch(every=every))
-    rates = {name: np.asarray(column, np.float32) for name, column in table(6).items()}
-    args = trainer.start(Normed()), split(), batches(6), rates, np.int32(4)
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    # JAX makes a scan of a loop whose length is known, and a while of any other.
-    loops = str(jax.make_jaxpr(trainer._chunk)(*args))
-    assert ("while[" in loops, "scan[" in loops) == (not fixed, fixed)
-
-
-def test_the_length_of_a_chunk(monkeypatch):
-    def lengths(every, *steps):
-        return [chunks.chunk_length(count, every) for count in steps]
-
-    # CHUNK is 4. On CPU it depends on nothing but `every`, so that there is one program.
-    monkeypatch.setattr(chunks, "fixed_loops", lambda: False)
-    assert lengths(1, 1, 4, 5, 100) == [4] * 4
-    assert lengths(3, 1, 4, 5, 100) == [6] * 4
-    assert lengths(1000, 1, 4, 5) == [4, 4, 5]  # no room for steps that do not come
-    # Elsewhere 5 steps are 3 and 2, 9 are 3 and 3 and 3, and then as watched steps need it.
-    monkeypatch.setattr(chunks, "fixed_loops", lambda: True)
-    assert lengths(1, 1, 4, 5, 9, 100) == [1, 4, 3, 3, 4]
-    assert lengths(2, 1, 4, 5, 9, 100) == [1, 4, 4, 4, 4]
-    assert lengths(1000, 1, 5, 9) == [1, 5, 9]
-
-
-def test_a_step_that_is_not_watched_is_that_of_a_training_without_watch(x64):
-    data, rate = split(), jnp.float32(0.1)
-
-    def traced(watch, watched):
-        trainer = Trainer(Normed(), adam(), watch=watch)
-        args = trainer.start(Normed()), data.images[:BATCH], data.labels[:BATCH], rate, rate
-        return str(jax.make_jaxpr(lambda *args: trainer.step(*args, watched=watched))(*args))
-
-    # The same operations, not only the same results: it costs nothing more.
-    assert traced(Watch(), False) == traced(None, True) == traced(None, False)
-    assert traced(Watch(), False) != traced(Watch(), True)
-
-
-# --- one program -------------------------------------------------------------------------------
-
-
-def test_one_program_for_all_lengths_rates_and_schedules(run):
-    traces = run.loss.traces
-    trainer = run.trainer
-    flat = {"learning_rate": [0.1] * 3, "momentum": np.full(3, 0.8)}
-    for steps, rates in ((3, flat), (4, table(4, lr_max=1.0)), (11, table(11)), (1, table(1))):
-        state, record = trainer.run(trainer.start(conv_net(1)), split(), batches(steps, 7), rates)
-        assert record.steps == steps
-        # And from a state that a training returned.
-        trainer.run(state, split(), batches(steps, 8), rates)
-    assert run.loss.traces == traces
-    assert trainer._run_chunk.programs == 1
-
-
-def test_one_program_also_for_steps_between_the_watched(x64):
-    trainer = trained(Watch(every=3)).trainer
-    seconds = trainer.compile_seconds
-    assert seconds > 0
-    for steps, seed in ((1, 5), (3, 6), (7, 7), (12, 8)):
-        state = trainer.start(Normed())
-        for _ in range(2):  # from the start, and from a state that a training returned
-            rates = table(steps, lr_max=seed / 100)
-            state, record = trainer.run(state, split(seed=seed), batches(steps, seed), rates)
-            # Each run is watched from its own first step.
-            assert record.watched.tolist() == list(range(0, steps, 3))
-    assert trainer._run_chunk.programs == 1
-    assert trainer.compile_seconds == seconds
-
-
 def test_compile_seconds_grow_with_each_program_alone():
     model = LinearNet((32, CLASSES), rngs=nnx.Rngs(0))
     trainer, data = Trainer(model, sgd(), watch=None), split()
@@ -493,9 +153,6 @@ def test_a_training_goes_on_where_another_ended(run):
         losses.extend(record.loss)
     np.testing.assert_array_equal(losses, run.record.loss)
     assert_trees_close(state, run.state)
-
-
-# --- models stay what they are -----------------------------------------------------------------
 
 
 def test_the_callers_model_does_not_change(run):
@@ -542,9 +199,6 @@ def test_start_rejects_another_structure(run, make):
         run.trainer.start(make(nnx.Rngs(0)))
 
 
-# --- evaluation --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("batch_size", [1, 5, 22, 23, 1000])
 def test_every_example_is_scored_exactly_once(batch_size):
     # The loss of example i is 2ⁱ, and the sum over all of 23 is exact in float32: any that is
@@ -580,9 +234,6 @@ def test_evaluation_changes_nothing(run):
     first = run.trainer.evaluate(run.state, run.data)
     assert run.trainer.evaluate(run.state, run.data) == first
     assert_trees_close(jax.tree.map(np.array, run.state), before)
-
-
-# --- errors ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -703,9 +354,6 @@ def test_a_single_logit_answers_1_where_it_is_positive():
         trainer = Trainer(model, sgd(), loss=lambda logits, labels: logits[:, 0])
         found = trainer.evaluate(trainer.start(model), data)
         assert found.correct == correct
-
-
-# --- prediction --------------------------------------------------------------------------------
 
 
 def test_predictions_are_those_of_the_evaluation(run):

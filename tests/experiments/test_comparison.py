@@ -1,30 +1,25 @@
-import numpy as np
 import pytest
 
-from experiments.comparison import (
-    RATES,
-    TUNING_SEEDS,
-    accuracies,
-    difference,
-    larger,
-    spread_figure,
-    tuned,
-)
+from experiments.comparison import RATES, TUNING_SEEDS, accuracies, at_best, gaps, larger, tuned
 from experiments.setting import BATCH_NORM, ONE_CYCLE, Setting
 from experiments.training import Outcome
 
 
 def outcome(setting, seed, accuracy, steps=10):
-    return Outcome(setting, seed, [{"accuracy": accuracy, "step": steps}], train_accuracy=1.0)
+    row = {"accuracy": accuracy, "train_accuracy": 1.0, "step": steps}
+    return Outcome(setting, seed, [row])
 
 
 class FakeLab:
     """Trains in no time: the accuracy is a function of the setting and the seed."""
 
     def __init__(self, accuracy, quick=False):
-        self.accuracy, self.quick, self.asked = accuracy, quick, []
+        self.accuracy, self.quick, self.asked, self.pictures = accuracy, quick, [], []
 
-    def outcomes(self, setting, seeds):
+    def picture(self, name, figure):
+        self.pictures.append(name)
+
+    def outcomes(self, setting, seeds=(0, 1)):
         self.asked.append((setting, tuple(seeds)))
         return [outcome(setting, seed, self.accuracy(setting, seed)) for seed in seeds]
 
@@ -45,29 +40,6 @@ def test_a_quick_run_tunes_nothing():
     assert lab.asked == []
 
 
-def test_the_interval_by_hand():
-    # Differences 1, 2, 3: mean 2, standard deviation 1, and t at 97.5 % for two degrees of freedom
-    # is 4.302653 (any table): 4.302653/√3 = 2.484138.
-    found = difference([2, 4, 6], [1, 2, 3])
-    assert found.mean == 2
-    assert found.low == pytest.approx(2 - 2.484138, abs=1e-6)
-    assert found.high == pytest.approx(2 + 2.484138, abs=1e-6)
-    assert str(found) == "+2.0000 (95 % from -0.4841 to +4.4841)"
-
-
-def test_the_interval_holds_the_truth_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    draws = rng.normal(0.3, 1.0, (2000, 5))
-    held = [(i := difference(row, np.zeros(5))).low <= 0.3 <= i.high for row in draws]
-    # 95 % of 2,000, within four standard deviations of a binomial share: √(0.95·0.05/2000) = 0.005.
-    assert abs(np.mean(held) - 0.95) < 0.02
-
-
-def test_an_interval_needs_two_seeds():
-    with pytest.raises(ValueError, match="two seeds or more, got 1"):
-        difference([1.0], [2.0])
-
-
 @pytest.mark.parametrize(
     ("first", "holds"), [([3, 4, 3.5], True), ([0, 1, 0.5], False), ([0, 2, 4], None)]
 )
@@ -81,16 +53,20 @@ def test_larger_decides_by_the_interval(first, holds):
 
 def test_accuracies_are_those_at_the_end():
     setting = Setting()
-    early = Outcome(setting, 0, [{"accuracy": 0.1}, {"accuracy": 0.7}], 0.9)
-    assert accuracies([early, outcome(setting, 1, 0.8)]) == [0.7, 0.8]
+    early = Outcome(setting, 0, [{"accuracy": 0.1}, {"accuracy": 0.7, "train_accuracy": 0.9}])
+    found = [early, outcome(setting, 1, 0.8)]
+    assert accuracies(found) == [0.7, 0.8]
+    assert gaps(found) == pytest.approx([0.2, 0.2])
 
 
-def test_the_figure_shows_every_seed_and_the_means():
-    curves = {"plain": [[0.1, 0.3], [0.5, 0.7]], "norm": [[0.8], [0.9]]}
-    figure = spread_figure([0.01, 0.1], curves, xlabel="rate", ylabel="accuracy")
-    (axes,) = figure.axes
-    assert axes.get_xscale() == "log"
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["plain", "norm"]
-    lines = [line.get_ydata().tolist() for line in axes.get_lines()]
-    assert lines == [[0.2, 0.6], [0.1, 0.3], [0.5, 0.7], [0.8, 0.9], [0.8], [0.9]]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "0.1"]
+def test_every_side_is_measured_at_its_own_best_rate():
+    best = {None: 0.03, "batch": 0.3}
+    lab = FakeLab(lambda setting, seed: 1 - abs(setting.lr_max - best[setting.norm]) - seed / 1000)
+    outcomes, figures = at_best(lab, {"plain": ONE_CYCLE, "norm": BATCH_NORM}, "both")
+    assert {name: found[0].setting.lr_max for name, found in outcomes.items()} == {
+        "plain": 0.03,
+        "norm": 0.3,
+    }
+    assert figures["rate_plain"], figures["rate_norm"] == ([0.03], [0.3])
+    assert figures["accuracy_plain"] == figures["accuracy_norm"] == [1.0, 0.999]
+    assert lab.pictures == ["both"]

@@ -20,7 +20,9 @@ from experiments.ledger import (
 
 def lab(data="mnist", seeds=5, quick=False):
     config = {"layout": "auto", "quick": quick}
-    return SimpleNamespace(data=data, seeds=tuple(range(seeds)), quick=quick, config=config)
+    return SimpleNamespace(
+        data=data, seeds=tuple(range(seeds)), quick=quick, config=config, earlier_seconds=0.0
+    )
 
 
 def claim(values, **rules):
