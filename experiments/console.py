@@ -121,6 +121,9 @@ class ConsoleObserver(Observer):
 # Metrics that are 1 or 0 per seed: shown as a count.
 YES_OR_NO = {"failed"}
 
+# A comparison has up to forty figures; results.json holds them all, its reason those that decide.
+MOST_FIGURES = 8
+
 STYLE = {"reproduced": "green", "refuted": "red", "undecided": "yellow"}
 
 
@@ -180,7 +183,9 @@ def _figures(result: Result) -> tuple[str, str]:
 
 
 def _lines(figures: Mapping[str, str]) -> str:
-    return "\n".join(f"{name} {figure}" for name, figure in figures.items())
+    lines = [f"{name} {figure}" for name, figure in figures.items()]
+    more = len(lines) - MOST_FIGURES
+    return "\n".join(lines[:MOST_FIGURES] + ([f"and {more} more"] if more > 0 else []))
 
 
 def _figure(value: float | str) -> str:

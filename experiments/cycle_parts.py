@@ -14,7 +14,8 @@ Rules, for five seeds or more:
   super-convergence: (a) the highest rate at which every seed reaches 0.9 is higher with one-cycle
     than with a constant rate; (b) one-cycle needs fewer epochs than a constant rate to the accuracy
     that the constant rate has after its eight; (c) at that accuracy the training accuracy of the
-    one-cycle network exceeds its test accuracy by less. All three, or refuted.
+    one-cycle network exceeds its test accuracy by less; 95 % interval of the difference. Refuted
+    where one of the three is not so, undecided where the interval holds 0 and (a) and (b) are so.
 
 Command: python -m experiments run one-cycle-parts super-convergence --seeds 5
 """
@@ -91,9 +92,9 @@ def faster_higher_and_flatter(measured: Measured) -> Decision:
     rates = [measured[f"highest_rate_{name}"][0] for name in ("constant", "one_cycle")]
     epochs = [measured[f"epochs_{name}"][0] for name in ("constant", "one_cycle")]
     gap = difference(measured["gap_constant"], measured["gap_one_cycle"])
-    parts = (rates[1] > rates[0], epochs[1] < epochs[0], gap.low > 0)
+    allows = rates[1] > rates[0] and epochs[1] < epochs[0]
     return Decision(
-        all(parts),
+        gap.above_zero if allows else False,
         f"rates up to {rates[0]:g} constant and {rates[1]:g} with one-cycle; {epochs[0]:g} epochs "
         f"constant, {epochs[1]:g} with one-cycle to {mean(measured['accuracy_constant']):.4f}; gap "
         f"between train and test, constant − one-cycle: {gap}",
@@ -125,7 +126,7 @@ CLAIMS = (
         rules=on_digits(
             over_seeds(
                 f"with one-cycle the highest rate at which every seed reaches {TRAINS} is higher, "
-                "the epochs to the same accuracy fewer, and the gap there smaller",
+                "the epochs to the same accuracy fewer, and the gap there smaller (95 % interval)",
                 faster_higher_and_flatter,
             )
         ),

@@ -81,7 +81,7 @@ def a_little_over(low: float, high: float) -> Rule:
         found = difference(measured["accuracy_convolutional"], measured["accuracy"])
         average = mean(measured["accuracy"])
         return Decision(
-            low <= average <= high and found.low > 0,
+            found.above_zero if low <= average <= high else False,
             f"{average:.4f} with {measured['parameters'][0]:,.0f} parameters; convolutional − "
             f"linear {found}",
         )

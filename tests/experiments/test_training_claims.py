@@ -1,0 +1,145 @@
+"""The rules of claims about trainings, decided on figures made up for the purpose."""
+
+import pytest
+
+from experiments import registry
+from experiments.faster import steps_to
+from experiments.norms import highest
+from experiments.setting import BASELINE
+from experiments.training import Outcome
+
+FIVE = [0.0, 0.001, -0.001, 0.002, -0.002]  # a spread with the mean 0
+
+
+def about(mean, spread=1.0):
+    return [mean + spread * value for value in FIVE]
+
+
+def crossed(mean):
+    """Against `about`, differences of both signs."""
+    return [mean + 2 * value for value in reversed(FIVE)]
+
+
+def super_convergence(rate=0.1, epochs=3, gap=None):
+    return {
+        "highest_rate_constant": [0.03],
+        "highest_rate_one_cycle": [rate],
+        "epochs_constant": [8],
+        "epochs_one_cycle": [epochs],
+        "accuracy_constant": about(0.98),
+        "gap_constant": about(0.02),
+        "gap_one_cycle": about(0.01) if gap is None else gap,
+    }
+
+
+def parts(**accuracy):
+    names = ("one-cycle", "linear", "no-warm-up", "no-annealing", "flat-momentum")
+    return {f"accuracy_{name}": accuracy.get(name, about(0.9)) for name in names}
+
+
+WHOLE = {"one-cycle": about(0.95)}
+
+
+def norms(**accuracy):
+    names = ("batch", "layer", "group", "instance")
+    return {f"accuracy_{name}": accuracy.get(name, about(0.95)) for name in names}
+
+
+def linear_net(linear, convolutional):
+    return {"accuracy": linear, "accuracy_convolutional": convolutional, "parameters": [23_581]}
+
+
+def batch_size(noise, updates):
+    sizes = (32, 128)
+    return {
+        **{f"noise_{size}": values for size, values in zip(sizes, noise, strict=True)},
+        **{f"updates_{size}": [value] for size, value in zip(sizes, updates, strict=True)},
+        **{f"accuracy_{size}": [0.9] * 2 for size in sizes},
+    }
+
+
+def picture(crashes, start=0.0):
+    return {
+        "crashes": crashes,
+        "crashes_above_1": [3] * len(crashes),
+        "active_at_start": [start] * len(crashes),
+        "active_at_peak": [0.6] * len(crashes),
+        "active_at_end": [0.1] * len(crashes),
+    }
+
+
+def steps(none, batch):
+    return {"goal": [0.98], "steps_none": none, "steps_batch": batch}
+
+
+@pytest.mark.parametrize(
+    ("claim", "measured", "holds"),
+    [
+        ("baseline-fails", {"failed": [1, 1, 1, 0, 0]}, True),
+        ("baseline-fails", {"failed": [1, 1, 0, 0, 0]}, False),
+        ("batch-512-fails", {"failed": [0, 0, 0, 0, 1]}, True),
+        ("batch-512-fails", {"failed": [0] * 5}, False),
+        *(
+            ("near-zero-grows", {"near_zero_first": first, "near_zero_penultimate": last}, holds)
+            for first, last, holds in (
+                ([0.6] * 5, [0.9, 0.9, 0.9, 0.9, 0.3], True),
+                ([0.6] * 5, [0.9, 0.9, 0.9, 0.5, 0.3], False),
+                ([0.3] * 5, [0.4] * 5, False),  # more than of the first layer, but not most
+            )
+        ),
+        *(
+            ("near-zero-better", {"near_zero_constant": [0.9], "near_zero_one_cycle": [v]}, holds)
+            for v, holds in ((0.8, True), (0.95, False), (0.4, False))
+        ),
+        ("bad-training-picture", picture([2, 3, 2, 1, 1]), True),
+        ("bad-training-picture", picture([2, 2, 1, 1, 1]), False),
+        ("bad-training-picture", picture([2] * 5, start=0.1), False),
+        ("smooth-picture", {"crashes": [0] * 5}, True),
+        ("smooth-picture", {"crashes": [0, 0, 1, 0, 0]}, False),
+        ("one-cycle-parts", parts(**WHOLE), True),
+        ("one-cycle-parts", parts(**WHOLE, linear=about(0.99)), True),  # shown beside, no part
+        ("one-cycle-parts", parts(**WHOLE, **{"no-warm-up": about(0.96)}), False),
+        ("one-cycle-parts", parts(**WHOLE, **{"no-warm-up": crossed(0.95)}), None),
+        ("super-convergence", super_convergence(), True),
+        ("super-convergence", super_convergence(rate=0.03), False),
+        ("super-convergence", super_convergence(epochs=8), False),
+        ("super-convergence", super_convergence(gap=about(0.03)), False),
+        ("super-convergence", super_convergence(gap=crossed(0.02)), None),
+        ("super-convergence", super_convergence(rate=0.03, gap=crossed(0.02)), False),
+        ("faster", steps([500, 520], [100, 110]), True),
+        ("faster", steps([100, 110], [500, 520]), False),
+        ("faster", steps([100, 500], [110, 400]), None),
+        ("higher-lr", {"highest_rate_none": [0.1], "highest_rate_batch": [2.0]}, True),
+        ("higher-lr", {"highest_rate_none": [0.1], "highest_rate_batch": [0.1]}, False),
+        ("generalises", {"gap_none": about(0.02), "gap_batch": about(0.01)}, True),
+        ("generalises", {"gap_none": about(0.01), "gap_batch": about(0.02)}, False),
+        ("generalises", {"gap_none": about(0.01), "gap_batch": crossed(0.01)}, None),
+        ("norm-layers", norms(), True),
+        ("norm-layers", norms(layer=[0.95, 0.89, 0.95, 0.95, 0.95]), False),
+        ("norm-order", {"accuracy_before": about(0.9), "accuracy_after": about(0.8)}, True),
+        ("first-kernel-size", {"accuracy_5x5": about(0.9), "accuracy_3x3": about(0.95)}, False),
+        ("linear-net", linear_net(about(0.982), about(0.99)), True),
+        ("linear-net", linear_net(about(0.986), about(0.99)), False),  # more than "a little over"
+        ("linear-net", linear_net(about(0.982), about(0.98)), False),
+        ("linear-net", linear_net(about(0.982), crossed(0.982)), None),
+        ("batch-size", batch_size([[2, 3], [1, 2]], [100, 25]), True),
+        ("batch-size", batch_size([[2, 3], [1, 3]], [100, 25]), False),
+        ("batch-size", batch_size([[2, 3], [1, 2]], [100, 100]), False),
+    ],
+)
+def test_rules_by_hand(claim, measured, holds):
+    (found,) = registry.find([claim])
+    assert found.rule("mnist").decide(measured).holds is holds
+
+
+def test_the_highest_rate_is_one_at_which_every_seed_trains():
+    assert highest((0.1, 0.2, 0.5), [[0.95, 0.96], [0.97, 0.9], [0.99, 0.89]]) == 0.2
+    assert highest((0.1,), [[0.2]]) == 0
+
+
+def test_steps_to_a_goal():
+    rows = [{"step": step, "accuracy": accuracy} for step, accuracy in ((5, 0.5), (10, 0.9))]
+    outcome = Outcome(BASELINE, 0, rows)
+    assert steps_to(0.5, outcome) == 5
+    assert steps_to(0.6, outcome) == 10
+    assert steps_to(0.99, outcome) == 10  # never: all its steps
