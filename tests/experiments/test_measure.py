@@ -108,14 +108,15 @@ def test_the_time_left_is_that_of_the_saved_results_at_the_pace_of_this_machine(
         entry["seconds"] = seconds
     (saved / "mnist5k.json").write_text(json.dumps(entries))
     monkeypatch.setattr(measuring, "SAVED", saved)
-    now = iter((0.0, 5.0, 20.0))  # "one" and "two" take half of their shares of 10 and 30 s
+    # "one" and "two" take half of their shares of 10 and 30 s; ten more have gone at the full pace.
+    now = iter((0.0, 0.0, 5.0, 20.0))
     clock = type("Clock", (), {"perf_counter": lambda self: next(now)})()
     watched = lab(tmp_path / "out", seeds=2)
     watched.out.mkdir()
     monkeypatch.setattr(measuring, "time", clock)
     measure([claim(id, calls) for id in ("one", "two", "three")], watched, [])
     # "three" is unknown: 20 s, the mean of the others.
-    assert [heard[3] for heard in watched.observer.claims] == [60, 25, 10]
+    assert [heard[3] for heard in watched.observer.claims] == [60, 50 * 15 / 20, 20 * 30 / 50]
 
 
 def test_the_saved_results_can_be_read():
