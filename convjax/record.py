@@ -106,7 +106,7 @@ class Record:
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         arrays[_LAYERS] = np.array(self.layers, dtype=np.str_)
         with replacing(path) as file:
-            np.savez_compressed(file, allow_pickle=False, format=np.int64(_FORMAT), **arrays)
+            np.savez_compressed(file, format=np.int64(_FORMAT), **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Record":

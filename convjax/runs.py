@@ -1,7 +1,7 @@
 """A run's folder: what was configured, what each epoch scored, what every step did, pictures.
 
   config.json    how the run was set up, and with which versions and device
-  metrics.jsonl  one JSON object per epoch
+  metrics.jsonl  one JSON object per evaluation, of which an epoch has one as a rule
   record.npz     the record of all steps so far (`convjax.record.Record`)
   model.npz      the trained network's weights, at the end (`convjax.weights`)
   plots/*.png    pictures
@@ -17,14 +17,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from flax import nnx
 
-from convjax.files import replacing
+from convjax.files import replacing, save_figure
 from convjax.record import Record
 from convjax.weights import save_weights
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class RunError(ValueError):
@@ -37,7 +40,7 @@ class Run:
 
     Attributes:
       config: how the run was set up.
-      metrics: one mapping per epoch, in order.
+      metrics: one mapping per evaluation, in order.
       record: what every step did.
     """
 
@@ -68,9 +71,9 @@ class RunFolder:
             raise RunError(f"the run folder {self.path} cannot be written: {error}.") from error
         self._metrics: list[dict[str, Any]] = []
 
-    def add_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Adds one epoch's metrics."""
-        self._metrics.append(dict(metrics))
+    def add_metrics(self, *rows: Mapping[str, Any]) -> None:
+        """Adds the metrics of an evaluation, or of several."""
+        self._metrics += map(dict, rows)
         with replacing(self.path / "metrics.jsonl") as file:
             file.write("".join(_json(row) + "\n" for row in self._metrics).encode())
 
@@ -80,11 +83,11 @@ class RunFolder:
 
     def write_model(self, model: nnx.Module) -> None:
         """Writes the weights of the trained network."""
-        save_weights(model, self.path / "model.npz")
+        save_weights(self.path / "model.npz", model)
 
-    def plot_path(self, name: str) -> Path:
-        """Returns where the picture `name` belongs."""
-        return self.path / "plots" / f"{name}.png"
+    def add_plot(self, name: str, figure: "Figure") -> None:
+        """Saves a picture as plots/NAME.png."""
+        save_figure(figure, self.path / "plots" / f"{name}.png")
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
@@ -98,12 +101,14 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     try:
         config = json.loads((folder / "config.json").read_text())
         lines = (folder / "metrics.jsonl").read_text().splitlines()
-        metrics = [json.loads(line) for line in lines]
+        metrics = [not_null(json.loads(line)) for line in lines]
         record = Record.load(folder / "record.npz")
     except FileNotFoundError as error:
         raise RunError(f"{folder} holds no complete epoch of a run: {error}.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"a file of the run {folder} is damaged: {error}.") from error
+        raise RunError(
+            f"a file of the run {folder} is damaged: {error}. Remove the folder to run it again."
+        ) from error
     return Run(config, metrics, record)
 
 
@@ -115,19 +120,26 @@ def check_config(path: str | os.PathLike[str], config: Mapping[str, Any]) -> Non
     """
     file = Path(path) / "config.json"
     try:
-        found = _flat(json.loads(file.read_text()))
+        found = json.loads(file.read_text())
+        differing = differences(found, {**config, "environment": environment()})
     except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"the run {path} cannot be read: {error}.") from error
-    wanted = _flat(json.loads(_json({**config, "environment": environment()})))
-    differing = [
-        f"{name} {found.get(name)!r}, not {wanted.get(name)!r}"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name)
-    ]
+        raise RunError(
+            f"the run {path} cannot be read: {error}. Remove the folder to run it again."
+        ) from error
     if differing:
         raise RunError(
             f"{path} holds a run with {'; '.join(differing)}. Choose another folder, or remove it."
         )
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Returns in words where plain data of two runs differ, such as "seed 0, not 1"."""
+    first, second = _flat(found), _flat(json.loads(_json(wanted)))
+    return [
+        f"{name} {first.get(name)!r}, not {second.get(name)!r}"
+        for name in sorted(first.keys() | second.keys())
+        if first.get(name) != second.get(name)
+    ]
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -157,6 +169,15 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def not_null(value: Any) -> Any:
+    """Returns what JSON held for numbers, with NaN for null: what `finite` took away."""
+    if value is None:
+        return math.nan
+    if isinstance(value, Mapping):
+        return {key: not_null(item) for key, item in value.items()}
+    return [not_null(item) for item in value] if isinstance(value, list) else value
 
 
 def environment() -> dict[str, Any]:

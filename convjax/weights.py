@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from flax import nnx
@@ -14,15 +15,19 @@ class WeightsError(ValueError):
     """A file does not hold the weights of the network."""
 
 
-def save_weights(model: nnx.Module, path: str | os.PathLike[str]) -> None:
+def save_weights(path: str | os.PathLike[str], model: nnx.Module) -> None:
     """Writes parameters and running statistics to an .npz file, atomically.
 
-    Each array is named by its path in the network, such as "blocks.0.conv.kernel". The state of
-    random number generators is left out.
+    Each array is named by its path in the network, such as "blocks.0.conv.kernel", and is float32
+    where NumPy has no such type (bfloat16). The state of random number generators is left out.
     """
-    arrays: dict[str, Any] = {name: np.asarray(leaf[...]) for name, leaf in _weights(model).items()}
+    arrays: dict[str, Any] = {}
+    for name, leaf in _weights(model).items():
+        array = np.asarray(leaf[...])
+        # NumPy knows the types that JAX adds to its own as structureless bytes.
+        arrays[name] = array.astype(np.float32) if array.dtype.kind == "V" else array
     with replacing(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)
 
 
 def load_weights(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
@@ -53,7 +58,7 @@ def load_weights(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
             raise WeightsError(
                 f"{path} holds {name} of shape {found[name].shape}, the network's has {leaf.shape}."
             )
-        leaf.set_value(found[name].astype(leaf.dtype))
+        leaf.set_value(jnp.asarray(found[name], leaf.dtype))
     return copy
 
 

@@ -13,18 +13,15 @@ Command: python -m experiments run batch-norm smooth-picture longer
 
 from convjax import plots
 from convjax.diagnose import active_share, crashes
-from experiments.constant_rate import PENULTIMATE
 from experiments.lab import Lab
 from experiments.ledger import Claim, Measured, every, on_digits, within_spread
-from experiments.setting import BASELINE, BATCH_NORM, LONGER, ONE_CYCLE
-
-METRICS = ("accuracy", "valid_loss", "train_loss")
+from experiments.setting import BASELINE, BATCH_NORM, LONGER, ONE_CYCLE, PENULTIMATE
 
 
 def batch_norm(lab: Lab) -> Measured:
     first = lab.train(BATCH_NORM)[0]
     lab.picture("batch-norm", plots.plot_loss(first.record, first.metrics))
-    return {name: lab.metric(BATCH_NORM, name) for name in METRICS}
+    return lab.scores(BATCH_NORM)
 
 
 def smooth_picture(lab: Lab) -> Measured:
@@ -43,10 +40,10 @@ def longer(lab: Lab) -> Measured:
     first = lab.train(LONGER)[0]
     lab.picture("longer", plots.plot_loss(first.record, first.metrics))
     per_epoch = {
-        f"accuracy_{epoch + 1}": lab.metric(LONGER, "accuracy", epoch=epoch)
+        f"accuracy_{epoch + 1}": lab.metric(LONGER, "accuracy", evaluation=epoch)
         for epoch in range(LONGER.epochs - 1)
     }
-    return {**per_epoch, **{name: lab.metric(LONGER, name) for name in METRICS}}
+    return {**lab.scores(LONGER), **per_epoch}
 
 
 CLAIMS = (

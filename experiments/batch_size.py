@@ -2,10 +2,12 @@
 
 Gradient noise is the root mean square distance of the gradients of 20 batches from that of 4,000
 images, divided by the length of that gradient; at the initial parameters of each seed, where all
-sizes see the same network. Expected from independent images: noise falls as 1/√batch; that of the
-4,000 adds to it, so that it shows as √(1/batch + 1/4000). Beside it the
-accuracy after one epoch of one-cycle, each size at the best of the same rates for seeds that are
-not measured.
+sizes see the same network. Of independent images the noise falls as 1/√batch. The 4,000 add to it:
+it shows as √(1/batch + 1/4000) on mnist, whose 60,000 they are drawn from, and as
+√(1/batch − 1/4000) on mnist5k, where they are all that the batches are drawn from.
+
+Beside it the accuracy after one epoch of one-cycle, each size at the best of the same rates for
+seeds that are not measured.
 
 Rule, for five seeds or more: from each size to the next larger the noise falls in every seed, and
 the updates per epoch become fewer.
@@ -35,7 +37,7 @@ REFERENCE = 4000  # images whose mean gradient stands for that of all
 
 def gradient_noise(lab: Lab, seed: int, sizes: tuple[int, ...]) -> list[float]:
     """Returns the noise of each batch size at the initial parameters of a seed."""
-    trainer, images = lab.trainer(ONE_CYCLE), lab.images(ONE_CYCLE)
+    trainer, images = lab.trainer(ONE_CYCLE), lab.material(ONE_CYCLE).train
     graphdef, params = nnx.split(lab.network(ONE_CYCLE, seed))
     rng = np.random.default_rng(seed)
 
@@ -62,7 +64,7 @@ def gradient_noise(lab: Lab, seed: int, sizes: tuple[int, ...]) -> list[float]:
 
 
 def batch_size(lab: Lab) -> Measured:
-    examples = len(lab.images(ONE_CYCLE).labels)
+    examples = len(lab.material(ONE_CYCLE).train.labels)
     sizes = tuple(size for size in SIZES if size <= examples)[: 2 if lab.quick else None]
     noise = np.array([gradient_noise(lab, seed, sizes) for seed in lab.seeds])  # (seeds, sizes)
     settings = {str(size): replace(ONE_CYCLE, batch_size=size) for size in sizes}

@@ -1,6 +1,7 @@
 """Pictures of comparisons: every seed a dot, with means and intervals."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,4 +97,4 @@ def progress(
 
 
 def _styled(found: Mapping[str, Any]) -> Iterator[tuple[tuple[str, Any], str, str]]:
-    yield from zip(found.items(), COLORS, MARKERS, strict=False)
+    yield from zip(found.items(), cycle(COLORS), cycle(MARKERS), strict=False)

@@ -16,6 +16,10 @@ from experiments.training import Outcome
 TUNING_SEEDS = (100, 101, 102)
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 
+# A training counts as one from this accuracy on; those that fail stay near 0.1.
+TRAINS = 0.9
+HIGH_RATES = (0.003, 0.01, 0.03, 0.06, 0.1, 0.2, 0.5, 1.0, 2.0)
+
 
 def tuned(lab: Lab, setting: Setting, rates: Sequence[float] = RATES) -> Setting:
     """Returns the setting with that one of the rates whose mean accuracy is highest.
@@ -42,6 +46,11 @@ def gaps(outcomes: Sequence[Outcome]) -> list[float]:
     return [outcome.train_accuracy - outcome.accuracy for outcome in outcomes]
 
 
+def tuned_sides(lab: Lab, settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Returns each setting with the best rate for it."""
+    return {name: tuned(lab, setting) for name, setting in settings.items()}
+
+
 def at_best(
     lab: Lab, settings: Mapping[str, Setting], picture: str | None = None
 ) -> tuple[dict[str, list[Outcome]], dict[str, list[float]]]:
@@ -53,15 +62,38 @@ def at_best(
     Returns:
       The outcomes by name, and the figures accuracy_NAME and rate_NAME of all names.
     """
-    best = {name: tuned(lab, setting) for name, setting in settings.items()}
+    best = tuned_sides(lab, settings)
     outcomes = {name: lab.outcomes(setting) for name, setting in best.items()}
     if picture:
         sides = {name: accuracies(found) for name, found in outcomes.items()}
         lab.picture(picture, charts.sides(sides, "test accuracy"))
-    return outcomes, {
+    return outcomes, figures_of(best, outcomes)
+
+
+def figures_of(
+    settings: Mapping[str, Setting], outcomes: Mapping[str, Sequence[Outcome]]
+) -> dict[str, list[float]]:
+    """Returns the figures accuracy_NAME and rate_NAME of all names."""
+    return {
         **{f"accuracy_{name}": accuracies(found) for name, found in outcomes.items()},
-        **{f"rate_{name}": [setting.lr_max] for name, setting in best.items()},
+        **{f"rate_{name}": [setting.lr_max] for name, setting in settings.items()},
     }
+
+
+def accuracy_by_rate(lab: Lab, setting: Setting) -> dict[float, list[float]]:
+    """Returns for each of HIGH_RATES the accuracies of the seeds; a quick run tries two."""
+    rates = HIGH_RATES[:2] if lab.quick else HIGH_RATES
+    return {rate: accuracies(lab.outcomes(replace(setting, lr_max=rate))) for rate in rates}
+
+
+def highest_rate(curve: Mapping[float, Sequence[float]]) -> float:
+    """Returns the highest rate at which every seed trains, 0 where there is none."""
+    return max((rate for rate, of_seeds in curve.items() if min(of_seeds) >= TRAINS), default=0.0)
+
+
+def higher(rate: float, than: float) -> bool | None:
+    """Tells whether a highest rate is higher; None where both are the highest that was tried."""
+    return None if rate == than == HIGH_RATES[-1] else rate > than
 
 
 def larger(first: str, second: str, what: str) -> Rule:

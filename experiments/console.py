@@ -86,8 +86,6 @@ class ConsoleObserver(Observer):
 
     def training(self, setting: Setting, seed: int, steps: int, *, watched: bool) -> None:
         """Prints the head of the table."""
-        if self._training is not None:
-            self.progress.remove_task(self._training)
         self._title, self._watched = f"{setting.slug}, seed {seed}", watched
         self._training = self.progress.add_task(self._title, total=steps)
         if watched:
@@ -99,7 +97,7 @@ class ConsoleObserver(Observer):
         if self._training is not None:
             self.progress.advance(self._training, done)
 
-    def epoch(self, metrics: dict[str, Any]) -> None:
+    def scored(self, metrics: dict[str, Any]) -> None:
         """Prints one row of the table."""
         if self._watched:
             self.console.print(
@@ -110,7 +108,10 @@ class ConsoleObserver(Observer):
             )
 
     def trained(self, metrics: list[dict[str, Any]]) -> None:
-        """Prints the line of a training for comparisons, of which there may be hundreds."""
+        """Takes the bar away; prints the line of a training for comparisons."""
+        if self._training is not None:
+            self.progress.remove_task(self._training)
+            self._training = None
         if not self._watched:
             seconds = sum(row["seconds"] + row["compile_seconds"] for row in metrics)
             self.console.print(
@@ -193,11 +194,11 @@ def _figure(value: float | str) -> str:
 
 
 def _spread(name: str, values: Any) -> str:
-    middle = f"{mean(values):.4f}".rstrip("0").rstrip(".") if mean(values) else "0"
-    if abs(mean(values)) < 1e-3 and mean(values):
-        middle = f"{mean(values):.1e}"
-    if len(values) == 1:
-        return middle
-    if name in YES_OR_NO:
+    if name in YES_OR_NO and len(values) > 1:
         return f"{sum(values):.0f} of {len(values)}"
-    return f"{mean(values):.4f} ± {std(values):.4f}"
+    middle = mean(values)
+    # Four digits show the accuracy of 10,000 images; smaller figures are shown by their size.
+    form = ".1e" if 0 < abs(middle) < 1e-3 else ".4f"
+    if len(values) > 1:
+        return f"{middle:{form}} ± {std(values):{form}}"
+    return f"{middle:.4f}".rstrip("0").rstrip(".") if form == ".4f" else f"{middle:{form}}"

@@ -1,5 +1,6 @@
 """Mean differences with their confidence intervals."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,19 +16,29 @@ class Interval(NamedTuple):
 
     @property
     def above_zero(self) -> bool | None:
-        """Whether the whole interval lies above 0; None where it holds 0."""
-        return None if self.low <= 0 <= self.high else self.low > 0
+        """Whether the whole interval lies above 0; None where it holds 0 or is not finite."""
+        told = math.isfinite(self.mean) and not self.low <= 0 <= self.high
+        return self.low > 0 if told else None
 
     def __str__(self) -> str:
-        return f"{self.mean:+.4f} (95 % from {self.low:+.4f} to {self.high:+.4f})"
+        return self.text(4)
+
+    def text(self, digits: int) -> str:
+        """Returns the mean and the ends with so many digits after the point."""
+        mean, low, high = (f"{value:+.{digits}f}" for value in self)
+        return f"{mean} (95 % from {low} to {high})"
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> Interval:
     """Returns the mean of first − second, seed by seed, with Student's interval.
 
     Raises:
-      ValueError: for fewer than two pairs.
+      ValueError: for fewer than two pairs, or numbers of seeds that differ.
     """
+    if len(first) != len(second):
+        raise ValueError(
+            f"first and second must have a value for each seed, got {len(first)} and {len(second)}."
+        )
     from scipy.stats import t  # it takes as long to import as a claim of arithmetic to measure
 
     pairs = np.asarray(first, np.float64) - np.asarray(second, np.float64)

@@ -1,7 +1,8 @@
 """The laboratory of one invocation: data, seeds, and trainings that claims share."""
 
+import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +13,9 @@ import numpy as np
 from flax import nnx
 
 from convjax.data import Dataset, epoch_order, load, normalization
+from convjax.files import save_figure
 from convjax.record import Record, concatenate
 from convjax.runs import Run, RunFolder, check_config, load_run
-from convjax.step import State
 from convjax.summary import summary
 from convjax.train import Images, Trainer
 from convjax.watch import Watch
@@ -22,7 +23,7 @@ from convjax.weights import load_weights
 from experiments import pictures
 from experiments.observer import Observer
 from experiments.setting import Setting
-from experiments.training import Material, Outcome, Training, fit
+from experiments.training import Material, Outcome, Training, fit, in_parts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,18 +70,14 @@ class Lab:
         self.out, self.layout, self.quick = out, layout, quick
         self.resume, self.spreadsheet = resume, spreadsheet
         self.observer = observer or Observer()
-        # What trainings of an earlier, stopped run took, compiling included.
+        # What those trainings took that a stopped run finished after its last claim.
         self.earlier_seconds = 0.0
-        self._datasets: dict[str, tuple[Dataset, Images, Images]] = {}
+        self._last_claim = _modified(out / "results.json")
+        self._materials: dict[str, Material] = {}
         self._trainers: dict[tuple[Setting, bool], Trainer] = {}
         self._networks: dict[tuple[Setting, int], nnx.Module] = {}
         self._trainings: dict[Setting, list[Training]] = {}
         self._outcomes: dict[tuple[Setting, int], Outcome] = {}
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """What figures depend on besides data and seeds."""
-        return {"layout": self.layout, "quick": self.quick}
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -91,6 +88,15 @@ class Lab:
         """
         return load(self.data, data_dir=self.data_dir)
 
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What figures depend on besides the data's name and the seeds."""
+        digest = hashlib.sha256()
+        for split in (self.dataset.train, self.dataset.test):
+            for array in (split.images, split.labels):
+                digest.update(array.tobytes())
+        return {"layout": self.layout, "quick": self.quick, "sha256": digest.hexdigest()[:16]}
+
     def has_threes_and_sevens(self) -> bool:
         """Tells whether the data set has the classes "3" and "7"."""
         return {"3", "7"} <= set(self.dataset.class_names)
@@ -98,7 +104,7 @@ class Lab:
     def train(self, setting: Setting) -> list[Training]:
         """Returns one training of the setting per seed, run now unless it was before."""
         if setting not in self._trainings:
-            self._trainings[setting] = [self._train(setting, seed) for seed in self.seeds]
+            self._trainings[setting] = [self._training(setting, seed) for seed in self.seeds]
         return self._trainings[setting]
 
     def outcomes(self, setting: Setting, seeds: Sequence[int] | None = None) -> list[Outcome]:
@@ -113,148 +119,40 @@ class Lab:
                 self._outcomes[setting, seed] = self._outcome(setting, seed)
         return [self._outcomes[setting, seed] for seed in seeds]
 
-    def metric(self, setting: Setting, name: str, *, epoch: int = -1) -> list[float]:
-        """Returns one metric of an epoch for every seed."""
-        return [training.metrics[epoch][name] for training in self.train(setting)]
+    def metric(self, setting: Setting, name: str, *, evaluation: int = -1) -> list[float]:
+        """Returns one metric of an evaluation, of which most settings have one per epoch, for
+        every seed."""
+        return [training.metrics[evaluation][name] for training in self.train(setting)]
 
-    def images(self, setting: Setting) -> Images:
-        """Returns the training images of a setting, on the device."""
-        return self._on_device(setting.network)[1]
+    def scores(self, setting: Setting) -> dict[str, list[float]]:
+        """Returns the accuracy and the losses at the end, for every seed."""
+        names = ("accuracy", "valid_loss", "train_loss")
+        return {name: self.metric(setting, name) for name in names}
 
     def picture(self, name: str, figure: "Figure") -> None:
         """Saves a figure as plots/NAME.png below `out`."""
-        folder = self.out / "plots"
-        folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / f"{name}.png")
+        save_figure(figure, self.out / "plots" / f"{name}.png")
 
-    def _train(self, setting: Setting, seed: int) -> Training:
-        config = self._config(setting, seed)
-        path = self.out / "runs" / setting.slug / f"seed-{seed}"
-        if run := self._finished(path, config, "model.npz"):
-            model = load_weights(path / "model.npz", self.network(setting, seed))
-            model.eval()
-            return Training(setting, seed, run.metrics, run.record, model)
-        first = seed == self.seeds[0]
-        if first:
-            self.observer.network(str(summary(self.network(setting, seed), self._shape(setting))))
-        folder = RunFolder(path, config)
-        metrics: list[dict[str, Any]] = []
-
-        def on_score(row: dict[str, Any], records: Sequence[Record]) -> None:
-            metrics.append(row)
-            folder.add_metrics(row)
-            folder.write_record(concatenate(records))
-
-        state, record = self._fit(setting, seed, on_score, watched=True)
-        trainer = self.trainer(setting, watched=True)
-        training = Training(setting, seed, metrics, record, trainer.model(state))
-        if first:  # one seed's pictures are enough, and they take their time
-            pictures.draw(training, trainer, self._on_device(setting.network)[0], folder)
-        folder.write_model(training.model)
-        self.observer.trained(metrics)
-        return training
-
-    def _outcome(self, setting: Setting, seed: int) -> Outcome:
-        config = self._config(setting, seed)
-        path = self.out / "runs" / "comparisons" / setting.slug / f"seed-{seed}"
-        if run := self._finished(path, config, "record.npz"):
-            return Outcome(setting, seed, run.metrics)
-        metrics: list[dict[str, Any]] = []
-        state, record = self._fit(setting, seed, lambda row, _: metrics.append(row), watched=False)
-        _, train, _ = self._on_device(setting.network)
-        scores = self.trainer(setting, watched=False).evaluate(state, train)
-        metrics[-1]["train_accuracy"] = scores.accuracy
-        folder = RunFolder(path, config)
-        for row in metrics:
-            folder.add_metrics(row)
-        folder.write_record(record)
-        self.observer.trained(metrics)
-        return Outcome(setting, seed, metrics)
-
-    def _fit(
-        self,
-        setting: Setting,
-        seed: int,
-        on_score: Callable[[dict[str, Any], Sequence[Record]], None],
-        *,
-        watched: bool,
-    ) -> tuple[State, Record]:
-        _, train, test = self._on_device(setting.network)
-        orders = self._orders(setting, seed)
-        steps = sum(map(len, orders))
-        self.observer.training(setting, seed, steps, watched=watched)
-        trainer, network = self.trainer(setting, watched), self.network(setting, seed)
-        material = Material(trainer, network, train, test, orders, setting.table(steps))
-        return fit(material, setting, self.observer, on_score)
-
-    def _finished(self, path: Path, config: dict[str, Any], last: str) -> Run | None:
-        """Returns what a training left in its folder, if that has the file that is written last.
-
-        What an unfinished one left is removed.
-        """
-        if not (self.resume and (path / "config.json").exists()):
-            return None
-        check_config(path, config)
-        if (path / last).exists():
-            run = load_run(path)
-            self.earlier_seconds += sum(
-                row["seconds"] + row["compile_seconds"] for row in run.metrics
-            )
-            return run
-        shutil.rmtree(path)
-        return None
-
-    def _config(self, setting: Setting, seed: int) -> dict[str, Any]:
-        return {
-            "setting": asdict(setting),
-            "data": self.data,
-            "classes": list(self._on_device(setting.network)[0].class_names),
-            "seed": seed,
-            **self.config,
-            "steps": sum(map(len, self._orders(setting, seed))),
-        }
-
-    def _shape(self, setting: Setting) -> tuple[int, ...]:
-        dataset, _, _ = self._on_device(setting.network)
-        return (setting.batch_size, *dataset.train.images.shape[1:])
-
-    def _orders(self, setting: Setting, seed: int) -> list[Any]:
-        """Returns the batches of each epoch."""
-        examples = len(self._on_device(setting.network)[1].labels)
-        return [self._order(setting, examples, seed, epoch) for epoch in range(setting.epochs)]
-
-    def _order(self, setting: Setting, examples: int, seed: int, epoch: int) -> Any:
-        passes = PASSES.get(self.data, 1)
-        # A small folder trains with the images it has; no rule decides there.
-        batch_size = min(setting.batch_size, examples)
-        order = np.concatenate(
-            [
-                epoch_order(examples, batch_size, seed=seed, epoch=epoch * passes + i)
-                for i in range(passes)
-            ]
-        )
-        return order[:QUICK_STEPS] if self.quick else order
-
-    def _on_device(self, network: str) -> tuple[Dataset, Images, Images]:
-        kind = "digits" if network == "digits" else "threes-sevens"
-        if kind not in self._datasets:
+    def material(self, setting: Setting) -> Material:
+        """Returns the data set of a setting and its images on the device."""
+        kind = "digits" if setting.network == "digits" else "threes-sevens"
+        if kind not in self._materials:
             dataset = self.dataset
             if kind == "threes-sevens":
                 dataset = load(self.data, data_dir=self.data_dir, classes=("3", "7"))
-            train, test = Images.put(dataset.train), Images.put(dataset.test)
-            self._datasets[kind] = (dataset, train, test)
-        return self._datasets[kind]
+            images = Images.put(dataset.train), Images.put(dataset.test)
+            self._materials[kind] = Material(dataset, *images)
+        return self._materials[kind]
 
     def trainer(self, setting: Setting, watched: bool = False) -> Trainer:
         """One compiled program for all settings that differ in rates, schedule and length."""
         key = (setting.structure, watched)
         if key not in self._trainers:
-            dataset, _, _ = self._on_device(setting.network)
             # The chapter normalises the ten digits; the threes and sevens it divides by 255.
             mean: Any = 0.0
             std: Any = 1.0
             if setting.network == "digits":
-                mean, std = normalization(dataset.train.images)
+                mean, std = normalization(self.material(setting).dataset.train.images)
             self._trainers[key] = Trainer(
                 self.network(setting, 0),
                 setting.optimizer,
@@ -271,7 +169,7 @@ class Lab:
         Raises:
           ValueError: if the images are too large for it.
         """
-        dataset, _, _ = self._on_device(setting.network)
+        dataset = self.material(setting).dataset
         image, classes = dataset.train.images.shape[1:], len(dataset.class_names)
         key = (setting.structure, seed)
         if key not in self._networks:
@@ -288,3 +186,121 @@ class Lab:
                 )
             self._networks[key] = network
         return self._networks[key]
+
+    def _training(self, setting: Setting, seed: int) -> Training:
+        path = self.out / "runs" / setting.slug / f"seed-{seed}"
+        orders = self._orders(setting, seed)
+        config = self._config(setting, seed, orders)
+        if run := self._finished(path, config, "model.npz"):
+            model = load_weights(path / "model.npz", self.network(setting, seed))
+            model.eval()
+            return Training(setting, seed, run.metrics, run.record, model)
+        dataset = self.material(setting).dataset
+        first = seed == self.seeds[0]
+        if first:
+            shape = (setting.batch_size, *dataset.train.images.shape[1:])
+            self.observer.network(str(summary(self.network(setting, seed), shape)))
+        folder = RunFolder(path, config)
+        training = Training(setting, seed, *self._fit(setting, seed, orders, folder))
+        if first:  # one seed's pictures are enough, and they take their time
+            trainer = self.trainer(setting, watched=True)
+            for name, figure in pictures.of_training(training, trainer, dataset).items():
+                folder.add_plot(name, figure)
+        folder.write_model(training.model)
+        self.observer.trained(training.metrics)
+        return training
+
+    def _outcome(self, setting: Setting, seed: int) -> Outcome:
+        path = self.out / "runs" / "comparisons" / setting.slug / f"seed-{seed}"
+        orders = self._orders(setting, seed)
+        config = self._config(setting, seed, orders)
+        if run := self._finished(path, config, "record.npz"):
+            return Outcome(setting, seed, run.metrics)
+        metrics, record, _ = self._fit(setting, seed, orders, None)
+        folder = RunFolder(path, config)
+        folder.add_metrics(*metrics)
+        folder.write_record(record)
+        self.observer.trained(metrics)
+        return Outcome(setting, seed, metrics)
+
+    def _fit(
+        self, setting: Setting, seed: int, orders: list[Any], folder: RunFolder | None
+    ) -> tuple[list[dict[str, Any]], Record, nnx.Module]:
+        """Trains: (metrics, record, trained network).
+
+        Args:
+          folder: of a training whose layers are watched, written after each evaluation; None
+            watches nothing.
+        """
+        metrics: list[dict[str, Any]] = []
+
+        def on_score(row: dict[str, Any], records: Sequence[Record]) -> None:
+            self.observer.scored(row)
+            metrics.append(row)
+            if folder:
+                folder.add_metrics(row)
+                folder.write_record(concatenate(records))
+
+        steps, watched = sum(map(len, orders)), folder is not None
+        self.observer.training(setting, seed, steps, watched=watched)
+        trainer = self.trainer(setting, watched)
+        state, record = fit(
+            trainer,
+            self.network(setting, seed),
+            self.material(setting),
+            [in_parts(order, setting.scores) for order in orders],
+            setting.table(steps),
+            on_score=on_score,
+            on_steps=self.observer.steps,
+        )
+        return metrics, record, trainer.model(state)
+
+    def _finished(self, path: Path, config: dict[str, Any], last: str) -> Run | None:
+        """Returns what a training left in its folder, if that has the file that is written last.
+
+        What an unfinished one left is removed.
+        """
+        if not (self.resume and (path / "config.json").exists()):
+            return None
+        check_config(path, config)
+        if not (path / last).exists():
+            shutil.rmtree(path)
+            return None
+        run = load_run(path)
+        if _modified(path / last) > self._last_claim:
+            spent = (row["seconds"] + row["compile_seconds"] for row in run.metrics)
+            self.earlier_seconds += sum(spent)
+        return run
+
+    def _config(self, setting: Setting, seed: int, orders: list[Any]) -> dict[str, Any]:
+        return {
+            "setting": asdict(setting),
+            "data": self.data,
+            "classes": list(self.material(setting).dataset.class_names),
+            "seed": seed,
+            **self.config,
+            "steps": sum(map(len, orders)),
+        }
+
+    def _orders(self, setting: Setting, seed: int) -> list[Any]:
+        """Returns the batches of each epoch, (steps, batch)."""
+        examples, passes = len(self.material(setting).train.labels), PASSES.get(self.data, 1)
+        # A small folder trains with the images it has; no rule decides there.
+        batch_size = min(setting.batch_size, examples)
+
+        def of_epoch(epoch: int) -> Any:
+            first = epoch * passes
+            order = np.concatenate(
+                [
+                    epoch_order(examples, batch_size, seed=seed, epoch=first + i)
+                    for i in range(passes)
+                ]
+            )
+            return order[:QUICK_STEPS] if self.quick else order
+
+        return [of_epoch(epoch) for epoch in range(setting.epochs)]
+
+
+def _modified(path: Path) -> float:
+    """Returns when a file was last written, 0 where there is none."""
+    return path.stat().st_mtime if path.exists() else 0.0

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from convjax.runs import not_null
+
 if TYPE_CHECKING:
     from experiments.lab import Lab
 
@@ -77,9 +79,10 @@ class Claim:
         return self.rules.get(data, self.rules.get("any"))
 
     def is_measured(self, lab: "Lab") -> bool:
-        """Tells whether the lab has the seeds; dozens of trainings that decide nothing are none."""
+        """Tells whether the lab measures it: what compares only where its rule can decide."""
         rule = self.rule(lab.data)
-        return lab.quick or not (rule and self.compares and len(lab.seeds) < rule.min_seeds)
+        decides = rule is not None and len(lab.seeds) >= rule.min_seeds
+        return lab.quick or decides or not self.compares
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class Result:
         Raises:
           KeyError, TypeError, AttributeError: if it is no such entry.
         """
-        measured = {name: found["values"] for name, found in entry["measured"].items()}
+        measured = {name: not_null(of["values"]) for name, of in entry["measured"].items()}
         return cls(**{**entry, "seeds": tuple(entry["seeds"]), "measured": measured})
 
 
@@ -136,10 +139,9 @@ def judge(claim: Claim, lab: "Lab") -> Result:
     verdict: Verdict = "undecided"
     expected: Verdict = "undecided"  # what cannot be decided here is no departure
     try:
-        if rule and not claim.is_measured(lab):
-            _check_seeds(rule, lab)
-        found = claim.measure(lab)
-        measured = {name: [float(value) for value in values] for name, values in found.items()}
+        if claim.is_measured(lab):
+            found = claim.measure(lab)
+            measured = {name: [float(v) for v in values] for name, values in found.items()}
         decision = _decide(rule, measured, lab)
     except NotMeasuredError as error:
         reason = str(error)
@@ -241,10 +243,10 @@ def every(metric: str, low: float, high: float = float("inf")) -> Rule:
     def decide(measured: Measured) -> Decision:
         values = measured[metric]
         inside = sum(low <= value <= high for value in values)
-        worst = min(values)
+        farthest = max(values, key=lambda value: max(low - value, value - high))
         return Decision(
             inside == len(values),
-            f"{metric} is {span} in {inside} of {len(values)} seeds (lowest {worst:.4g})",
+            f"{metric} is {span} in {inside} of {len(values)} seeds (farthest: {farthest:.4g})",
         )
 
     return Rule(text=f"{metric} {span} in every seed", decide=decide)
@@ -255,9 +257,10 @@ def exactly(**wanted: float) -> Rule:
 
     def decide(measured: Measured) -> Decision:
         wrong = [
-            f"{name} is {measured[name][0]:g}, not {value:g}"
+            f"{name} is {found:g}, not {value:g}"
             for name, value in wanted.items()
-            if any(found != value for found in measured[name])
+            for found in measured[name]
+            if found != value
         ]
         return Decision(not wrong, "; ".join(wrong) or "equal")
 

@@ -5,14 +5,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from convjax.runs import environment, write_json
+from convjax.data.catalog import DATASET_NAMES
+from convjax.runs import differences, environment, write_json
 from experiments import registry
 from experiments.lab import Lab
-from experiments.ledger import Claim, Result, judge, mean
+from experiments.ledger import Claim, Result, judge
 
-# So many seconds of claims at the saved results' pace are assumed to have gone before: a claim that
-# takes milliseconds tells little about this machine's.
-TRUSTED = 10.0
+# The pace starts as if so many seconds had gone at that of the saved results: a claim that takes
+# milliseconds tells little about this machine.
+PRIOR_SECONDS = 10.0
 
 # The results of whole runs that the README shows tell how long claims take.
 SAVED = Path(__file__).parent / "results"
@@ -25,25 +26,29 @@ class ResultsError(ValueError):
 def measure(claims: Sequence[Claim], lab: Lab, command: Sequence[str]) -> list[Result]:
     """Measures claims, and writes results.json after each, so that a stopped run can go on.
 
-    Where the lab resumes, a claim that was measured with the same data, options, seeds and rule
-    keeps its result, and results.json the results of all other claims.
+    Where the lab resumes, a claim that was measured with the same seeds and rule keeps its result,
+    and results.json the results of all claims that were not asked for.
 
     Args:
       command: stands in results.json.
 
     Raises:
-      ResultsError: if the results to go on with are damaged, or of other versions or devices.
+      ResultsError: if the results to go on with are damaged, of other versions, devices, data or
+        options, or of more seeds.
     """
-    results = _to_go_on_with(lab.out) if lab.resume else {}
+    results = _to_go_on_with(lab) if lab.resume else {}
     missing = [claim for claim in claims if not _is_of(results.get(claim.id), claim, lab)]
-    shares = _shares_of_time(missing, lab)
+    whole = len(claims) == len(registry.all_claims())
+    shares = _shares_of_time(missing, lab) if whole else {}
     _write(lab.out, command, results)
     began, done = time.perf_counter(), 0.0
-    for claim in missing:
+    for number, claim in enumerate(claims, 1):
+        if claim not in missing:
+            continue
         # A share takes as long as those before it took on this machine.
-        pace = (time.perf_counter() - began + TRUSTED) / (done + TRUSTED)
+        pace = (time.perf_counter() - began + PRIOR_SECONDS) / (done + PRIOR_SECONDS)
         left = (sum(shares.values()) - done) * pace if shares else None
-        lab.observer.claim(claim.id, claims.index(claim) + 1, len(claims), left)
+        lab.observer.claim(claim.id, number, len(claims), left)
         results[claim.id] = judge(claim, lab)
         done += shares.get(claim.id, 0.0)
         _write(lab.out, command, results)
@@ -58,49 +63,55 @@ def read_results(path: Path) -> tuple[Mapping[str, object], list[Result]]:
     """
     try:
         found = json.loads(path.read_text())
-        return found["environment"], [Result.from_json(entry) for entry in found["claims"]]
+        return dict(found["environment"]), [Result.from_json(entry) for entry in found["claims"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResultsError(f"{path} is no results.json of `run`: {error!r}.") from error
 
 
-def _to_go_on_with(out: Path) -> dict[str, Result]:
-    before, results = read_results(out / "results.json")
-    now = environment()
-    differing = [
-        f"{name} {before.get(name)!r}, not {value!r}"
-        for name, value in now.items()
-        if before.get(name) != value
-    ]
+def _to_go_on_with(lab: Lab) -> dict[str, Result]:
+    before, results = read_results(lab.out / "results.json")
+    wanted = {"data": lab.data, **lab.config}
+    differing = differences(before, environment())
+    for result in results:
+        found = {"data": result.data, **result.config}
+        differing += [d for d in differences(found, wanted) if d not in differing]
+        if len(result.seeds) > len(lab.seeds):
+            differing.append(f"{len(result.seeds)} seeds of {result.id}, not {len(lab.seeds)}")
     if differing:
         raise ResultsError(
-            f"{out} was measured with {'; '.join(differing)}: figures of both do not belong in one "
-            "ledger. Choose another --out."
+            f"{lab.out} was measured with {'; '.join(differing)}: such figures do not belong in "
+            "one ledger. Choose another --out."
         )
     return {result.id: result for result in results}
 
 
 def _is_of(result: Result | None, claim: Claim, lab: Lab) -> bool:
-    if result is None:
+    """Tells whether measuring again would lead to the same, but for chance."""
+    # What was not measured is tried again: a file or a device may be there now.
+    if result is None or not result.measured:
         return False
     rule = claim.rule(lab.data)
-    wanted = lab.data, lab.config, lab.seeds, rule.text if rule else "none"
-    return (result.data, result.config, result.seeds, result.rule) == wanted
+    wanted = lab.seeds, dict(claim.published), rule.text if rule else "none"
+    same_verdict = result.expected == (rule.expected if rule else "undecided")
+    undecided = result.verdict == result.expected == "undecided"
+    return (result.seeds, result.published, result.rule) == wanted and (same_verdict or undecided)
 
 
 def _shares_of_time(claims: Sequence[Claim], lab: Lab) -> dict[str, float]:
-    """Returns how long each claim takes, in seconds of the machine of the saved results."""
-    files = [SAVED / f"{data}.json" for data in (lab.data, "mnist5k")]
-    file = next((file for file in files if file.exists()), None)
-    if lab.quick or file is None:
+    """Returns how long each claim takes, in seconds of the machine of the saved results.
+
+    Nothing where they do not know a comparison, which takes minutes. Only together do the claims
+    take so long: a training is counted where the first of them asks for it.
+    """
+    file = SAVED / f"{lab.data}.json"
+    if lab.quick or lab.data not in DATASET_NAMES or not file.exists():
         return {}
     _, saved = read_results(file)
-    per_seed = {result.id: result.seconds / len(result.seeds) for result in saved}
-    usual = mean(list(per_seed.values()))
-
-    def share(claim: Claim) -> float:
-        return len(lab.seeds) * per_seed.get(claim.id, usual) if claim.is_measured(lab) else 0.0
-
-    return {claim.id: share(claim) for claim in claims}
+    per_seed = {r.id: r.seconds / len(r.seeds) for r in saved if r.measured}
+    asked = [claim for claim in claims if claim.is_measured(lab)]
+    if any(claim.compares and claim.id not in per_seed for claim in asked):
+        return {}
+    return {claim.id: per_seed.get(claim.id, 0.0) * len(lab.seeds) for claim in asked}
 
 
 def _write(out: Path, command: Sequence[str], results: Mapping[str, Result]) -> None:

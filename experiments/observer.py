@@ -20,7 +20,7 @@ class Observer:
     def steps(self, done: int) -> None:
         """`done` more steps have been recorded."""
 
-    def epoch(self, metrics: dict[str, Any]) -> None:
+    def scored(self, metrics: dict[str, Any]) -> None:
         """An epoch, or a part of one, has been scored."""
 
     def trained(self, metrics: list[dict[str, Any]]) -> None:

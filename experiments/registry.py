@@ -16,11 +16,12 @@ FILES = (
     "constant_rate",
     "one_cycle",
     "cycle_parts",
+    "super_convergence",
     "batch_norm",
     "batch_norm_modes",
     "first_kernel",
     "batch_size",
-    "faster",
+    "benefits",
     "norms",
 )
 CHAPTER = "chapter"

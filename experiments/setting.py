@@ -120,6 +120,9 @@ def wrong_probability(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.where(labels == 1, 1 - probability, probability)
 
 
+# The last 3×3 convolution before that to the classes, by its name in a record.
+PENULTIMATE = "blocks.3.conv"
+
 BASELINE = Setting()
 LINEAR = Setting(network="linear", batch_size=256, epochs=40, lr_max=0.1)
 THREE_OR_SEVEN = Setting(network="threes-sevens", epochs=2, schedule="one-cycle", lr_max=0.01)

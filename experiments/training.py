@@ -1,17 +1,17 @@
 """One training: what it comes to, and the loop that leads there."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
 
+from convjax.data import Dataset
 from convjax.record import Record, concatenate
 from convjax.step import State
 from convjax.train import Images, Trainer
-from experiments.observer import Observer
 from experiments.setting import Setting
 
 
@@ -22,7 +22,7 @@ class Outcome:
     Attributes:
       metrics: per evaluation, of which an epoch has one unless the setting says otherwise: epoch,
         step, train_loss (smoothed), valid_loss, accuracy, seconds (of training and evaluation) and
-        compile_seconds, which are not in them.
+        compile_seconds, which are not in them; the last has train_accuracy, too.
     """
 
     setting: Setting
@@ -36,7 +36,7 @@ class Outcome:
 
     @property
     def train_accuracy(self) -> float:
-        """On the training images, at the end: what only trainings for comparisons measure."""
+        """On the training images, at the end."""
         return float(self.metrics[-1]["train_accuracy"])
 
 
@@ -53,46 +53,44 @@ class Training(Outcome):
 
 
 class Material(NamedTuple):
-    """What a training takes.
+    """A data set, and its images on the device."""
 
-    Attributes:
-      orders: per epoch the indices of each batch, (steps, batch).
-      table: the learning rate and momentum of each step.
-    """
-
-    trainer: Trainer
-    network: nnx.Module
+    dataset: Dataset
     train: Images
     test: Images
-    orders: list[Any]
-    table: dict[str, Any]
 
 
 def fit(
+    trainer: Trainer,
+    network: nnx.Module,
     material: Material,
-    setting: Setting,
-    observer: Observer,
+    orders: Sequence[Sequence[Any]],
+    table: Mapping[str, Any],
+    *,
     on_score: Callable[[dict[str, Any], Sequence[Record]], None],
+    on_steps: Callable[[int], None],
 ) -> tuple[State, Record]:
-    """Trains, and scores as often as the setting says.
+    """Trains, and scores after each part of each epoch.
 
     Args:
+      orders: for each epoch its parts, each the indices of its batches, (steps, batch).
+      table: the learning rate and momentum of each step, (T,).
       on_score: takes the metrics of each evaluation, and the records so far.
+      on_steps: as for `Trainer.run`.
 
     Returns:
       (last state, record).
     """
-    trainer, network, train, test, orders, table = material
     state = trainer.start(network)
     records: list[Record] = []
-    done = 0
-    for epoch, whole in enumerate(orders):
+    done, steps = 0, sum(len(order) for parts in orders for order in parts)
+    for epoch, parts in enumerate(orders):
         of_epoch: list[Record] = []
-        for order in np.array_split(whole, min(setting.scores, len(whole))):
+        for order in parts:
             began, compiled = time.perf_counter(), trainer.compile_seconds
             rows = {name: column[done : done + len(order)] for name, column in table.items()}
-            state, record = trainer.run(state, train, order, rows, on_steps=observer.steps)
-            scores = trainer.evaluate(state, test)
+            state, record = trainer.run(state, material.train, order, rows, on_steps=on_steps)
+            scores = trainer.evaluate(state, material.test)
             compile_seconds = trainer.compile_seconds - compiled
             seconds = time.perf_counter() - began - compile_seconds
             done += len(order)
@@ -107,7 +105,13 @@ def fit(
                 "seconds": round(seconds, 3),
                 "compile_seconds": round(compile_seconds, 3),
             }
-            observer.epoch(metrics)
+            if done == steps:
+                metrics["train_accuracy"] = trainer.evaluate(state, material.train).accuracy
             on_score(metrics, [*records, *of_epoch])
         records += of_epoch
     return state, concatenate(records)
+
+
+def in_parts(order: Any, parts: int) -> list[Any]:
+    """Returns the batches of an epoch, (steps, batch), in parts of nearly the same length."""
+    return np.array_split(order, min(parts, len(order)))

@@ -1,6 +1,7 @@
 import pytest
 
-from convjax.files import replacing
+from convjax.files import replacing, save_figure
+from convjax.plots import new_figure
 
 
 def test_replaces_the_whole_file(tmp_path):
@@ -25,3 +26,10 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
         interrupted()
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_figure_is_saved_in_a_folder_that_is_made(tmp_path):
+    path = tmp_path / "plots" / "name.png"
+    save_figure(new_figure(1, 1), path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in path.parent.iterdir()] == ["name.png"]

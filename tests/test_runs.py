@@ -18,6 +18,9 @@ def test_round_trip_and_readable_while_it_goes_on(tmp_path):
         run = load_run(tmp_path / "run")
         assert run.metrics[-1] == {"epoch": epoch, "accuracy": 0.9}
         assert run.record.steps == 3 * (epoch + 1)
+    folder.add_metrics({"epoch": 2, "valid_loss": np.nan}, {"epoch": 3})
+    assert np.isnan(load_run(tmp_path / "run").metrics[2]["valid_loss"])
+    assert len(load_run(tmp_path / "run").metrics) == 4
     assert run.config["lr"] == 0.06
     assert run.config["environment"] == environment()
     np.testing.assert_array_equal(run.record.loss, make_record(steps=6, layers=2).loss)

@@ -47,3 +47,9 @@ def test_progress_has_a_line_per_seed_and_the_goal():
     assert texts(axes.get_legend().get_texts()) == ["a", "b", "goal, 0.9600"]
     low, high = axes.get_ylim()
     assert low < 0.9 < 0.96 < high
+
+
+def test_more_sides_than_colours_are_all_drawn():
+    found = {str(i): [0.9, 0.8] for i in range(9)}
+    values, _ = charts.sides(found, "accuracy").axes
+    assert len(values.get_lines()) == 18

@@ -1,6 +1,18 @@
 import pytest
 
-from experiments.comparison import RATES, TUNING_SEEDS, accuracies, at_best, gaps, larger, tuned
+from experiments.comparison import (
+    HIGH_RATES,
+    RATES,
+    TUNING_SEEDS,
+    accuracies,
+    accuracy_by_rate,
+    at_best,
+    gaps,
+    higher,
+    highest_rate,
+    larger,
+    tuned,
+)
 from experiments.setting import BATCH_NORM, ONE_CYCLE, Setting
 from experiments.training import Outcome
 
@@ -67,6 +79,26 @@ def test_every_side_is_measured_at_its_own_best_rate():
         "plain": 0.03,
         "norm": 0.3,
     }
-    assert figures["rate_plain"], figures["rate_norm"] == ([0.03], [0.3])
+    assert (figures["rate_plain"], figures["rate_norm"]) == ([0.03], [0.3])
     assert figures["accuracy_plain"] == figures["accuracy_norm"] == [1.0, 0.999]
     assert lab.pictures == ["both"]
+
+
+def test_accuracies_over_the_rates():
+    lab = FakeLab(lambda setting, seed: setting.lr_max + seed)
+    curve = accuracy_by_rate(lab, ONE_CYCLE)
+    assert tuple(curve) == HIGH_RATES
+    assert curve[0.2] == [0.2, 1.2]
+    assert len(accuracy_by_rate(FakeLab(lab.accuracy, quick=True), ONE_CYCLE)) == 2
+
+
+def test_the_highest_rate_is_one_at_which_every_seed_trains():
+    assert highest_rate({0.1: [0.95, 0.96], 0.2: [0.97, 0.9], 0.5: [0.99, 0.89]}) == 0.2
+    assert highest_rate({0.1: [0.2]}) == 0
+
+
+def test_two_rates_at_the_end_of_those_tried_are_not_told_apart():
+    assert higher(0.2, than=0.1) is True
+    assert higher(0.1, than=0.1) is False
+    assert higher(HIGH_RATES[-1], than=0.1) is True
+    assert higher(HIGH_RATES[-1], than=HIGH_RATES[-1]) is None

@@ -32,3 +32,16 @@ def test_an_interval_needs_two_seeds():
 )
 def test_a_sign_is_told_where_the_interval_holds_no_zero(first, sign):
     assert difference(first, [2, 2.5, 2.2]).above_zero is sign
+
+
+def test_what_is_not_finite_tells_nothing():
+    assert difference([1.0, float("nan")], [0.0, 0.0]).above_zero is None
+
+
+def test_every_seed_has_a_value_on_both_sides():
+    with pytest.raises(ValueError, match="a value for each seed, got 3 and 1"):
+        difference([1, 2, 3], [1])
+
+
+def test_digits():
+    assert difference([20, 40, 60], [10, 20, 30]).text(0) == "+20 (95 % from -5 to +45)"

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,3 +87,28 @@ def test_a_run_that_was_set_up_otherwise_is_not_gone_on_with(again):
 def test_without_resume_a_run_is_in_the_way(again):
     with pytest.raises(RunError, match="already holds a run"):
         quick_lab(again.out).train(BATCH_NORM)
+
+
+def test_other_images_are_another_configuration(again):
+    before = again.config["sha256"]
+    other = quick_lab(again.out, resume=True)
+    images = other.dataset.train.images.copy()
+    images[0, 0, 0, 0] ^= 1
+    other.dataset = replace(other.dataset, train=replace(other.dataset.train, images=images))
+    assert other.config["sha256"] != before
+    with pytest.raises(RunError, match="sha256"):
+        other.train(BATCH_NORM)
+
+
+def test_seconds_of_trainings_count_that_no_finished_claim_had(again):
+    again.train(BATCH_NORM)
+    spent = sum(
+        row["seconds"] + row["compile_seconds"]
+        for t in again.train(BATCH_NORM)
+        for row in t.metrics
+    )
+    assert again.earlier_seconds == pytest.approx(spent)
+    (again.out / "results.json").write_text("")  # written after the trainings
+    later = quick_lab(again.out, resume=True)
+    later.train(BATCH_NORM)
+    assert later.earlier_seconds == 0

@@ -1,9 +1,11 @@
 import json
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from convjax.runs import finite
 from experiments.ledger import (
     Claim,
     Decision,
@@ -44,11 +46,13 @@ def test_every_and_exactly():
     assert every("a", 0.5).decide({"a": [0.5, 0.9]}).holds
     low = every("a", 0.5).decide({"a": [0.4, 0.9]})
     assert not low.holds
-    assert "1 of 2 seeds" in low.reason
+    assert "1 of 2 seeds (farthest: 0.4)" in low.reason
+    assert "farthest: 5" in every("a", 0, 0).decide({"a": [0, 0, 5]}).reason
     assert every("a", 0, 0).decide({"a": [0]}).holds
     assert not every("a", 0, 0).decide({"a": [1]}).holds
     assert exactly(a=3).decide({"a": [3]}).holds
     assert exactly(a=3).decide({"a": [4]}).reason == "a is 4, not 3"
+    assert exactly(a=3).decide({"a": [3, 4]}).reason == "a is 4, not 3"
 
 
 @pytest.mark.parametrize(
@@ -101,6 +105,8 @@ def test_a_comparison_is_not_measured_where_its_seeds_do_not_suffice():
     assert judge(compares, lab(seeds=4)).measured == {}
     assert judge(compares, lab(seeds=4, quick=True)).measured == {"accuracy": [0.9]}
     assert judge(compares, lab()).verdict == "reproduced"
+    without_rule = judge(replace(compares, rules={}), lab())
+    assert (without_rule.measured, without_rule.reason) == ({}, "no rule for the data 'mnist'")
 
 
 def test_one_rule_for_two_data_sets_with_the_verdict_seen_on_each():
@@ -118,15 +124,21 @@ def test_json_has_the_documented_form_and_comes_back():
         config={"layout": "auto", "quick": False},
         seeds=(0, 1),
         published={"a": 2},
-        measured={"a": [1, 3]},
+        measured={"a": [1, 3], "never": [math.inf]},
         rule="r",
         verdict="refuted",
         expected="refuted",
         reason="no",
         seconds=1.234,
     )
-    entry = json.loads(json.dumps(result.as_json()))
-    assert entry["measured"] == {"a": {"mean": 2.0, "std": 2**0.5, "values": [1, 3]}}
+    entry = json.loads(json.dumps(finite(result.as_json()), allow_nan=False))
+    assert entry["measured"] == {
+        "a": {"mean": 2.0, "std": 2**0.5, "values": [1, 3]},
+        "never": {"mean": None, "std": 0.0, "values": [None]},
+    }
     assert list(entry)[:6] == ["id", "data", "config", "seeds", "published", "measured"]
     assert list(entry)[6:] == ["rule", "verdict", "expected", "reason", "seconds"]
-    assert Result.from_json(entry) == replace(result, seconds=1.23)
+    found = Result.from_json(entry)
+    assert math.isnan(found.measured["never"][0])
+    back = {**found.measured, "never": [math.inf]}
+    assert replace(found, measured=back) == replace(result, seconds=1.23)

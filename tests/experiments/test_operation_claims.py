@@ -10,7 +10,7 @@ from experiments.arithmetic import amount_does_not_change, sizes
 from experiments.batch_norm_modes import two_modes
 from experiments.edge_kernels import CENTRES, formula_is_the_kernel
 from experiments.lab import Lab
-from experiments.ledger import judge
+from experiments.ledger import NotMeasuredError, judge
 from experiments.loop_cost import hundreds_and_millions, python_map
 from experiments.spreadsheet import DENSE, PUBLISHED, SHEET, WEIGHTS, equals_the_file
 
@@ -37,13 +37,13 @@ def lab(tmp_path_factory):
     ],
 )
 def test_verdicts(name, verdict, lab):
-    _, _, found, expected, reason = judge(CLAIMS[name], lab)
-    assert found == expected == verdict, reason
+    result = judge(CLAIMS[name], lab)
+    assert result.verdict == result.expected == verdict, result.reason
 
 
 def test_figures_of_the_chapter(lab):
     def measured(name):
-        return judge(CLAIMS[name], lab)[0]
+        return judge(CLAIMS[name], lab).measured
 
     found = measured("edge-formula")
     for name, value in (("(1,1)", 0), ("(5,7)", 762), ("(8,18)", -29)):
@@ -57,7 +57,7 @@ def test_figures_of_the_chapter(lab):
 
 
 def test_rules_can_decide_otherwise(lab):
-    same = judge(CLAIMS["edge-formula"], lab)[0]
+    same = dict(judge(CLAIMS["edge-formula"], lab).measured)
     same |= {f"formula {name}": same[f"kernel {name}"] for name in CENTRES}
     assert formula_is_the_kernel(same).holds
     assert "sign" not in formula_is_the_kernel(same | {"formula (5,7)": [5]}).reason
@@ -83,25 +83,21 @@ def test_loops_of_python_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("gpu", "calls", "loops", "holds"),
-    [
-        (True, 100, 1e6, True),
-        (True, 99, 1e6, False),
-        (True, 100, 9e5, False),
-        (False, 1e9, 1e9, None),
-    ],
+    ("calls", "loops", "holds"), [(100, 1e6, True), (99, 1e6, False), (100, 9e5, False)]
 )
-def test_loop_cost_is_decided_on_a_gpu_alone(gpu, calls, loops, holds):
-    measured = {"gpu": [gpu], "one_call_per_place": [calls], "python_loops": [loops]}
+def test_loop_cost_is_decided_on_a_gpu(calls, loops, holds):
+    measured = {"gpu": [True], "one_call_per_place": [calls], "python_loops": [loops]}
     assert hundreds_and_millions(measured).holds is holds
+    with pytest.raises(NotMeasuredError, match="this device is none"):
+        hundreds_and_millions(measured | {"gpu": [False]})
 
 
 def test_loop_cost_measures_ratios(lab):
-    measured, _, verdict, expected, reason = judge(CLAIMS["loop-cost"], lab)
-    assert verdict == expected == "undecided"  # the tests run on CPU
-    assert "is none" in reason
+    result = judge(CLAIMS["loop-cost"], lab)
+    assert result.verdict == result.expected == "undecided"  # the tests run on CPU
+    assert "is none" in result.reason
     # Hundreds of calls and thousands of products in Python for what one call does.
-    assert all(measured[name][0] > 1 for name in ("one_call_per_place", "python_loops"))
+    assert all(result.measured[name][0] > 1 for name in ("one_call_per_place", "python_loops"))
 
 
 # --- batch-norm-modes --------------------------------------------------------------------------
@@ -194,9 +190,9 @@ def test_every_part_of_the_spreadsheet_counts(name, sheet, tmp_path):
 
 
 def test_without_a_spreadsheet_the_claim_says_what_it_needs(lab):
-    measured, _, verdict, expected, reason = judge(CLAIMS["spreadsheet"], lab)
-    assert (measured, verdict, expected) == ({}, "undecided", "undecided")
-    assert "--spreadsheet FILE" in reason
+    result = judge(CLAIMS["spreadsheet"], lab)
+    assert (result.measured, result.verdict, result.expected) == ({}, "undecided", "undecided")
+    assert "--spreadsheet FILE" in result.reason
 
 
 @pytest.mark.parametrize("kind", ["missing", "text", "other"])
@@ -215,6 +211,6 @@ def test_the_chapters_spreadsheet(tmp_path):
     if not path.exists():
         pytest.skip("the chapter's conv-example.xlsx is not part of the project")
     lab = Lab(out=tmp_path, spreadsheet=path)
-    measured, _, verdict, _, reason = judge(CLAIMS["spreadsheet"], lab)
-    assert verdict == "reproduced", reason
-    assert measured["dense"][0] == pytest.approx(PUBLISHED, rel=1e-12)
+    result = judge(CLAIMS["spreadsheet"], lab)
+    assert result.verdict == "reproduced", result.reason
+    assert result.measured["dense"][0] == pytest.approx(PUBLISHED, rel=1e-12)
