@@ -26,7 +26,7 @@ class ResultsError(ValueError):
 def measure(claims: Sequence[Claim], lab: Lab, command: Sequence[str]) -> list[Result]:
     """Measures claims, and writes results.json after each, so that a stopped run can go on.
 
-    Where the lab resumes, a claim that was measured with the same seeds and rule keeps its result,
+    Where the lab resumes, a claim that was measured with the same seeds and rule keeps its figures,
     and results.json the results of all claims that were not asked for.
 
     Args:
@@ -37,19 +37,19 @@ def measure(claims: Sequence[Claim], lab: Lab, command: Sequence[str]) -> list[R
         options, or of more seeds.
     """
     results = _to_go_on_with(lab) if lab.resume else {}
-    missing = [claim for claim in claims if not _is_of(results.get(claim.id), claim, lab)]
+    missing = [claim for claim in claims if not _has_figures(results.get(claim.id), claim, lab)]
     whole = len(claims) == len(registry.all_claims())
     shares = _shares_of_time(missing, lab) if whole else {}
     _write(lab.out, command, results)
     began, done = time.perf_counter(), 0.0
     for number, claim in enumerate(claims, 1):
-        if claim not in missing:
-            continue
-        # A share takes as long as those before it took on this machine.
-        pace = (time.perf_counter() - began + PRIOR_SECONDS) / (done + PRIOR_SECONDS)
-        left = (sum(shares.values()) - done) * pace if shares else None
-        lab.observer.claim(claim.id, number, len(claims), left)
-        results[claim.id] = judge(claim, lab)
+        kept = None if claim in missing else results[claim.id]
+        if kept is None:
+            # A share takes as long as those before it took on this machine.
+            pace = (time.perf_counter() - began + PRIOR_SECONDS) / (done + PRIOR_SECONDS)
+            left = (sum(shares.values()) - done) * pace if shares else None
+            lab.observer.claim(claim.id, number, len(claims), left)
+        results[claim.id] = judge(claim, lab, kept)
         done += shares.get(claim.id, 0.0)
         _write(lab.out, command, results)
     return [results[claim.id] for claim in claims]
@@ -85,16 +85,13 @@ def _to_go_on_with(lab: Lab) -> dict[str, Result]:
     return {result.id: result for result in results}
 
 
-def _is_of(result: Result | None, claim: Claim, lab: Lab) -> bool:
-    """Tells whether measuring again would lead to the same, but for chance."""
+def _has_figures(result: Result | None, claim: Claim, lab: Lab) -> bool:
+    """Tells whether measuring again would lead to the same figures, but for chance."""
     # What was not measured is tried again: a file or a device may be there now.
     if result is None or not result.measured:
         return False
     rule = claim.rule(lab.data)
-    wanted = lab.seeds, dict(claim.published), rule.text if rule else "none"
-    same_verdict = result.expected == (rule.expected if rule else "undecided")
-    undecided = result.verdict == result.expected == "undecided"
-    return (result.seeds, result.published, result.rule) == wanted and (same_verdict or undecided)
+    return (result.seeds, result.rule) == (lab.seeds, rule.text if rule else "none")
 
 
 def _shares_of_time(claims: Sequence[Claim], lab: Lab) -> dict[str, float]:
