@@ -73,7 +73,7 @@ def batch_size(lab: Lab) -> Measured:
     figure = charts.curves(
         {"at the initial parameters": curve},
         xlabel="images per batch",
-        ylabel="gradient noise / length of the gradient",
+        ylabel="relative gradient noise",
     )
     lab.picture("batch-size-noise", figure)
     return {

@@ -46,7 +46,7 @@ def sides(found: Mapping[str, Sequence[float]], label: str) -> "Figure":
       label: what the values are.
     """
     names = list(found)
-    figure = new_figure(9, 1.4 + 0.4 * len(names))
+    figure = new_figure(9, 1.6 + 0.4 * len(names))
     values, differences = figure.subplots(1, 2, sharey=True)
     for (name, of_seeds), color, _ in _styled(found):
         row = names.index(name)
@@ -58,9 +58,9 @@ def sides(found: Mapping[str, Sequence[float]], label: str) -> "Figure":
             differences.errorbar(mean, row, xerr=reach, fmt="o", color=color, capsize=4)
     values.set_yticks(range(len(names)), names)
     values.set_ylim(len(names) - 0.5, -0.5)
-    values.set_xlabel(f"{label} (dots: seeds, line: mean)")
+    values.set_xlabel(f"{label}\n(dots: seeds, line: mean)")
     differences.axvline(0, color="0.5", linewidth=1)
-    differences.set_xlabel(f"difference from {names[0]} (95 % interval)")
+    differences.set_xlabel(f"difference from {names[0]}\n(95 % interval)")
     for axes in (values, differences):
         axes.grid(axis="y", alpha=0.3)
         axes.locator_params(axis="x", nbins=5)

@@ -190,7 +190,7 @@ def _lines(figures: Mapping[str, str]) -> str:
 
 
 def _figure(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
+    return value if isinstance(value, str) else f"{value:.10g}"
 
 
 def _spread(name: str, values: Any) -> str:
