@@ -3,10 +3,11 @@
 from convjax import plots, reference
 from convjax.capture import capture
 from convjax.conv import conv2d
+from convjax.finder import lr_find
 from convjax.models import ConvNet, LinearNet, broken_net, digits_net, threes_sevens_net
 from convjax.optim import adam, group_scale, sgd
 from convjax.record import Record
-from convjax.schedules import constant, group_rates, one_cycle
+from convjax.schedules import constant, exponential, group_rates, one_cycle
 from convjax.stats import activation_stats
 from convjax.summary import summary
 from convjax.train import Images, Trainer
@@ -26,8 +27,10 @@ __all__ = [
     "constant",
     "conv2d",
     "digits_net",
+    "exponential",
     "group_rates",
     "group_scale",
+    "lr_find",
     "one_cycle",
     "plots",
     "reference",

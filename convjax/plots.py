@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convjax.finder import LRFind
 from convjax.record import Array, Record
 from convjax.stats import HIST_RANGE, NEAR_ZERO
 
@@ -224,6 +225,35 @@ def plot_loss(record: Record, metrics: Sequence[Mapping[str, Any]] | None = None
     axes.set(xlabel="step", ylabel="loss (log scale)" if logarithmic else "loss")
     if logarithmic:
         axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def plot_lr_find(found: LRFind) -> "Figure":
+    """Draws the loss over the rates of a sweep, and marks what each rule suggests.
+
+    Rates from which no rule suggests, the first and the last, are shaded.
+
+    Raises:
+      ValueError: if the sweep is too short for a suggestion, see `LRFind.suggestions`.
+    """
+    suggested = found.suggestions()
+    rates = found.learning_rate
+    figure = new_figure(8, 4)
+    axes = figure.subplots()
+    axes.plot(rates, found.loss, color=BLUE, alpha=0.4, linewidth=0.6, label="each batch")
+    axes.plot(rates, found.smoothed, color=BLUE, linewidth=2, label="smoothed")
+    used = rates[found.used]
+    for ends in ((rates[0], used[0]), (used[-1], rates[-1])):
+        axes.axvspan(*ends, color="0.5", alpha=0.15, linewidth=0)
+    for (name, rate), marker in zip(suggested.items(), "osD^", strict=True):
+        height = np.interp(np.log(rate), np.log(rates), found.smoothed)
+        axes.plot(rate, height, marker, color=ORANGE, markersize=8, label=f"{name}: {rate:.1e}")
+    axes.set_xscale("log")
+    axes.set(xlabel="learning rate", ylabel="loss")
+    # The blow-up at the end would flatten the curve that one reads.
+    axes.set_ylim(0, 1.5 * found.smoothed[found.used].max())
     axes.grid(alpha=0.3)
     axes.legend()
     return figure

@@ -1,4 +1,4 @@
-"""One-cycle as Optax schedules for rate and momentum, and the rates of layer groups.
+"""One-cycle and simpler forms as Optax schedules for rate and momentum; rates of layer groups.
 
 References: Smith, "A disciplined approach to neural network hyper-parameters: part 1",
 https://arxiv.org/abs/1803.09820, and Smith and Topin, "Super-convergence",
@@ -40,6 +40,32 @@ def constant(learning_rate: float, momentum: float = 0.9) -> Schedules:
     _check_rate("learning_rate", learning_rate)
     _check_momentum("momentum", momentum)
     return Schedules(optax.constant_schedule(learning_rate), optax.constant_schedule(momentum))
+
+
+def exponential(steps: int, start: float, end: float, momentum: float = 0.9) -> Schedules:
+    """Returns a rate that grows by the same factor at every step, from `start` towards `end`.
+
+    At step t it is start·(end/start)^(t/steps), as in fastai's `SchedExp`: the end is approached
+    and not met.
+
+    Args:
+      steps: number of training steps T, at least 1.
+      momentum: at all steps.
+
+    Raises:
+      ValueError: for a number outside its range.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}.")
+    _check_rate("start", start)
+    _check_rate("end", end)
+    _check_momentum("momentum", momentum)
+
+    def learning_rate(step: jax.typing.ArrayLike) -> jax.Array:
+        position = jnp.asarray(step, float) / steps
+        return start * (end / start) ** position
+
+    return Schedules(learning_rate, optax.constant_schedule(momentum))
 
 
 def one_cycle(

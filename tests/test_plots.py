@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from convjax import plots
+from convjax.finder import LRFind
 from convjax.record import Record
 from convjax.stats import HIST_BINS
 from tests.helpers import without_histograms, without_layers
@@ -398,3 +399,24 @@ def test_without_matplotlib_the_message_says_what_to_install():
             raise AssertionError("new_figure made a figure without matplotlib")
         """
     )
+
+
+def test_lr_find_marks_the_suggestions():
+    rates = 1e-7 * 1e8 ** (np.arange(100) / 100)
+    losses = (
+        2.3 - 1.5 / (1 + np.exp(-(np.arange(100) - 55) / 4)) + np.exp((np.arange(100) - 90) / 3)
+    )
+    found = LRFind(100, rates, losses, losses)
+    (axes,) = plots.plot_lr_find(found).axes
+    assert axes.get_xscale() == "log"
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    suggestions = found.suggestions()
+    assert labels == [
+        "each batch",
+        "smoothed",
+        *(f"{name}: {rate:.1e}" for name, rate in suggestions.items()),
+    ]
+    marks = [line.get_xdata()[0] for line in axes.get_lines()[2:]]
+    assert marks == list(suggestions.values())
+    # The blow-up at the end does not take the height.
+    assert axes.get_ylim()[1] == pytest.approx(1.5 * losses[10:95].max())

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convjax.schedules import constant, group_rates, one_cycle
+from convjax.schedules import constant, exponential, group_rates, one_cycle
 from tests.helpers import GOLDEN
 
 # Every property looks at as many points, so that its programs compile once.
@@ -263,3 +263,18 @@ def test_constant_rejects():
 def test_group_rates_reject(lr_max, groups, message):
     with pytest.raises(ValueError, match=message):
         group_rates(lr_max, groups)
+
+
+def test_exponential_by_hand():
+    table = exponential(4, 0.01, 100.0).table(4)
+    np.testing.assert_allclose(table["learning_rate"], [0.01, 0.1, 1, 10], rtol=1e-6)
+    np.testing.assert_array_equal(table["momentum"], np.float32(0.9))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((0, 1, 2), "steps must be"), ((5, 0, 2), "start must be"), ((5, 1, -2), "end must be")],
+)
+def test_exponential_rejects(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        exponential(*arguments)
