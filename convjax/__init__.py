@@ -7,6 +7,7 @@ from convjax.finder import lr_find
 from convjax.models import ConvNet, LinearNet, broken_net, digits_net, threes_sevens_net
 from convjax.optim import adam, group_scale, sgd
 from convjax.record import Record
+from convjax.recorder import Recorder, layer_stats
 from convjax.schedules import constant, exponential, group_rates, one_cycle
 from convjax.stats import activation_stats
 from convjax.summary import summary
@@ -18,6 +19,7 @@ __all__ = [
     "Images",
     "LinearNet",
     "Record",
+    "Recorder",
     "Trainer",
     "Watch",
     "activation_stats",
@@ -30,6 +32,7 @@ __all__ = [
     "exponential",
     "group_rates",
     "group_scale",
+    "layer_stats",
     "lr_find",
     "one_cycle",
     "plots",

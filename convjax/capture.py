@@ -1,23 +1,17 @@
-"""Named intermediate outputs of a Flax NNX model, without a change to the model."""
+"""Named intermediate outputs of a Flax model or a function, without a change to it."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import jax
-from flax import nnx
+from flax import linen, nnx
 
-Select = Callable[[str, nnx.Module], bool]
+from convjax.select import Select, has_parameters, matcher, nothing_selected
 
 # Watching replaces `__call__` on classes, which all threads share.
 _lock = threading.RLock()
-
-
-def has_parameters(name: str, module: nnx.Module) -> bool:
-    """Tells whether a module holds parameters of its own: the layers that fastai watches."""
-    del name
-    return any(isinstance(value, nnx.Param) for value in vars(module).values())
 
 
 def layer_names(model: nnx.Module, select: Select = has_parameters) -> dict[str, nnx.Module]:
@@ -25,19 +19,18 @@ def layer_names(model: nnx.Module, select: Select = has_parameters) -> dict[str,
 
     Raises:
       ValueError: if nothing is selected; the message lists what there is.
+      TypeError: as `convjax.select.matcher`.
     """
     modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model) if path}
-    chosen = {name: module for name, module in modules.items() if select(name, module)}
+    selects = matcher(select)
+    chosen = {name: module for name, module in modules.items() if selects(name, module)}
     if not chosen:
-        raise ValueError(
-            f"select matches no module of {type(model).__name__}. It has: "
-            f"{', '.join(sorted(modules)) or 'no submodules'}."
-        )
+        raise nothing_selected(type(model).__name__, sorted(modules))
     return chosen
 
 
 def capture(
-    model: nnx.Module, *args: Any, select: Select = has_parameters, **kwargs: Any
+    model: Any, *args: Any, select: Select = has_parameters, **kwargs: Any
 ) -> tuple[Any, dict[str, jax.Array]]:
     """Calls a model and returns its output together with those of its layers.
 
@@ -45,29 +38,41 @@ def capture(
     pass makes anyway; those that nobody uses are dropped by the compiler.
 
     Args:
-      model: a Flax NNX module, called with `args` and `kwargs`.
-      select: takes a module's name and the module and tells whether to keep its output. The
-        default keeps the modules with parameters of their own, so that in convolution, ReLU the
-        output before the ReLU is seen, as with fastai's ActivationStats.
+      model: called with `args` and `kwargs`. A Flax NNX module; a Flax Linen module, whose first
+        argument is then its variables, as for `apply`, which also takes `rngs` and `mutable`; or a
+        function that returns its output and a mapping of named values.
+      select: which layers to keep, see `convjax.select.Select`. The default keeps the modules with
+        parameters of their own, so that in convolution, ReLU the output before the ReLU is seen, as
+        with fastai's ActivationStats.
 
     Returns:
       (output, {name: output of that module}), in the order of the calls. A module called again
-      adds "name#2", "name#3" and so on.
+      adds "name#2", "name#3" and so on. Where Linen's `mutable` is given, the output is a pair with
+      the changed variables, as that of `apply`.
 
     Raises:
       ValueError: if nothing is selected, or no selected layer is called, as within `nnx.remat`.
+      TypeError: for a model of another kind, or as `convjax.select.matcher`.
     """
+    if isinstance(model, nnx.Module):
+        return _capture_nnx(model, args, kwargs, select)
+    if isinstance(model, linen.Module):
+        return _capture_linen(model, args, kwargs, matcher(select))
+    if not callable(model):
+        raise TypeError(f"model must be a Flax module or a function, got {type(model).__name__}.")
+    return _capture_named(model, args, kwargs, matcher(select))
+
+
+def _capture_nnx(
+    model: nnx.Module, args: tuple[Any, ...], kwargs: dict[str, Any], select: Select
+) -> tuple[Any, dict[str, jax.Array]]:
     chosen = layer_names(model, select)
     names = {id(module): name for name, module in chosen.items()}
     found: dict[str, jax.Array] = {}
-    calls: dict[str, int] = {}
 
     def keep(module: nnx.Module, output: Any) -> None:
-        name = names.get(id(module))
-        if name is None:
-            return
-        calls[name] = calls.get(name, 0) + 1
-        found[name if calls[name] == 1 else f"{name}#{calls[name]}"] = output
+        if id(module) in names:
+            found[_numbered(names[id(module)], found)] = output
 
     with _watched({type(module) for module in chosen.values()}, keep):
         output = model(*args, **kwargs)
@@ -77,6 +82,72 @@ def capture(
             "inside a model (nnx.remat, nnx.scan, nnx.vmap) call copies, which cannot be watched."
         )
     return output, found
+
+
+def _capture_linen(
+    model: linen.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    selects: Callable[[str, Any], bool],
+) -> tuple[Any, dict[str, jax.Array]]:
+    mutable = kwargs.pop("mutable", False)
+    collections = [mutable] if isinstance(mutable, str) else list(mutable or ())
+    chosen: list[tuple[str, ...]] = []
+    others: list[str] = []
+
+    def keep(module: linen.Module, method: str) -> bool:
+        """Tells Linen what to keep; it asks at the end of each call."""
+        if method != "__call__" or not module.path:
+            return False
+        name = ".".join(module.path)
+        if selects(name, module):
+            chosen.append(module.path)
+            return True
+        others.append(name)
+        return False
+
+    output, changed = model.apply(
+        *args, **kwargs, capture_intermediates=keep, mutable=[*collections, "intermediates"]
+    )
+    if not chosen:
+        raise nothing_selected(type(model).__name__, sorted(set(others)))
+    kept = changed.pop("intermediates")
+    found: dict[str, jax.Array] = {}
+    calls: dict[tuple[str, ...], int] = {}
+    for path in chosen:
+        outputs: Any = kept
+        for part in path:
+            outputs = outputs[part]
+        call = calls[path] = calls.get(path, -1) + 1
+        found[_numbered(".".join(path), found)] = outputs["__call__"][call]
+    return (output, changed) if collections else output, found
+
+
+def _capture_named(
+    model: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    selects: Callable[[str, Any], bool],
+) -> tuple[Any, dict[str, jax.Array]]:
+    result = model(*args, **kwargs)
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)):
+        raise TypeError(
+            "model, a function, must return a pair of its output and a mapping of named values, "
+            f"got {type(result).__name__}."
+        )
+    output, values = result
+    found = {name: value for name, value in values.items() if selects(name, None)}
+    if not found:
+        raise nothing_selected(getattr(model, "__name__", repr(model)), list(values))
+    return output, found
+
+
+def _numbered(name: str, found: Mapping[str, Any]) -> str:
+    """Returns "name", or "name#2" and so on for a layer that was called before."""
+    call = 1
+    while (numbered := name if call == 1 else f"{name}#{call}") in found:
+        call += 1
+    return numbered
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import jax
 from flax import nnx
 
-from convjax.capture import Select, capture, has_parameters
+from convjax.capture import capture
+from convjax.select import Select, has_parameters, matcher
 from convjax.stats import ActivationStats, activation_stats
 
 
@@ -15,7 +16,7 @@ class Watch:
     """Which layers are watched, at which steps, and what is kept of them.
 
     Attributes:
-      select: takes a module's name and the module; the default are those with parameters.
+      select: which layers, see `convjax.select.Select`; the default are those with parameters.
       every: statistics are taken at steps 0, every, 2·every, … of a call of `Trainer.run`. The
         steps between are those of an unwatched training and cost nothing more.
       histogram: False keeps mean, std and the shares near zero only.
@@ -26,11 +27,7 @@ class Watch:
     histogram: bool = True
 
     def __post_init__(self) -> None:
-        if not callable(self.select):
-            raise TypeError(
-                f"select must be a function of a module's name and the module, got {self.select!r}."
-                ' One by name: lambda name, module: "conv" in name.'
-            )
+        matcher(self.select)
         if not isinstance(self.every, int) or self.every < 1:
             raise ValueError(
                 f"every must be a whole number of steps, at least 1, got {self.every}. To watch "

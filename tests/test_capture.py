@@ -268,12 +268,12 @@ def test_threads_see_their_own_model():
 def test_a_filter_that_matches_nothing_lists_what_there_is():
     model = ConvNet((1, 2), norm="batch", rngs=nnx.Rngs(0))
     message = (
-        r"select matches no module of ConvNet. It has: "
+        r"select matches no layer of ConvNet. It has: "
         r"blocks, blocks.0, blocks.0.conv, blocks.0.norm\."
     )
     with pytest.raises(ValueError, match=message):
         capture(model, IMAGES, select=lambda name, module: False)
-    with pytest.raises(ValueError, match=r"no module of Conv\. It has: no submodules"):
+    with pytest.raises(ValueError, match=r"no layer of Conv\. It has: none at all"):
         layer_names(Conv(1, 2, rngs=nnx.Rngs(0)))
 
 
