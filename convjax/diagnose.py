@@ -41,7 +41,7 @@ def active_share(record: Record, layer: int | str, *, above: float = 0.25) -> np
             f"{edges[-1]:g}), got {above}."
         )
     active = record.hist[:, column, first:].sum(-1) + record.over[:, column]
-    return active / record.sizes[column]
+    return active / record.values[:, column]
 
 
 def crashes(share: npt.ArrayLike) -> list[int]:

@@ -178,9 +178,9 @@ def plot_sched(record: Record) -> "Figure":
     _check_steps(record.loss)
     figure = new_figure(8, 3.2)
     rate, momentum = figure.subplots(1, 2)
-    rate.plot(record.learning_rate, color=BLUE)
+    rate.plot(record.first, record.learning_rate, color=BLUE)
     rate.set(xlabel="step", ylabel="learning rate")
-    momentum.plot(record.momentum, color=BLUE)
+    momentum.plot(record.first, record.momentum, color=BLUE)
     momentum.set(xlabel="step", ylabel="momentum")
     for axes in (rate, momentum):
         axes.grid(alpha=0.3)
@@ -214,8 +214,15 @@ def plot_loss(record: Record, metrics: Sequence[Mapping[str, Any]] | None = None
     smoothed = record.smoothed_loss()
     figure = new_figure(8, 4)
     axes = figure.subplots()
-    axes.plot(record.loss, color=BLUE, alpha=0.4, linewidth=0.6, label="training, each batch")
-    axes.plot(smoothed, color=BLUE, linewidth=2, label="training, smoothed")
+    axes.plot(
+        record.first,
+        record.loss,
+        color=BLUE,
+        alpha=0.4,
+        linewidth=0.6,
+        label="training, each batch",
+    )
+    axes.plot(record.first, smoothed, color=BLUE, linewidth=2, label="training, smoothed")
     if valid:
         axes.plot(steps, valid, "o", color=ORANGE, label="validation")
     # Single batches do not count: one lucky batch of loss 0 would turn the axis.
@@ -267,7 +274,7 @@ def _check_steps(steps: Array) -> None:
 def _merged(record: Record, column: int, size: int) -> Array:
     """Returns the mean counts of every `size` steps; NaN where all values of these were NaN."""
     starts = np.arange(0, len(record.watched), size)
-    steps = np.diff(np.append(starts, len(record.watched)))[:, None]
+    steps = np.add.reduceat(record.watched_count, starts)[:, None]
     counts = np.add.reduceat(record.hist[:, column], starts, axis=0) / steps
     # Without this a diverged layer would look like one whose values all lie outside the bins.
     lost = np.add.reduceat(record.nan()[:, column], starts)[:, None]
@@ -276,9 +283,9 @@ def _merged(record: Record, column: int, size: int) -> Array:
 
 def _percent(record: Record, outside: Array, column: int) -> Array:
     """Returns counts outside the bins in percent of all values, NaN where all of these are NaN."""
-    size = record.sizes[column]
-    percent = 100 * outside[:, column] / size
-    percent[record.nan()[:, column] == size] = np.nan
+    values = record.values[:, column]
+    percent = 100 * outside[:, column] / values
+    percent[record.nan()[:, column] == values] = np.nan
     return percent
 
 

@@ -1,4 +1,8 @@
-"""The record of a training: what every step did, as NumPy arrays with the step first."""
+"""The record of a training: what every step did, as NumPy arrays with the step first.
+
+A long training's record is bounded: neighbouring steps are merged into one row, exactly, and the
+record says how many steps each row holds.
+"""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -15,9 +19,10 @@ Array = npt.NDArray[Any]
 
 # In NumPy's npz an array of strings is stored without pickle.
 _LAYERS = "layers"
-_FORMAT = 2
-# Fields with one row per watched step.
-_WATCHED = (*ActivationStats._fields, "watched")
+_FORMAT = 3
+# Fields with one row per watched step, or per group of them; and those with one per step.
+_WATCHED = (*ActivationStats._fields, "watched", "watched_count")
+_PER_STEP = ("loss", "learning_rate", "momentum", "first")
 
 
 class RecordError(ValueError):
@@ -26,14 +31,20 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """T training steps, S of them with statistics of L layers.
+    """R rows of training steps, S of them with statistics of L layers.
+
+    As a rule a row is one step. Where `merged` has bounded the record, it is several neighbours:
+    their counts are added, and their means and standard deviations are those of all their values.
 
     Attributes:
       layers: names of the layers in the order of their first call.
       sizes: (L,) values per layer and step: examples × units.
-      loss: (T,) loss of each batch before its update.
-      learning_rate, momentum: (T,) as the optimiser's state held them for the update.
-      watched: (S,) the steps at which the statistics were taken, from 0 to T − 1.
+      steps: number of training steps T.
+      first: (R,) the first step of each row.
+      loss: (R,) loss of each batch before its update.
+      learning_rate, momentum: (R,) as the optimiser's state held them for the update.
+      watched: (S,) the first of the steps at which the statistics of a row were taken.
+      watched_count: (S,) how many steps these were.
       mean, std, near_zero, abs_near_zero: (S, L); std is unbiased, near_zero is the share of
         x <= 0.05 and abs_near_zero that of |x| <= 0.05.
       hist: (S, L, 40) counts over 0..10; under, over: (S, L) counts of x < 0 and x > 10. They have
@@ -42,10 +53,13 @@ class Record:
 
     layers: tuple[str, ...]
     sizes: Array
+    steps: int
+    first: Array
     loss: Array
     learning_rate: Array
     momentum: Array
     watched: Array
+    watched_count: Array
     mean: Array
     std: Array
     near_zero: Array
@@ -55,9 +69,14 @@ class Record:
     over: Array
 
     @property
-    def steps(self) -> int:
-        """Number of training steps T."""
-        return len(self.loss)
+    def counts(self) -> Array:
+        """How many steps each row holds, (R,)."""
+        return np.diff(self.first, append=self.steps)
+
+    @property
+    def values(self) -> Array:
+        """How many values the statistics are of, (S, L)."""
+        return self.watched_count[:, None] * self.sizes
 
     @property
     def hist_edges(self) -> Array:
@@ -78,7 +97,7 @@ class Record:
           ValueError: if the record has no histograms.
         """
         self.check_histograms()
-        return self.sizes - self.hist.sum(-1) - self.under - self.over
+        return self.values - self.hist.sum(-1) - self.under - self.over
 
     def layer(self, which: int | str) -> int:
         """Returns the column of a layer, given by its name or by an index that may be negative.
@@ -99,7 +118,7 @@ class Record:
 
     def smoothed_loss(self, weight: float = 0.98) -> Array:
         """Returns the loss as fastai's table shows it: see `smooth`."""
-        return smooth(self.loss, weight)
+        return smooth(self.loss, weight, self.counts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the record to an .npz file, atomically: a reader sees the old or the new one."""
@@ -131,43 +150,124 @@ class Record:
         except Exception as error:  # zipfile, zlib, NumPy and KeyError all mean a damaged file
             raise RecordError(f"{path} is not a whole record of convjax: {error}.") from error
         arrays[_LAYERS] = tuple(str(name) for name in arrays[_LAYERS])
-        return cls(**arrays)
+        return cls(**arrays | {"steps": int(arrays["steps"])})
 
     def rows(self, start: int, stop: int) -> "Record":
-        """Returns the record of the steps from `start` to before `stop`."""
+        """Returns the record of the steps from `start` to before `stop`.
+
+        Raises:
+          ValueError: if one of them lies within a merged row.
+        """
         start, stop, _ = slice(start, stop).indices(self.steps)
+        bounds = np.append(self.first, self.steps)
+        if not {start, stop} <= set(bounds.tolist()):
+            raise ValueError(
+                f"start and stop must lie between merged rows, got {start} and {stop}; the rows "
+                f"begin every {bounds[1]} steps."
+            )
+        of_steps = slice(*np.searchsorted(self.first, (start, stop)))
         inside = slice(*np.searchsorted(self.watched, (start, stop)))
-        per_step: dict[str, Any] = {
-            field.name: getattr(self, field.name)[
-                inside if field.name in _WATCHED else slice(start, stop)
-            ]
-            for field in fields(self)
-            if field.name not in (_LAYERS, "sizes")
+        cut: dict[str, Any] = {name: getattr(self, name)[of_steps] for name in _PER_STEP}
+        cut |= {name: getattr(self, name)[inside] for name in _WATCHED}
+        moved = {name: cut[name] - start for name in ("first", "watched")}
+        return replace(self, **cut | moved, steps=max(stop - start, 0))
+
+    def merged(self, rows: int) -> "Record":
+        """Returns the record with at most so many rows: every 2, 4, 8, … steps are one.
+
+        Counts are exact, and mean and std are those of all values, up to rounding. The loss, rate
+        and momentum of a row are means over its steps; a loss that is not finite stays so.
+
+        Raises:
+          ValueError: if rows is below 1.
+        """
+        if rows < 1:
+            raise ValueError(f"rows must be at least 1, got {rows}.")
+        span = 1
+        while -(-self.steps // span) > rows:
+            span *= 2
+        starts = np.flatnonzero(np.diff(self.first // span, prepend=-1))
+        if len(starts) == len(self.first):
+            return self
+        weights = self.counts.astype(np.float64)
+        total = np.add.reduceat(weights, starts)
+
+        def mean(values: Array) -> Array:
+            return (np.add.reduceat(values * weights, starts) / total).astype(values.dtype)
+
+        changed: dict[str, Any] = {
+            "first": self.first[starts],
+            "loss": mean(self.loss),
+            "learning_rate": mean(self.learning_rate),
+            "momentum": mean(self.momentum),
         }
-        return replace(self, **per_step | {"watched": per_step["watched"] - start})
+        return replace(self, **changed | _merged_statistics(self, span))
 
 
 def concatenate(records: Sequence[Record]) -> Record:
-    """Joins records of successive steps of one training."""
+    """Joins records of successive steps of one training, some of them perhaps without statistics.
+
+    Raises:
+      ValueError: if there is no record, or their layers differ.
+    """
     if not records:
         raise ValueError("records must hold at least one record, got none.")
-    layers = {(record.layers, tuple(record.sizes)) for record in records}
+    before = np.cumsum([0, *(record.steps for record in records)])
+    with_layers = [i for i, record in enumerate(records) if record.layers]
+    layers = {(records[i].layers, tuple(records[i].sizes)) for i in with_layers}
     histograms = {len(record.hist) > 0 for record in records if len(record.watched)}
     if len(layers) > 1 or len(histograms) > 1:
         raise ValueError(
             "records must be of one training: the same layers of the same sizes, and all of them "
             "with histograms or none."
         )
-    per_step: dict[str, Any] = {
-        field.name: np.concatenate([getattr(record, field.name) for record in records])
-        for field in fields(Record)
-        if field.name not in (_LAYERS, "sizes")
+
+    def joined(name: str, indices: Sequence[int]) -> Array:
+        columns = [getattr(records[i], name) for i in indices]
+        if name in ("first", "watched"):  # steps, counted from the start of all
+            columns = [column + before[i] for column, i in zip(columns, indices, strict=True)]
+        return np.concatenate(columns)
+
+    everyone = range(len(records))
+    of_layers = with_layers or everyone
+    changed: dict[str, Any] = {name: joined(name, everyone) for name in _PER_STEP}
+    changed |= {name: joined(name, of_layers) for name in _WATCHED}
+    return replace(records[of_layers[0]], **changed, steps=int(before[-1]))
+
+
+def _merged_statistics(record: Record, span: int) -> dict[str, Any]:
+    """Returns the fields of the watched steps, those of each `span` steps in one row."""
+    if not len(record.watched):
+        return {}
+    starts = np.flatnonzero(np.diff(record.watched // span, prepend=-1))
+    count = np.add.reduceat(record.watched_count, starts)
+    rows = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(record.watched)))
+    weights = record.watched_count[:, None].astype(np.float64)
+
+    def total(values: Array) -> Array:
+        # Sixty-four bits: ten million steps of 10,000 values do not fit 32.
+        return np.add.reduceat(values.astype(np.int64), starts) if len(values) else values
+
+    def mean(values: Array) -> Array:
+        return np.add.reduceat(weights * values, starts) / count[:, None]
+
+    with np.errstate(invalid="ignore", over="ignore"):  # of a training that diverged
+        means = mean(record.mean)
+        squares = (record.values - 1) * record.std.astype(np.float64) ** 2
+        squares += record.values * (record.mean - means[rows]) ** 2
+        freedom = np.maximum(np.add.reduceat(record.values, starts) - 1, 1)
+        std = np.sqrt(np.add.reduceat(squares, starts) / freedom)
+    return {
+        "watched": record.watched[starts],
+        "watched_count": count,
+        "mean": means.astype(record.mean.dtype),
+        "std": std.astype(record.std.dtype),
+        "near_zero": mean(record.near_zero).astype(record.near_zero.dtype),
+        "abs_near_zero": mean(record.abs_near_zero).astype(record.abs_near_zero.dtype),
+        "hist": total(record.hist),
+        "under": total(record.under),
+        "over": total(record.over),
     }
-    before = np.cumsum([0, *(record.steps for record in records[:-1])])
-    per_step["watched"] = np.concatenate(
-        [record.watched + first for record, first in zip(records, before, strict=True)]
-    )
-    return replace(records[0], **per_step)
 
 
 def from_steps(
@@ -179,7 +279,10 @@ def from_steps(
     watched: Array,
     stats: Sequence[ActivationStats],
 ) -> Record:
-    """Makes a record of arrays whose first axis is the step, one `ActivationStats` per layer."""
+    """Makes a record of arrays whose first axis is the step, one `ActivationStats` per layer.
+
+    A row for every step: nothing is merged.
+    """
 
     def column(name: str) -> Array:
         values = [getattr(layer, name) for layer in stats]
@@ -194,27 +297,36 @@ def from_steps(
     return Record(
         layers=tuple(layers),
         sizes=np.array(list(sizes), np.int64),
+        steps=len(loss),
+        first=np.arange(len(loss)),
         loss=np.asarray(loss),
         learning_rate=np.asarray(learning_rate),
         momentum=np.asarray(momentum),
         watched=np.asarray(watched, np.int64),
+        watched_count=np.ones(len(watched), np.int64),
         **columns,
     )
 
 
-def smooth(values: Array, weight: float = 0.98) -> Array:
+def smooth(values: Array, weight: float = 0.98, counts: Array | None = None) -> Array:
     """Returns the exponential average so far, corrected for its start, at every step.
 
     s ← weight·s + (1 − weight)·value from s = 0, divided by 1 − weight^count: the first is the
     first value itself.
+
+    Args:
+      counts: how many equal values each stands for; one by default.
 
     Reference: fastai's `AvgSmoothLoss`, https://docs.fast.ai/learner.html#AvgSmoothLoss.
     """
     if not 0 <= weight < 1:
         raise ValueError(f"weight must be at least 0 and below 1, got {weight}.")
     smoothed = np.empty(len(values), np.float64)
-    average = 0.0
+    average, done = 0.0, 0
     for i, value in enumerate(values):
-        average = weight * average + (1 - weight) * float(value)
-        smoothed[i] = average / (1 - weight ** (i + 1))
+        count = 1 if counts is None else int(counts[i])
+        kept = weight**count
+        average = kept * average + (1 - kept) * float(value)
+        done += count
+        smoothed[i] = average / (1 - weight**done)
     return smoothed

@@ -11,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from convjax import record as records
-from convjax.record import Array, Record
+from convjax.record import Record
 from convjax.stats import ActivationStats, activation_stats
 
 # Steps are fetched from the device so many at a time, and as many later: the device has finished
 # them then, and no step waits for the host.
 BLOCK = 64
+
+# More columns than a picture has pixels.
+ROWS = 4096
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["stats"], meta_fields=["names", "sizes"])
@@ -63,14 +66,21 @@ class Recorder:
         loss, stats = train_step(model, optimizer, x, y)  # jitted, yours
         recorder.add(loss, stats)
     plots.color_dim(recorder.record(), "conv2")
+
+    However long the training, the record has at most `rows` rows: when there are more, neighbouring
+    steps are merged, see `Record.merged`.
+
+    Args:
+      rows: at least 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, rows: int = ROWS):
+        if rows < 1:
+            raise ValueError(f"rows must be at least 1, got {rows}.")
+        self.rows = rows
         self._waiting: list[tuple[tuple[Any, Any, Any], LayerStats | None]] = []
-        self._measures: list[Array] = []  # blocks of (steps, 3)
-        self._watched: list[int] = []  # steps with statistics
-        self._stats: list[ActivationStats] = []  # blocks of (watched steps, L, …)
         self._kind: dict[str, int] = {}  # the layers, and the values of each
+        self._pieces: list[Record] = []  # the first of them merged, where there were many
 
     def add(
         self,
@@ -110,37 +120,37 @@ class Recorder:
             self._fetch(BLOCK)
 
     def record(self) -> Record:
-        """Returns the record of all steps so far.
+        """Returns the record of all steps so far, in at most `rows` rows.
 
         Raises:
           ValueError: if there is none.
         """
         self._fetch(len(self._waiting))
-        if not self._measures:
+        if not self._pieces:
             raise ValueError("the recorder has no steps yet: add(loss, layers) after each step.")
-        joined: Any = ()
-        if self._stats:
-            joined = jax.tree.map(lambda *blocks: np.concatenate(blocks), *self._stats)
-        stats = [jax.tree.map(itemgetter((slice(None), i)), joined) for i in range(len(self._kind))]
-        loss, learning_rate, momentum = np.concatenate(self._measures).T
-        return records.from_steps(
-            self._kind,
-            self._kind.values(),
-            loss,
-            learning_rate,
-            momentum,
-            np.array(self._watched, int),
-            stats,
-        )
+        return records.concatenate(self._pieces).merged(self.rows)
 
     def _fetch(self, steps: int) -> None:
         block, self._waiting = jax.device_get(self._waiting[:steps]), self._waiting[steps:]
         if not block:
             return
-        done = sum(map(len, self._measures))
-        self._measures.append(np.array([measures for measures, _ in block], np.float32))
-        found = [(i, layers) for i, (_, layers) in enumerate(block) if layers is not None]
+        found = [(i, layers.stats) for i, (_, layers) in enumerate(block) if layers is not None]
+        names, stats = list(self._kind) if found else [], []
         if found:
-            self._watched += [done + i for i, _ in found]
-            stats = [layers.stats for _, layers in found]
-            self._stats.append(jax.tree.map(lambda *steps: np.stack(steps), *stats))
+            joined = jax.tree.map(lambda *steps: np.stack(steps), *(stats for _, stats in found))
+            stats = [jax.tree.map(itemgetter((slice(None), i)), joined) for i in range(len(names))]
+        loss, learning_rate, momentum = np.array([row for row, _ in block], np.float32).T
+        self._pieces.append(
+            records.from_steps(
+                names,
+                [self._kind[name] for name in names],
+                loss,
+                learning_rate,
+                momentum,
+                np.array([i for i, _ in found], int),
+                stats,
+            )
+        )
+        # At twice the rows, so that a row is merged but once for each doubling of the steps.
+        if sum(len(piece.first) for piece in self._pieces) > 2 * self.rows:
+            self._pieces = [records.concatenate(self._pieces).merged(self.rows)]

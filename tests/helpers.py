@@ -91,10 +91,13 @@ def make_record(*, steps: int, layers: int, size: int = 1000, every: int = 1) ->
     return Record(
         layers=tuple(f"blocks.{i}.conv" for i in range(layers)),
         sizes=np.full(layers, size),
+        steps=steps,
+        first=np.arange(steps),
         loss=2.3 - step / 100,
         learning_rate=step / 1000,
         momentum=0.95 - step / 1000,
         watched=watched,
+        watched_count=np.ones(len(watched), int),
         mean=columns,
         std=columns + 1,
         near_zero=share,

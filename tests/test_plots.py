@@ -29,10 +29,13 @@ def make_record(steps=6, layers=("conv1", "conv2"), size=1000, seed=0, every=1):
     return Record(
         layers=tuple(layers),
         sizes=np.full(len(layers), size, np.int64),
+        steps=steps,
+        first=np.arange(steps),
         loss=rng.uniform(1, 2, steps),
         learning_rate=rng.uniform(0, 0.1, steps),
         momentum=rng.uniform(0.8, 0.95, steps),
         watched=watched,
+        watched_count=np.ones(len(watched), int),
         mean=rng.normal(size=column),
         std=rng.uniform(1, 2, column),
         near_zero=rng.uniform(0.5, 1, column),

@@ -164,6 +164,31 @@ def test_every_step_is_kept_once_and_in_order(count, every):
             np.testing.assert_array_equal(record.hist[row, column], wanted.hist)
 
 
+@pytest.mark.parametrize("every", [1, 3, 50])
+def test_a_long_training_has_no_more_rows_than_a_short_one(every):
+    added, _ = steps(500, every)
+    bounded, whole = Recorder(rows=16), Recorder()
+    for loss, layers in added:
+        bounded.add(loss, layers)
+        whole.add(loss, layers)
+        assert sum(len(piece.first) for piece in bounded._pieces) <= 32 + recorders.BLOCK
+    record, wanted = bounded.record(), whole.record().merged(16)
+    assert (record.steps, len(record.first)) == (500, 16)
+    assert set(record.counts[:-1]) == {32}
+    for field in ("first", "watched", "watched_count", "hist", "under", "over"):
+        np.testing.assert_array_equal(getattr(record, field), getattr(wanted, field))
+    # Merged in several goes, each of which rounds to float32.
+    for field in ("loss", "mean", "std", "near_zero"):
+        np.testing.assert_allclose(
+            getattr(record, field), getattr(wanted, field), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_rows_must_be_some():
+    with pytest.raises(ValueError, match="rows must be at least 1, got 0"):
+        Recorder(rows=0)
+
+
 def test_without_layers_there_is_the_loss():
     recorder = Recorder()
     for loss in (3.0, 2.0):
