@@ -55,6 +55,7 @@ CLAIMS = (
                 every_part_helps,
             ),
             mnist="undecided",
+            mnist5k="undecided",
         ),
     ),
 )

@@ -36,7 +36,11 @@ CLAIMS = (
         published={"question": "accuracies of both"},
         measure=first_kernel_size,
         compares=True,
-        rules=on_digits(larger("accuracy_5x5", "accuracy_3x3", "5×5 − 3×3"), mnist="undecided"),
+        rules=on_digits(
+            larger("accuracy_5x5", "accuracy_3x3", "5×5 − 3×3"),
+            mnist="undecided",
+            mnist5k="undecided",
+        ),
     ),
 )
 

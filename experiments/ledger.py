@@ -188,9 +188,11 @@ def _check_seeds(rule: Rule, lab: "Lab") -> None:
         )
 
 
-def over_seeds(text: str, decide: Callable[[Measured], Decision]) -> Rule:
+def over_seeds(
+    text: str, decide: Callable[[Measured], Decision], expected: Verdict = "reproduced"
+) -> Rule:
     """A rule about a spread, a share or a mean difference: for five seeds or more."""
-    return Rule(text, decide, min_seeds=SEEDS_FOR_A_SPREAD)
+    return Rule(text, decide, expected, min_seeds=SEEDS_FOR_A_SPREAD)
 
 
 def on_digits(rule: Rule, **seen: Verdict) -> dict[str, Rule]:

@@ -102,6 +102,7 @@ CLAIMS = (
                 faster_higher_and_flatter,
             ),
             mnist="undecided",
+            mnist5k="undecided",
         ),
     ),
 )
