@@ -140,7 +140,8 @@ class Record:
             with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 if int(file["format"]) != _FORMAT:
                     raise RecordError(
-                        f"{path} has record format {file['format']}, this version reads {_FORMAT}."
+                        f"{path} has record format {file['format']}, this version reads {_FORMAT}: "
+                        "read it with the version that wrote it, or train again."
                     )
                 arrays = {field.name: file[field.name] for field in fields(cls)}
         except FileNotFoundError:

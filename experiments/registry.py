@@ -17,6 +17,7 @@ FILES = (
     "one_cycle",
     "cycle_parts",
     "super_convergence",
+    "lr_finder",
     "batch_norm",
     "batch_norm_modes",
     "first_kernel",

@@ -46,7 +46,8 @@ def test_quick_chapter_passes_through_everything(quick_chapter):
     pictures = {path.stem for path in (out / "plots").glob("*.png")}
     wanted = {"edge-maps", "schedule", "bad-training-picture", "smooth-picture"}
     comparisons = {claim.id for _, claim in registry.all_claims() if claim.compares}
-    assert wanted | (comparisons - {"batch-size"}) | {"batch-size-noise"} <= pictures
+    several = {"batch-size", "lr-finder"}
+    assert wanted | (comparisons - several) | {"batch-size-noise", "lr-finder-batch"} <= pictures
     assert "train_loss" in result.stdout
 
 

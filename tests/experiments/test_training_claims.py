@@ -55,6 +55,15 @@ def linear_net(linear, convolutional, parameters=6722):
     }
 
 
+def lr_finder(fall=0.5, accuracy=0.95):
+    return {
+        **{f"fall_{name}": [0.5, fall] for name in ("none", "batch")},
+        **{f"valley_{name}": [0.01, 0.02] for name in ("none", "batch")},
+        "accuracy_valley_none": [0.95, 0.96],
+        "accuracy_valley_batch": [0.95, accuracy],
+    }
+
+
 def batch_size(noise, updates):
     sizes = (32, 128)
     return {
@@ -127,6 +136,9 @@ def steps(none, batch):
         ("super-convergence", super_convergence(gap=about(0.03)), False),
         ("super-convergence", super_convergence(gap=crossed(0.02)), None),
         ("super-convergence", super_convergence(rate=0.03, gap=crossed(0.02)), False),
+        ("lr-finder", lr_finder(), True),
+        ("lr-finder", lr_finder(fall=0.95), False),
+        ("lr-finder", lr_finder(accuracy=0.89), False),
         ("faster", steps([500, 520], [100, 110]), True),
         ("faster", steps([100, 110], [500, 520]), False),
         ("faster", steps([100, 500], [110, 400]), None),

@@ -1,0 +1,101 @@
+"""lr-finder: what a short training at a growing rate says about the rate to train with.
+
+The chapter names Smith's learning-rate finder as the origin of one-cycle: train for some batches at
+a rate that grows by the same factor each time, look at the loss, take a rate from before it blows
+up.
+
+The ten-digit network without and with batch norm, batch 512; 100 batches from 1e-7 to 10. fastai's
+four rules suggest rates (`convjax.finder`, equal to fastai's own functions on the same curves).
+
+Rule, for five seeds or more: in every seed and with both networks the smoothed loss falls by a
+tenth or more, and one epoch of one-cycle whose highest rate is that which "valley", fastai's
+default, suggests reaches 0.9. (The other three are shown beside.)
+
+Command: python -m experiments run lr-finder --seeds 5
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from convjax import plots
+from convjax.data import epoch_order
+from convjax.finder import RULES, LRFind, lr_find
+from experiments.benefits import both
+from experiments.comparison import TRAINS
+from experiments.lab import Lab
+from experiments.ledger import Claim, Decision, Measured, mean, on_digits, over_seeds
+from experiments.setting import ONE_CYCLE, Setting
+
+STEPS = 100
+FALLS = 0.9  # the lowest smoothed loss over the first
+
+
+def find(lab: Lab, setting: Setting, seed: int) -> LRFind:
+    """Returns a sweep of the rate over the first batches of a seed."""
+    train = lab.material(setting).train
+    examples = len(train.labels)
+    size = min(setting.batch_size, examples)
+    passes = -(-STEPS // (examples // size))
+    order = np.concatenate(
+        [epoch_order(examples, size, seed=seed, epoch=epoch) for epoch in range(passes)]
+    )
+    return lr_find(lab.trainer(setting), lab.network(setting, seed), train, order[:STEPS])
+
+
+def lr_finder(lab: Lab) -> Measured:
+    measured: dict[str, list[float]] = {}
+    for name, setting in both(ONE_CYCLE).items():
+        found = [find(lab, setting, seed) for seed in lab.seeds]
+        lab.picture(f"lr-finder-{name}", plots.plot_lr_find(found[0]))
+        measured[f"fall_{name}"] = [sweep.smoothed.min() / sweep.smoothed[0] for sweep in found]
+        for rule in RULES:
+            # Two digits, so that a folder's name can be read.
+            rates = [float(f"{sweep.suggestions()[rule]:.2g}") for sweep in found]
+            measured[f"{rule}_{name}"] = rates
+            measured[f"accuracy_{rule}_{name}"] = [
+                lab.outcomes(replace(setting, lr_max=rate), [seed])[0].accuracy
+                for rate, seed in zip(rates, lab.seeds, strict=True)
+            ]
+    return measured
+
+
+def falls_and_trains(measured: Measured) -> Decision:
+    names = ("none", "batch")
+    falls = all(max(measured[f"fall_{name}"]) <= FALLS for name in names)
+    lowest = {name: min(measured[f"accuracy_valley_{name}"]) for name in names}
+    shown = "; ".join(
+        f"{'without' if name == 'none' else 'with'} batch norm valley suggests "
+        f"{mean(measured[f'valley_{name}']):.1e} on average, and the lowest accuracy is "
+        f"{lowest[name]:.4f}"
+        for name in names
+    )
+    return Decision(
+        falls and min(lowest.values()) >= TRAINS,
+        f"{shown}; the loss {'falls' if falls else 'does not fall'} by a tenth in every seed",
+    )
+
+
+CLAIMS = (
+    Claim(
+        id="lr-finder",
+        statement="a short training at a growing rate shows a rate to train with",
+        published={"picture": "loss against learning rate"},
+        measure=lr_finder,
+        compares=True,
+        rules=on_digits(
+            over_seeds(
+                "in every seed, without and with batch norm: the loss falls by a tenth, and "
+                f"one-cycle at the suggested rate reaches {TRAINS}",
+                falls_and_trains,
+            ),
+            mnist="refuted",
+            mnist5k="refuted",
+        ),
+    ),
+)
+
+if __name__ == "__main__":
+    from experiments.cli import script
+
+    script(__file__)
