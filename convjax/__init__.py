@@ -1,6 +1,6 @@
 """convjax: see why convolutional networks train or fail to train, in JAX and Flax."""
 
-from convjax import plots, reference
+from convjax import data, plots, reference, runs, weights
 from convjax.capture import capture
 from convjax.conv import conv2d
 from convjax.finder import lr_find
@@ -28,6 +28,7 @@ __all__ = [
     "capture",
     "constant",
     "conv2d",
+    "data",
     "digits_net",
     "exponential",
     "group_rates",
@@ -37,7 +38,9 @@ __all__ = [
     "one_cycle",
     "plots",
     "reference",
+    "runs",
     "sgd",
     "summary",
     "threes_sevens_net",
+    "weights",
 ]

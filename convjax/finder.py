@@ -88,9 +88,11 @@ def lr_find(
       momentum: at all steps.
 
     Raises:
-      ValueError, TypeError: as `Trainer.start`, `Trainer.run` and
-        `convjax.schedules.exponential`.
+      ValueError: if start is not below end; and, like TypeError, as `Trainer.start`, `Trainer.run`
+        and `convjax.schedules.exponential`.
     """
+    if not start < end:
+        raise ValueError(f"start must be below end, got {start} and {end}.")
     steps = len(order)
     table = exponential(steps, start, end, momentum).table(steps)
     _, record = trainer.run(trainer.start(model), data, order, table)

@@ -149,7 +149,10 @@ class Record:
         except RecordError:
             raise
         except Exception as error:  # zipfile, zlib, NumPy and KeyError all mean a damaged file
-            raise RecordError(f"{path} is not a whole record of convjax: {error}.") from error
+            # Not NumPy's own words, which advise to load what may be dangerous; a KeyError names
+            # what is missing.
+            detail = str(error) if isinstance(error, KeyError) else type(error).__name__
+            raise RecordError(f"{path} is not a whole record of convjax: {detail}.") from error
         arrays[_LAYERS] = tuple(str(name) for name in arrays[_LAYERS])
         return cls(**arrays | {"steps": int(arrays["steps"])})
 

@@ -65,7 +65,7 @@ class RunFolder:
         if (self.path / "config.json").exists():
             raise RunError(f"{self.path} already holds a run. Choose another folder, or remove it.")
         try:
-            (self.path / "plots").mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.path / "config.json", {**config, "environment": environment()})
         except OSError as error:
             raise RunError(f"the run folder {self.path} cannot be written: {error}.") from error
@@ -104,10 +104,12 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         metrics = [not_null(json.loads(line)) for line in lines]
         record = Record.load(folder / "record.npz")
     except FileNotFoundError as error:
-        raise RunError(f"{folder} holds no complete epoch of a run: {error}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunError(
-            f"a file of the run {folder} is damaged: {error}. Remove the folder to run it again."
+            f"{folder} holds no complete epoch of a run: {Path(error.filename).name} is missing."
+        ) from error
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"a file of the run {folder} is damaged or cannot be read: {error}."
         ) from error
     return Run(config, metrics, record)
 

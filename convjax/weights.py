@@ -10,6 +10,9 @@ from flax import nnx
 
 from convjax.files import replacing
 
+# So many names of arrays tell enough of another network.
+NAMED = 5
+
 
 class WeightsError(ValueError):
     """A file does not hold the weights of the network."""
@@ -47,7 +50,7 @@ def load_weights(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
         raise WeightsError(
             f"{path} holds the weights of another network: "
             + "; ".join(
-                f"{what} {', '.join(names)}"
+                f"{what} {', '.join(names[:NAMED])}{' …' if len(names) > NAMED else ''}"
                 for what, names in (("without", missing), ("with", other))
                 if names
             )
@@ -78,4 +81,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
     except FileNotFoundError:
         raise
     except Exception as error:  # zipfile, zlib, NumPy and KeyError all mean a damaged file
-        raise WeightsError(f"{path} is not a whole file of weights: {error}.") from error
+        # Not NumPy's own words, which advise to load what may be dangerous.
+        raise WeightsError(
+            f"{path} is not a whole file of weights ({type(error).__name__})."
+        ) from error

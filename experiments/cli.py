@@ -5,11 +5,12 @@ usage or data that cannot be had. Of `parity`: 0 where all figures hold, 1 where
 a file that is no trajectory.
 """
 
+import inspect
 import json
-import sys
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -87,6 +88,7 @@ def run(
     from experiments.compilation import use_compilation_cache
     from experiments.lab import Lab
     from experiments.measure import measure
+    from experiments.spreadsheet import Sheet
 
     use_compilation_cache()
     command = ["python", "-m", "experiments", "run", *names, "--data", data]
@@ -100,6 +102,8 @@ def run(
         claims = registry.find(names)
         resolve_layout(layout)
         _check_out(out, resume)
+        if spreadsheet and any(claim.id == "spreadsheet" for claim in claims):
+            Sheet(spreadsheet)  # not when its turn has come
         shown = view.console()
         observer = view.ConsoleObserver(shown)
         lab = Lab(
@@ -171,15 +175,28 @@ app.command("speedrun")(speedrun)
 
 
 def script(file: str) -> NoReturn:
-    """Runs one experiment's file as a script, with the options of `run`."""
-    app(["run", Path(file).stem, *sys.argv[1:]])
-    raise AssertionError("app always exits")
+    """Runs one experiment's file as a script: `run` for its claims, with the options of `run`."""
+    stem = Path(file).stem
+
+    @wraps(run)
+    def run_this(**options: Any) -> None:
+        run([stem], **options)
+
+    # Typer reads the options off the signature; NAME is not one of them here.
+    signature = inspect.signature(run)
+    options = [option for name, option in signature.parameters.items() if name != "names"]
+    setattr(run_this, "__signature__", signature.replace(parameters=options))  # noqa: B010
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    alone.command()(run_this)
+    alone(prog_name=f"python experiments/{stem}.py")
+    raise AssertionError("a Typer app always exits")
 
 
 def _check_out(path: Path | None, resume: bool) -> None:
-    if resume and not (path and (path / "results.json").is_file()):
+    if resume and not (path and any((path / name).exists() for name in ("results.json", "runs"))):
         raise ValueError(
-            f"--resume needs the folder of a run as --out, one with results.json; got {path}."
+            f"--resume needs the folder of a run as --out, with its results.json or runs; got "
+            f"{path or 'no --out'}."
         )
     if path and not resume and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
         raise ValueError(

@@ -69,6 +69,10 @@ class ConsoleObserver(Observer):
         self._training: TaskID | None = None
         self._title, self._watched = "", True
 
+    def kept(self, claims: int) -> None:
+        """Says so."""
+        self.console.print(f"{claims} claims are measured already.", highlight=False)
+
     def claim(self, id: str, number: int, total: int, seconds_left: float | None) -> None:
         """Says which claim begins, and how long all that remain take."""
         if self._claims is None:
@@ -115,7 +119,8 @@ class ConsoleObserver(Observer):
         if not self._watched:
             seconds = sum(row["seconds"] + row["compile_seconds"] for row in metrics)
             self.console.print(
-                f"  {self._title}: {metrics[-1]['accuracy']:.4f}, {seconds:.1f} s", highlight=False
+                f"  {self._title}: accuracy {metrics[-1]['accuracy']:.4f}, {seconds:.1f} s",
+                highlight=False,
             )
 
 
@@ -162,7 +167,13 @@ def markdown_ledger(results: list[Result]) -> str:
             f"{result.seconds:.1f} s",
         )
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _measured_on(results)])
+
+
+def _measured_on(results: list[Result]) -> str:
+    """Returns on what and with how many seeds, in words."""
+    kinds = sorted({(result.data, len(result.seeds)) for result in results})
+    return "; ".join(f"{data}, {count} seed{'s' * (count > 1)}" for data, count in kinds)
 
 
 def claims_table(claims: list[tuple[str, Any]]) -> Table:

@@ -2,7 +2,8 @@
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +15,12 @@ from flax import nnx
 
 from convjax.data import Dataset, epoch_order, load, normalization
 from convjax.files import save_figure
-from convjax.record import Record, concatenate
-from convjax.runs import Run, RunFolder, check_config, load_run
+from convjax.record import Record, RecordError, concatenate
+from convjax.runs import Run, RunError, RunFolder, check_config, load_run
 from convjax.summary import summary
 from convjax.train import Images, Trainer
 from convjax.watch import Watch
-from convjax.weights import load_weights
+from convjax.weights import WeightsError, load_weights
 from experiments import pictures
 from experiments.observer import Observer
 from experiments.setting import Setting
@@ -73,6 +74,7 @@ class Lab:
         # What those trainings took that a stopped run finished after its last claim.
         self.earlier_seconds = 0.0
         self._last_claim = _modified(out / "results.json")
+        self._told: set[str] = set()
         self._materials: dict[str, Material] = {}
         self._trainers: dict[tuple[Setting, bool], Trainer] = {}
         self._networks: dict[tuple[Setting, int], nnx.Module] = {}
@@ -148,11 +150,7 @@ class Lab:
         """One compiled program for all settings that differ in rates, schedule and length."""
         key = (setting.structure, watched)
         if key not in self._trainers:
-            # The chapter normalises the ten digits; the threes and sevens it divides by 255.
-            mean: Any = 0.0
-            std: Any = 1.0
-            if setting.network == "digits":
-                mean, std = normalization(self.material(setting).dataset.train.images)
+            mean, std = self.normalization(setting)
             self._trainers[key] = Trainer(
                 self.network(setting, 0),
                 setting.optimizer,
@@ -162,6 +160,16 @@ class Lab:
                 watch=Watch() if watched else None,
             )
         return self._trainers[key]
+
+    def normalization(self, setting: Setting) -> tuple[list[float], list[float]]:
+        """Returns mean and std per channel, on the scale p/255.
+
+        The chapter normalises the ten digits; the threes and sevens it only divides by 255.
+        """
+        if setting.network != "digits":
+            return [0.0], [1.0]
+        mean, std = normalization(self.material(setting).dataset.train.images)
+        return mean.tolist(), std.tolist()
 
     def network(self, setting: Setting, seed: int) -> nnx.Module:
         """Returns the network of a setting with the initial parameters of a seed.
@@ -192,14 +200,18 @@ class Lab:
         orders = self._orders(setting, seed)
         config = self._config(setting, seed, orders)
         if run := self._finished(path, config, "model.npz"):
-            model = load_weights(path / "model.npz", self.network(setting, seed))
+            with _way_out(path):
+                model = load_weights(path / "model.npz", self.network(setting, seed))
             model.eval()
             return Training(setting, seed, run.metrics, run.record, model)
         dataset = self.material(setting).dataset
         first = seed == self.seeds[0]
         if first:
             shape = (setting.batch_size, *dataset.train.images.shape[1:])
-            self.observer.network(str(summary(self.network(setting, seed), shape)))
+            told = str(summary(self.network(setting, seed), shape))
+            if told not in self._told:  # settings may differ in the schedule alone
+                self.observer.network(told)
+            self._told.add(told)
         folder = RunFolder(path, config)
         training = Training(setting, seed, *self._fit(setting, seed, orders, folder))
         if first:  # one seed's pictures are enough, and they take their time
@@ -266,15 +278,19 @@ class Lab:
         if not (path / last).exists():
             shutil.rmtree(path)
             return None
-        run = load_run(path)
+        with _way_out(path):
+            run = load_run(path)
         if _modified(path / last) > self._last_claim:
             spent = (row["seconds"] + row["compile_seconds"] for row in run.metrics)
             self.earlier_seconds += sum(spent)
         return run
 
     def _config(self, setting: Setting, seed: int, orders: list[Any]) -> dict[str, Any]:
+        mean, std = self.normalization(setting)
         return {
             "setting": asdict(setting),
+            "mean": mean,
+            "std": std,
             "data": self.data,
             "classes": list(self.material(setting).dataset.class_names),
             "seed": seed,
@@ -304,3 +320,12 @@ class Lab:
 def _modified(path: Path) -> float:
     """Returns when a file was last written, 0 where there is none."""
     return path.stat().st_mtime if path.exists() else 0.0
+
+
+@contextmanager
+def _way_out(path: Path) -> Iterator[None]:
+    """Says with a damaged file of a finished training what to do."""
+    try:
+        yield
+    except (RunError, RecordError, WeightsError) as error:
+        raise RunError(f"{error} Remove {path}, and --resume trains it again.") from error

@@ -36,15 +36,17 @@ def measure(claims: Sequence[Claim], lab: Lab, command: Sequence[str]) -> list[R
       ResultsError: if the results to go on with are damaged, of other versions, devices, data or
         options, or of more seeds.
     """
-    results = _to_go_on_with(lab) if lab.resume else {}
+    results = _to_go_on_with(lab, {claim.id for claim in claims}) if lab.resume else {}
     missing = [claim for claim in claims if not _has_figures(results.get(claim.id), claim, lab)]
     whole = len(claims) == len(registry.all_claims())
     shares = _shares_of_time(missing, lab) if whole else {}
+    if len(missing) < len(claims):
+        lab.observer.kept(len(claims) - len(missing))
     _write(lab.out, command, results)
     began, done = time.perf_counter(), 0.0
     for number, claim in enumerate(claims, 1):
         kept = None if claim in missing else results[claim.id]
-        if kept is None:
+        if kept is None and claim.is_measured(lab):
             # A share takes as long as those before it took on this machine.
             pace = (time.perf_counter() - began + PRIOR_SECONDS) / (done + PRIOR_SECONDS)
             left = (sum(shares.values()) - done) * pace if shares else None
@@ -65,22 +67,32 @@ def read_results(path: Path) -> tuple[Mapping[str, object], list[Result]]:
         found = json.loads(path.read_text())
         return dict(found["environment"]), [Result.from_json(entry) for entry in found["claims"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ResultsError(f"{path} is no results.json of `run`: {error!r}.") from error
+        raise ResultsError(
+            f"{path} is damaged, or no results.json of `run` ({type(error).__name__}). Remove it: "
+            "with --resume, trainings that are finished beside it are not run again."
+        ) from error
 
 
-def _to_go_on_with(lab: Lab) -> dict[str, Result]:
-    before, results = read_results(lab.out / "results.json")
+def _to_go_on_with(lab: Lab, asked: set[str]) -> dict[str, Result]:
+    file = lab.out / "results.json"
+    if not file.exists():
+        return {}
+    before, results = read_results(file)
     wanted = {"data": lab.data, **lab.config}
     differing = differences(before, environment())
     for result in results:
         found = {"data": result.data, **result.config}
         differing += [d for d in differences(found, wanted) if d not in differing]
-        if len(result.seeds) > len(lab.seeds):
-            differing.append(f"{len(result.seeds)} seeds of {result.id}, not {len(lab.seeds)}")
     if differing:
         raise ResultsError(
             f"{lab.out} was measured with {'; '.join(differing)}: such figures do not belong in "
             "one ledger. Choose another --out."
+        )
+    more = [r for r in results if r.id in asked and len(r.seeds) > len(lab.seeds)]
+    if more:
+        raise ResultsError(
+            f"{lab.out} has {more[0].id} with {len(more[0].seeds)} seeds, and fewer would take its "
+            f"place: --seeds {len(more[0].seeds)}, or choose another --out."
         )
     return {result.id: result for result in results}
 

@@ -8,6 +8,9 @@ from experiments.setting import Setting
 class Observer:
     """Hears of the progress; this one keeps quiet."""
 
+    def kept(self, claims: int) -> None:
+        """So many claims keep the figures of a run that was stopped."""
+
     def claim(self, id: str, number: int, total: int, seconds_left: float | None) -> None:
         """Claim `number` of `total` begins; None where nobody knows how long all will take."""
 

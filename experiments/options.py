@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from convjax.files import replacing
+
 Data = Annotated[
     str, typer.Option(help="mnist5k (embedded), mnist, cifar10, fashion_mnist, or a folder.")
 ]
@@ -26,8 +28,18 @@ def mistakes_reported(stopped: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
-        typer.echo(f"error: {error}", err=True)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        typer.echo(
+            f"error: cannot read or write{where}: {error.strerror or error}. Choose another --out, "
+            "or make it writable and free the disk.",
+            err=True,
+        )
+        raise typer.Exit(2) from None
+    except (ValueError, ImportError) as error:
+        # The library names its arguments; here they are options.
+        text = str(error).replace("name_or_path", "--data").replace("data_dir", "--data-dir")
+        typer.echo(f"error: {text}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo(stopped, err=True)
@@ -39,9 +51,13 @@ def prepare_file(out: Path) -> None:
 
     Raises:
       ValueError: if it is there already, or is a folder.
+      OSError: if nothing can be written there.
     """
     if out.is_dir():
         raise ValueError(f"--out must be a file, got the folder {out}.")
     if out.exists():
         raise ValueError(f"--out must be a new file, got {out}. Choose another, or remove it.")
     out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out.with_name(f".{out.name}.trial")):
+        pass
+    out.with_name(f".{out.name}.trial").unlink()

@@ -85,7 +85,6 @@ def fit(
     records: list[Record] = []
     done, steps = 0, sum(len(order) for parts in orders for order in parts)
     for epoch, parts in enumerate(orders):
-        of_epoch: list[Record] = []
         for order in parts:
             began, compiled = time.perf_counter(), trainer.compile_seconds
             rows = {name: column[done : done + len(order)] for name, column in table.items()}
@@ -94,12 +93,12 @@ def fit(
             compile_seconds = trainer.compile_seconds - compiled
             seconds = time.perf_counter() - began - compile_seconds
             done += len(order)
-            of_epoch.append(record)
+            records.append(record)
             metrics = {
                 "epoch": epoch,
                 "step": done,
-                # fastai starts its average anew with every epoch.
-                "train_loss": float(concatenate(of_epoch).smoothed_loss()[-1]),
+                # fastai's average goes on over the epochs; only the validation starts anew.
+                "train_loss": float(concatenate(records).smoothed_loss()[-1]),
                 "valid_loss": scores.loss,
                 "accuracy": scores.accuracy,
                 "seconds": round(seconds, 3),
@@ -107,8 +106,7 @@ def fit(
             }
             if done == steps:
                 metrics["train_accuracy"] = trainer.evaluate(state, material.train).accuracy
-            on_score(metrics, [*records, *of_epoch])
-        records += of_epoch
+            on_score(metrics, records)
     return state, concatenate(records)
 
 

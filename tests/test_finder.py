@@ -103,6 +103,11 @@ def test_the_rate_grows_by_the_same_factor():
     np.testing.assert_allclose(gentle.learning_rate, 1e-3 * 100 ** (np.arange(60) / 60), rtol=1e-5)
 
 
+def test_the_rate_must_grow():
+    with pytest.raises(ValueError, match=r"start must be below end, got 0\.001 and 0\.001"):
+        sweep(end=1e-3)
+
+
 def test_the_sweep_ends_where_the_loss_diverges():
     wild, whole = sweep(end=1e6), sweep(end=1e6, steps=60)
     assert len(wild.loss) < 60

@@ -56,8 +56,11 @@ def test_commands(request, mnist_folder, monkeypatch):
 
 
 def test_snippets(request, tmp_path, monkeypatch):
-    snippets = blocks(request.config.rootpath, "python")
-    assert snippets
+    root = request.config.rootpath
+    run = ["run", "one-cycle", "--quick", "--out", str(tmp_path / "FOLDER")]
+    assert CliRunner().invoke(app, run).exit_code == 0
+    snippets = blocks(root, "python")
+    assert len(snippets) == 3
     monkeypatch.chdir(tmp_path)
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), {})

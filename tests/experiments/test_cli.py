@@ -74,16 +74,20 @@ def test_seeds_differ_and_repeat(quick_chapter, tmp_path):
         (["run", "spreadsheet", "--spreadsheet", "absent.xlsx"], "absent.xlsx"),
         (["run", "spreadsheet", "--spreadsheet", __file__], "must be the chapter's"),
         (["run", "edge-values", "--resume"], "--resume needs the folder of a run"),
+        (["run", "edge-values", "--out", f"{__file__}/x"], "cannot read or write"),
+        (["bench", "--quick", "--out", f"{__file__}/x"], "cannot read or write"),
+        (["run", "edge-values", "spreadsheet", "--spreadsheet", __file__], "must be the chapter's"),
         (["run"], "NAME"),
     ],
 )
 def test_mistakes_get_a_message_and_status_2(arguments, message, tmp_path):
-    if len(arguments) > 1:
+    if len(arguments) > 1 and "--out" not in arguments:
         arguments = [*arguments, "--out", tmp_path / "out"]
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_results_are_not_overwritten(tmp_path):
@@ -151,6 +155,11 @@ def test_an_experiment_is_a_script(request, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     verdicts = json.loads((tmp_path / "out" / "results.json").read_text())["claims"]
+    usage = subprocess.run(
+        [sys.executable, script, "edge-values"], capture_output=True, text=True, check=False
+    )
+    assert usage.returncode == 2
+    assert "experiments/edge_kernels.py [OPTIONS]" in usage.stderr  # it takes no names
     assert [entry["verdict"] for entry in verdicts] == ["reproduced", "refuted", "reproduced"]
 
 

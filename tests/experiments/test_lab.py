@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from convjax.runs import RunError
+from convjax.runs import RunError, load_run
 from experiments.lab import Lab
 from experiments.observer import Observer
-from experiments.setting import BATCH_NORM, ONE_CYCLE
+from experiments.setting import BATCH_512, BATCH_NORM, ONE_CYCLE, THREE_OR_SEVEN, Setting
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
 
@@ -16,7 +16,10 @@ class Counter(Observer):
     """Counts the trainings, apart by whether layers were watched."""
 
     def __init__(self):
-        self.watched, self.unwatched = [], []
+        self.watched, self.unwatched, self.networks = [], [], []
+
+    def network(self, summary):
+        self.networks.append(summary)
 
     def training(self, setting, seed, steps, *, watched):
         (self.watched if watched else self.unwatched).append((setting, seed))
@@ -40,6 +43,47 @@ def again(finished, tmp_path):
     """A lab that goes on in a copy of that folder."""
     shutil.copytree(finished.out, tmp_path / "out")
     return quick_lab(tmp_path / "out", resume=True)
+
+
+def test_the_configuration_repeats_the_training(finished):
+    config = load_run(finished.out / "runs" / BATCH_NORM.slug / "seed-1").config
+    assert Setting(**config["setting"]) == BATCH_NORM
+    assert (config["seed"], config["data"]) == (1, "mnist5k")
+    pixels = finished.dataset.train.images / 255
+    assert config["mean"] == pytest.approx([pixels.mean()])
+    assert config["std"] == pytest.approx([pixels.std()], rel=1e-3)
+
+
+def test_the_smoothed_loss_goes_on_over_the_epochs(tmp_path):
+    lab = Lab(out=tmp_path, quick=True)
+    (training,) = lab.train(THREE_OR_SEVEN)
+    assert len(training.metrics) == 2
+    smoothed = training.record.smoothed_loss()
+    for row in training.metrics:
+        assert row["train_loss"] == pytest.approx(smoothed[row["step"] - 1])
+    assert (
+        training.train_accuracy
+        == lab.trainer(THREE_OR_SEVEN)
+        .evaluate(
+            lab.trainer(THREE_OR_SEVEN).start(training.model), lab.material(THREE_OR_SEVEN).train
+        )
+        .accuracy
+    )
+
+
+def test_a_network_is_told_of_once(tmp_path):
+    lab = quick_lab(tmp_path)
+    for setting in (ONE_CYCLE, BATCH_512, BATCH_NORM):
+        lab.train(setting)
+    assert len(lab.observer.networks) == 2
+
+
+@pytest.mark.parametrize("name", ["model.npz", "record.npz", "metrics.jsonl"])
+def test_a_damaged_file_of_a_finished_training_is_named_with_the_way_out(name, again):
+    (again.out / "runs" / BATCH_NORM.slug / "seed-0" / name).write_bytes(b"rubbish")
+    with pytest.raises(RunError, match=r"Remove .*seed-0, and --resume trains it again") as caught:
+        again.train(BATCH_NORM)
+    assert "pickle" not in str(caught.value)
 
 
 def test_a_training_is_run_once(finished):

@@ -15,7 +15,10 @@ class Heard(Observer):
     """Keeps what it hears of claims."""
 
     def __init__(self):
-        self.claims = []
+        self.claims, self.already = [], 0
+
+    def kept(self, claims):
+        self.already = claims
 
     def claim(self, id, number, total, seconds_left):
         self.claims.append((id, number, total, seconds_left))
@@ -60,6 +63,7 @@ def test_a_stopped_run_goes_on_where_it_was(calls, tmp_path):
     assert [result.measured["a"] for result in results] == [[1.0], [3.0], [4.0]]
     assert ids(tmp_path) == ["one", "two", "three"]
     assert [heard[:3] for heard in going_on.observer.claims] == [("two", 2, 3), ("three", 3, 3)]
+    assert going_on.observer.already == 1
 
 
 def test_results_that_were_not_asked_for_stay(calls, tmp_path):
@@ -112,7 +116,6 @@ def otherwise(file, **changes):
         ({"config": {"layout": "NCHW", "quick": False}}, "layout 'NCHW', not 'auto'"),
         ({"config": {"layout": "auto", "quick": True}}, "quick True, not False"),
         ({"config": {"sha256": "of other images"}}, "sha256 'of other images', not "),
-        ({"seeds": [0, 1, 2]}, "3 seeds of one, not 1"),
     ],
 )
 def test_results_that_do_not_belong_with_these_are_left_alone(changes, message, calls, tmp_path):
@@ -121,6 +124,21 @@ def test_results_that_do_not_belong_with_these_are_left_alone(changes, message, 
     with pytest.raises(ResultsError, match=rf"was measured with .*{message}.*Choose another --out"):
         measure([claim("one", calls)], lab(tmp_path, resume=True), [])
     assert (tmp_path / "results.json").read_text() == before
+
+
+def test_fewer_seeds_do_not_take_the_place_of_more(calls, tmp_path):
+    measure([claim("one", calls)], lab(tmp_path, seeds=3), [])
+    before = (tmp_path / "results.json").read_text()
+    with pytest.raises(ResultsError, match=r"has one with 3 seeds, .*: --seeds 3, or choose"):
+        measure([claim("one", calls)], lab(tmp_path, resume=True), [])
+    assert (tmp_path / "results.json").read_text() == before
+    measure([claim("two", calls)], lab(tmp_path, resume=True), [])  # asks for another alone
+    assert ids(tmp_path) == ["one", "two"]
+
+
+def test_without_results_there_may_be_trainings(calls, tmp_path):
+    measure([claim("one", calls)], lab(tmp_path, resume=True), [])
+    assert ids(tmp_path) == ["one"]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +154,7 @@ def test_results_that_do_not_belong_with_these_are_left_alone(changes, message, 
 def test_a_damaged_file_is_left_alone(content, tmp_path):
     file = tmp_path / "results.json"
     file.write_text(content)
-    with pytest.raises(ResultsError, match=r"is no results\.json of `run`"):
+    with pytest.raises(ResultsError, match=r"is damaged, or no results\.json .*Remove it"):
         measure([], lab(tmp_path, resume=True), [])
     assert file.read_text() == content
 
