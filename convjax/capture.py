@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 from flax import linen, nnx
+from flax.core.scope import in_filter, union_filters
 
 from convjax.select import Select, has_parameters, matcher, nothing_selected
 
@@ -51,7 +52,8 @@ def capture(
       the changed variables, as that of `apply`.
 
     Raises:
-      ValueError: if nothing is selected, or no selected layer is called, as within `nnx.remat`.
+      ValueError: if nothing is selected, or no selected layer is called as itself, as within
+        `nnx.remat`; or if the output of a selected layer of Linen does not leave a transform.
       TypeError: for a model of another kind, or as `convjax.select.matcher`.
     """
     if isinstance(model, nnx.Module):
@@ -91,36 +93,64 @@ def _capture_linen(
     selects: Callable[[str, Any], bool],
 ) -> tuple[Any, dict[str, jax.Array]]:
     mutable = kwargs.pop("mutable", False)
-    collections = [mutable] if isinstance(mutable, str) else list(mutable or ())
     chosen: list[tuple[str, ...]] = []
-    others: list[str] = []
+    others: set[str] = set()
 
     def keep(module: linen.Module, method: str) -> bool:
         """Tells Linen what to keep; it asks at the end of each call."""
         if method != "__call__" or not module.path:
             return False
         name = ".".join(module.path)
-        if selects(name, module):
-            chosen.append(module.path)
-            return True
-        others.append(name)
-        return False
+        if not selects(name, module):
+            others.add(name)
+            return False
+        chosen.append(module.path)
+        return True
 
+    if args and isinstance(args[0], Mapping):
+        # Linen would add to what an earlier call has kept there.
+        variables = {name: value for name, value in args[0].items() if name != "intermediates"}
+        args = (variables, *args[1:])
     output, changed = model.apply(
-        *args, **kwargs, capture_intermediates=keep, mutable=[*collections, "intermediates"]
+        *args,
+        **kwargs,
+        capture_intermediates=keep,
+        mutable=union_filters(mutable, "intermediates"),
     )
     if not chosen:
-        raise nothing_selected(type(model).__name__, sorted(set(others)))
-    kept = changed.pop("intermediates")
+        raise nothing_selected(type(model).__name__, sorted(others))
+    changed = dict(changed)
+    kept = changed.pop("intermediates", {})
     found: dict[str, jax.Array] = {}
     calls: dict[tuple[str, ...], int] = {}
     for path in chosen:
-        outputs: Any = kept
-        for part in path:
-            outputs = outputs[part]
+        outputs = _at(kept, path)
         call = calls[path] = calls.get(path, -1) + 1
-        found[_numbered(".".join(path), found)] = outputs["__call__"][call]
-    return (output, changed) if collections else output, found
+        if call < len(outputs):  # a transform may ask more often than it calls
+            found[_numbered(".".join(path), found)] = outputs[call]
+    lost = sorted({".".join(path) for path in chosen} - set(found))
+    if lost:
+        raise ValueError(
+            f"the outputs of {', '.join(lost)} do not leave a transform of Linen. nn.scan and "
+            'nn.vmap take variable_axes={"intermediates": 0}; those of nn.cond and nn.RNN cannot '
+            "be watched: leave them out by `select`."
+        )
+    if in_filter(mutable, "intermediates"):  # what the model sows itself is the caller's
+        changed["intermediates"] = _without_calls(kept)
+    return (output if mutable is False else (output, changed)), found
+
+
+def _at(kept: Any, path: tuple[str, ...]) -> tuple[Any, ...]:
+    """Returns what Linen kept of the calls of a module, nothing where a transform let none out."""
+    for part in path:
+        kept = kept.get(part, {})
+    return tuple(kept.get("__call__", ()))
+
+
+def _without_calls(kept: Any) -> Any:
+    if not isinstance(kept, Mapping):
+        return kept
+    return {name: _without_calls(value) for name, value in kept.items() if name != "__call__"}
 
 
 def _capture_named(

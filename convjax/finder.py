@@ -22,7 +22,7 @@ DIVERGED = 4.0
 
 # No rate is suggested from the first tenth of the steps, where the average has not settled, nor
 # from the last five, where the loss has blown up.
-SKIPPED_SHARE, SKIPPED_END = 10, 5
+SKIPPED_SHARE, SKIPPED_END = 0.1, 5
 
 # `slide` compares the slopes of the loss so many steps apart, and stops where they are as close as
 # this, in units of the loss per step.
@@ -47,8 +47,8 @@ class LRFind:
     @property
     def used(self) -> slice:
         """The steps that rates are suggested from: finite losses, less the first and the last."""
-        first, last = self.steps // SKIPPED_SHARE, len(self.smoothed) - SKIPPED_END
-        broken = np.isnan(self.smoothed[first:last])
+        first, last = int(self.steps * SKIPPED_SHARE), len(self.smoothed) - SKIPPED_END
+        broken = ~np.isfinite(self.smoothed[first:last])
         return slice(first, first + int(broken.argmax()) if broken.any() else max(last, first))
 
     def suggestions(self) -> dict[str, float]:
@@ -91,6 +91,8 @@ def lr_find(
       ValueError: if start is not below end; and, like TypeError, as `Trainer.start`, `Trainer.run`
         and `convjax.schedules.exponential`.
     """
+    if not len(order):
+        raise ValueError("order must hold one batch or more, got none.")
     if not start < end:
         raise ValueError(f"start must be below end, got {start} and {end}.")
     steps = len(order)
@@ -106,13 +108,17 @@ def lr_find(
 
 def valley(rates: Array, losses: Array) -> float:
     """Suggests the middle of the longest fall: of steps, not always neighbours, each lower than
-    the one before."""
+    the one before.
+
+    Where fastai's index wraps from the first step to the last, on a curve whose only fall is at its
+    beginning, this stays at the first: the highest rate of all would be no suggestion.
+    """
     longest = np.ones(len(losses), int)  # length of the longest fall that ends here
     for i in range(1, len(losses)):
         longest[i] += np.max(longest[:i], where=losses[:i] > losses[i], initial=0)
     end = int(longest.argmax())
     # fastai counts the length back from the end, whatever lies between, and one too far.
-    start = end - longest[end] if longest[end] > 1 else 0
+    start = max(end - longest[end], 0)
     third = (end - start) / 3
     return float(rates[start + int(third) + int(third / 2)])
 

@@ -165,7 +165,7 @@ def color_dim(
     ticks = [0, *(10**i for i in range(1, int(np.log10(top)) + 1))]
     bar.set_ticks(np.log1p(ticks).tolist(), labels=[f"{tick:,}" for tick in ticks])
     bar.minorticks_off()
-    _caption(figure, _how_to_read(records[0], max(sizes)))
+    _caption(figure, _how_to_read(records, sizes))
     return figure
 
 
@@ -214,13 +214,15 @@ def plot_loss(record: Record, metrics: Sequence[Mapping[str, Any]] | None = None
     smoothed = record.smoothed_loss()
     figure = new_figure(8, 4)
     axes = figure.subplots()
+    most = int(record.counts.max())
+    each = "training, each batch" if most == 1 else f"training, mean of up to {most:,} batches"
     axes.plot(
         record.first,
         record.loss,
         color=BLUE,
         alpha=0.4,
         linewidth=0.6,
-        label="training, each batch",
+        label=each,
     )
     axes.plot(record.first, smoothed, color=BLUE, linewidth=2, label="training, smoothed")
     if valid:
@@ -308,8 +310,13 @@ def _caption(figure: "Figure", text: str) -> None:
     figure.supxlabel(textwrap.fill(text, width), x=0.01, ha="left", fontsize="small")
 
 
-def _how_to_read(record: Record, merged: int) -> str:
-    edges = record.hist_edges
+def _how_to_read(records: Sequence[Record], sizes: Sequence[int]) -> str:
+    edges = records[0].hist_edges
+    # Rows that share a column, each of which may hold several steps.
+    merged = max(
+        int(np.add.reduceat(record.watched_count, np.arange(0, len(record.watched), size)).max())
+        for record, size in zip(records, sizes, strict=True)
+    )
     column = (
         "one step" if merged == 1 else f"up to {merged} neighbouring watched steps (their mean)"
     )

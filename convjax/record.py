@@ -87,7 +87,8 @@ class Record:
         """Raises ValueError if the training kept no histograms."""
         if len(self.hist) < len(self.watched) or not self.layers:
             raise ValueError(
-                "record must hold histograms, got none. Train with Watch(histogram=True)."
+                "record must hold histograms, got none. Train with Watch(histogram=True), or give "
+                "Recorder.add what layer_stats(outputs) returns."
             )
 
     def nan(self) -> Array:
@@ -117,7 +118,8 @@ class Record:
         return which % len(self.layers)
 
     def smoothed_loss(self, weight: float = 0.98) -> Array:
-        """Returns the loss as fastai's table shows it: see `smooth`."""
+        """Returns the loss as fastai's table shows it, see `smooth`; a merged row counts as so many
+        steps of its mean."""
         return smooth(self.loss, weight, self.counts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -156,7 +158,7 @@ class Record:
         arrays[_LAYERS] = tuple(str(name) for name in arrays[_LAYERS])
         return cls(**arrays | {"steps": int(arrays["steps"])})
 
-    def rows(self, start: int, stop: int) -> "Record":
+    def between(self, start: int, stop: int) -> "Record":
         """Returns the record of the steps from `start` to before `stop`.
 
         Raises:
@@ -164,11 +166,13 @@ class Record:
         """
         start, stop, _ = slice(start, stop).indices(self.steps)
         bounds = np.append(self.first, self.steps)
-        if not {start, stop} <= set(bounds.tolist()):
-            raise ValueError(
-                f"start and stop must lie between merged rows, got {start} and {stop}; the rows "
-                f"begin every {bounds[1]} steps."
-            )
+        for name, step in (("start", start), ("stop", stop)):
+            after = int(np.searchsorted(bounds, step))
+            if bounds[after] != step:
+                raise ValueError(
+                    f"{name} must lie between merged rows, got {step}, within that of steps "
+                    f"{bounds[after - 1]} to {bounds[after] - 1}."
+                )
         of_steps = slice(*np.searchsorted(self.first, (start, stop)))
         inside = slice(*np.searchsorted(self.watched, (start, stop)))
         cut: dict[str, Any] = {name: getattr(self, name)[of_steps] for name in _PER_STEP}
@@ -197,7 +201,8 @@ class Record:
         total = np.add.reduceat(weights, starts)
 
         def mean(values: Array) -> Array:
-            return (np.add.reduceat(values * weights, starts) / total).astype(values.dtype)
+            with np.errstate(invalid="ignore", over="ignore"):  # of a training that diverged
+                return (np.add.reduceat(values * weights, starts) / total).astype(values.dtype)
 
         changed: dict[str, Any] = {
             "first": self.first[starts],
@@ -205,7 +210,7 @@ class Record:
             "learning_rate": mean(self.learning_rate),
             "momentum": mean(self.momentum),
         }
-        return replace(self, **changed | _merged_statistics(self, span))
+        return replace(self, **changed | _merged_statistics(self, self.first[starts]))
 
 
 def concatenate(records: Sequence[Record]) -> Record:
@@ -239,11 +244,12 @@ def concatenate(records: Sequence[Record]) -> Record:
     return replace(records[of_layers[0]], **changed, steps=int(before[-1]))
 
 
-def _merged_statistics(record: Record, span: int) -> dict[str, Any]:
-    """Returns the fields of the watched steps, those of each `span` steps in one row."""
+def _merged_statistics(record: Record, first: Array) -> dict[str, Any]:
+    """Returns the fields of the watched steps, merged into rows that begin at the steps `first`."""
     if not len(record.watched):
         return {}
-    starts = np.flatnonzero(np.diff(record.watched // span, prepend=-1))
+    row_of = np.searchsorted(first, record.watched, side="right")
+    starts = np.flatnonzero(np.diff(row_of, prepend=0))
     count = np.add.reduceat(record.watched_count, starts)
     rows = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(record.watched)))
     weights = record.watched_count[:, None].astype(np.float64)

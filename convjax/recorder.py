@@ -1,6 +1,6 @@
 """Statistics from a training loop of one's own: returned by the jitted step, kept as a record."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -79,7 +79,7 @@ class Recorder:
             raise ValueError(f"rows must be at least 1, got {rows}.")
         self.rows = rows
         self._waiting: list[tuple[tuple[Any, Any, Any], LayerStats | None]] = []
-        self._kind: dict[str, int] = {}  # the layers, and the values of each
+        self._kind: tuple[dict[str, int], bool] | None = None  # layers, values of each; histograms
         self._pieces: list[Record] = []  # the first of them merged, where there were many
 
     def add(
@@ -98,9 +98,14 @@ class Recorder:
           learning_rate, momentum: where they are known, for the plot of the schedule.
 
         Raises:
-          TypeError: if layers are not what `layer_stats` returns.
+          TypeError: if layers are not what `layer_stats` returns, or the loss is a tracer.
           ValueError: if the loss is no scalar, or the layers are not those of the steps before.
         """
+        if isinstance(loss, jax.core.Tracer):
+            raise TypeError(
+                "loss must be a value, got a tracer: return the loss and the statistics from the "
+                "jitted step, and add them outside."
+            )
         if np.shape(loss) != ():
             raise ValueError(f"loss must be a scalar, got the shape {np.shape(loss)}.")
         if not (layers is None or isinstance(layers, LayerStats)):
@@ -108,16 +113,35 @@ class Recorder:
                 f"layers must be what layer_stats(outputs) returns, got {type(layers).__name__}."
             )
         if layers is not None:
-            kind = dict(zip(layers.names, layers.sizes, strict=True))
-            if kind != (self._kind or kind):
-                raise ValueError(
-                    "layers must be the same, with as many values, at all watched steps: got "
-                    f"{kind} after {self._kind}. Drop the last, smaller batch of an epoch."
-                )
-            self._kind = kind
+            layers = self._checked(layers)
         self._waiting.append(((loss, learning_rate, momentum), layers))
         if len(self._waiting) >= 2 * BLOCK:
             self._fetch(BLOCK)
+
+    def _checked(self, layers: LayerStats) -> LayerStats:
+        """Returns the statistics with the layers in the order of the first step."""
+        if np.shape(layers.stats.mean) != (len(layers.names),):
+            raise ValueError(
+                f"layers must be of one step, got means of the shape {np.shape(layers.stats.mean)} "
+                f"for {len(layers.names)} layers. Add the steps of a scan one by one."
+            )
+        sizes = dict(zip(layers.names, layers.sizes, strict=True))
+        kind = sizes, layers.stats.hist is not None
+        self._kind = self._kind or kind
+        if kind != self._kind:
+            raise ValueError(
+                "layers must be the same, with as many values, all with histograms or none, at all "
+                f"watched steps: got {kind[0]} after {self._kind[0]}, histograms {kind[1]} after "
+                f"{self._kind[1]}. Drop the last, smaller batch of an epoch."
+            )
+        names = tuple(self._kind[0])
+        if names == layers.names:
+            return layers
+        # JAX sorts a mapping that crosses the edge of a jitted function.
+        order = np.array([layers.names.index(name) for name in names])
+        return LayerStats(
+            names, tuple(self._kind[0].values()), jax.tree.map(itemgetter(order), layers.stats)
+        )
 
     def record(self) -> Record:
         """Returns the record of all steps so far, in at most `rows` rows.
@@ -131,19 +155,20 @@ class Recorder:
         return records.concatenate(self._pieces).merged(self.rows)
 
     def _fetch(self, steps: int) -> None:
-        block, self._waiting = jax.device_get(self._waiting[:steps]), self._waiting[steps:]
+        block = jax.device_get(self._waiting[:steps])
         if not block:
             return
         found = [(i, layers.stats) for i, (_, layers) in enumerate(block) if layers is not None]
-        names, stats = list(self._kind) if found else [], []
+        sizes = self._kind[0] if self._kind and found else {}
+        stats: Sequence[ActivationStats] = ()
         if found:
             joined = jax.tree.map(lambda *steps: np.stack(steps), *(stats for _, stats in found))
-            stats = [jax.tree.map(itemgetter((slice(None), i)), joined) for i in range(len(names))]
+            stats = [jax.tree.map(itemgetter((slice(None), i)), joined) for i in range(len(sizes))]
         loss, learning_rate, momentum = np.array([row for row, _ in block], np.float32).T
         self._pieces.append(
             records.from_steps(
-                names,
-                [self._kind[name] for name in names],
+                sizes,
+                sizes.values(),
                 loss,
                 learning_rate,
                 momentum,
@@ -151,6 +176,7 @@ class Recorder:
                 stats,
             )
         )
+        self._waiting = self._waiting[steps:]
         # At twice the rows, so that a row is merged but once for each doubling of the steps.
         if sum(len(piece.first) for piece in self._pieces) > 2 * self.rows:
             self._pieces = [records.concatenate(self._pieces).merged(self.rows)]

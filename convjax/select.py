@@ -1,6 +1,6 @@
 """Which layers of a network are meant: by name, by type, or by a function of both."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -18,9 +18,9 @@ def has_parameters(name: str, module: Any) -> bool:
     """
     del name
     if isinstance(module, linen.Module):
-        # Those of submodules lie in mappings of their own.
+        # Those of submodules lie in mappings of their own; a parameter may be boxed.
         found = module.variables.get("params", {}).values()
-        return any(hasattr(value, "shape") for value in found)
+        return any(not isinstance(value, Mapping) for value in found)
     return module is None or any(isinstance(value, nnx.Param) for value in vars(module).values())
 
 

@@ -71,7 +71,8 @@ class ConsoleObserver(Observer):
 
     def kept(self, claims: int) -> None:
         """Says so."""
-        self.console.print(f"{claims} claims are measured already.", highlight=False)
+        are = "claim is" if claims == 1 else "claims are"
+        self.console.print(f"{claims} {are} measured already.", highlight=False)
 
     def claim(self, id: str, number: int, total: int, seconds_left: float | None) -> None:
         """Says which claim begins, and how long all that remain take."""

@@ -166,9 +166,11 @@ class Lab:
 
         The chapter normalises the ten digits; the threes and sevens it only divides by 255.
         """
-        if setting.network != "digits":
-            return [0.0], [1.0]
-        mean, std = normalization(self.material(setting).dataset.train.images)
+        return self._normal if setting.network == "digits" else ([0.0], [1.0])
+
+    @cached_property
+    def _normal(self) -> tuple[list[float], list[float]]:
+        mean, std = normalization(self.dataset.train.images)
         return mean.tolist(), std.tolist()
 
     def network(self, setting: Setting, seed: int) -> nnx.Module:

@@ -24,7 +24,15 @@ from convjax.finder import RULES, LRFind, lr_find
 from experiments.benefits import both
 from experiments.comparison import TRAINS
 from experiments.lab import Lab
-from experiments.ledger import Claim, Decision, Measured, mean, on_digits, over_seeds
+from experiments.ledger import (
+    Claim,
+    Decision,
+    Measured,
+    NotMeasuredError,
+    mean,
+    on_digits,
+    over_seeds,
+)
 from experiments.setting import ONE_CYCLE, Setting
 
 STEPS = 100
@@ -48,10 +56,16 @@ def lr_finder(lab: Lab) -> Measured:
     for name, setting in both(ONE_CYCLE).items():
         found = [find(lab, setting, seed) for seed in lab.seeds]
         lab.picture(f"lr-finder-{name}", plots.plot_lr_find(found[0]))
-        measured[f"fall_{name}"] = [sweep.smoothed.min() / sweep.smoothed[0] for sweep in found]
+        measured[f"fall_{name}"] = [
+            np.nanmin(sweep.smoothed) / sweep.smoothed[0] for sweep in found
+        ]
+        try:
+            suggested = [sweep.suggestions() for sweep in found]
+        except ValueError as error:
+            raise NotMeasuredError(str(error)) from None
         for rule in RULES:
             # Two digits, so that a folder's name can be read.
-            rates = [float(f"{sweep.suggestions()[rule]:.2g}") for sweep in found]
+            rates = [float(f"{rates[rule]:.2g}") for rates in suggested]
             measured[f"{rule}_{name}"] = rates
             measured[f"accuracy_{rule}_{name}"] = [
                 lab.outcomes(replace(setting, lr_max=rate), [seed])[0].accuracy

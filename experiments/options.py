@@ -31,19 +31,30 @@ def mistakes_reported(stopped: str) -> Iterator[None]:
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         typer.echo(
-            f"error: cannot read or write{where}: {error.strerror or error}. Choose another --out, "
-            "or make it writable and free the disk.",
+            f"error: cannot read or write{where}: {error.strerror or error}. Where results are to "
+            "go there, choose another --out, or make it writable and free the disk.",
             err=True,
         )
         raise typer.Exit(2) from None
     except (ValueError, ImportError) as error:
-        # The library names its arguments; here they are options.
-        text = str(error).replace("name_or_path", "--data").replace("data_dir", "--data-dir")
-        typer.echo(f"error: {text}", err=True)
+        typer.echo(f"error: {_with_options(str(error))}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo(stopped, err=True)
         raise typer.Exit(130) from None
+
+
+def _with_options(text: str) -> str:
+    """Returns an error of the library with its arguments' names as those of the options.
+
+    Only where they stand for arguments: a path may hold the same words.
+    """
+    for name, option in (("name_or_path:", "--data:"), ("data_dir:", "--data-dir:")):
+        if text.startswith(name):
+            text = option + text.removeprefix(name)
+    return text.replace(": correct data_dir", ": correct --data-dir").replace(
+        "leave data_dir out", "leave --data-dir out"
+    )
 
 
 def prepare_file(out: Path) -> None:

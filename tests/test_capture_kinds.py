@@ -107,3 +107,83 @@ def test_models_of_another_kind():
         capture(lambda x: 1.0, X)
     with pytest.raises(TypeError, match="model must be a Flax module or a function, got dict"):
         capture({}, X)
+
+
+class Boxed(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        kernel = linen.with_partitioning(linen.initializers.ones, (None, "model"))
+        return linen.Dense(3, name="dense", kernel_init=kernel)(x)
+
+
+def test_layers_with_boxed_parameters():
+    x = jnp.ones((2, 4))
+    assert list(capture(Boxed(), Boxed().init(jax.random.key(0), x), x)[1]) == ["dense"]
+
+
+class Cell(linen.Module):
+    @linen.compact
+    def __call__(self, carry, _):
+        return linen.Dense(4, name="inner")(carry), None
+
+
+def scanned(**axes):
+    class Scanned(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            scan = linen.scan(
+                Cell, variable_axes={"params": 0, **axes}, split_rngs={"params": True}, length=3
+            )
+            return scan(name="cells")(x, None)[0]
+
+    return Scanned()
+
+
+def test_layers_within_scan():
+    x = jnp.ones((2, 4))
+    model = scanned(intermediates=0)
+    variables = scanned().init(jax.random.key(0), x)
+    output, found = capture(model, variables, x)
+    assert found["cells.inner"].shape == (3, 2, 4)
+    np.testing.assert_array_equal(found["cells.inner"][-1], output)
+    with pytest.raises(ValueError, match=r"outputs of cells\.inner do not leave .*variable_axes="):
+        capture(scanned(), variables, x)
+
+
+def test_layers_within_remat():
+    class Rematerialised(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            return linen.remat(linen.Dense)(3, name="dense")(x)
+
+    x = jnp.ones((2, 4))
+    variables = Rematerialised().init(jax.random.key(0), x)
+    output, found = capture(Rematerialised(), variables, x, select="dense")
+    np.testing.assert_array_equal(found["dense"], output)
+
+
+class Sowing(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        x = linen.Dense(3, name="dense")(x)
+        self.sow("intermediates", "own", x + 1)
+        return x
+
+
+def test_intermediates_of_an_earlier_call_and_of_the_models_own():
+    x = jnp.ones((2, 4))
+    variables = Sowing().init(jax.random.key(0), x)
+    _, old = Sowing().apply(variables, x, capture_intermediates=True)
+    output, found = capture(Sowing(), {**variables, **old}, 2 * x)
+    np.testing.assert_array_equal(found["dense"], output)
+    (output, changed), _ = capture(Sowing(), variables, x, mutable=["intermediates"])
+    np.testing.assert_array_equal(changed["intermediates"]["own"][0], output + 1)
+    assert "dense" not in changed["intermediates"] or not changed["intermediates"]["dense"]
+
+
+@pytest.mark.parametrize("mutable", [True, [], linen.DenyList("params")])
+def test_mutable_is_that_of_apply(mutable):
+    (output, changed), found = capture(NET, VARIABLES, X, mutable=mutable)
+    np.testing.assert_array_equal(output, NET.apply(VARIABLES, X))
+    assert ("batch_stats" in changed) == (mutable != [])
+    assert "norm" in found

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from convjax.finder import DIVERGED, RULES, LRFind, lr_find, minimum, slide, steep, valley
 from convjax.models import LinearNet
 from convjax.optim import sgd
+from convjax.schedules import exponential
 from convjax.train import Trainer
 from tests.trainings import CLASSES, EXAMPLES, batches, split
 
@@ -33,6 +35,8 @@ def test_valley_by_hand():
     losses = np.array([3.0, 5, 4, 6, 3, 2, 7, 8])
     assert valley(np.arange(8.0), losses) == 1 + 1 + 0
     assert valley(np.arange(3.0), np.array([1.0, 1, 1])) == 0
+    # One fall, at the beginning: not the last step, whatever fastai's index of −1 stands for.
+    assert valley(np.arange(4.0), np.array([2.0, 1, 3, 4])) == 0
 
 
 @given(st.lists(st.integers(0, 9), min_size=17, max_size=60))
@@ -43,7 +47,7 @@ def test_valley_is_that_of_all_falls(losses):
         before = [lengths[j] for j in range(i) if losses[j] > loss]
         lengths.append(1 + max(before, default=0))
     end = lengths.index(max(lengths))
-    start = end - lengths[end] if lengths[end] > 1 else 0
+    start = max(end - lengths[end], 0)
     third = (end - start) / 3
     wanted = list(range(len(losses)))[start + int(third) + int(third / 2)]
     assert valley(np.arange(len(losses)), np.array(losses, float)) == wanted
@@ -91,10 +95,12 @@ def test_too_few_steps(losses):
         found(losses).suggestions()
 
 
+MODEL = LinearNet((32, CLASSES), rngs=nnx.Rngs(0))
+TRAINER = Trainer(MODEL, sgd(), watch=None)
+
+
 def sweep(end, steps=60):
-    model = LinearNet((32, CLASSES), rngs=nnx.Rngs(0))
-    trainer = Trainer(model, sgd(), watch=None)
-    return lr_find(trainer, model, split(EXAMPLES), batches(steps), start=1e-3, end=end)
+    return lr_find(TRAINER, MODEL, split(EXAMPLES), batches(steps), start=1e-3, end=end)
 
 
 def test_the_rate_grows_by_the_same_factor():
@@ -106,12 +112,18 @@ def test_the_rate_grows_by_the_same_factor():
 def test_the_rate_must_grow():
     with pytest.raises(ValueError, match=r"start must be below end, got 0\.001 and 0\.001"):
         sweep(end=1e-3)
+    with pytest.raises(ValueError, match="order must hold one batch or more"):
+        sweep(end=1.0, steps=0)
 
 
 def test_the_sweep_ends_where_the_loss_diverges():
-    wild, whole = sweep(end=1e6), sweep(end=1e6, steps=60)
+    before = nnx.state(MODEL)
+    wild = sweep(end=1e6)
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(MODEL), before)
+    table = exponential(60, 1e-3, 1e6).table(60)
+    _, whole = TRAINER.run(TRAINER.start(MODEL), split(EXAMPLES), batches(60), table)
     assert len(wild.loss) < 60
     above = wild.smoothed > DIVERGED * np.minimum.accumulate(wild.smoothed)
     assert above[-1]
     assert not above[:-1].any()
-    np.testing.assert_array_equal(wild.loss, whole.loss)
+    np.testing.assert_array_equal(wild.loss, whole.loss[: len(wild.loss)])

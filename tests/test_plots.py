@@ -198,7 +198,7 @@ def test_a_column_reaches_to_the_next_watched_step():
     assert panel.get_xlim() == (-0.5, 11.5)
     assert steps_of(over)[0].tolist() == steps_of(under)[0].tolist() == [0, 5, 10]
     # A part that starts between watched steps 0 and 5: nothing is drawn before step 5.
-    grid, _ = panels(plots.color_dim(record.rows(2, 12), 1), 1)
+    grid, _ = panels(plots.color_dim(record.between(2, 12), 1), 1)
     assert mesh(grid[1, 0])[1].tolist() == [2.5, 7.5, 9.5]
     assert grid[1, 0].get_xlim() == (-0.5, 9.5)
 
@@ -365,7 +365,7 @@ def test_metrics_without_the_keys_are_refused():
 )
 def test_a_record_without_steps_is_refused(plot):
     with pytest.raises(ValueError, match="record must hold at least one step to draw, got none"):
-        plot(make_record().rows(0, 0))
+        plot(make_record().between(0, 0))
 
 
 def test_a_notebook_gets_the_picture():
@@ -423,3 +423,16 @@ def test_lr_find_marks_the_suggestions():
     assert marks == list(suggestions.values())
     # The blow-up at the end does not take the height.
     assert axes.get_ylim()[1] == pytest.approx(1.5 * losses[10:95].max())
+
+
+def test_pictures_of_merged_rows_say_so():
+    record = make_record(steps=64).merged(16)
+    (axes,) = plots.plot_loss(record).axes
+    assert axes.get_legend().get_texts()[0].get_text() == "training, mean of up to 4 batches"
+    np.testing.assert_array_equal(steps_of(axes)[0], record.first)
+    assert "up to 4 neighbouring watched steps" in caption(plots.color_dim(record, 0))
+    assert "at one step," in caption(plots.color_dim(make_record(steps=64), 0))
+
+
+def caption(figure):
+    return " ".join(figure.get_supxlabel().split())

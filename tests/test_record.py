@@ -108,13 +108,13 @@ def test_a_layer_by_name_or_index():
 @given(cuts=st.lists(st.integers(0, 7), max_size=3).map(sorted))
 def test_rows_and_concatenate_undo_each_other(record, cuts):
     bounds = [0, *cuts, 7]
-    pieces = [record.rows(first, last) for first, last in pairwise(bounds)]
+    pieces = [record.between(first, last) for first, last in pairwise(bounds)]
     assert sum(piece.steps for piece in pieces) == 7
     assert_equal(concatenate(pieces), record)
 
 
 def test_rows_by_hand():
-    rows = RECORD.rows(2, 4)
+    rows = RECORD.between(2, 4)
     assert rows.steps == 2
     assert rows.learning_rate.tolist() == RECORD.learning_rate[2:4].tolist()
     assert rows.hist.shape == (2, 3, 40)
@@ -137,7 +137,7 @@ def test_rows_by_hand():
 )
 def test_rows_count_the_watched_steps_from_their_start(start, stop, steps, watched):
     # Steps 0, 3 and 6 are watched; the means of layer 0 are the steps' numbers.
-    rows = KINDS["every 3"].rows(start, stop)
+    rows = KINDS["every 3"].between(start, stop)
     assert (rows.steps, rows.watched.tolist()) == (steps, watched)
     first = slice(start, stop).indices(7)[0]
     assert rows.mean[:, 0].tolist() == [first + step for step in watched]
@@ -146,7 +146,7 @@ def test_rows_count_the_watched_steps_from_their_start(start, stop, steps, watch
 
 def test_concatenate_shifts_the_watched_steps():
     # Two trainings of 4 and 7 steps, each watched from its own start.
-    joined = concatenate([KINDS["every 3"].rows(0, 4), KINDS["every 3"]])
+    joined = concatenate([KINDS["every 3"].between(0, 4), KINDS["every 3"]])
     assert joined.steps == 11
     assert joined.watched.tolist() == [0, 3, 4, 7, 10]
     assert joined.mean[:, 0].tolist() == [0, 3, 0, 3, 6]
@@ -419,10 +419,24 @@ def test_merged_records_are_saved_joined_and_cut(tmp_path):
     joined = concatenate([record, make_record(steps=2, layers=2)])
     assert joined.first.tolist() == [0, 4, 8, 10, 11]
     assert joined.counts.tolist() == [4, 4, 2, 1, 1]
-    part = joined.rows(4, 11)
+    part = joined.between(4, 11)
     assert (part.first.tolist(), part.watched.tolist(), part.steps) == ([0, 4, 6], [2, 5, 6], 7)
-    with pytest.raises(ValueError, match=r"between merged rows, got 5 and 10; .* every 4 steps"):
-        joined.rows(5, 10)
+    with pytest.raises(ValueError, match=r"start must .* got 5, within that of steps 4 to 7"):
+        joined.between(5, 10)
+
+
+def test_statistics_stay_with_their_rows_where_spans_differ():
+    joined = concatenate(
+        [
+            make_record(steps=10, layers=1).merged(3),
+            make_record(steps=10, layers=1, every=3).merged(3),
+        ]
+    )
+    merged = joined.merged(3)
+    assert merged.first.tolist() == [0, 8, 18]
+    assert merged.watched.tolist() == [0, 8, 19]
+    assert merged.watched_count.tolist() == [8, 5, 1]
+    assert merged.between(18, 20).watched.tolist() == [1]
 
 
 def test_the_smoothed_loss_counts_every_step_of_a_row():

@@ -66,6 +66,24 @@ def test_a_stopped_run_goes_on_where_it_was(calls, tmp_path):
     assert going_on.observer.already == 1
 
 
+def test_figures_that_lack_one_of_today_are_measured_again(calls, tmp_path):
+    measure([claim("one", calls)], lab(tmp_path), [])
+    other = claim("one", calls)
+    rules = {"any": replace(other.rules["any"], decide=lambda found: Decision(True, found["new"]))}
+    other = replace(other, measure=lambda lab: {"new": [1]}, rules=rules)
+    (found,) = measure([other], lab(tmp_path, resume=True), [])
+    assert found.measured == {"new": [1.0]}
+
+
+def test_results_are_left_untouched_until_there_are_others(calls, tmp_path):
+    measure([claim("one", calls)], lab(tmp_path), [])
+    before = (tmp_path / "results.json").stat().st_mtime_ns
+    claims = [claim("one", calls), claim("two", calls, stops=True)]
+    with pytest.raises(KeyboardInterrupt):
+        measure(claims, lab(tmp_path, resume=True), [])
+    assert (tmp_path / "results.json").stat().st_mtime_ns == before
+
+
 def test_results_that_were_not_asked_for_stay(calls, tmp_path):
     measure([claim("three", calls)], lab(tmp_path), [])
     assert [r.id for r in measure([claim("one", calls)], lab(tmp_path, resume=True), [])] == ["one"]
@@ -202,10 +220,11 @@ def test_nobody_knows_how_long_a_part_or_an_unknown_comparison_takes(calls, tmp_
 
 
 def decided(rule, measured):
+    """The decision, and whether this machine can make it."""
     try:
-        return rule.decide(measured)
+        return rule.decide(measured), True
     except NotMeasuredError as error:
-        return Decision(None, str(error))
+        return Decision(None, str(error)), False
 
 
 @pytest.mark.parametrize("data", ["mnist", "mnist5k"])
@@ -219,6 +238,7 @@ def test_the_saved_results_are_what_the_rules_of_today_say(data):
         assert (result.data, result.published, result.rule) == (data, claim.published, rule.text)
         assert result.verdict == result.expected
         if result.measured:
-            decision = decided(rule, result.measured)
+            decision, told = decided(rule, result.measured)
+            assert result.expected == (rule.expected if told else "undecided")
             verdict = {True: "reproduced", False: "refuted", None: "undecided"}[decision.holds]
             assert (result.verdict, result.reason) == (verdict, decision.reason)
