@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convjax.files import replacing
-from convjax.stats import HIST_BINS, HIST_RANGE, ActivationStats
+from convjax.stats import HIST_BINS, HIST_RANGE, ActivationStats, merge
 
 Array = npt.NDArray[Any]
 
@@ -21,7 +21,8 @@ Array = npt.NDArray[Any]
 _LAYERS = "layers"
 _FORMAT = 3
 # Fields with one row per watched step, or per group of them; and those with one per step.
-_WATCHED = (*ActivationStats._fields, "watched", "watched_count")
+_STATS = ActivationStats._fields
+_WATCHED = (*_STATS, "watched", "watched_count")
 _PER_STEP = ("loss", "learning_rate", "momentum", "first")
 
 
@@ -250,33 +251,14 @@ def _merged_statistics(record: Record, first: Array) -> dict[str, Any]:
         return {}
     row_of = np.searchsorted(first, record.watched, side="right")
     starts = np.flatnonzero(np.diff(row_of, prepend=0))
-    count = np.add.reduceat(record.watched_count, starts)
-    rows = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(record.watched)))
-    weights = record.watched_count[:, None].astype(np.float64)
-
-    def total(values: Array) -> Array:
-        # Sixty-four bits: ten million steps of 10,000 values do not fit 32.
-        return np.add.reduceat(values.astype(np.int64), starts) if len(values) else values
-
-    def mean(values: Array) -> Array:
-        return np.add.reduceat(weights * values, starts) / count[:, None]
-
-    with np.errstate(invalid="ignore", over="ignore"):  # of a training that diverged
-        means = mean(record.mean)
-        squares = (record.values - 1) * record.std.astype(np.float64) ** 2
-        squares += record.values * (record.mean - means[rows]) ** 2
-        freedom = np.maximum(np.add.reduceat(record.values, starts) - 1, 1)
-        std = np.sqrt(np.add.reduceat(squares, starts) / freedom)
+    # A field without rows is one that the training did not keep.
+    kept: list[Any] = [c if len(c := getattr(record, name)) else None for name in _STATS]
+    merged = merge(ActivationStats(*kept), record.values, starts)
+    columns = {name: column for name, column in merged._asdict().items() if column is not None}
     return {
         "watched": record.watched[starts],
-        "watched_count": count,
-        "mean": means.astype(record.mean.dtype),
-        "std": std.astype(record.std.dtype),
-        "near_zero": mean(record.near_zero).astype(record.near_zero.dtype),
-        "abs_near_zero": mean(record.abs_near_zero).astype(record.abs_near_zero.dtype),
-        "hist": total(record.hist),
-        "under": total(record.under),
-        "over": total(record.over),
+        "watched_count": np.add.reduceat(record.watched_count, starts),
+        **columns,
     }
 
 

@@ -67,41 +67,58 @@ def activation_stats(x: jax.Array, *, histogram: bool = True) -> ActivationStats
     )
 
 
-def merge_parts(stats: ActivationStats, size: int) -> ActivationStats:
-    """Returns the statistics of a whole, given those of its equal parts.
+def merge(stats: ActivationStats, values: Any, starts: Any) -> ActivationStats:
+    """Returns the statistics of groups of neighbouring rows, as if taken of all their values.
 
-    Counts are exact; the others follow from the parts' within the rounding of float32.
+    Counts are exact, in 64 bits; the others follow from the rows' within the rounding of float32.
 
     Args:
-      stats: NumPy arrays whose first axis is the part: (P, …), hist (P, …, 40), or None.
+      stats: NumPy arrays whose first axis is the row: (R, …), hist (R, …, 40), or None.
+      values: how many each row's statistics are of, in the shape of the mean or broadcast to it.
+      starts: (G,) the first row of each group, from 0 up.
+
+    Returns:
+      The same with the first axis G.
+    """
+    values = np.broadcast_to(values, np.shape(stats.mean)).astype(np.int64)
+    group_of = np.searchsorted(starts, np.arange(len(values)), side="right") - 1
+    total = np.add.reduceat(values, starts)
+
+    def mean(column: Any) -> Any:
+        return np.add.reduceat(values * np.asarray(column, np.float64), starts) / total
+
+    def count(column: Any) -> Any:
+        # Ten million steps of 10,000 values do not fit 32 bits.
+        return None if column is None else np.add.reduceat(column, starts, dtype=np.int64)
+
+    with np.errstate(invalid="ignore", over="ignore"):  # of a training that diverged
+        means = mean(stats.mean)
+        squares = (values - 1) * np.asarray(stats.std, np.float64) ** 2
+        squares += values * (stats.mean - means[group_of]) ** 2
+        std = np.sqrt(np.add.reduceat(squares, starts) / np.maximum(total - 1, 1))
+    return ActivationStats(
+        mean=means.astype(np.float32),
+        std=std.astype(np.float32),
+        near_zero=mean(stats.near_zero).astype(np.float32),
+        abs_near_zero=mean(stats.abs_near_zero).astype(np.float32),
+        hist=count(stats.hist),
+        under=count(stats.under),
+        over=count(stats.over),
+    )
+
+
+def merge_parts(stats: ActivationStats, size: int) -> ActivationStats:
+    """Returns the statistics of a whole batch, given those of its equal parts.
+
+    Args:
+      stats: as for `merge`, the first axis being the part.
       size: number of values of one part.
 
     Returns:
       The same without the first axis.
     """
-    parts = len(stats.mean)
-    with np.errstate(invalid="ignore", over="ignore"):  # of a training that diverged
-        means = np.asarray(stats.mean, np.float64)
-        mean = means.mean(0)
-        squares = (size - 1) * np.asarray(stats.std, np.float64) ** 2
-        squares = squares.sum(0) + size * ((means - mean) ** 2).sum(0)
-        std = np.sqrt(squares / max(size * parts - 1, 1)).astype(np.float32)
-
-    def share(values: Any) -> Any:
-        return np.mean(values, 0, dtype=np.float64).astype(np.float32)
-
-    def count(values: Any) -> Any:
-        return None if values is None else np.sum(values, 0, dtype=np.int32)
-
-    return ActivationStats(
-        mean=mean.astype(np.float32),
-        std=std,
-        near_zero=share(stats.near_zero),
-        abs_near_zero=share(stats.abs_near_zero),
-        hist=count(stats.hist),
-        under=count(stats.under),
-        over=count(stats.over),
-    )
+    whole = merge(stats, size, [0])
+    return jax.tree.map(lambda column, part: column[0].astype(part.dtype), whole, stats)
 
 
 def histogram(
