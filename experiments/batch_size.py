@@ -16,6 +16,7 @@ Command: python -m experiments run batch-size --seeds 5
 """
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -26,6 +27,7 @@ from jax.flatten_util import ravel_pytree
 
 from experiments import charts
 from experiments.comparison import at_best
+from experiments.intervals import difference
 from experiments.lab import Lab
 from experiments.ledger import Claim, Decision, Measured, mean, on_digits, over_seeds
 from experiments.setting import ONE_CYCLE
@@ -87,14 +89,19 @@ def steadier_and_fewer(measured: Measured) -> Decision:
     sizes = [size for size in SIZES if f"noise_{size}" in measured]
     noise = np.array([measured[f"noise_{size}"] for size in sizes])
     updates = np.array([measured[f"updates_{size}"][0] for size in sizes])
-    shown = "; ".join(
+    shown = [
         f"batch {size}: noise {mean(measured[f'noise_{size}']):.2f}, "
         f"{measured[f'updates_{size}'][0]:.0f} updates, accuracy "
         f"{mean(measured[f'accuracy_{size}']):.4f}"
         for size in sizes
-    )
+    ]
+    shown += [
+        f"noise {size} − {larger}: "
+        f"{difference(measured[f'noise_{size}'], measured[f'noise_{larger}']).text(2)}"
+        for size, larger in pairwise(sizes)
+    ]
     return Decision(
-        bool((np.diff(noise, axis=0) < 0).all() and (np.diff(updates) < 0).all()), shown
+        bool((np.diff(noise, axis=0) < 0).all() and (np.diff(updates) < 0).all()), "; ".join(shown)
     )
 
 

@@ -72,10 +72,13 @@ def higher_lr(lab: Lab) -> Measured:
 
 def trains_higher(measured: Measured) -> Decision:
     none, batch = measured["highest_rate_none"][0], measured["highest_rate_batch"][0]
+    top = HIGH_RATES[-1]
+    at_top = [measured[f"accuracy_{name}_at_{top:g}"] for name in ("batch", "none")]
     return Decision(
         higher(batch, than=none),
         f"the highest rate at which every seed reaches {TRAINS} is {none:g} without and {batch:g} "
-        f"with batch norm (tried: {', '.join(f'{rate:g}' for rate in HIGH_RATES)})",
+        f"with batch norm (tried: {', '.join(f'{rate:g}' for rate in HIGH_RATES)}); accuracy at "
+        f"{top:g}, with − without: {difference(*at_top)}",
     )
 
 

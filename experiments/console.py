@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from experiments.ledger import Result, mean, std
+from experiments.ledger import Result, Verdict, mean, std
 from experiments.observer import Observer
 from experiments.setting import Setting
 
@@ -131,7 +131,7 @@ YES_OR_NO = {"failed"}
 # A comparison has up to forty figures; results.json holds them all, its reason those that decide.
 MOST_FIGURES = 8
 
-STYLE = {"reproduced": "green", "refuted": "red", "undecided": "yellow"}
+STYLE: dict[Verdict, str] = {"reproduced": "green", "refuted": "red", "undecided": "yellow"}
 
 
 def ledger_table(results: list[Result], data: str, seeds: int) -> Table:
@@ -168,13 +168,17 @@ def markdown_ledger(results: list[Result]) -> str:
             f"{result.seconds:.1f} s",
         )
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", _measured_on(results)])
+    return "\n".join([*lines, "", _summary(results)])
 
 
-def _measured_on(results: list[Result]) -> str:
-    """Returns on what and with how many seeds, in words."""
+def _summary(results: list[Result]) -> str:
+    """Returns how many there are of each verdict, on what, with how many seeds, in which time."""
+    verdicts = [result.verdict for result in results]
+    counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in STYLE]
     kinds = sorted({(result.data, len(result.seeds)) for result in results})
-    return "; ".join(f"{data}, {count} seed{'s' * (count > 1)}" for data, count in kinds)
+    data = [f"{name}, {seeds} seed{'s' * (seeds > 1)}" for name, seeds in kinds]
+    minutes = sum(result.seconds for result in results) / 60
+    return "; ".join([", ".join(counts), *data, f"{minutes:.0f} minutes"])
 
 
 def claims_table(claims: list[tuple[str, Any]]) -> Table:

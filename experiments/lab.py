@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
 from flax import nnx
 
 from convjax.data import Dataset, epoch_order, load, normalization
@@ -300,23 +301,22 @@ class Lab:
             "steps": sum(map(len, orders)),
         }
 
-    def _orders(self, setting: Setting, seed: int) -> list[Any]:
-        """Returns the batches of each epoch, (steps, batch)."""
+    def batches(self, setting: Setting, seed: int, epoch: int) -> npt.NDArray[np.integer[Any]]:
+        """Returns the images of each batch of an epoch of the chapter, (steps, batch)."""
         examples, passes = len(self.material(setting).train.labels), PASSES.get(self.data, 1)
         # A small folder trains with the images it has; no rule decides there.
         batch_size = min(setting.batch_size, examples)
+        return np.concatenate(
+            [
+                epoch_order(examples, batch_size, seed=seed, epoch=epoch * passes + i)
+                for i in range(passes)
+            ]
+        )
 
-        def of_epoch(epoch: int) -> Any:
-            first = epoch * passes
-            order = np.concatenate(
-                [
-                    epoch_order(examples, batch_size, seed=seed, epoch=first + i)
-                    for i in range(passes)
-                ]
-            )
-            return order[:QUICK_STEPS] if self.quick else order
-
-        return [of_epoch(epoch) for epoch in range(setting.epochs)]
+    def _orders(self, setting: Setting, seed: int) -> list[Any]:
+        """Returns the batches that each epoch of a training takes."""
+        steps = QUICK_STEPS if self.quick else None
+        return [self.batches(setting, seed, epoch)[:steps] for epoch in range(setting.epochs)]
 
 
 def _modified(path: Path) -> float:

@@ -19,7 +19,6 @@ from dataclasses import replace
 import numpy as np
 
 from convjax import plots
-from convjax.data import epoch_order
 from convjax.finder import RULES, LRFind, lr_find
 from experiments.benefits import both
 from experiments.comparison import TRAINS
@@ -41,14 +40,9 @@ FALLS = 0.9  # the lowest smoothed loss over the first
 
 def find(lab: Lab, setting: Setting, seed: int) -> LRFind:
     """Returns a sweep of the rate over the first batches of a seed."""
+    order = lab.batches(setting, seed, epoch=0)[:STEPS]
     train = lab.material(setting).train
-    examples = len(train.labels)
-    size = min(setting.batch_size, examples)
-    passes = -(-STEPS // (examples // size))
-    order = np.concatenate(
-        [epoch_order(examples, size, seed=seed, epoch=epoch) for epoch in range(passes)]
-    )
-    return lr_find(lab.trainer(setting), lab.network(setting, seed), train, order[:STEPS])
+    return lr_find(lab.trainer(setting), lab.network(setting, seed), train, order)
 
 
 def lr_finder(lab: Lab) -> Measured:

@@ -37,27 +37,28 @@ def measure(claims: Sequence[Claim], lab: Lab, command: Sequence[str]) -> list[R
         options, or of more seeds.
     """
     results = _to_go_on_with(lab, {claim.id for claim in claims}) if lab.resume else {}
-    missing = [claim for claim in claims if not _has_figures(results.get(claim.id), claim, lab)]
+    kept = _kept(results, claims, lab)
+    results |= kept
+    missing = [claim for claim in claims if claim.id not in kept]
     whole = len(claims) == len(registry.all_claims())
     shares = _shares_of_time(missing, lab) if whole else {}
-    if len(missing) < len(claims):
-        lab.observer.kept(len(claims) - len(missing))
+    if kept:
+        lab.observer.kept(len(kept))
+    # Not where claims are kept: the file's time tells which trainings came after the last claim.
     if not lab.resume:
         _write(lab.out, command, results)
     began, done = time.perf_counter(), 0.0
     for number, claim in enumerate(claims, 1):
-        kept = None if claim in missing else results[claim.id]
-        if kept is None and claim.is_measured(lab):
+        if claim.id in kept:
+            continue
+        if claim.is_measured(lab):
             # A share takes as long as those before it took on this machine.
             pace = (time.perf_counter() - began + PRIOR_SECONDS) / (done + PRIOR_SECONDS)
             left = (sum(shares.values()) - done) * pace if shares else None
             lab.observer.claim(claim.id, number, len(claims), left)
-        results[claim.id] = judge(claim, lab, kept)
+        results[claim.id] = judge(claim, lab)
         done += shares.get(claim.id, 0.0)
-        # A kept one changes nothing: its time would hide from the next run which trainings came
-        # after the last claim.
-        if kept is None:
-            _write(lab.out, command, results)
+        _write(lab.out, command, results)
     _write(lab.out, command, results)
     return [results[claim.id] for claim in claims]
 
@@ -102,19 +103,20 @@ def _to_go_on_with(lab: Lab, asked: set[str]) -> dict[str, Result]:
     return {result.id: result for result in results}
 
 
-def _has_figures(result: Result | None, claim: Claim, lab: Lab) -> bool:
-    """Tells whether measuring again would lead to the same figures, but for chance."""
-    # What was not measured is tried again: a file or a device may be there now.
-    if result is None or not result.measured:
-        return False
-    rule = claim.rule(lab.data)
-    if (result.seeds, result.rule) != (lab.seeds, rule.text if rule else "none"):
-        return False
-    try:
-        judge(claim, lab, result)
-    except KeyError:  # a figure that an earlier version of the claim did not take
-        return False
-    return True
+def _kept(results: Mapping[str, Result], claims: Sequence[Claim], lab: Lab) -> dict[str, Result]:
+    """Returns the results whose figures measuring again would find, decided by today's rules."""
+    kept = {}
+    for claim in claims:
+        result, rule = results.get(claim.id), claim.rule(lab.data)
+        # What was not measured is tried again: a file or a device may be there now.
+        if result is None or not result.measured:
+            continue
+        if (result.seeds, result.rule) == (lab.seeds, rule.text if rule else "none"):
+            try:
+                kept[claim.id] = judge(claim, lab, result)
+            except KeyError:  # a figure that an earlier version of the claim did not take
+                continue
+    return kept
 
 
 def _shares_of_time(claims: Sequence[Claim], lab: Lab) -> dict[str, float]:

@@ -83,6 +83,15 @@ def picture(crashes, start=0.0):
     }
 
 
+def higher_lr(none, batch):
+    return {
+        "highest_rate_none": [none],
+        "highest_rate_batch": [batch],
+        "accuracy_none_at_2": about(0.1),
+        "accuracy_batch_at_2": about(0.95),
+    }
+
+
 def steps(none, batch):
     return {"goal": [0.98], "steps_none": none, "steps_batch": batch}
 
@@ -142,9 +151,9 @@ def steps(none, batch):
         ("faster", steps([500, 520], [100, 110]), True),
         ("faster", steps([100, 110], [500, 520]), False),
         ("faster", steps([100, 500], [110, 400]), None),
-        ("higher-lr", {"highest_rate_none": [0.1], "highest_rate_batch": [2.0]}, True),
-        ("higher-lr", {"highest_rate_none": [0.1], "highest_rate_batch": [0.1]}, False),
-        ("higher-lr", {"highest_rate_none": [2.0], "highest_rate_batch": [2.0]}, None),
+        ("higher-lr", higher_lr(0.1, 2), True),
+        ("higher-lr", higher_lr(0.1, 0.1), False),
+        ("higher-lr", higher_lr(2, 2), None),
         ("generalises", {"gap_none": about(0.02), "gap_batch": about(0.01)}, True),
         ("generalises", {"gap_none": about(0.01), "gap_batch": about(0.02)}, False),
         ("generalises", {"gap_none": about(0.01), "gap_batch": crossed(0.01)}, None),
