@@ -23,8 +23,10 @@ def of_training(training: Training, trainer: Trainer, dataset: Dataset) -> dict[
     # As one program: each operation by itself would be compiled for this one use.
     first_maps = jax.jit(lambda model, x: capture(model, x)[1][record.layers[0]])
     maps = np.asarray(first_maps(model, trainer.step.normalize(jnp.asarray(test.images[:1]))))
+    # Files may be ordered by class: the first nine would all be zeros.
+    nine = np.linspace(0, len(test.labels) - 1, 9).astype(int)
     return {
-        "batch": images.show_batch(test.images[:9], test.labels[:9], dataset.class_names),
+        "batch": images.show_batch(test.images[nine], test.labels[nine], dataset.class_names),
         "kernels": images.show_kernels(model.blocks[0].conv.kernel, model.layout),
         "feature-maps": images.show_feature_maps(maps, model.layout),
         "loss": plots.plot_loss(record, training.metrics),
