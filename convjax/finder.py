@@ -51,6 +51,11 @@ class LRFind:
         broken = ~np.isfinite(self.smoothed[first:last])
         return slice(first, first + int(broken.argmax()) if broken.any() else max(last, first))
 
+    @property
+    def can_suggest(self) -> bool:
+        """Whether enough steps are left for `suggestions`."""
+        return self.used.stop - self.used.start > SLIDE_STEPS
+
     def suggestions(self) -> dict[str, float]:
         """Returns the rate that each rule suggests: valley, slide, minimum and steep.
 
@@ -58,7 +63,7 @@ class LRFind:
           ValueError: if too few steps are left before the loss diverged or stopped being a number.
         """
         rates, losses = self.learning_rate[self.used], self.smoothed[self.used]
-        if len(losses) <= SLIDE_STEPS:
+        if not self.can_suggest:
             raise ValueError(
                 f"a suggestion needs more than {SLIDE_STEPS} steps with a finite loss, after the "
                 f"first {self.used.start} and before the last {SKIPPED_END}; got {len(losses)}. "

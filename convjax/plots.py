@@ -242,27 +242,24 @@ def plot_loss(record: Record, metrics: Sequence[Mapping[str, Any]] | None = None
 def plot_lr_find(found: LRFind) -> "Figure":
     """Draws the loss over the rates of a sweep, and marks what each rule suggests.
 
-    Rates from which no rule suggests, the first and the last, are shaded.
-
-    Raises:
-      ValueError: if the sweep is too short for a suggestion, see `LRFind.suggestions`.
+    Rates from which no rule suggests, the first and the last, are shaded. A sweep that diverged too
+    soon for a suggestion has no marks: the picture shows why.
     """
-    suggested = found.suggestions()
-    rates = found.learning_rate
+    rates, used = found.learning_rate, found.used
     figure = new_figure(8, 4)
     axes = figure.subplots()
     axes.plot(rates, found.loss, color=BLUE, alpha=0.4, linewidth=0.6, label="each batch")
     axes.plot(rates, found.smoothed, color=BLUE, linewidth=2, label="smoothed")
-    used = rates[found.used]
-    for ends in ((rates[0], used[0]), (used[-1], rates[-1])):
-        axes.axvspan(*ends, color="0.5", alpha=0.15, linewidth=0)
-    for (name, rate), marker in zip(suggested.items(), "osD^", strict=True):
-        height = np.interp(np.log(rate), np.log(rates), found.smoothed)
-        axes.plot(rate, height, marker, color=ORANGE, markersize=8, label=f"{name}: {rate:.1e}")
     axes.set_xscale("log")
     axes.set(xlabel="learning rate", ylabel="loss")
-    # The blow-up at the end would flatten the curve that one reads.
-    axes.set_ylim(0, 1.5 * found.smoothed[found.used].max())
+    if found.can_suggest:
+        for ends in ((0, used.start), (used.stop - 1, len(rates) - 1)):
+            axes.axvspan(*rates[list(ends)], color="0.5", alpha=0.15, linewidth=0)
+        for (name, rate), marker in zip(found.suggestions().items(), "osD^", strict=True):
+            height = np.interp(np.log(rate), np.log(rates), found.smoothed)
+            axes.plot(rate, height, marker, color=ORANGE, markersize=8, label=f"{name}: {rate:.1e}")
+        # The blow-up at the end would flatten the curve that one reads.
+        axes.set_ylim(0, 1.5 * found.smoothed[used].max())
     axes.grid(alpha=0.3)
     axes.legend()
     return figure

@@ -40,7 +40,10 @@ FALLS = 0.9  # the lowest smoothed loss over the first
 
 def find(lab: Lab, setting: Setting, seed: int) -> LRFind:
     """Returns a sweep of the rate over the first batches of a seed."""
-    order = lab.batches(setting, seed, epoch=0)[:STEPS]
+    first = lab.batches(setting, seed, epoch=0)
+    epochs = -(-STEPS // len(first))  # a small folder has fewer batches in one
+    later = (lab.batches(setting, seed, epoch) for epoch in range(1, epochs))
+    order = np.concatenate([first, *later])[:STEPS]
     train = lab.material(setting).train
     return lr_find(lab.trainer(setting), lab.network(setting, seed), train, order)
 

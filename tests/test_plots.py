@@ -425,6 +425,15 @@ def test_lr_find_marks_the_suggestions():
     assert axes.get_ylim()[1] == pytest.approx(1.5 * losses[10:95].max())
 
 
+def test_lr_find_without_a_suggestion_is_drawn():
+    losses = np.linspace(2.3, 9.3, 12)
+    found = LRFind(100, 1e-7 * 1e8 ** (np.arange(12) / 100), losses, losses)
+    assert not found.can_suggest
+    (axes,) = plots.plot_lr_find(found).axes
+    assert len(axes.get_lines()) == 2 and not axes.patches
+    assert axes.get_ylim()[1] >= 9.3
+
+
 def test_pictures_of_merged_rows_say_so():
     record = make_record(steps=64).merged(16)
     (axes,) = plots.plot_loss(record).axes
