@@ -6,6 +6,7 @@ from convjax.conv import conv2d
 from convjax.finder import lr_find
 from convjax.models import ConvNet, LinearNet, broken_net, digits_net, threes_sevens_net
 from convjax.optim import adam, group_scale, sgd
+from convjax.parameter_stats import parameter_stats
 from convjax.record import Record
 from convjax.recorder import Recorder, layer_stats
 from convjax.schedules import constant, exponential, group_rates, one_cycle
@@ -36,6 +37,7 @@ __all__ = [
     "layer_stats",
     "lr_find",
     "one_cycle",
+    "parameter_stats",
     "plots",
     "reference",
     "runs",

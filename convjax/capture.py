@@ -9,6 +9,7 @@ import jax
 from flax import linen, nnx
 from flax.core.scope import in_filter, union_filters
 
+from convjax.layout import KERNEL_AXES, axis_of
 from convjax.select import Select, has_parameters, matcher, nothing_selected
 
 # Watching replaces `__call__` on classes, which all threads share.
@@ -63,6 +64,26 @@ def capture(
     if not callable(model):
         raise TypeError(f"model must be a Flax module or a function, got {type(model).__name__}.")
     return _capture_named(model, args, kwargs, matcher(select))
+
+
+def channel_axes(model: Any, outputs: Mapping[str, jax.Array]) -> dict[str, int]:
+    """Returns the axis of the channels in each output of a layer.
+
+    It is the last, as everywhere in Flax, but for maps of this project's layers in another layout.
+
+    Args:
+      outputs: by name, as `capture` returns them.
+    """
+    layouts: dict[str, Any] = {}
+    if isinstance(model, nnx.Module):
+        modules = nnx.iter_modules(model)
+        layouts = {".".join(map(str, p)): getattr(m, "layout", None) for p, m in modules}
+
+    def axis(name: str, output: jax.Array) -> int:
+        layout = layouts.get(name.split("#")[0])
+        return axis_of("C", layout) if layout in KERNEL_AXES and output.ndim == 4 else -1
+
+    return {name: axis(name, output) for name, output in outputs.items()}
 
 
 def _capture_nnx(

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from jax import lax
 
-from convjax.stats import ActivationStats
-from convjax.step import Measures
+from convjax.step import Measures, Seen
 
 # Steps per call of the compiled program. Long enough that dispatch is free (a measured epoch is no
 # longer than in one call), short enough for a progress bar.
@@ -21,11 +20,11 @@ class Rows(NamedTuple):
     """What a chunk keeps on the device until the host fetches it."""
 
     measures: Measures  # one row per step
-    stats: tuple[ActivationStats, ...]  # per watched layer, one row per watched step
+    seen: Seen  # one row per watched step
 
 
 # From the number of the step within the chunk, the state, and whether it is watched.
-TakeStep = Callable[[jax.Array, Any, bool], tuple[Any, Measures, tuple[ActivationStats, ...]]]
+TakeStep = Callable[[jax.Array, Any, bool], tuple[Any, Measures, Seen]]
 
 
 def run_steps(
@@ -41,18 +40,18 @@ def run_steps(
       every: steps 0, every, 2·every, … are watched.
 
     Returns:
-      The state, and rows: `length` of the measures, `length`/`every` of the statistics. Those past
+      The state, and rows: `length` of the measures, `length`/`every` of what is watched. Those past
       the last step mean nothing.
     """
 
     def body(i: jax.Array, carry: tuple[Any, Rows], watched: bool) -> tuple[Any, Rows]:
         state, rows = carry
-        new, measures, stats = take(i, state, watched)
+        new, measures, seen = take(i, state, watched)
         if fixed_loops():
             new = jax.tree.map(lambda a, b: jnp.where(i < steps, a, b), new, state)
         return new, Rows(
             _set(rows.measures, i, measures),
-            _set(rows.stats, i // every, stats) if watched else rows.stats,
+            _set(rows.seen, i // every, seen) if watched else rows.seen,
         )
 
     def group(g: jax.Array, carry: tuple[Any, Rows]) -> tuple[Any, Rows]:
@@ -64,8 +63,8 @@ def run_steps(
         rest = every if fixed_loops() else jnp.minimum(every, steps - first)
         return lax.fori_loop(1, rest, lambda j, c: body(first + j, c, False), carry)
 
-    _, measures, stats = jax.eval_shape(lambda s: take(jnp.int32(0), s, True), state)
-    rows = Rows(_zeros(measures, length), _zeros(stats, length // every))
+    _, measures, seen = jax.eval_shape(lambda s: take(jnp.int32(0), s, True), state)
+    rows = Rows(_zeros(measures, length), _zeros(seen, length // every))
     groups = length // every if fixed_loops() else (steps + every - 1) // every
     return lax.fori_loop(0, groups, group, (state, rows))
 

@@ -102,7 +102,7 @@ def lr_find(
         raise ValueError(f"start must be below end, got {start} and {end}.")
     steps = len(order)
     table = exponential(steps, start, end, momentum).table(steps)
-    _, record = trainer.run(trainer.start(model), data, order, table)
+    _, record = trainer.run(trainer.start(model), data, order, table, rows=steps)
     smoothed = record.smoothed_loss()
     # The compiled loop takes all steps: to stop it early would cost a wait at every step.
     lowest = np.fmin.accumulate(smoothed)

@@ -145,6 +145,7 @@ class BatchNorm(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ):
         del rngs  # scale starts at 1 and bias at 0; taken so that layers are built alike
+        self.layout = check_layout(layout)
         self.axis = axis_of("C", layout)
         self.momentum, self.epsilon = momentum, epsilon
         self.torch_statistics = torch_statistics
@@ -223,6 +224,7 @@ class GroupNorm(nnx.Module):
                 f"groups must divide num_features, got groups={groups}, "
                 f"num_features={num_features}."
             )
+        self.layout = check_layout(layout)
         self.channels, self.examples = axis_of("C", layout), axis_of("N", layout)
         self.groups, self.epsilon = groups, epsilon
         self.scale = nnx.Param(jnp.ones(num_features, param_dtype))

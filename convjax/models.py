@@ -53,6 +53,7 @@ class ConvBlock(nnx.Module):
         param_dtype: Any,
         rngs: nnx.Rngs,
     ):
+        self.layout = layout
         self.conv = Conv(
             in_features,
             out_features,

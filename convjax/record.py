@@ -5,25 +5,27 @@ record says how many steps each row holds.
 """
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from convjax.files import replacing
+from convjax.parameter_stats import ParameterRecord
 from convjax.stats import HIST_BINS, HIST_RANGE, ActivationStats, merge
 
 Array = npt.NDArray[Any]
 
 # In NumPy's npz an array of strings is stored without pickle.
 _LAYERS = "layers"
-_FORMAT = 3
+_FORMAT = 4
+# Fields of the record of parameters are in the same file, with this before their names.
+_PARAMETERS = "parameters"
 # Fields with one row per watched step, or per group of them; and those with one per step.
 _STATS = ActivationStats._fields
-_WATCHED = (*_STATS, "watched", "watched_count")
-_PER_STEP = ("loss", "learning_rate", "momentum", "first")
+WATCHED = (*_STATS, "watched", "watched_count", "eval_loss")
+PER_STEP = ("loss", "learning_rate", "momentum", "first")
 
 
 class RecordError(ValueError):
@@ -48,8 +50,13 @@ class Record:
       watched_count: (S,) how many steps these were.
       mean, std, near_zero, abs_near_zero: (S, L); std is unbiased, near_zero is the share of
         x <= 0.05 and abs_near_zero that of |x| <= 0.05.
-      hist: (S, L, 40) counts over 0..10; under, over: (S, L) counts of x < 0 and x > 10. They have
-        no rows where the training kept no histograms.
+      hist: (S, L, 40) counts over 0..10; under, over: (S, L) counts of x < 0 and x > 10.
+      channels: (L,) of each layer; active: (S, bytes) which of all channels were active, one bit
+        each in the order of the layers; see `active_channels` and `dead`.
+      eval_loss: (S,) loss of the batches of `watched` with the model in evaluation mode.
+      parameters: norms and magnitudes of gradients and updates, None where none were kept.
+
+    Histograms, active and eval_loss have no rows where they were not kept.
     """
 
     layers: tuple[str, ...]
@@ -68,6 +75,10 @@ class Record:
     hist: Array
     under: Array
     over: Array
+    channels: Array
+    active: Array
+    eval_loss: Array
+    parameters: ParameterRecord | None = None
 
     @property
     def counts(self) -> Array:
@@ -101,6 +112,43 @@ class Record:
         self.check_histograms()
         return self.values - self.hist.sum(-1) - self.under - self.over
 
+    def active_channels(self, layer: int | str) -> Array:
+        """Returns which channels of a layer had a value above 0 in each row, bool (S, C).
+
+        Raises:
+          ValueError: if the training kept no units.
+        """
+        if len(self.active) < len(self.watched) or not self.layers:
+            raise ValueError(
+                "record must hold units, got none. Train with Watch(units=True), or give "
+                "Recorder.add what layer_stats(outputs, units=True) returns."
+            )
+        column = self.layer(layer)
+        first = int(self.channels[:column].sum())
+        total = int(self.channels.sum())
+        bits = np.unpackbits(self.active, axis=1, count=total).view(bool)
+        return bits[:, first : first + int(self.channels[column])]
+
+    def dead(self, layer: int | str, *, steps: int = 100) -> Array:
+        """Returns the share of a layer's channels that were never active of late, (S,).
+
+        A channel is dead at a row if none of its values was above 0 at any watched step of the
+        row and of those before it that lie within so many steps. Where the record does not reach so
+        far back, NaN: nothing can be said yet.
+
+        Raises:
+          ValueError: if steps is below 1, or the training kept no units.
+        """
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}.")
+        active = self.active_channels(layer)
+        ends = np.append(self.watched[1:], self.steps)  # rows may hold several steps
+        last_active = np.where(active, np.arange(len(active))[:, None], -1)
+        last_active = np.maximum.accumulate(last_active, axis=0)  # row in which it was last active
+        since = np.searchsorted(ends, ends - steps, side="right")  # the first row that counts
+        share = np.mean(last_active < since[:, None], axis=1) if active.size else np.ones(0)
+        return np.where(ends >= steps, share, np.nan)
+
     def layer(self, which: int | str) -> int:
         """Returns the column of a layer, given by its name or by an index that may be negative.
 
@@ -125,8 +173,12 @@ class Record:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the record to an .npz file, atomically: a reader sees the old or the new one."""
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays = {name: getattr(self, name) for name in _OWN}
         arrays[_LAYERS] = np.array(self.layers, dtype=np.str_)
+        if self.parameters is not None:
+            of_parameters = asdict(self.parameters)
+            of_parameters["names"] = np.array(self.parameters.names, dtype=np.str_)
+            arrays |= {f"{_PARAMETERS}.{name}": value for name, value in of_parameters.items()}
         with replacing(path) as file:
             np.savez_compressed(file, format=np.int64(_FORMAT), **arrays)
 
@@ -146,7 +198,15 @@ class Record:
                         f"{path} has record format {file['format']}, this version reads {_FORMAT}: "
                         "read it with the version that wrote it, or train again."
                     )
-                arrays = {field.name: file[field.name] for field in fields(cls)}
+                arrays = {name: file[name] for name in _OWN}
+                parameters = None
+                if f"{_PARAMETERS}.names" in file:
+                    columns = {
+                        field.name: file[f"{_PARAMETERS}.{field.name}"]
+                        for field in fields(ParameterRecord)
+                    }
+                    columns["names"] = tuple(map(str, columns["names"]))
+                    parameters = ParameterRecord(**columns)
         except FileNotFoundError:
             raise
         except RecordError:
@@ -157,7 +217,7 @@ class Record:
             detail = str(error) if isinstance(error, KeyError) else type(error).__name__
             raise RecordError(f"{path} is not a whole record of convjax: {detail}.") from error
         arrays[_LAYERS] = tuple(str(name) for name in arrays[_LAYERS])
-        return cls(**arrays | {"steps": int(arrays["steps"])})
+        return cls(**arrays | {"steps": int(arrays["steps"])}, parameters=parameters)
 
     def between(self, start: int, stop: int) -> "Record":
         """Returns the record of the steps from `start` to before `stop`.
@@ -176,10 +236,11 @@ class Record:
                 )
         of_steps = slice(*np.searchsorted(self.first, (start, stop)))
         inside = slice(*np.searchsorted(self.watched, (start, stop)))
-        cut: dict[str, Any] = {name: getattr(self, name)[of_steps] for name in _PER_STEP}
-        cut |= {name: getattr(self, name)[inside] for name in _WATCHED}
+        cut: dict[str, Any] = {name: getattr(self, name)[of_steps] for name in PER_STEP}
+        cut |= {name: getattr(self, name)[inside] for name in WATCHED}
         moved = {name: cut[name] - start for name in ("first", "watched")}
-        return replace(self, **cut | moved, steps=max(stop - start, 0))
+        parameters = self.parameters and self.parameters.between(start, stop)
+        return replace(self, **cut | moved, steps=max(stop - start, 0), parameters=parameters)
 
     def merged(self, rows: int) -> "Record":
         """Returns the record with at most so many rows: every 2, 4, 8, … steps are one.
@@ -211,38 +272,13 @@ class Record:
             "learning_rate": mean(self.learning_rate),
             "momentum": mean(self.momentum),
         }
-        return replace(self, **changed | _merged_statistics(self, self.first[starts]))
+        first = self.first[starts]
+        parameters = self.parameters and self.parameters.merged(first)
+        return replace(self, **changed | _merged_statistics(self, first), parameters=parameters)
 
 
-def concatenate(records: Sequence[Record]) -> Record:
-    """Joins records of successive steps of one training, some of them perhaps without statistics.
-
-    Raises:
-      ValueError: if there is no record, or their layers differ.
-    """
-    if not records:
-        raise ValueError("records must hold at least one record, got none.")
-    before = np.cumsum([0, *(record.steps for record in records)])
-    with_layers = [i for i, record in enumerate(records) if record.layers]
-    layers = {(records[i].layers, tuple(records[i].sizes)) for i in with_layers}
-    histograms = {len(record.hist) > 0 for record in records if len(record.watched)}
-    if len(layers) > 1 or len(histograms) > 1:
-        raise ValueError(
-            "records must be of one training: the same layers of the same sizes, and all of them "
-            "with histograms or none."
-        )
-
-    def joined(name: str, indices: Sequence[int]) -> Array:
-        columns = [getattr(records[i], name) for i in indices]
-        if name in ("first", "watched"):  # steps, counted from the start of all
-            columns = [column + before[i] for column, i in zip(columns, indices, strict=True)]
-        return np.concatenate(columns)
-
-    everyone = range(len(records))
-    of_layers = with_layers or everyone
-    changed: dict[str, Any] = {name: joined(name, everyone) for name in _PER_STEP}
-    changed |= {name: joined(name, of_layers) for name in _WATCHED}
-    return replace(records[of_layers[0]], **changed, steps=int(before[-1]))
+# The record of parameters is written apart.
+_OWN = tuple(field.name for field in fields(Record) if field.name != "parameters")
 
 
 def _merged_statistics(record: Record, first: Array) -> dict[str, Any]:
@@ -255,49 +291,12 @@ def _merged_statistics(record: Record, first: Array) -> dict[str, Any]:
     kept: list[Any] = [c if len(c := getattr(record, name)) else None for name in _STATS]
     merged = merge(ActivationStats(*kept), record.values, starts)
     columns = {name: column for name, column in merged._asdict().items() if column is not None}
-    return {
-        "watched": record.watched[starts],
-        "watched_count": np.add.reduceat(record.watched_count, starts),
-        **columns,
-    }
-
-
-def from_steps(
-    layers: Iterable[str],
-    sizes: Iterable[int],
-    loss: Array,
-    learning_rate: Array,
-    momentum: Array,
-    watched: Array,
-    stats: Sequence[ActivationStats],
-) -> Record:
-    """Makes a record of arrays whose first axis is the step, one `ActivationStats` per layer.
-
-    A row for every step: nothing is merged.
-    """
-
-    def column(name: str) -> Array:
-        values = [getattr(layer, name) for layer in stats]
-        bins = (HIST_BINS,) if name == "hist" else ()
-        if not values:
-            return np.zeros((len(watched), 0, *bins))
-        if values[0] is None:
-            return np.zeros((0, len(values), *bins), np.int32)
-        return np.stack([np.asarray(value) for value in values], axis=1)
-
-    columns = {name: column(name) for name in ActivationStats._fields}
-    return Record(
-        layers=tuple(layers),
-        sizes=np.array(list(sizes), np.int64),
-        steps=len(loss),
-        first=np.arange(len(loss)),
-        loss=np.asarray(loss),
-        learning_rate=np.asarray(learning_rate),
-        momentum=np.asarray(momentum),
-        watched=np.asarray(watched, np.int64),
-        watched_count=np.ones(len(watched), np.int64),
-        **columns,
-    )
+    counts = np.add.reduceat(record.watched_count, starts)
+    if len(record.eval_loss):
+        with np.errstate(invalid="ignore", over="ignore"):  # of a training that diverged
+            total = np.add.reduceat(record.eval_loss * record.watched_count, starts)
+        columns["eval_loss"] = (total / counts).astype(record.eval_loss.dtype)
+    return {"watched": record.watched[starts], "watched_count": counts, **columns}
 
 
 def smooth(values: Array, weight: float = 0.98, counts: Array | None = None) -> Array:

@@ -3,14 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convjax import record as records
+from convjax.growing import ROWS, Growing, from_steps
+from convjax.parameter_stats import ParameterRecord, ParameterStats
 from convjax.record import Record
 from convjax.stats import ActivationStats, activation_stats
 
@@ -18,11 +20,12 @@ from convjax.stats import ActivationStats, activation_stats
 # them then, and no step waits for the host.
 BLOCK = 64
 
-# More columns than a picture has pixels.
-ROWS = 4096
 
-
-@partial(jax.tree_util.register_dataclass, data_fields=["stats"], meta_fields=["names", "sizes"])
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["stats", "active"],
+    meta_fields=["names", "sizes"],
+)
 @dataclass(frozen=True)
 class LayerStats:
     """Statistics of L layers at one step; a tree of arrays for JAX, so that a step may return it.
@@ -30,32 +33,59 @@ class LayerStats:
     Attributes:
       names: of the layers, in the order of their calls.
       sizes: values of each.
-      stats: every field has a first axis L.
+      stats: every field but `active` has a first axis L.
+      active: of each layer, bool (C,); empty where units were not asked for.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     stats: ActivationStats
+    active: tuple[jax.Array, ...] = ()
 
 
-def layer_stats(outputs: Mapping[str, jax.Array], *, histogram: bool = True) -> LayerStats:
+def layer_stats(
+    outputs: Mapping[str, jax.Array], *, histogram: bool = True, units: bool = False
+) -> LayerStats:
     """Returns the statistics of each layer's output, to be called within the jitted step.
 
     Args:
-      outputs: by the layer's name, as `convjax.capture` returns them.
+      outputs: by the layer's name, as `convjax.capture` returns them. What the network is given
+        may be among them, by the name "input".
       histogram: False leaves out the histograms, most of the cost.
+      units: which channels, the last axis, were active; for `Record.dead`.
 
     Raises:
       ValueError: if there is no output.
     """
     if not outputs:
         raise ValueError("outputs must hold the output of one layer or more, got none.")
-    stats = [activation_stats(x, histogram=histogram) for x in outputs.values()]
+    axis = -1 if units else None
+    stats = [activation_stats(x, histogram=histogram, channel_axis=axis) for x in outputs.values()]
+    alike = [layer._replace(active=None) for layer in stats]
     return LayerStats(
         tuple(outputs),
         tuple(x.size for x in outputs.values()),
-        jax.tree.map(lambda *values: jnp.stack(values), *stats),
+        jax.tree.map(lambda *values: jnp.stack(values), *alike),
+        tuple(layer.active for layer in stats if layer.active is not None),
     )
+
+
+class _Added(NamedTuple):
+    """A step that waits to be fetched."""
+
+    scalars: tuple[Any, ...]  # loss, learning rate, momentum
+    layers: LayerStats | None
+    parameters: ParameterStats | None
+    eval_loss: Any
+
+
+class _Kind(NamedTuple):
+    """What all watched steps have in common."""
+
+    sizes: dict[str, int]  # by layer
+    histograms: bool
+    units: bool
+    evaluated: bool
 
 
 class Recorder:
@@ -75,18 +105,17 @@ class Recorder:
     """
 
     def __init__(self, *, rows: int = ROWS):
-        if rows < 1:
-            raise ValueError(f"rows must be at least 1, got {rows}.")
-        self.rows = rows
-        self._waiting: list[tuple[tuple[Any, Any, Any], LayerStats | None]] = []
-        self._kind: tuple[dict[str, int], bool] | None = None  # layers, values of each; histograms
-        self._pieces: list[Record] = []  # the first of them merged, where there were many
+        self._record = Growing(rows)
+        self._waiting: list[_Added] = []
+        self._kind: _Kind | None = None
 
     def add(
         self,
         loss: jax.typing.ArrayLike,
         layers: LayerStats | None = None,
+        parameters: ParameterStats | None = None,
         *,
+        eval_loss: jax.typing.ArrayLike | None = None,
         learning_rate: jax.typing.ArrayLike = np.nan,
         momentum: jax.typing.ArrayLike = np.nan,
     ) -> None:
@@ -95,11 +124,15 @@ class Recorder:
         Args:
           loss: a scalar.
           layers: of this step, or None for a step that is not watched.
+          parameters: what `convjax.parameter_stats` returns, or None.
+          eval_loss: of the step's batch in evaluation mode; goes with layers.
           learning_rate, momentum: where they are known, for the plot of the schedule.
 
         Raises:
-          TypeError: if layers are not what `layer_stats` returns, or the loss is a tracer.
-          ValueError: if the loss is no scalar, or the layers are not those of the steps before.
+          TypeError: if layers are not what `layer_stats` returns, parameters not what
+            `parameter_stats` returns, or the loss is a tracer.
+          ValueError: if the loss is no scalar, the layers are not those of the steps before, or
+            eval_loss comes without layers.
         """
         if isinstance(loss, jax.core.Tracer):
             raise TypeError(
@@ -108,39 +141,50 @@ class Recorder:
             )
         if np.shape(loss) != ():
             raise ValueError(f"loss must be a scalar, got the shape {np.shape(loss)}.")
-        if not (layers is None or isinstance(layers, LayerStats)):
-            raise TypeError(
-                f"layers must be what layer_stats(outputs) returns, got {type(layers).__name__}."
-            )
+        for name, value, cls, maker in (
+            ("layers", layers, LayerStats, "layer_stats(outputs)"),
+            ("parameters", parameters, ParameterStats, "parameter_stats(params, grads=grads)"),
+        ):
+            if not (value is None or isinstance(value, cls)):
+                raise TypeError(f"{name} must be what {maker} returns, got {type(value).__name__}.")
         if layers is not None:
-            layers = self._checked(layers)
-        self._waiting.append(((loss, learning_rate, momentum), layers))
+            layers = self._checked(layers, eval_loss is not None)
+        elif eval_loss is not None:
+            raise ValueError("eval_loss must go with layers, got it for a step without.")
+        self._waiting.append(_Added((loss, learning_rate, momentum), layers, parameters, eval_loss))
         if len(self._waiting) >= 2 * BLOCK:
             self._fetch(BLOCK)
 
-    def _checked(self, layers: LayerStats) -> LayerStats:
+    def _checked(self, layers: LayerStats, evaluated: bool) -> LayerStats:
         """Returns the statistics with the layers in the order of the first step."""
         if np.shape(layers.stats.mean) != (len(layers.names),):
             raise ValueError(
                 f"layers must be of one step, got means of the shape {np.shape(layers.stats.mean)} "
                 f"for {len(layers.names)} layers. Add the steps of a scan one by one."
             )
-        sizes = dict(zip(layers.names, layers.sizes, strict=True))
-        kind = sizes, layers.stats.hist is not None
+        kind = _Kind(
+            dict(zip(layers.names, layers.sizes, strict=True)),
+            layers.stats.hist is not None,
+            bool(layers.active),
+            evaluated,
+        )
         self._kind = self._kind or kind
         if kind != self._kind:
             raise ValueError(
-                "layers must be the same, with as many values, all with histograms or none, at all "
-                f"watched steps: got {kind[0]} after {self._kind[0]}, histograms {kind[1]} after "
-                f"{self._kind[1]}. Drop the last, smaller batch of an epoch."
+                "layers must be the same at all watched steps, with as many values, and all of "
+                f"them with histograms, units and eval_loss or none: got {kind} after "
+                f"{self._kind}. Drop the last, smaller batch of an epoch."
             )
-        names = tuple(self._kind[0])
+        names = tuple(self._kind.sizes)
         if names == layers.names:
             return layers
         # JAX sorts a mapping that crosses the edge of a jitted function.
-        order = np.array([layers.names.index(name) for name in names])
+        order = [layers.names.index(name) for name in names]
         return LayerStats(
-            names, tuple(self._kind[0].values()), jax.tree.map(itemgetter(order), layers.stats)
+            names,
+            tuple(self._kind.sizes.values()),
+            jax.tree.map(itemgetter(np.array(order)), layers.stats),
+            tuple(layers.active[i] for i in order) if layers.active else (),
         )
 
     def record(self) -> Record:
@@ -150,23 +194,29 @@ class Recorder:
           ValueError: if there is none.
         """
         self._fetch(len(self._waiting))
-        if not self._pieces:
+        if not self._record:
             raise ValueError("the recorder has no steps yet: add(loss, layers) after each step.")
-        return records.concatenate(self._pieces).merged(self.rows)
+        return self._record.record()
 
     def _fetch(self, steps: int) -> None:
         block = jax.device_get(self._waiting[:steps])
         if not block:
             return
-        found = [(i, layers.stats) for i, (_, layers) in enumerate(block) if layers is not None]
-        sizes = self._kind[0] if self._kind and found else {}
-        stats: Sequence[ActivationStats] = ()
+        found = [(i, added) for i, added in enumerate(block) if added.layers is not None]
+        sizes = self._kind.sizes if self._kind and found else {}
+        stats: list[ActivationStats] = []
         if found:
-            joined = jax.tree.map(lambda *steps: np.stack(steps), *(stats for _, stats in found))
-            stats = [jax.tree.map(itemgetter((slice(None), i)), joined) for i in range(len(sizes))]
-        loss, learning_rate, momentum = np.array([row for row, _ in block], np.float32).T
-        self._pieces.append(
-            records.from_steps(
+            layers = _stacked([added.layers for _, added in found])
+            stats = [
+                jax.tree.map(itemgetter((slice(None), i)), layers.stats) for i in range(len(sizes))
+            ]
+            stats = [
+                layer._replace(active=active) for layer, active in zip_longest(stats, layers.active)
+            ]
+        evaluated = [added.eval_loss for _, added in found if added.eval_loss is not None]
+        loss, learning_rate, momentum = np.array([added.scalars for added in block], np.float32).T
+        self._record.add(
+            from_steps(
                 sizes,
                 sizes.values(),
                 loss,
@@ -174,9 +224,22 @@ class Recorder:
                 momentum,
                 np.array([i for i, _ in found], int),
                 stats,
+                parameters=_of_parameters(block),
+                eval_loss=np.array(evaluated, np.float32) if evaluated else None,
             )
         )
         self._waiting = self._waiting[steps:]
-        # At twice the rows, so that a row is merged but once for each doubling of the steps.
-        if sum(len(piece.first) for piece in self._pieces) > 2 * self.rows:
-            self._pieces = [records.concatenate(self._pieces).merged(self.rows)]
+
+
+def _of_parameters(block: Sequence[_Added]) -> ParameterRecord | None:
+    found = [(i, added.parameters) for i, added in enumerate(block) if added.parameters is not None]
+    if not found:
+        return None
+    whole = _stacked([stats for _, stats in found])
+    watched = np.array([i for i, _ in found])
+    return ParameterRecord.from_steps(whole.names, whole.sizes, watched, whole.stats)
+
+
+def _stacked(steps: list[Any]) -> Any:
+    """Returns trees of one structure as one, with the step as the first axis."""
+    return jax.tree.map(lambda *values: np.stack(values), *steps)

@@ -22,8 +22,8 @@ _EXACT_IN_FLOAT32 = 2**24
 class ActivationStats(NamedTuple):
     """What is kept of one layer's output at one step; every field is an array.
 
-    `nan` is not kept: it is the number of values less those counted in under, hist and over. The
-    last three are None where no histogram was asked for.
+    `nan` is not kept: it is the number of values less those counted in under, hist and over. These
+    three are None where no histogram was asked for, and so is `active` where units were not.
     """
 
     mean: jax.Array
@@ -33,9 +33,12 @@ class ActivationStats(NamedTuple):
     hist: jax.Array | None  # int32 counts, shape (40,), over 0..10; 10 falls in the last bin
     under: jax.Array | None  # int32 count of x < 0
     over: jax.Array | None  # int32 count of x > 10
+    active: jax.Array | None = None  # bool (C,): whether any of a channel's values is above 0
 
 
-def activation_stats(x: jax.Array, *, histogram: bool = True) -> ActivationStats:
+def activation_stats(
+    x: jax.Array, *, histogram: bool = True, channel_axis: int | None = None
+) -> ActivationStats:
     """Reduces one layer's output, any shape, to its statistics.
 
     The values are cast to float32 first, so that counts agree with those of a float32 run to the
@@ -44,14 +47,20 @@ def activation_stats(x: jax.Array, *, histogram: bool = True) -> ActivationStats
     Args:
       x: the output.
       histogram: False leaves out hist, under and over, most of the cost.
+      channel_axis: of x; None leaves out which channels were active.
     """
-    x = jax.lax.stop_gradient(x).astype(jnp.float32).reshape(-1)
+    x = jax.lax.stop_gradient(x).astype(jnp.float32)
+    active = None
+    if channel_axis is not None:
+        channel = channel_axis % x.ndim
+        active = jnp.any(x > 0, axis=tuple(i for i in range(x.ndim) if i != channel))
+    x = x.reshape(-1)
     # Two passes: E[x²] − E[x]² would cancel where |mean| ≫ std.
     mean = jnp.mean(x)
     std = jnp.sqrt(jnp.sum(jnp.square(x - mean)) / max(x.size - 1, 1))
     if not histogram:
         shares = _share(x <= NEAR_ZERO), _share(jnp.abs(x) <= NEAR_ZERO)
-        return ActivationStats(mean, std, *shares, hist=None, under=None, over=None)
+        return ActivationStats(mean, std, *shares, None, None, None, active)
     # One pass counts everything: the values around zero have three bins of their own, which add up
     # to the shares near zero, to `under` and to the first bin of the histogram.
     low, below, above, *bins, over = _count(_fine_bin(x), HIST_BINS + 4)
@@ -64,6 +73,7 @@ def activation_stats(x: jax.Array, *, histogram: bool = True) -> ActivationStats
         hist=jnp.stack([above + bins[0], *bins[1:]]),
         under=low + below,
         over=over,
+        active=active,
     )
 
 
@@ -73,7 +83,8 @@ def merge(stats: ActivationStats, values: Any, starts: Any) -> ActivationStats:
     Counts are exact, in 64 bits; the others follow from the rows' within the rounding of float32.
 
     Args:
-      stats: NumPy arrays whose first axis is the row: (R, …), hist (R, …, 40), or None.
+      stats: NumPy arrays whose first axis is the row: (R, …), hist (R, …, 40), or None; active may
+        be packed into bits.
       values: how many each row's statistics are of, in the shape of the mean or broadcast to it.
       starts: (G,) the first row of each group, from 0 up.
 
@@ -91,6 +102,9 @@ def merge(stats: ActivationStats, values: Any, starts: Any) -> ActivationStats:
         # Ten million steps of 10,000 values do not fit 32 bits.
         return None if column is None else np.add.reduceat(column, starts, dtype=np.int64)
 
+    active: Any = stats.active
+    if active is not None:
+        active = np.bitwise_or.reduceat(active, starts)
     with np.errstate(invalid="ignore", over="ignore"):  # of a training that diverged
         means = mean(stats.mean)
         squares = (values - 1) * np.asarray(stats.std, np.float64) ** 2
@@ -104,6 +118,7 @@ def merge(stats: ActivationStats, values: Any, starts: Any) -> ActivationStats:
         hist=count(stats.hist),
         under=count(stats.under),
         over=count(stats.over),
+        active=active,
     )
 
 

@@ -12,6 +12,7 @@ from flax import nnx
 
 from convjax import parallel
 from convjax.optim import Optimizer
+from convjax.parameter_stats import Norms, names_and_sizes
 from convjax.stats import ActivationStats
 from convjax.watch import Watch
 
@@ -34,11 +35,21 @@ class Measures(NamedTuple):
     momentum: jax.Array
 
 
+class Seen(NamedTuple):
+    """What a watched step keeps; what is not watched is empty or None."""
+
+    layers: tuple[ActivationStats, ...] = ()
+    parameters: Norms | None = None
+    eval_loss: jax.Array | None = None
+
+
 class Layers(NamedTuple):
-    """The watched layers, in the order of their calls."""
+    """The watched layers, in the order of their calls, and the parameters."""
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]  # values per step of each
+    parameters: tuple[str, ...]
+    parameter_sizes: tuple[int, ...]
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -98,7 +109,7 @@ class Step:
         momentum: jax.Array,
         *,
         watched: bool = True,
-    ) -> tuple[State, Measures, tuple[ActivationStats, ...]]:
+    ) -> tuple[State, Measures, Seen]:
         """Takes one step.
 
         Args:
@@ -107,14 +118,16 @@ class Step:
           watched: False takes no statistics, and the compiler drops what only they need.
 
         Returns:
-          The state after the step, what it told, and the statistics of the watched layers; where
-          the step is synchronised, these last are of this part of the batch alone.
+          The state after the step, what it told, and what is watched; where the step is
+          synchronised, the statistics of layers are of this part of the batch alone.
         """
+        channels: dict[str, int] = {}  # of each watched layer, which the trace below tells
 
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
-            logits, outputs, variables = self._forward(
+            logits, outputs, axes, variables = self._forward(
                 self._training, params, state.variables, images
             )
+            channels.update(axes)
             # A tuple keeps the order of the calls; JAX sorts the keys of a dictionary.
             return jnp.mean(self._loss(logits, labels)), (variables, tuple(outputs.values()))
 
@@ -127,8 +140,21 @@ class Step:
         updates, opt_state = self._optimizer.transform.update(grads, opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         measures = Measures(loss, *self._optimizer.applied(opt_state))
-        stats = self._watch.stats(outputs) if self._watch is not None and watched else ()
-        return State(params, variables, opt_state), measures, stats
+        seen = Seen()
+        if self._watch is not None and watched:
+            of_layers = dict(zip(channels, outputs, strict=True))
+            seen = Seen(
+                self._watch.stats(of_layers, channels),
+                self._watch.parameter_stats(state.params, grads, params),
+                self._eval_loss(state._replace(variables=variables), images, labels),
+            )
+        return State(params, variables, opt_state), measures, seen
+
+    def _eval_loss(self, state: State, images: jax.Array, labels: jax.Array) -> jax.Array | None:
+        if self._watch is None or not self._watch.evaluation:
+            return None
+        loss = jnp.mean(self._loss(self.logits(state, images), labels))
+        return parallel.mean_over_devices(loss) if self._synchronized else loss
 
     def normalize(self, images: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
         """Turns uint8 images (N, H, W, C) into the model's input: (p/255 − mean)/std."""
@@ -170,22 +196,27 @@ class Step:
         names: list[str] = []
 
         def forward(params: Any, variables: Any, images: jax.Array) -> Any:
-            _, outputs, _ = self._forward(self.structure, params, variables, images)
+            _, outputs, _, _ = self._forward(self.structure, params, variables, images)
             names.extend(outputs)
             return tuple(outputs.values())
 
         outputs = jax.eval_shape(forward, state.params, state.variables, images)
-        return Layers(tuple(names), tuple(x.size for x in outputs))
+        sizes = tuple(x.size for x in outputs)
+        return Layers(tuple(names), sizes, *names_and_sizes(state.params))
 
     def _forward(
         self, structure: Any, params: Any, variables: Any, images: jax.Array
-    ) -> tuple[Any, Any, Any]:
-        """Returns logits, the outputs of the watched layers by name, and the new variables."""
+    ) -> tuple[Any, Any, Any, Any]:
+        """Returns logits, the outputs of the watched layers by name, the axis of the channels in
+        each, and the new variables."""
         # copy: the variables belong to this trace, so that batch norm may update them.
         model = nnx.merge(structure, params, variables, copy=True)
         x = self._input(params, images)
-        logits, outputs = (model(x), {}) if self._watch is None else self._watch.outputs(model, x)
-        return logits, outputs, _split(model)[2]
+        if self._watch is None:
+            logits, outputs, axes = model(x), dict[str, jax.Array](), dict[str, int]()
+        else:
+            logits, outputs, axes = self._watch.outputs(model, x)
+        return logits, outputs, axes, _split(model)[2]
 
     def _input(self, params: Any, images: jax.Array) -> jax.Array:
         # A model computes in the dtype of its parameters.

@@ -17,7 +17,6 @@ from flax import nnx
 from jax import lax
 
 from convjax import parallel
-from convjax import record as records
 from convjax.checks import (
     check_alive,
     check_labels,
@@ -27,8 +26,10 @@ from convjax.checks import (
 )
 from convjax.chunks import Rows, chunk_length, padded, run_steps
 from convjax.data import Split
+from convjax.growing import ROWS, Growing, from_steps
 from convjax.optim import Optimizer
 from convjax.parallel import AXIS, REPLICATED, SPLIT_FIRST, SPLIT_SECOND
+from convjax.parameter_stats import ParameterRecord
 from convjax.program import Program
 from convjax.record import Record
 from convjax.stats import merge_parts
@@ -176,7 +177,7 @@ class Trainer:
         """Takes `steps` steps, at most K; rows of the result past them mean nothing.
 
         order: (K, B) indices into data; table: K learning rates and momenta. With devices, the
-        rows of the statistics have a first axis more, the device.
+        rows of what is watched have a first axis more, the device.
         """
 
         def take(i: jax.Array, state: State, watched: bool) -> tuple[State, Measures, Any]:
@@ -187,7 +188,7 @@ class Trainer:
         length = len(order)
         state, rows = run_steps(take, state, length, steps, every=min(self._every, length))
         if self._mesh is not None:
-            rows = rows._replace(stats=jax.tree.map(lambda a: a[None], rows.stats))
+            rows = rows._replace(seen=jax.tree.map(lambda a: a[None], rows.seen))
         return state, rows
 
     def run(
@@ -197,6 +198,7 @@ class Trainer:
         order: npt.NDArray[np.integer[Any]],
         table: Mapping[str, npt.ArrayLike],
         *,
+        rows: int = ROWS,
         on_steps: Callable[[int], None] = lambda steps: None,
     ) -> tuple[State, Record]:
         """Trains on the batches of `order` and returns the new state and the record.
@@ -206,14 +208,17 @@ class Trainer:
           data: the training split on the device.
           order: (T, B) indices of the examples of each batch.
           table: "learning_rate" and "momentum" of each step, T numbers each.
+          rows: the record has at most so many; beyond, neighbouring steps are merged, see
+            `Record.merged`.
           on_steps: called with the number of steps whose record has arrived.
 
         Raises:
           ValueError: if order is empty or points outside the data, its batches do not split among
-            the devices, the table lacks a column or has another length, a label has no logit, or
-            the state was given up to an earlier run.
+            the devices, the table lacks a column or has another length, rows is below 1, a label
+            has no logit, or the state was given up to an earlier run.
           TypeError: if data or table are of another kind.
         """
+        record = Growing(rows)
         check_alive(state)
         check_type("data", data, Images, "Images.put(split) copies a split to the device.")
         order = checked_order(order, len(data.labels), self._parts)
@@ -222,44 +227,54 @@ class Trainer:
         layers = self._layers(state, data, order.shape[1])
         length = chunk_length(len(order), self._every)
         state, data = self._placed((state, data))
-        pieces: list[Record] = []
         running: tuple[Rows, int] | None = None
+
+        def fetch() -> None:
+            if running is not None:
+                record.add(self._fetch(layers, *running))
+                on_steps(running[1])
+
         for first in range(0, len(order), length):
             part = slice(first, first + length)
             steps = len(order[part])
             chunk_table = {name: padded(c[part], length) for name, c in columns.items()}
-            state, rows = self._run_chunk(
+            state, kept = self._run_chunk(
                 state, data, padded(order[part], length), chunk_table, np.int32(steps)
             )
             # Fetching waits for a chunk: do so only once the next is on its way.
-            if running is not None:
-                pieces.append(self._fetch(layers, *running))
-                on_steps(pieces[-1].steps)
-            running = rows, steps
-        assert running is not None  # order is not empty
-        pieces.append(self._fetch(layers, *running))
-        on_steps(pieces[-1].steps)
-        return state, records.concatenate(pieces)
+            fetch()
+            running = kept, steps
+        fetch()
+        return state, record.record()
 
     def _fetch(self, layers: Layers, rows: Rows, steps: int) -> Record:
-        measures, stats = jax.device_get(rows)
+        measures, seen = jax.device_get(rows)
         # Sliced on the host: on the device each length would be a program of its own.
         measures = jax.tree.map(lambda column: column[:steps], measures)
         if self._mesh is not None:
+            # All devices hold the same parameters, each its own part of the layers' outputs.
+            parts, seen = seen.layers, jax.tree.map(lambda column: column[0], seen)
             sizes = (size // self._parts for size in layers.sizes)
-            stats = tuple(map(merge_parts, stats, sizes))
+            seen = seen._replace(layers=tuple(map(merge_parts, parts, sizes)))
         watched = np.arange(0, steps, self._every)
         if self.watch is None:
             watched = watched[:0]
-        stats = jax.tree.map(lambda column: column[: len(watched)], stats)
-        return records.from_steps(
+        seen = jax.tree.map(lambda column: column[: len(watched)], seen)
+        parameters = None
+        if seen.parameters is not None:
+            parameters = ParameterRecord.from_steps(
+                layers.parameters, layers.parameter_sizes, watched, seen.parameters
+            )
+        return from_steps(
             layers.names,
             layers.sizes,
             measures.loss,
             measures.learning_rate,
             measures.momentum,
             watched,
-            stats,
+            seen.layers,
+            parameters=parameters,
+            eval_loss=seen.eval_loss,
         )
 
     def _layers(self, state: State, data: Images, batch_size: int) -> Layers:

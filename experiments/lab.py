@@ -16,7 +16,8 @@ from flax import nnx
 
 from convjax.data import Dataset, epoch_order, load, normalization
 from convjax.files import save_figure
-from convjax.record import Record, RecordError, concatenate
+from convjax.growing import concatenate
+from convjax.record import Record, RecordError
 from convjax.runs import Run, RunError, RunFolder, check_config, load_run
 from convjax.summary import summary
 from convjax.train import Images, Trainer

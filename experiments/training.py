@@ -9,7 +9,8 @@ import numpy as np
 from flax import nnx
 
 from convjax.data import Dataset
-from convjax.record import Record, concatenate
+from convjax.growing import concatenate
+from convjax.record import Record
 from convjax.step import State
 from convjax.train import Images, Trainer
 from experiments.setting import Setting

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from convjax.record import Record, from_steps
+from convjax.growing import from_steps
+from convjax.parameter_stats import ParameterRecord
+from convjax.record import Record
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -81,6 +83,9 @@ def assert_trees_close(actual: Any, expected: Any, *, rtol: float = 0, atol: flo
         )
 
 
+CHANNELS = 3  # of each layer of `make_record`
+
+
 def make_record(*, steps: int, layers: int, size: int = 1000, every: int = 1) -> Record:
     """A record whose statistics differ from row to row, with counts that add up to `size`."""
     step, watched = np.arange(steps, dtype=np.float32), np.arange(0, steps, every)
@@ -88,6 +93,8 @@ def make_record(*, steps: int, layers: int, size: int = 1000, every: int = 1) ->
     hist = np.zeros((len(watched), layers, 40), np.int32)
     hist[..., 0], hist[..., 4] = size // 2, size // 4
     share = np.clip(columns / 100, 0, 1)
+    # The first channel of each layer is never active, the second always, the third now and then.
+    active = np.tile(np.stack([watched < 0, watched >= 0, watched % 3 == 1], axis=1), layers)
     return Record(
         layers=tuple(f"blocks.{i}.conv" for i in range(layers)),
         sizes=np.full(layers, size),
@@ -105,6 +112,28 @@ def make_record(*, steps: int, layers: int, size: int = 1000, every: int = 1) ->
         hist=hist,
         under=np.full((len(watched), layers), size // 8, np.int32),
         over=np.full((len(watched), layers), size // 8, np.int32),
+        channels=np.full(layers, CHANNELS),
+        active=np.packbits(active, axis=1),
+        eval_loss=2.5 - watched.astype(np.float32) / 100,
+        parameters=make_parameters(watched),
+    )
+
+
+def make_parameters(watched: np.ndarray) -> ParameterRecord:
+    """The record of two parameters, whose gradients shrink and whose counts differ by row."""
+    norms = np.stack([8 / (1 + watched), 4 / (1 + watched)], axis=1).astype(np.float32)
+    hist = np.zeros((len(watched), 2, 42), np.int32)
+    hist[:, 0, 30], hist[:, 1, 31] = watched, 10 + watched
+    return ParameterRecord(
+        names=("conv.bias", "conv.kernel"),
+        sizes=np.array([4, 36]),
+        watched=watched,
+        watched_count=np.ones(len(watched), int),
+        weight_norm=np.ones_like(norms),
+        grad_norm=norms,
+        update_norm=norms / 1000,
+        grad_hist=hist,
+        update_hist=hist[:, ::-1],
     )
 
 

@@ -43,6 +43,9 @@ def make_record(steps=6, layers=("conv1", "conv2"), size=1000, seed=0, every=1):
         hist=counts[..., 1:-1],
         under=counts[..., 0],
         over=counts[..., -1],
+        channels=np.zeros(0, int),
+        active=np.zeros((0, 0), np.uint8),
+        eval_loss=np.zeros(0),
     )
 
 
@@ -430,7 +433,8 @@ def test_lr_find_without_a_suggestion_is_drawn():
     found = LRFind(100, 1e-7 * 1e8 ** (np.arange(12) / 100), losses, losses)
     assert not found.can_suggest
     (axes,) = plots.plot_lr_find(found).axes
-    assert len(axes.get_lines()) == 2 and not axes.patches
+    assert len(axes.get_lines()) == 2
+    assert not axes.patches
     assert axes.get_ylim()[1] >= 9.3
 
 

@@ -1,20 +1,21 @@
 """Records whose neighbouring steps are merged into rows."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convjax.record import Record, concatenate, from_steps, smooth
-from convjax.stats import ActivationStats, activation_stats
+from convjax.growing import concatenate, from_steps
+from convjax.record import Record, smooth
+from convjax.stats import activation_stats
 from tests.helpers import make_record, without_histograms, without_layers
 
 
 def recorded(outputs, every=1, steps=None):
     """The record of a training whose two layers put out these values: (S, N) each."""
     stats = [
-        ActivationStats(*map(np.stack, zip(*map(activation_stats, x), strict=True)))
-        for x in outputs
+        jax.tree.map(lambda *steps: np.stack(steps), *map(activation_stats, x)) for x in outputs
     ]
     watched = np.arange(0, len(outputs[0]) * every, every)
     steps = np.arange(len(watched) * every if steps is None else steps, dtype=np.float32)

@@ -183,7 +183,7 @@ def test_a_long_training_has_no_more_rows_than_a_short_one(every):
     for loss, layers in added:
         bounded.add(loss, layers)
         whole.add(loss, layers)
-        assert sum(len(piece.first) for piece in bounded._pieces) <= 32 + recorders.BLOCK
+        assert sum(len(piece.first) for piece in bounded._record._pieces) <= 32 + recorders.BLOCK
     record, wanted = bounded.record(), whole.record().merged(16)
     assert (record.steps, len(record.first)) == (500, 16)
     assert set(record.counts[:-1]) == {32}
@@ -249,9 +249,9 @@ def test_mistakes_say_what_is_wanted():
     with pytest.raises(ValueError, match="output of one layer or more, got none"):
         layer_stats({})
     recorder.add(1.0, layer_stats({"a": jnp.ones(3)}))
-    with pytest.raises(ValueError, match=r"got {'a': 2} after {'a': 3}, .* Drop the last"):
+    with pytest.raises(ValueError, match=r"{'a': 2}.* after .*{'a': 3}, .* Drop the last"):
         recorder.add(1.0, layer_stats({"a": jnp.ones(2)}))
-    with pytest.raises(ValueError, match=r"histograms False after True"):
+    with pytest.raises(ValueError, match=r"histograms=False.* after .*histograms=True"):
         recorder.add(1.0, layer_stats({"a": jnp.ones(3)}, histogram=False))
     several = jax.vmap(lambda x: layer_stats({"a": x}))(jnp.ones((2, 3)))
     with pytest.raises(ValueError, match=r"means of the shape \(2, 1\) for 1 layers"):

@@ -1,6 +1,5 @@
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -37,11 +36,12 @@ def test_watch_rejects(every):
 
 
 def test_outputs_are_those_of_capture():
-    output, outputs = Watch().outputs(model(), X)
+    output, outputs, axes = Watch().outputs(model(), X)
     wanted, layers = capture(model(), X)
     # The same operations outside jit: bit for bit.
     np.testing.assert_array_equal(output, wanted)
     assert list(outputs) == list(layers) == ["layers.0", "layers.1"]
+    assert axes == {"layers.0": -1, "layers.1": -1}
     for name, layer in layers.items():
         np.testing.assert_array_equal(outputs[name], layer)
 
@@ -57,18 +57,53 @@ def test_select_chooses_the_layers():
 
 
 def test_stats_are_those_of_each_output_in_order():
-    outputs = Watch().outputs(model(), X)[1]
-    stats = Watch().stats(outputs.values())
+    _, outputs, axes = Watch().outputs(model(), X)
+    stats = Watch().stats(outputs, axes)
     assert len(stats) == 2
     for found, output in zip(stats, outputs.values(), strict=True):
         for actual, wanted in zip(found, activation_stats(output), strict=True):
             np.testing.assert_array_equal(actual, wanted)
-    assert Watch().stats([]) == ()
+    assert Watch().stats({}, {}) == ()
 
 
-def test_without_histogram_the_counts_are_none():
-    stats = Watch(histogram=False).stats([X])
-    (found,) = stats
-    assert (found.hist, found.under, found.over) == (None, None, None)
-    assert len(jax.tree.leaves(stats)) == len(ActivationStats._fields) - 3
-    assert all(count is not None for count in Watch().stats([X])[0])
+def test_what_is_off_is_none():
+    def fields(watch):
+        (stats,) = watch.stats({"x": X}, {"x": -1})
+        return {name for name, value in stats._asdict().items() if value is not None}
+
+    counts, units = {"hist", "under", "over"}, {"active"}
+    every = set(ActivationStats._fields)
+    assert fields(Watch(units=True)) == every
+    assert fields(Watch()) == every - units
+    assert fields(Watch(histogram=False, units=True)) == every - counts
+
+
+def test_inputs_come_before_the_layers_and_may_be_alone():
+    outputs = Watch(inputs=True).outputs(model(), X)[1]
+    assert list(outputs) == ["input", "layers.0", "layers.1"]
+    np.testing.assert_array_equal(outputs["input"], X)
+    assert list(Watch(inputs=True, activations=False).outputs(model(), X)[1]) == ["input"]
+
+
+def test_something_must_be_watched():
+    with pytest.raises(ValueError, match=r"one quantity or more .* got none.*watch=None"):
+        Watch(activations=False)
+    with pytest.raises(ValueError, match=r"units=True must go with activations=True"):
+        Watch(activations=False, units=True, gradients=True)
+    assert Watch(activations=False, evaluation=True).evaluation
+
+
+def test_only_the_parameters_asked_for():
+    params = {"w": X}
+    assert Watch().parameter_stats(params, params, params) is None
+    grads = Watch(gradients=True).parameter_stats(params, params, params)
+    assert (grads.update_norm, grads.update_hist) == (None, None)
+    updates = Watch(updates=True, histogram=False).parameter_stats(params, None, params)
+    assert (updates.grad_norm, updates.update_hist) == (None, None)
+    assert updates.update_norm.tolist() == [0]
+
+
+def test_everything_is_all_that_can_be_watched():
+    on = {f.name for f in dataclasses.fields(Watch)} - {"select", "every"}
+    assert all(getattr(Watch.everything(), name) for name in on)
+    assert Watch.everything("*.0", every=5).every == 5
