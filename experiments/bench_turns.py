@@ -18,12 +18,25 @@ from experiments.bench_worker import Case, RefusalError, Worker
 # Between turns, because idle threads of OpenMP look for work for some milliseconds.
 PAUSE_SECONDS = 0.02
 
+# What a watch may keep, each by itself at every step; `experiments.jax_loops.WATCHED` says how.
+QUANTITIES = (
+    "scalars",
+    "scalars and units",
+    "all",
+    "inputs",
+    "gradients",
+    "updates",
+    "gradients and updates with histograms",
+    "evaluation",
+    "everything",
+)
+
 
 @dataclass(frozen=True)
 class Group:
     """Cases that take turns; our own plain epoch, the measure of the others, comes first."""
 
-    kind: str  # "engines", "cadence" or "norm"
+    kind: str  # "engines", "cadence", "quantities" or "norm"
     cases: tuple[Case, ...]
 
     @property
@@ -127,6 +140,8 @@ def plan(
         cadence = [("none", 1), ("all", 8)] if quick else cadence
         cases = [replace(ours, stats=stats, every=every) for stats, every in cadence]
         groups.append(Group("cadence", tuple(cases)))
+        kept = ["none", *(["everything"] if quick else QUANTITIES)]
+        groups.append(Group("quantities", tuple(replace(ours, stats=stats) for stats in kept)))
     for size in batch_sizes:
         plain = replace(ours, batch_size=size)
         groups.append(Group("norm", (plain, replace(plain, norm="batch"))))

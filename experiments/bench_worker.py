@@ -47,7 +47,8 @@ class Case:
       layout: NHWC, NCHW or CHWN; for PyTorch NHWC is channels_last.
       norm: None or "batch".
       batch_size: images per step.
-      stats: "none", "scalars" (no histogram) or "all".
+      stats: "none", "scalars" (no histogram) or "all"; for ours also one of
+        `experiments.bench_turns.QUANTITIES`.
       every: statistics at every `every`-th step.
       dtype: of parameters and activations.
       devices: over which ours trains, each with its part of the batch; 1 is JAX's default.

@@ -1,6 +1,7 @@
 """The benchmark's training with `convjax.Trainer`, and the data that both engines train on."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,14 +17,29 @@ from experiments.bench_worker import MATRIX, Case
 
 LR_MAX = 0.06
 
+# By the name of what a case keeps: "all" is the chapter's statistics, and what follows one more
+# quantity by itself, without histograms but for the last two.
+ALONE = Watch(activations=False, histogram=False, gradients=True)
+WATCHED: dict[str, Watch | None] = {
+    "none": None,
+    "scalars": Watch(histogram=False),
+    "all": Watch(),
+    "scalars and units": Watch(histogram=False, units=True),
+    "gradients": ALONE,
+    "updates": replace(ALONE, gradients=False, updates=True),
+    "inputs": replace(ALONE, gradients=False, inputs=True),
+    "evaluation": replace(ALONE, gradients=False, evaluation=True),
+    "gradients and updates with histograms": replace(ALONE, histogram=True, updates=True),
+    "everything": Watch.everything(),
+}
+
 
 class JaxProgram:
     """An epoch of `convjax.Trainer`."""
 
     def __init__(self, case: Case, data: Mapping[str, Any]):
-        watch = None
-        if case.stats != "none":
-            watch = Watch(every=case.every, histogram=case.stats == "all")
+        kept = WATCHED[case.stats]
+        watch = None if kept is None else replace(kept, every=case.every)
         images = data["images"]
         self.model = digits_net(
             in_features=images.shape[-1],

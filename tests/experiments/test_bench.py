@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from experiments import bench, cli
 from experiments.bench_report import bars
-from experiments.bench_turns import Group, Ratio, Timing, plan, ratios, take_turns
+from experiments.bench_turns import QUANTITIES, Group, Ratio, Timing, plan, ratios, take_turns
 from experiments.bench_worker import BenchError, Case, RefusalError, Worker
-from experiments.jax_loops import setup
+from experiments.jax_loops import WATCHED, setup
 
 OURS = Case("convjax", "CHWN")
 
@@ -124,6 +124,8 @@ def test_plan_has_every_case_once_per_group_and_ours_first():
         | {(p, x, s) for p in ("torch", "torch-graph") for x in ("NCHW", "NHWC") for s in both}
         | {("torch-compile", x, "none") for x in ("NCHW", "NHWC")}
     )
+    (quantities,) = (group for group in groups if group.kind == "quantities")
+    assert {case.stats for case in quantities.cases} == {"none", *QUANTITIES} <= set(WATCHED)
     (cadence,) = (group for group in groups if group.kind == "cadence")
     assert [case.every for case in cadence.cases if case.stats == "all"] == [1, 8, 16, 256]
     assert {case.devices for group in groups for case in group.cases} == {1}
