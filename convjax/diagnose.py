@@ -1,72 +1,141 @@
-"""What the statistics say about a training."""
+"""What is wrong with a training: findings with layer, step, figure, threshold and a way out."""
 
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
+from convjax.evidence import Evidence
 from convjax.record import Record
+from convjax.symptoms import SYMPTOMS, Sign, Symptom
+from convjax.watch import INPUT
 
-# A crash takes a third of the active units, after a rise by half. Between two steps the share
-# moves by a few per cent even in healthy runs; waves of this size are what the eye sees as a
-# restart in the colour dimension.
-RISE = 1.5
-CRASH = 1 / 1.5
-
-# Shares below this are "none active": a rise from there by any factor starts here.
-FLOOR = 0.01
-
-# A peak below this is no rise worth the name: half a percentage point up and down is noise.
-LEAST_PEAK = 0.05
+NONLINEARITIES = ("relu", "tanh", "sigmoid")
 
 
-def active_share(record: Record, layer: int | str, *, above: float = 0.25) -> npt.NDArray[Any]:
-    """Returns the share of a layer's values above a level, shape (S,).
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
 
-    The histogram's first bin, 0 to 0.25, and all below it make the bright bottom of the colour
-    dimension; what is above is what the chapter calls non-zero activations.
+    Attributes:
+      symptom: its name, such as "dead layer".
+      where: the layer or parameter, "" for the whole training.
+      step: the first at which it shows.
+      figure, threshold: what was found, and what it may not be above or below.
+      what: what the figure is.
+      change: the smallest change worth trying.
+      reference: where to read on.
+    """
+
+    symptom: str
+    where: str
+    step: int
+    figure: float
+    threshold: float
+    what: str
+    change: str
+    reference: str
+
+    def __str__(self) -> str:
+        where = f" in {self.where}" if self.where else ""
+        side = "above" if self.figure > self.threshold else "below"
+        return (
+            f"{self.symptom}{where}, from step {self.step}\n"
+            f"  {self.what}: {self.figure:.3g}, {side} {self.threshold:.3g}\n"
+            f"  try: {self.change}\n"
+            f"  see: {self.reference}"
+        )
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a record says about its training.
+
+    Attributes:
+      findings: causes, in the order in which to mend them; none for a healthy training.
+      consequences: what else was found, and follows from these.
+      unchecked: symptoms for which the record lacks a quantity, and which; a training of
+        `Watch.everything()` has all.
+    """
+
+    findings: tuple[Finding, ...]
+    consequences: tuple[Finding, ...]
+    unchecked: dict[str, tuple[str, ...]]
+
+    def __str__(self) -> str:
+        lines = [str(finding) for finding in self.findings] or ["nothing found"]
+        if self.consequences:
+            names = dict.fromkeys(finding.symptom for finding in self.consequences)
+            lines.append(f"also seen, as may follow: {', '.join(names)}")
+        if self.unchecked:
+            lines.append(
+                "not looked for: "
+                + ", ".join(f"{name} ({', '.join(of)})" for name, of in self.unchecked.items())
+            )
+        return "\n".join(lines)
+
+
+def diagnose(
+    record: Record, *, classes: int | None = None, nonlinearity: str = "relu"
+) -> Diagnosis:
+    """Says what is wrong with a training.
 
     Args:
-      above: an edge of the histogram's bins, in units of the activation.
+      record: of the training so far; best with `Watch.everything()`.
+      classes: of the task, for the loss of guessing; by default the channels of the last layer,
+        where units were watched.
+      nonlinearity: that follows the hidden layers: "relu", "tanh" or "sigmoid".
 
     Raises:
-      ValueError: if the record has no histograms, or no bin begins at `above`.
+      ValueError: if nonlinearity is none of these, or classes is below 2.
     """
-    record.check_histograms()
-    column, edges = record.layer(layer), record.hist_edges
-    first = int(np.argmin(np.abs(edges - above)))
-    if not np.isclose(edges[first], above):
+    if nonlinearity not in NONLINEARITIES:
         raise ValueError(
-            f"above must be an edge of the histogram's bins ({edges[0]:g}, {edges[1]:g}, … "
-            f"{edges[-1]:g}), got {above}."
+            f"nonlinearity must be one of {', '.join(map(repr, NONLINEARITIES))}, got "
+            f"{nonlinearity!r}. Others: the nearest of these."
         )
-    active = record.hist[:, column, first:].sum(-1) + record.over[:, column]
-    return active / record.values[:, column]
+    if classes is not None and classes < 2:
+        raise ValueError(f"classes must be at least 2, got {classes}.")
+    if classes is None and len(record.active) and record.channels[-1] > 1:
+        classes = int(record.channels[-1])
+    evidence = Evidence(record, classes, nonlinearity)
+    kept = quantities(record)
+    findings: list[Finding] = []
+    consequences: list[Finding] = []
+    unchecked: dict[str, tuple[str, ...]] = {}
+    explained: set[str] = set()
+    for symptom in SYMPTOMS:
+        if missing := tuple(name for name in symptom.needs if name not in kept):
+            unchecked[symptom.name] = missing
+            continue
+        if sign := symptom.found(evidence):
+            finding = _finding(symptom, sign)
+            follows = explained & {"*", symptom.name}
+            (consequences if follows else findings).append(finding)
+            if not follows:
+                explained.update(symptom.explains)
+    return Diagnosis(tuple(findings), tuple(consequences), unchecked)
 
 
-def crashes(share: npt.ArrayLike) -> list[int]:
-    """Returns the watched steps, counted from 0, at which a share has risen and crashed.
+def quantities(record: Record) -> frozenset[str]:
+    """Returns which quantities of `convjax.Watch` a record holds."""
+    parameters = record.parameters
+    held = {
+        "activations": bool(record.layers),
+        "histogram": bool(len(record.hist)),
+        "units": bool(len(record.active)),
+        "inputs": INPUT in record.layers,
+        "evaluation": bool(len(record.eval_loss)),
+        "gradients": parameters is not None and bool(len(parameters.grad_norm)),
+        "updates": parameters is not None and bool(len(parameters.update_norm)),
+    }
+    return frozenset(name for name, there in held.items() if there)
 
-    A crash is a fall below two thirds of the highest value since the last trough, if that was at
-    least one and a half times the trough (a trough below 1 % counts as 1 %) and at least 5 %. The
-    next crash needs another such rise first, so that one long fall counts once.
 
-    Args:
-      share: shares from 0 to 1 at successive steps, as `active_share` gives them.
-    """
-    found: list[int] = []
-    values = np.asarray(share, np.float64)
-    trough = peak = FLOOR
-    risen = False
-    for step, value in enumerate(values):
-        value = max(float(value), FLOOR)
-        if not risen:
-            trough = min(trough, value) if step else value
-            if value >= RISE * trough:
-                risen, peak = True, value
-        elif value > peak:
-            peak = value
-        elif value <= CRASH * peak and peak >= LEAST_PEAK:
-            found.append(step)
-            risen, trough = False, value
-    return found
+def _finding(symptom: Symptom, sign: Sign) -> Finding:
+    threshold = symptom.high if sign.figure > symptom.high else symptom.low
+    return Finding(
+        symptom.name,
+        *sign,
+        threshold,
+        symptom.what,
+        symptom.change,
+        symptom.reference,
+    )

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from convjax.optim import path_name
+
 Array = npt.NDArray[Any]
 
 # Magnitudes in bins of a factor of 2, from 2^-34 (6e-11) to 2^6 (64). Powers of two, because the
@@ -95,9 +97,7 @@ def parameter_stats(
 def names_and_sizes(params: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Returns the path with dots and the number of elements of every leaf of a tree."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    names = (jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves)
-    # NNX puts the array into a variable, of which it is the "value".
-    return tuple(n.removesuffix(".value") for n in names), tuple(x.size for _, x in leaves)
+    return tuple(path_name(path) for path, _ in leaves), tuple(x.size for _, x in leaves)
 
 
 def _norm(leaves: list[Any]) -> jax.Array:

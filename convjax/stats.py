@@ -47,13 +47,15 @@ def activation_stats(
     Args:
       x: the output.
       histogram: False leaves out hist, under and over, most of the cost.
-      channel_axis: of x; None leaves out which channels were active.
+      channel_axis: of x; None leaves out which channels were active. One number per example is one
+        channel.
     """
     x = jax.lax.stop_gradient(x).astype(jnp.float32)
     active = None
     if channel_axis is not None:
-        channel = channel_axis % x.ndim
-        active = jnp.any(x > 0, axis=tuple(i for i in range(x.ndim) if i != channel))
+        maps = x if x.ndim > 1 else x.reshape(-1, 1)
+        channel = channel_axis % maps.ndim
+        active = jnp.any(maps > 0, axis=tuple(i for i in range(maps.ndim) if i != channel))
     x = x.reshape(-1)
     # Two passes: E[x²] − E[x]² would cancel where |mean| ≫ std.
     mean = jnp.mean(x)

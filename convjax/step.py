@@ -125,7 +125,7 @@ class Step:
 
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
             logits, outputs, axes, variables = self._forward(
-                self._training, params, state.variables, images
+                self._training, params, state.variables, images, labels
             )
             channels.update(axes)
             # A tuple keeps the order of the calls; JAX sorts the keys of a dictionary.
@@ -195,17 +195,18 @@ class Step:
         """Returns what a whole batch of such images leads to, without computing anything."""
         names: list[str] = []
 
-        def forward(params: Any, variables: Any, images: jax.Array) -> Any:
-            _, outputs, _, _ = self._forward(self.structure, params, variables, images)
+        def forward(params: Any, variables: Any, images: jax.Array, labels: jax.Array) -> Any:
+            _, outputs, _, _ = self._forward(self.structure, params, variables, images, labels)
             names.extend(outputs)
             return tuple(outputs.values())
 
-        outputs = jax.eval_shape(forward, state.params, state.variables, images)
+        labels = jax.ShapeDtypeStruct(images.shape[:1], jnp.int32)
+        outputs = jax.eval_shape(forward, state.params, state.variables, images, labels)
         sizes = tuple(x.size for x in outputs)
         return Layers(tuple(names), sizes, *names_and_sizes(state.params))
 
     def _forward(
-        self, structure: Any, params: Any, variables: Any, images: jax.Array
+        self, structure: Any, params: Any, variables: Any, images: jax.Array, labels: jax.Array
     ) -> tuple[Any, Any, Any, Any]:
         """Returns logits, the outputs of the watched layers by name, the axis of the channels in
         each, and the new variables."""
@@ -215,7 +216,7 @@ class Step:
         if self._watch is None:
             logits, outputs, axes = model(x), dict[str, jax.Array](), dict[str, int]()
         else:
-            logits, outputs, axes = self._watch.outputs(model, x)
+            logits, outputs, axes = self._watch.outputs(model, x, labels)
         return logits, outputs, axes, _split(model)[2]
 
     def _input(self, params: Any, images: jax.Array) -> jax.Array:

@@ -12,8 +12,8 @@ from convjax.parameter_stats import Norms, parameter_stats
 from convjax.select import Select, has_parameters, matcher
 from convjax.stats import ActivationStats, activation_stats
 
-# The name under which a record holds what a network was given.
-INPUT = "input"
+# The names under which a record holds what a network is given and asked for.
+INPUT, LABELS = "input", "labels"
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Watch:
       activations: mean, std and the shares near zero of the layers' outputs.
       histogram: of the values of all that is watched; most of the cost.
       units: which channels of each layer were active, for `Record.dead`.
-      inputs: what the network is given, as a layer named "input" before the others.
+      inputs: what the network is given and asked for, as layers named "input" and "labels" before
+        the others.
       gradients: norms of each parameter's gradient.
       updates: norms of each parameter's update, and their ratio to those of the weights.
       evaluation: the loss of each batch with the model in evaluation mode, too, before the update
@@ -71,7 +72,7 @@ class Watch:
         return self.gradients or self.updates
 
     def outputs(
-        self, model: nnx.Module, x: jax.Array
+        self, model: nnx.Module, x: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, int]]:
         """Calls the model; returns its output, the watched layers' by name, and the axis of the
         channels in each."""
@@ -80,7 +81,7 @@ class Watch:
         else:
             output, found = model(x), {}
         if self.inputs:
-            found = {INPUT: x, **found}
+            found = {INPUT: x, LABELS: labels, **found}
         return output, found, channel_axes(model, found)
 
     def stats(

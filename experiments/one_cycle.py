@@ -13,7 +13,7 @@ Rules:
   still more than half.
   bad-training-picture: the share of active values (above 0.25, the histogram's first bin) starts
   below 1 %, and in at least half of the seeds rises and crashes at least twice ("several times
-  over"); `convjax.diagnose.crashes` says what a crash is. Thresholds were set on seeds 100 to 102.
+  over"); `convjax.crashes.crashes` says what a crash is. Thresholds were set on seeds 100 to 102.
   Beside it the same is counted for the share above 1: the picture's colours are logarithmic, and
   show waves among the few large values that the share of all non-zero ones does not have.
 
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from convjax import plots, schedules
-from convjax.diagnose import active_share, crashes
+from convjax.crashes import active_share, crashes
 from experiments.constant_rate import late_near_zero
 from experiments.intervals import difference
 from experiments.lab import Lab

@@ -97,7 +97,7 @@ def test_a_layer_is_watched_by_its_channels():
     watch = Watch(units=True)
     model = ConvNet((1, 4, 3), layout="CHWN", rngs=nnx.Rngs(0))
     model.blocks[0].conv.bias[...] = jnp.array([-1e3, 0, 0, 1e3])
-    _, outputs, axes = watch.outputs(model, jnp.ones((2, 4, 4, 1)))
+    _, outputs, axes = watch.outputs(model, jnp.ones((2, 4, 4, 1)), jnp.arange(2))
     first = watch.stats(outputs, axes)[0]
     assert first.active.shape == (4,)
     assert (first.active[0], first.active[3]) == (False, True)

@@ -10,6 +10,7 @@ from convjax.stats import ActivationStats, activation_stats
 from convjax.watch import Watch
 
 X = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
+LABELS = np.arange(5)
 
 
 def model():
@@ -36,7 +37,7 @@ def test_watch_rejects(every):
 
 
 def test_outputs_are_those_of_capture():
-    output, outputs, axes = Watch().outputs(model(), X)
+    output, outputs, axes = Watch().outputs(model(), X, LABELS)
     wanted, layers = capture(model(), X)
     # The same operations outside jit: bit for bit.
     np.testing.assert_array_equal(output, wanted)
@@ -51,13 +52,13 @@ def test_select_chooses_the_layers():
         lambda name, module: name == "layers.1",
         lambda name, module: has_parameters(name, module) and module.kernel.shape == (4, 3),
     ):
-        assert list(Watch(select=by).outputs(model(), X)[1]) == ["layers.1"]
+        assert list(Watch(select=by).outputs(model(), X, LABELS)[1]) == ["layers.1"]
     with pytest.raises(ValueError, match=r"select matches no layer of LinearNet.*layers\.0"):
-        Watch(select=lambda name, module: False).outputs(model(), X)
+        Watch(select=lambda name, module: False).outputs(model(), X, LABELS)
 
 
 def test_stats_are_those_of_each_output_in_order():
-    _, outputs, axes = Watch().outputs(model(), X)
+    _, outputs, axes = Watch().outputs(model(), X, LABELS)
     stats = Watch().stats(outputs, axes)
     assert len(stats) == 2
     for found, output in zip(stats, outputs.values(), strict=True):
@@ -79,10 +80,13 @@ def test_what_is_off_is_none():
 
 
 def test_inputs_come_before_the_layers_and_may_be_alone():
-    outputs = Watch(inputs=True).outputs(model(), X)[1]
-    assert list(outputs) == ["input", "layers.0", "layers.1"]
+    outputs = Watch(inputs=True).outputs(model(), X, LABELS)[1]
+    assert list(outputs) == ["input", "labels", "layers.0", "layers.1"]
     np.testing.assert_array_equal(outputs["input"], X)
-    assert list(Watch(inputs=True, activations=False).outputs(model(), X)[1]) == ["input"]
+    assert list(Watch(inputs=True, activations=False).outputs(model(), X, LABELS)[1]) == [
+        "input",
+        "labels",
+    ]
 
 
 def test_something_must_be_watched():

@@ -87,12 +87,14 @@ def test_evaluation_is_of_the_batch_before_the_update(whole, by_hand):
 
 def test_inputs_and_units(whole):
     record = whole[1]
-    assert record.layers[0] == "input"
+    assert record.layers[:2] == ("input", "labels")
     for i, batch in enumerate(batches()):
         x = normalised(pixels()[batch])
         np.testing.assert_allclose(record.mean[i, 0], x.mean(), atol=1e-5)
         np.testing.assert_array_equal(record.active_channels("input")[i], (x > 0).any((0, 1, 2)))
-    assert record.channels.tolist() == [2, 3, 3, 3, 3]
+    labels = np.asarray(split().labels)[batches()]
+    np.testing.assert_allclose(record.mean[:, 1], labels.mean(1), atol=1e-6)
+    assert record.channels.tolist() == [2, 1, 3, 3, 3, 3]
 
 
 def test_watching_changes_no_training(whole, by_hand):

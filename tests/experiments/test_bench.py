@@ -235,7 +235,7 @@ def test_quick_run_without_torch(tmp_path, monkeypatch):
         assert min(case["seconds"]) > 0
         assert case["compile_seconds"] > 0
         assert case["steps_per_second"] == pytest.approx(3 / case["median_seconds"])
-    assert len(report["ratios"]) == len(report["cases"]) - 3  # three groups, one measure each
+    assert len(report["ratios"]) == len(report["cases"]) - 4  # four groups, one measure each
     (start,) = report["cold_start"]
     assert start["compile_seconds"][1] < start["compile_seconds"][0]  # the cache was read
     assert all(

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convjax.diagnose import CRASH, FLOOR, RISE, active_share, crashes
+from convjax.crashes import CRASH, FLOOR, RISE, active_share, crashes
 from tests.helpers import make_record, without_histograms
 
 

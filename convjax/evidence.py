@@ -1,0 +1,94 @@
+"""What a diagnosis reads from a record: which layers feed a non-linearity, and windows of steps."""
+
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from convjax.parameter_stats import ParameterRecord
+from convjax.record import Array, Record, smooth
+from convjax.watch import INPUT, LABELS
+
+# A layer is taken for a normalisation by its name, such as "blocks.0.norm", "BatchNorm_0" or "bn1".
+_NORM = re.compile(r"norm|(^|[._])bn_?\d*$", re.IGNORECASE)
+
+# Parameters that scale or shift: small by nature, and of no depth.
+_BIAS_OR_SCALE = re.compile(r"(^|\.)(bias|scale)$")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A record and what is known of its training besides.
+
+    Attributes:
+      classes: of the task; None where it is none, or not known.
+      nonlinearity: what follows the hidden layers: "relu", "tanh" or "sigmoid".
+    """
+
+    record: Record
+    classes: int | None
+    nonlinearity: str
+
+    @property
+    def guess(self) -> float:
+        """Cross entropy of guessing all classes alike, in nats."""
+        return math.log(self.classes or 1)
+
+    @cached_property
+    def network(self) -> tuple[int, ...]:
+        """Columns of the network's own layers."""
+        given = (INPUT, LABELS)
+        return tuple(i for i, name in enumerate(self.record.layers) if name not in given)
+
+    @cached_property
+    def hidden(self) -> tuple[int, ...]:
+        """Columns of the layers whose output a non-linearity takes: not the last of the network,
+        and of a layer and the norm after it the norm alone."""
+        names = self.record.layers
+        last = self.network[-1:]
+        if last and _NORM.search(names[last[0]]):
+            last = self.network[-2:]
+        normed = {i for i, after in pairwise(self.network) if _NORM.search(names[after])}
+        return tuple(i for i in self.network if i not in last and i not in normed)
+
+    @property
+    def has_norms(self) -> bool:
+        """Whether one of the layers is a normalisation."""
+        return any(_NORM.search(self.record.layers[i]) for i in self.network)
+
+    @property
+    def parameters(self) -> ParameterRecord:
+        """Of the record, which a symptom that asks for it makes sure of."""
+        assert self.record.parameters is not None
+        return self.record.parameters
+
+    @cached_property
+    def kernels(self) -> Array:
+        """Which of the parameters are kernels: neither biases nor scales, (P,)."""
+        return np.array([not _BIAS_OR_SCALE.search(name) for name in self.parameters.names])
+
+    @cached_property
+    def loss(self) -> Array:
+        """The loss so far averaged over about ten rows, (R,)."""
+        return smooth(self.record.loss, 0.9)
+
+    @property
+    def tail(self) -> slice:
+        """The last quarter of the watched rows."""
+        return slice(-max(len(self.record.watched) // 4, 1), None)
+
+    def step(self, row: int) -> int:
+        """Returns the first step of a watched row."""
+        return int(self.record.watched[row])
+
+    def since(self, bad: Array) -> int:
+        """Returns the first step of the watched rows from which something holds to the end, or at
+        least holds for the first time."""
+        if not len(bad):
+            return 0
+        kept = np.flatnonzero(~bad)
+        row = int(kept[-1]) + 1 if len(kept) else 0
+        return self.step(row if row < len(bad) else int(np.argmax(bad)))
