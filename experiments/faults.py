@@ -119,3 +119,25 @@ FAULTS: dict[str, Fault] = {
     ),
     "loss stuck at guessing": Fault(lambda plan, rng: replace(plan, labels="shuffled")),
 }
+
+# The change that each symptom advises, as far as a plan can be changed. To look at labels or at a
+# batch is to find what is wrong with them.
+CURES: dict[str, Callable[[Plan], Plan]] = {
+    "inputs not normalised": lambda plan: replace(plan, raw=False),
+    "labels constant": lambda plan: replace(plan, labels="true"),
+    "zero weights": lambda plan: replace(plan, gain=1.0),
+    "exploding activations": lambda plan: replace(plan, gain=1.0),
+    "saturation": lambda plan: replace(plan, gain=1.0),
+    "vanishing activations": lambda plan: replace(plan, gain=1.0),
+    "batch-norm statistics": lambda plan: replace(plan, lag=False),
+    "exploding gradients": lambda plan: replace(plan, bad=0),
+    "non-finite": lambda plan: replace(plan, bad=0, rate=plan.rate / 10),
+    "update too large": lambda plan: replace(plan, fast=False),
+    "update too small": lambda plan: replace(plan, frozen=False),
+    "vanishing gradients": lambda plan: replace(plan, architecture="mlp"),
+    "learning rate too high": lambda plan: replace(plan, rate=plan.rate / 10),
+    "collapse": lambda plan: replace(plan, rate=plan.rate / 3),
+    "dead layer": lambda plan: replace(plan, sleep=0.0),
+    "learning rate too low": lambda plan: replace(plan, rate=plan.rate * 10),
+    "loss stuck at guessing": lambda plan: replace(plan, labels="true"),
+}

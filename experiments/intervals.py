@@ -1,4 +1,4 @@
-"""Mean differences with their confidence intervals."""
+"""Mean differences and shares with their confidence intervals."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Interval(NamedTuple):
-    """A mean difference with the ends of its 95 % confidence interval."""
+    """A mean difference, or a share, with the ends of its 95 % confidence interval."""
 
     mean: float
     low: float
@@ -46,3 +46,16 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Interval:
         raise ValueError(f"an interval needs two seeds or more, got {len(pairs)}.")
     reach = t.ppf(0.975, len(pairs) - 1) * pairs.std(ddof=1) / np.sqrt(len(pairs))
     return Interval(*(float(pairs.mean() + way * reach) for way in (0, -1, 1)))
+
+
+def share(hits: int, of: int) -> Interval:
+    """Returns a share with Wilson's 95 % interval; NaN of none.
+
+    Reference: Brown, Cai and DasGupta 2001, https://doi.org/10.1214/ss/1009213286.
+    """
+    if not of:
+        return Interval(math.nan, math.nan, math.nan)
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, of).proportion_ci(0.95, method="wilson")
+    return Interval(hits / of, float(found.low), float(found.high))
