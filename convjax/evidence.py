@@ -34,7 +34,7 @@ class Evidence:
 
     @property
     def guess(self) -> float:
-        """Cross entropy of guessing all classes alike, in nats."""
+        """Cross entropy of guessing all classes alike, in nats; 0 where they are not known."""
         return math.log(self.classes or 1)
 
     @cached_property
@@ -69,6 +69,30 @@ class Evidence:
     def kernels(self) -> Array:
         """Which of the parameters are kernels: neither biases nor scales, (P,)."""
         return np.array([not _BIAS_OR_SCALE.search(name) for name in self.parameters.names])
+
+    @cached_property
+    def kernel_names(self) -> tuple[str, ...]:
+        """Names of the kernels."""
+        pairs = zip(self.parameters.names, self.kernels, strict=True)
+        return tuple(name for name, kernel in pairs if kernel)
+
+    @cached_property
+    def ratios(self) -> Array:
+        """Update-to-weight ratios of the kernels, (S, K)."""
+        return self.parameters.update_ratio[:, self.kernels]
+
+    @cached_property
+    def gradient(self) -> Array:
+        """Norm of the whole gradient, (S,)."""
+        with np.errstate(over="ignore"):
+            squares = np.square(self.parameters.grad_norm, dtype=np.float64)
+            return np.asarray(np.sqrt(squares.sum(axis=1)))
+
+    @cached_property
+    def rows(self) -> Array:
+        """The rows of the record that hold those of the parameters, (S,)."""
+        watched = self.parameters.watched
+        return np.asarray(np.searchsorted(self.record.first, watched, side="right") - 1)
 
     @cached_property
     def loss(self) -> Array:

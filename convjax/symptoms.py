@@ -16,13 +16,27 @@ from convjax.evidence import Evidence
 from convjax.record import Array
 from convjax.watch import INPUT, LABELS
 
-# Before so many steps a loss at that of guessing, running statistics that lag behind, or a unit
-# that slept says nothing.
+# Before so many steps a loss at that of guessing, or running statistics that lag behind, say
+# nothing; a unit that slept for so many is dead.
 PATIENCE = 100
 DEAD_STEPS = 50
 
-# A loss that has come down by less than this share of that of guessing has not begun to fall.
-STUCK = 0.1
+# A loss that has come down by less than this share of that of guessing has not begun to fall; one
+# that has come down by less than the other does not train well.
+STUCK, SLOW = 0.1, 0.6
+
+# The loss of a batch that counts as a spike, in units of that of guessing, if the gradient is so
+# many times that of the steps before.
+SPIKE_LOSS, SPIKE_GRADIENT, SPIKE_WINDOW = 3.0, 20.0, 20
+
+# An update of half the weights, by which a spike is the learning rate's and not the data's.
+HIGH_RATIO = 0.5
+
+# A loss this far above that of guessing is worse than no training.
+RISEN = 1.25
+
+# A training has begun to learn where its loss is below this share of that of guessing.
+LEARNED = 0.7
 
 
 class Sign(NamedTuple):
@@ -102,17 +116,17 @@ def _statistics_gap(evidence: Evidence) -> list[Sign]:
 
 
 def _saturation(evidence: Evidence) -> list[Sign]:
+    """The share of the positive inputs of a non-linearity, at the first step, where it is flat."""
     if evidence.nonlinearity == "relu":
         return []
     # tanh(2.5) is 0.99; a sigmoid is as flat at twice the value.
     above = 2.5 if evidence.nonlinearity == "tanh" else 5.0
     signs = []
     for column in evidence.hidden:
-        positive = active_share(evidence.record, column, above=0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = active_share(evidence.record, column, above=above) / positive
-        figure = float(np.median(share[evidence.tail]))
-        signs.append(Sign(evidence.record.layers[column], evidence.since(share > 0.5), figure))
+        positive = active_share(evidence.record, column, above=0)[0]
+        if positive:
+            share = active_share(evidence.record, column, above=above)[0] / positive
+            signs.append(Sign(evidence.record.layers[column], evidence.step(0), float(share)))
     return _worst(signs)
 
 
@@ -142,62 +156,43 @@ def _relative_std(evidence: Evidence) -> list[Sign]:
     ]
 
 
-def _vanishing_activations(evidence: Evidence) -> list[Sign]:
-    return _worst(_relative_std(evidence), lowest=True)
-
-
 def _exploding_activations(evidence: Evidence) -> list[Sign]:
     return _worst(_relative_std(evidence))
 
 
-def _total_gradient(evidence: Evidence) -> Array:
-    return np.asarray(
-        np.sqrt(np.sum(np.square(evidence.parameters.grad_norm, dtype=float), axis=1))
-    )
-
-
-def _gradient_spikes(evidence: Evidence) -> list[Sign]:
-    norm = _total_gradient(evidence)
-    norm = norm[np.isfinite(norm)]
-    if len(norm) < 10 or not np.median(norm):
-        return []
-    ratio = norm / np.median(norm)
-    return [Sign("", int(evidence.parameters.watched[ratio.argmax()]), float(ratio.max()))]
-
-
 def _vanishing_gradients(evidence: Evidence) -> list[Sign]:
-    """The median gradient of each kernel over that of the largest."""
-    rms = np.median(evidence.parameters.grad_rms[:, evidence.kernels], axis=0)
-    names = np.array(evidence.parameters.names)[evidence.kernels]
-    if not len(rms) or not np.isfinite(rms).all() or not rms.max():
+    """The gradient of each kernel at the first step over that of the largest.
+
+    Zeros do not count: they are dead layers' and constant labels'.
+    """
+    rms, names = evidence.parameters.grad_rms[0, evidence.kernels], evidence.kernel_names
+    if not np.isfinite(rms).all() or not rms.max():
         return []
-    signs = [Sign(str(n), 0, float(v)) for n, v in zip(names, rms / rms.max(), strict=True)]
-    return _worst(signs, lowest=True)
+    shares = zip(names, rms / rms.max(), strict=True)
+    first = int(evidence.parameters.watched[0])
+    return _worst([Sign(n, first, float(v)) for n, v in shares if v], lowest=True)
 
 
-def _ratios(evidence: Evidence) -> tuple[Array, Array]:
-    """Returns the names of the kernels and the median of the update-to-weight ratio of each."""
-    ratio = evidence.parameters.update_ratio[:, evidence.kernels]
-    names = np.array(evidence.parameters.names)[evidence.kernels]
-    return names, np.median(ratio, axis=0) if len(ratio) else np.zeros(0)
-
-
-def _relative_updates(evidence: Evidence, *, lowest: bool) -> list[Sign]:
-    names, ratio = _ratios(evidence)
-    if len(ratio) < 2 or not np.isfinite(ratio).all() or not np.median(ratio):
+def _relative_updates(evidence: Evidence, ratio: Array) -> list[Sign]:
+    """Update-to-weight ratios over their median, of the kernels whose gradient is not zero."""
+    gradients = evidence.parameters.grad_norm[0, evidence.kernels]
+    learning = (gradients > 0) & np.isfinite(ratio)
+    if learning.sum() < 2 or not np.median(ratio[learning]):
         return []
-    signs = [
-        Sign(str(n), 0, float(v)) for n, v in zip(names, ratio / np.median(ratio), strict=True)
-    ]
-    return _worst(signs, lowest=lowest)
-
-
-def _small_updates(evidence: Evidence) -> list[Sign]:
-    return _relative_updates(evidence, lowest=True)
+    first = int(evidence.parameters.watched[0])
+    names = np.array(evidence.kernel_names)[learning]
+    shares = zip(names, ratio[learning] / np.median(ratio[learning]), strict=True)
+    return [Sign(str(name), first, float(value)) for name, value in shares]
 
 
 def _large_updates(evidence: Evidence) -> list[Sign]:
-    return _relative_updates(evidence, lowest=False)
+    # At the first step: later the weights have grown to the size of the updates.
+    return _worst(_relative_updates(evidence, evidence.ratios[0]))
+
+
+def _small_updates(evidence: Evidence) -> list[Sign]:
+    median = np.median(evidence.ratios, axis=0)
+    return _worst(_relative_updates(evidence, median), lowest=True)
 
 
 def _zero_weights(evidence: Evidence) -> list[Sign]:
@@ -214,14 +209,34 @@ def _zero_weights(evidence: Evidence) -> list[Sign]:
     )
 
 
-def _collapses(evidence: Evidence) -> list[Sign]:
-    signs = []
-    for column in evidence.hidden:
-        found = crashes(active_share(evidence.record, column))
-        if found:
-            name = evidence.record.layers[column]
-            signs.append(Sign(name, evidence.step(found[0]), float(len(found))))
-    return _worst(signs)
+def _spike(evidence: Evidence) -> tuple[int, float] | None:
+    """Returns the row of the first spike of loss and gradient, and the gradient's size in it."""
+    norm = evidence.gradient
+    loss = evidence.record.loss[evidence.rows]
+    reference = evidence.guess or float(np.median(loss[:10]))
+    for row in np.flatnonzero(loss > SPIKE_LOSS * reference):
+        around = norm[max(row - SPIKE_WINDOW, 0) : row]
+        if not row:  # nothing before: what comes after
+            around = norm[1 : 1 + SPIKE_WINDOW]
+        usual = float(np.median(around)) if len(around) else np.nan
+        if norm[row] > SPIKE_GRADIENT * usual:
+            return int(row), float(norm[row] / usual)
+    return None
+
+
+def _high_row(evidence: Evidence) -> int | None:
+    """Returns the first row in which half of the kernels are updated by a large part of them."""
+    high = np.flatnonzero(np.median(evidence.ratios, axis=1) > HIGH_RATIO)
+    return int(high[0]) if len(high) else None
+
+
+def _gradient_spikes(evidence: Evidence) -> list[Sign]:
+    """The gradient in a spike that no large update came before."""
+    spike, high = _spike(evidence), _high_row(evidence)
+    if spike is None or (high is not None and high < spike[0]):
+        return []
+    row, size = spike
+    return [Sign("", int(evidence.parameters.watched[row]), size)]
 
 
 def _progress(evidence: Evidence) -> float:
@@ -231,34 +246,47 @@ def _progress(evidence: Evidence) -> float:
     return 1 - float(evidence.loss[-1]) / evidence.guess
 
 
-def _is_stuck(evidence: Evidence) -> bool:
-    return _progress(evidence) < STUCK
-
-
 def _high_rate(evidence: Evidence) -> list[Sign]:
-    """The median of the kernels' update-to-weight ratios, of a training whose loss is stuck."""
-    ratio = float(np.median(_ratios(evidence)[1]))
-    return [Sign("", 0, ratio)] if _is_stuck(evidence) and not np.isnan(ratio) else []
-
-
-def _rise(evidence: Evidence) -> list[Sign]:
-    """How far the averaged loss rose above that of guessing."""
-    if evidence.classes is None:
+    """The largest update of half the kernels, where the loss is bad after it."""
+    row, spike = _high_row(evidence), _spike(evidence)
+    if row is None or evidence.classes is None or (spike is not None and spike[0] <= row):
         return []
-    loss = evidence.record.loss
-    figure = float(evidence.loss[:].max()) / evidence.guess
-    return [Sign("", int(evidence.record.first[int(np.argmax(loss))]), figure)]
+    loss = evidence.loss
+    with np.errstate(invalid="ignore"):
+        bad = not np.isfinite(loss).all() or loss.max() > RISEN * evidence.guess
+    if not (bad or _progress(evidence) < SLOW):
+        return []
+    ratio = np.median(evidence.ratios, axis=1)
+    ratio = ratio[np.isfinite(ratio)]
+    return [Sign("", int(evidence.parameters.watched[row]), float(ratio.max()))]
 
 
 def _low_rate(evidence: Evidence) -> list[Sign]:
-    if not _progress(evidence) < 3 * STUCK:
+    if not _progress(evidence) < SLOW or not evidence.ratios.size:
         return []
-    return [Sign("", 0, float(np.median(_ratios(evidence)[1])))]
+    return [Sign("", 0, float(np.median(evidence.ratios)))]
 
 
 def _no_progress(evidence: Evidence) -> list[Sign]:
     progress = _progress(evidence)
     return [] if np.isnan(progress) else [Sign("", 0, progress)]
+
+
+def _collapses(evidence: Evidence) -> list[Sign]:
+    """How much of the loss of guessing was won and lost again, where a layer's units crashed."""
+    if evidence.classes is None:
+        return []
+    crashed = {
+        evidence.record.layers[column]: crashes(active_share(evidence.record, column))
+        for column in evidence.hidden
+    }
+    where = max(crashed, key=lambda name: len(crashed[name]), default="")
+    if not where or not crashed[where]:
+        return []
+    loss = evidence.loss / evidence.guess
+    lowest = np.fmin.accumulate(loss)
+    lost = np.where(lowest < LEARNED, loss - lowest, 0)
+    return [Sign(where, evidence.step(crashed[where][0]), float(np.nanmax(lost)))]
 
 
 _GLOROT = "Glorot & Bengio 2010, https://proceedings.mlr.press/v9/glorot10a.html"
@@ -268,7 +296,6 @@ _CHAPTER = (
 )
 _RATIO = "https://cs231n.github.io/neural-networks-3/#ratio"
 _FINDER = "Smith 2017, https://arxiv.org/abs/1506.01186"
-_ACTIVATIONS, _PARAMETERS = ("activations",), ("gradients",)
 
 SYMPTOMS: tuple[Symptom, ...] = (
     Symptom(
@@ -303,19 +330,9 @@ SYMPTOMS: tuple[Symptom, ...] = (
         explains=("*",),
     ),
     Symptom(
-        "exploding activations",
-        _exploding_activations,
-        "standard deviation of the layer over the size of the input, at the first step",
-        "initialise with a smaller scale, such as √(2/fan_in)",
-        _HE,
-        high=10.0,
-        needs=("activations",),
-        explains=("*",),
-    ),
-    Symptom(
         "saturation",
         _saturation,
-        "share of the positive inputs of the non-linearity where it is flat",
+        "share of the positive inputs of the non-linearity where it is flat, at the first step",
         "initialise with a smaller scale, or normalise before the non-linearity",
         _GLOROT,
         high=0.5,
@@ -323,32 +340,63 @@ SYMPTOMS: tuple[Symptom, ...] = (
         explains=("*",),
     ),
     Symptom(
-        "vanishing activations",
-        _vanishing_activations,
+        "exploding activations",
+        _exploding_activations,
         "standard deviation of the layer over the size of the input, at the first step",
-        "initialise with a larger scale, such as √(2/fan_in), or normalise the layers",
+        "initialise with a smaller scale, such as √(2/fan_in)",
         _HE,
-        low=1e-3,
+        high=20.0,
         needs=("activations",),
         explains=("*",),
     ),
     Symptom(
-        "batch-norm statistics",
-        _statistics_gap,
-        "loss in evaluation less that in training on the same batches, in nats",
-        "lower the momentum of the running statistics, or evaluate after more steps",
-        "Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167",
-        high=0.5,
-        needs=("activations", "evaluation"),
+        "vanishing gradients",
+        _vanishing_gradients,
+        "gradient of the kernel over that of the largest, at the first step",
+        "initialise with a larger scale, such as √(2/fan_in), use ReLU, or normalise the layers",
+        _GLOROT,
+        low=0.03,
+        needs=("gradients",),
+        explains=("*",),
+    ),
+    Symptom(
+        "update too large",
+        _large_updates,
+        "update-to-weight ratio of the kernel over the median of all, at the first step",
+        "give the layer the learning rate of the others",
+        _RATIO,
+        high=20.0,
+        needs=("gradients", "updates"),
+        explains=("*",),
+    ),
+    Symptom(
+        "collapse",
+        _collapses,
+        "share of the loss of guessing that was won and lost, as the active units crashed",
+        "divide the learning rate by three, warm it up for longer, or normalise the layers",
+        _CHAPTER,
+        high=0.25,
+        needs=("activations", "histogram"),
+        explains=("*",),
+    ),
+    Symptom(
+        "learning rate too high",
+        _high_rate,
+        "largest median of the update-to-weight ratios, of a training whose loss rises or stays",
+        "divide the learning rate by ten; convjax.lr_find suggests one",
+        _FINDER,
+        high=HIGH_RATIO,
+        needs=("updates",),
+        explains=("*",),
     ),
     Symptom(
         "exploding gradients",
         _gradient_spikes,
-        "largest norm of the gradient over the median",
+        "norm of the gradient over its median before, in a step whose loss is a spike",
         "look at the batch of that step, and clip the norm of the gradient",
         "Pascanu et al. 2013, https://arxiv.org/abs/1211.5063",
-        high=100.0,
-        needs=("gradients",),
+        high=SPIKE_GRADIENT,
+        needs=("gradients", "updates"),
         explains=("*",),
     ),
     Symptom(
@@ -361,55 +409,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         explains=("*",),
     ),
     Symptom(
-        "update too large",
-        _large_updates,
-        "update-to-weight ratio of the kernel over the median of all kernels",
-        "give the layer the learning rate of the others",
-        _RATIO,
-        high=30.0,
-        needs=("updates",),
-        explains=("*",),
-    ),
-    Symptom(
-        "update too small",
-        _small_updates,
-        "update-to-weight ratio of the kernel over the median of all kernels",
-        "train the layer as the others: it is frozen, or its rate is too low",
-        _RATIO,
-        low=1e-3,
-        needs=("updates",),
-        explains=("vanishing gradients",),
-    ),
-    Symptom(
-        "vanishing gradients",
-        _vanishing_gradients,
-        "root mean square of the kernel's gradient over that of the largest",
-        "use ReLU, normalise the layers, or add shortcuts around them",
-        _GLOROT,
-        low=1e-3,
-        needs=("gradients",),
-        explains=("*",),
-    ),
-    Symptom(
-        "learning rate too high",
-        _high_rate,
-        "median update-to-weight ratio, of a training whose loss is stuck",
-        "divide the learning rate by ten; convjax.lr_find suggests one",
-        _FINDER,
-        high=0.1,
-        needs=("updates",),
-        explains=("*",),
-    ),
-    Symptom(
-        "collapse",
-        _collapses,
-        "crashes of the share of active units",
-        "divide the learning rate by three, warm it up for longer, or normalise the layers",
-        _CHAPTER,
-        high=1.0,
-        needs=("activations", "histogram"),
-    ),
-    Symptom(
         "dead layer",
         _dead,
         f"share of the layer's channels that no step of the last {DEAD_STEPS} had active",
@@ -420,14 +419,32 @@ SYMPTOMS: tuple[Symptom, ...] = (
         explains=("*",),
     ),
     Symptom(
+        "update too small",
+        _small_updates,
+        "update-to-weight ratio of the kernel over the median of all",
+        "train the layer as the others: it is frozen, or its rate is too low",
+        _RATIO,
+        low=0.001,
+        needs=("gradients", "updates"),
+    ),
+    Symptom(
         "learning rate too low",
         _low_rate,
-        "median update-to-weight ratio, of a training whose loss hardly falls",
+        "median update-to-weight ratio, of a training whose loss falls slowly",
         "multiply the learning rate by ten; convjax.lr_find suggests one",
         _FINDER,
-        low=1e-4,
+        low=7e-4,
         needs=("updates",),
         explains=("*",),
+    ),
+    Symptom(
+        "batch-norm statistics",
+        _statistics_gap,
+        "loss in evaluation less that in training on the same batches, in nats",
+        "lower the momentum of the running statistics, or evaluate after more steps",
+        "Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167",
+        high=0.2,
+        needs=("activations", "evaluation"),
     ),
     Symptom(
         "loss stuck at guessing",

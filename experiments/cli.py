@@ -18,6 +18,7 @@ from experiments import console as view
 from experiments import registry
 from experiments.bench import run_bench
 from experiments.bench_report import markdown_bars
+from experiments.diagnosis import run_diagnosis
 from experiments.ledger import Result
 from experiments.options import Data, DataDir, mistakes_reported
 from experiments.speedrun import speedrun
@@ -171,6 +172,7 @@ def table(
 
 
 app.command("bench")(run_bench)
+app.command("diagnosis")(run_diagnosis)
 app.command("speedrun")(speedrun)
 
 

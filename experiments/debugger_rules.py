@@ -19,7 +19,7 @@ VARIANCES = 10.0  # largest over smallest of the layers' weights
 
 # What each rule says is wrong, in our words.
 MEANING: dict[str, tuple[str, ...]] = {
-    "VanishingGradient": ("vanishing gradients", "vanishing activations", "zero weights"),
+    "VanishingGradient": ("vanishing gradients", "zero weights"),
     "ExplodingTensor": ("non-finite", "exploding activations", "exploding gradients"),
     "DeadRelu": ("dead layer",),
     "WeightUpdateRatio": (
@@ -30,7 +30,7 @@ MEANING: dict[str, tuple[str, ...]] = {
     ),
     "PoorWeightInitialization": (
         "exploding activations",
-        "vanishing activations",
+        "vanishing gradients",
         "saturation",
         "zero weights",
     ),

@@ -20,6 +20,7 @@ import typer
 
 from convjax.diagnose import diagnose
 from convjax.record import Record
+from experiments.faults import CURES, FAULTS
 from experiments.options import OutFile, mistakes_reported, prepare_file
 from experiments.planted_set import HEALTHY, PARTS, Case
 
@@ -53,10 +54,20 @@ class Row:
     rules: list[str]
     cured: float | None = None
 
+    @property
+    def symptom(self) -> str:
+        """What should be found, or HEALTHY."""
+        return symptom_of(self.fault)
+
 
 def causes(record: Record, nonlinearity: str) -> list[str]:
     """Returns the symptoms that `convjax.diagnose` finds."""
     return [f.symptom for f in diagnose(record, nonlinearity=nonlinearity).findings]
+
+
+def symptom_of(fault: str) -> str:
+    """Returns the symptom that a fault should show, or HEALTHY."""
+    return FAULTS[fault].symptom if fault in FAULTS else HEALTHY
 
 
 def examine(case: Case, record: Record, accuracy: float) -> Row:
@@ -69,7 +80,7 @@ def examine(case: Case, record: Record, accuracy: float) -> Row:
         step: causes(record.between(0, step), nonlinearity)
         for step in range(EVERY, record.steps + 1, EVERY)
     }
-    steps = [step for step, found in on_the_way.items() if case.fault in found]
+    steps = [step for step, found in on_the_way.items() if symptom_of(case.fault) in found]
     early = {symptom for found in on_the_way.values() for symptom in found} - set(findings)
     return Row(
         case.part,
@@ -89,7 +100,6 @@ def measure(cases: Sequence[Case], on_run: Any) -> list[Row]:
     Args:
       on_run: called after each.
     """
-    from experiments.faults import CURES
     from experiments.planted import Bench
 
     bench = Bench()

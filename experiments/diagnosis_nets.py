@@ -95,7 +95,8 @@ class Architecture:
       adam, sgd: healthy learning rates; SGD has a momentum of 0.9.
       hidden: the layer whose units are put to sleep by its bias: a path of parameters.
       nonlinearity: as for `convjax.diagnose`.
-      batch_norm: whether it keeps running statistics.
+      normed: whether it has normalisations.
+      batch_norm: whether these keep running statistics.
       new: not among those by which thresholds were set.
     """
 
@@ -104,6 +105,7 @@ class Architecture:
     sgd: float
     hidden: str
     nonlinearity: str = "relu"
+    normed: bool = False
     batch_norm: bool = False
     new: bool = False
 
@@ -119,29 +121,26 @@ def mlp(features: Sequence[int], nonlinearity: str) -> Callable[[int], nnx.Modul
     return lambda seed: MLP(sizes, nonlinearity, rngs=nnx.Rngs(seed))
 
 
+def residual(blocks: int) -> Callable[[int], nnx.Module]:
+    """Builds a residual CNN."""
+    return lambda seed: ResidualNet(blocks, rngs=nnx.Rngs(seed))
+
+
+_NORM = "blocks.1.norm.bias"
+
 ARCHITECTURES: dict[str, Architecture] = {
     "cnn": Architecture(chapter(), 3e-3, 0.05, "blocks.1.conv.bias"),
-    "cnn-batch": Architecture(chapter("batch"), 1e-2, 0.1, "blocks.1.norm.bias", batch_norm=True),
+    "cnn-batch": Architecture(chapter("batch"), 1e-2, 0.1, _NORM, normed=True, batch_norm=True),
     "mlp": Architecture(mlp((64, 64), "relu"), 3e-3, 0.05, "layers.1.bias"),
     "tanh": Architecture(mlp((64, 64), "tanh"), 3e-3, 0.05, "", "tanh"),
     "residual": Architecture(
-        lambda seed: ResidualNet(2, rngs=nnx.Rngs(seed)),
-        1e-2,
-        0.1,
-        "blocks.1.norm1.bias",
-        batch_norm=True,
-        new=True,
+        residual(2), 1e-2, 0.1, "blocks.1.norm1.bias", normed=True, batch_norm=True, new=True
     ),
     "deep-residual": Architecture(
-        lambda seed: ResidualNet(5, rngs=nnx.Rngs(seed)),
-        1e-2,
-        0.1,
-        "blocks.3.norm1.bias",
-        batch_norm=True,
-        new=True,
+        residual(5), 1e-2, 0.1, "blocks.3.norm1.bias", normed=True, batch_norm=True, new=True
     ),
-    "cnn-layer": Architecture(chapter("layer"), 1e-2, 0.1, "blocks.1.norm.bias", new=True),
-    "cnn-group": Architecture(chapter("group"), 1e-2, 0.1, "blocks.1.norm.bias", new=True),
+    "cnn-layer": Architecture(chapter("layer"), 1e-2, 0.1, _NORM, normed=True, new=True),
+    "cnn-group": Architecture(chapter("group"), 1e-2, 0.1, _NORM, normed=True, new=True),
     # Planted as a fault: its gradients vanish.
     "sigmoid": Architecture(mlp((64,) * 6, "sigmoid"), 3e-3, 0.05, "", "sigmoid"),
     "linen": Architecture(lambda seed: LinenNet(), 3e-3, 0.05, "dense.bias", new=True),

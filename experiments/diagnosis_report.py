@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
+from convjax.symptoms import SYMPTOMS
 from experiments.debugger_rules import MEANING
-from experiments.faults import FAULTS
 from experiments.intervals import Interval, share
 from experiments.planted_set import HEALTHY
 
@@ -27,11 +27,11 @@ def bars(rows: "Sequence[Row]") -> str:
     """Returns recall, precision and the healthy runs beside the bars, and the rules' figures."""
     healthy = [row for row in rows if row.fault == HEALTHY]
     faulty = [row for row in rows if row.fault != HEALTHY]
-    found = sum(row.fault in row.findings for row in faulty)
+    found = sum(row.symptom in row.findings for row in faulty)
     all_found = sum(len(row.findings) for row in rows)
-    named = sum(any(row.fault in MEANING[rule] for rule in row.rules) for row in faulty)
+    named = sum(any(row.symptom in MEANING[rule] for rule in row.rules) for row in faulty)
     fired = sum(len(row.rules) for row in rows)
-    meant = sum(row.fault in MEANING[rule] for row in faulty for rule in row.rules)
+    meant = sum(row.symptom in MEANING[rule] for row in faulty for rule in row.rules)
     ours = {
         "recall": share(found, len(faulty)),
         "precision": share(found, all_found),
@@ -62,20 +62,20 @@ def bars(rows: "Sequence[Row]") -> str:
 def by_symptom(rows: "Sequence[Row]") -> str:
     """Returns by symptom recall, precision, steps until found, the rules' recall, the advice."""
     lines = [
-        "| fault | recall | precision | steps until found | found by a rule | advised change |",
+        "| symptom | recall | precision | steps until found | found by a rule | advised change |",
         "|---|---|---|---|---|---|",
     ]
-    for fault in FAULTS:
-        planted = [row for row in rows if row.fault == fault]
-        seen = [row for row in rows if fault in row.findings]
-        hits = sum(fault in row.findings for row in planted)
+    for symptom in (symptom.name for symptom in SYMPTOMS):
+        planted = [row for row in rows if row.symptom == symptom]
+        seen = [row for row in rows if symptom in row.findings]
+        hits = sum(symptom in row.findings for row in planted)
         steps = [row.steps for row in planted if row.steps is not None]
-        ruled = sum(any(fault in MEANING[rule] for rule in row.rules) for row in planted)
+        ruled = sum(any(symptom in MEANING[rule] for rule in row.rules) for row in planted)
         until = f"{median(steps):g}" if steps else "never"
         figures = (share(hits, len(planted)), share(hits, len(seen)))
         lines.append(
-            f"| {fault} | {' | '.join(map(_text, figures))} | {until} | {ruled} of {len(planted)} "
-            f"| {_advice(planted)} |"
+            f"| {symptom} | {' | '.join(map(_text, figures))} | {until} | {ruled} of "
+            f"{len(planted)} | {_advice(planted)} |"
         )
     return "\n".join(lines)
 
@@ -92,15 +92,15 @@ def _advice(rows: "Sequence[Row]") -> str:
 
 def confusion(rows: "Sequence[Row]") -> str:
     """Returns how often each symptom was found first, by the fault that was planted."""
-    names = [*FAULTS, HEALTHY]
+    names = [*(symptom.name for symptom in SYMPTOMS), HEALTHY]
     codes = {name: chr(ord("a") + i) for i, name in enumerate(names)}
     lines = [f"| planted \\ found first | {' | '.join(codes[name] for name in names)} |"]
     lines += ["|---|" + "---|" * len(names)]
-    for fault in names:
-        planted = [row for row in rows if row.fault == fault]
+    for symptom in names:
+        planted = [row for row in rows if row.symptom == symptom]
         first = Counter(row.findings[0] if row.findings else HEALTHY for row in planted)
         cells = " | ".join(str(first[name]) if first[name] else "" for name in names)
-        lines.append(f"| {codes[fault]} {fault} | {cells} |")
+        lines.append(f"| {codes[symptom]} {symptom} | {cells} |")
     return "\n".join([*lines, "", f"{codes[HEALTHY]}: nothing found."])
 
 

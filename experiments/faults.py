@@ -23,7 +23,7 @@ class Plan:
       seed: of the parameters, the order of the images and what a fault draws.
       optimizer: "adam" or "sgd".
       rate: factor on the architecture's healthy learning rate.
-      schedule: "constant", "one-cycle", "long-warm-up" or "restarts".
+      schedule: "constant", "one-cycle", "long-warm-up" or "bursts".
       gain: factor on all initial kernels.
       sleep: added to the bias of the architecture's hidden layer.
       frozen, fast: whether the second kernel learns at a millionth, or at 300 times, the rate.
@@ -69,56 +69,84 @@ class Plan:
 
 
 class Fault(NamedTuple):
-    """A fault: the change to a plan, and on which architectures it can be planted."""
+    """A fault: the symptom that should be found, the change to a plan, and which plans it fits."""
 
+    symptom: str
     plant: Callable[[Plan, np.random.Generator], Plan]
-    fits: Callable[[Architecture], bool] = lambda architecture: True
+    fits: Callable[[Plan], bool] = lambda plan: True
 
 
-def _relu(architecture: Architecture) -> bool:
-    return architecture.nonlinearity == "relu"
+def _relu(plan: Plan) -> bool:
+    return plan.of.nonlinearity == "relu"
 
 
-def _plain(architecture: Architecture) -> bool:
-    return _relu(architecture) and "norm" not in architecture.hidden
+def _plain(plan: Plan) -> bool:
+    return _relu(plan) and not plan.of.normed
 
 
-# By the symptom that it should show; each fault varies in how strong it is.
+def _plain_adam(plan: Plan) -> bool:
+    return _plain(plan) and plan.optimizer == "adam"
+
+
+def _tanh(plan: Plan) -> bool:
+    return plan.of.nonlinearity == "tanh"
+
+
+def _batch_norm(plan: Plan) -> bool:
+    return plan.of.batch_norm
+
+
 FAULTS: dict[str, Fault] = {
-    "inputs not normalised": Fault(lambda plan, rng: replace(plan, raw=True)),
-    "labels constant": Fault(lambda plan, rng: replace(plan, labels="constant")),
-    "zero weights": Fault(lambda plan, rng: replace(plan, gain=0.0), _plain),
-    "exploding activations": Fault(
-        lambda plan, rng: replace(plan, gain=float(rng.uniform(8, 20))), _plain
+    "raw pixels": Fault("inputs not normalised", lambda plan, rng: replace(plan, raw=True)),
+    "constant labels": Fault("labels constant", lambda plan, rng: replace(plan, labels="constant")),
+    "zero weights": Fault("zero weights", lambda plan, rng: replace(plan, gain=0.0), _plain),
+    "large weights, tanh": Fault(
+        "saturation", lambda plan, rng: replace(plan, gain=float(rng.uniform(8, 20))), _tanh
     ),
-    "saturation": Fault(
+    "large weights": Fault(
+        "exploding activations",
         lambda plan, rng: replace(plan, gain=float(rng.uniform(8, 20))),
-        lambda architecture: architecture.nonlinearity == "tanh",
+        _plain,
     ),
-    "vanishing activations": Fault(
-        lambda plan, rng: replace(plan, gain=float(rng.uniform(0.02, 0.1))), _plain
+    "small weights": Fault(
+        "vanishing gradients",
+        lambda plan, rng: replace(plan, gain=float(rng.uniform(0.02, 0.1))),
+        _plain,
     ),
-    "batch-norm statistics": Fault(
-        lambda plan, rng: replace(plan, lag=True), lambda architecture: architecture.batch_norm
+    "deep sigmoids": Fault(
+        "vanishing gradients", lambda plan, rng: replace(plan, architecture="sigmoid"), _tanh
     ),
-    "exploding gradients": Fault(lambda plan, rng: replace(plan, bad=1)),
-    "non-finite": Fault(lambda plan, rng: replace(plan, bad=2)),
-    "update too large": Fault(lambda plan, rng: replace(plan, fast=True)),
-    "update too small": Fault(lambda plan, rng: replace(plan, frozen=True)),
-    "vanishing gradients": Fault(
-        lambda plan, rng: replace(plan, architecture="sigmoid"),
-        lambda architecture: architecture.nonlinearity == "tanh",
+    "fast kernel": Fault("update too large", lambda plan, rng: replace(plan, fast=True)),
+    "bursts of the rate": Fault(
+        "collapse", lambda plan, rng: replace(plan, schedule="bursts"), _plain_adam
     ),
-    "learning rate too high": Fault(
-        lambda plan, rng: replace(plan, rate=float(rng.uniform(100, 300)))
+    "high rate": Fault(
+        "learning rate too high",
+        lambda plan, rng: replace(plan, rate=float(rng.uniform(100, 300))),
     ),
-    "collapse": Fault(lambda plan, rng: replace(plan, schedule="restarts"), _relu),
-    "dead layer": Fault(lambda plan, rng: replace(plan, sleep=-float(rng.uniform(10, 30))), _relu),
-    "learning rate too low": Fault(
-        lambda plan, rng: replace(plan, rate=float(rng.uniform(1e-4, 1e-3)))
+    "outliers": Fault("exploding gradients", lambda plan, rng: replace(plan, bad=1)),
+    "broken images": Fault("non-finite", lambda plan, rng: replace(plan, bad=2)),
+    "sleeping layer": Fault(
+        "dead layer", lambda plan, rng: replace(plan, sleep=-float(rng.uniform(10, 30))), _relu
     ),
-    "loss stuck at guessing": Fault(lambda plan, rng: replace(plan, labels="shuffled")),
+    "frozen kernel": Fault("update too small", lambda plan, rng: replace(plan, frozen=True)),
+    "low rate": Fault(
+        "learning rate too low",
+        lambda plan, rng: replace(plan, rate=float(rng.uniform(1e-4, 1e-3))),
+    ),
+    "lagging statistics": Fault(
+        "batch-norm statistics", lambda plan, rng: replace(plan, lag=True), _batch_norm
+    ),
+    "shuffled labels": Fault(
+        "loss stuck at guessing", lambda plan, rng: replace(plan, labels="shuffled")
+    ),
 }
+
+
+def _less_steep(plan: Plan) -> Plan:
+    architecture = "mlp" if plan.architecture == "sigmoid" else plan.architecture
+    return replace(plan, architecture=architecture, gain=1.0)
+
 
 # The change that each symptom advises, as far as a plan can be changed. To look at labels or at a
 # batch is to find what is wrong with them.
@@ -128,13 +156,12 @@ CURES: dict[str, Callable[[Plan], Plan]] = {
     "zero weights": lambda plan: replace(plan, gain=1.0),
     "exploding activations": lambda plan: replace(plan, gain=1.0),
     "saturation": lambda plan: replace(plan, gain=1.0),
-    "vanishing activations": lambda plan: replace(plan, gain=1.0),
     "batch-norm statistics": lambda plan: replace(plan, lag=False),
     "exploding gradients": lambda plan: replace(plan, bad=0),
     "non-finite": lambda plan: replace(plan, bad=0, rate=plan.rate / 10),
     "update too large": lambda plan: replace(plan, fast=False),
     "update too small": lambda plan: replace(plan, frozen=False),
-    "vanishing gradients": lambda plan: replace(plan, architecture="mlp"),
+    "vanishing gradients": _less_steep,
     "learning rate too high": lambda plan: replace(plan, rate=plan.rate / 10),
     "collapse": lambda plan: replace(plan, rate=plan.rate / 3),
     "dead layer": lambda plan: replace(plan, sleep=0.0),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from convjax.diagnose import Diagnosis, diagnose, quantities
-from convjax.growing import concatenate, from_steps
+from convjax.growing import from_steps
 from convjax.parameter_stats import ParameterRecord
 from convjax.symptoms import PATIENCE, SYMPTOMS
 from tests.helpers import without_histograms, without_layers
@@ -21,7 +21,7 @@ def healthy():
     """The record of a training of ten classes whose loss falls from ln 10 to 0.2."""
     rng = np.random.default_rng(0)
     loss = 0.2 + (np.log(10) - 0.2) * np.exp(-np.arange(STEPS) / 40)
-    record = from_steps(
+    return from_steps(
         NAMES,
         [1000] * 5,
         loss.astype(np.float32),
@@ -32,7 +32,6 @@ def healthy():
         parameters=parameters(),
         eval_loss=loss.astype(np.float32) + 0.01,
     )
-    return record
 
 
 def layer(i, rng):
@@ -111,10 +110,10 @@ def late(loss, step):
 
 CASES = {
     "inputs not normalised": (changed(0, mean=1, std=50), "input", 0),
-    "labels constant": (changed(1, std=0), "labels", 0),
+    "labels constant": (changed(1, mean=0, std=0), "labels", 0),
     "zero weights": (with_parameters(0, 1, weight_norm=0), "conv2.kernel", 0),
     "exploding activations": (changed(3, std=100), "conv2", 0),
-    "vanishing activations": (changed(3, std=1e-6), "conv2", 0),
+    "vanishing activations": (changed(3, mean=1e-6, std=1e-6), "conv2", 0),
     "batch-norm statistics": (
         replace(
             HEALTHY,
@@ -152,7 +151,8 @@ def test_each_symptom_is_found_alone(name):
     (symptom,) = (s for s in SYMPTOMS if s.name == name)
     assert finding.threshold in (symptom.low, symptom.high)
     assert (finding.figure > symptom.high) or (finding.figure < symptom.low)
-    assert finding.change and finding.reference.startswith(("https://", finding.reference[0]))
+    assert finding.change
+    assert "https://" in finding.reference
 
 
 def test_saturation_is_of_tanh_and_sigmoid():
@@ -207,16 +207,11 @@ def test_it_is_too_early_for_a_verdict_on_the_loss():
 
 
 def test_findings_stay_when_rows_are_merged():
-    for name, (record, where, _) in CASES.items():
-        if name not in ("exploding gradients",):  # its one step is a part of a row then
-            (finding, *_) = diagnose(record.merged(100)).findings
-            assert (finding.symptom, finding.where) == (name, where)
-
-
-def test_every_few_steps_are_enough():
-    rows = [HEALTHY.between(i, i + 1) for i in range(STEPS)]
-    del rows
-    assert not diagnose(concatenate([HEALTHY.between(0, 100), HEALTHY.between(100, 200)])).findings
+    # What shows at a single step is a part of a row then.
+    for name in set(CASES) - {"exploding gradients", "zero weights"}:
+        record, where, _ = CASES[name]
+        (finding,) = diagnose(record.merged(100)).findings
+        assert (finding.symptom, finding.where) == (name, where)
 
 
 def test_mistakes():
