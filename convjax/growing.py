@@ -10,8 +10,8 @@ from convjax.parameter_stats import ParameterRecord
 from convjax.record import PER_STEP, WATCHED, Array, Record
 from convjax.stats import HIST_BINS, ActivationStats
 
-# More columns than a picture has pixels.
-ROWS = 4096
+# As many columns as a picture has pixels.
+ROWS = 1024
 
 
 class Growing:

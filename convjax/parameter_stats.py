@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convjax.optim import path_name
+from convjax.stats import count_dtype
 
 Array = npt.NDArray[Any]
 
@@ -188,7 +189,8 @@ class ParameterRecord:
                 return np.sqrt(mean).astype(np.float32)
 
         def summed(hist: Array) -> Array:
-            return np.add.reduceat(hist, starts, dtype=np.int64) if len(hist) else hist
+            dtype = count_dtype(total[:, None] * self.sizes)
+            return np.add.reduceat(hist, starts, dtype=dtype) if len(hist) else hist
 
         changed: dict[str, Any] = {
             "watched": self.watched[starts],

@@ -82,7 +82,8 @@ def activation_stats(
 def merge(stats: ActivationStats, values: Any, starts: Any) -> ActivationStats:
     """Returns the statistics of groups of neighbouring rows, as if taken of all their values.
 
-    Counts are exact, in 64 bits; the others follow from the rows' within the rounding of float32.
+    Counts are exact, in 64 bits where 32 are too few; the others follow from the rows' within the
+    rounding of float32.
 
     Args:
       stats: NumPy arrays whose first axis is the row: (R, …), hist (R, …, 40), or None; active may
@@ -97,12 +98,14 @@ def merge(stats: ActivationStats, values: Any, starts: Any) -> ActivationStats:
     group_of = np.searchsorted(starts, np.arange(len(values)), side="right") - 1
     total = np.add.reduceat(values, starts)
 
+    # Ten million steps of 10,000 values do not fit 32 bits; as long as they do, memory is halved.
+    integer = count_dtype(total)
+
     def mean(column: Any) -> Any:
         return np.add.reduceat(values * np.asarray(column, np.float64), starts) / total
 
     def count(column: Any) -> Any:
-        # Ten million steps of 10,000 values do not fit 32 bits.
-        return None if column is None else np.add.reduceat(column, starts, dtype=np.int64)
+        return None if column is None else np.add.reduceat(column, starts, dtype=integer)
 
     active: Any = stats.active
     if active is not None:
@@ -122,6 +125,11 @@ def merge(stats: ActivationStats, values: Any, starts: Any) -> ActivationStats:
         over=count(stats.over),
         active=active,
     )
+
+
+def count_dtype(values: Any) -> Any:
+    """Returns the smaller of int32 and int64 that holds counts of so many values each."""
+    return np.int32 if np.max(values, initial=0) <= np.iinfo(np.int32).max else np.int64
 
 
 def merge_parts(stats: ActivationStats, size: int) -> ActivationStats:

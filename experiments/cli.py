@@ -17,6 +17,7 @@ import typer
 from experiments import console as view
 from experiments import registry
 from experiments.bench import run_bench
+from experiments.bench_record import run_bench_record
 from experiments.bench_report import markdown_bars
 from experiments.diagnosis import run_diagnosis
 from experiments.ledger import Result
@@ -172,6 +173,7 @@ def table(
 
 
 app.command("bench")(run_bench)
+app.command("bench-record")(run_bench_record)
 app.command("diagnosis")(run_diagnosis)
 app.command("speedrun")(speedrun)
 

@@ -151,7 +151,7 @@ def _train(golden: Trajectory, data_dir: Path | None, layout: str) -> dict[str, 
     policy = (
         schedules.one_cycle(steps, lr_max) if schedule == "onecycle" else schedules.constant(lr_max)
     )
-    state, record = trainer.run(trainer.start(model), train, order, policy.table(steps))
+    state, record = trainer.run(trainer.start(model), train, order, policy.table(steps), rows=steps)
     if not 0 <= golden["valid"].min() <= golden["valid"].max() < len(test.labels):
         raise TrajectoryError(f"valid must hold indices from 0 to {len(test.labels) - 1}.")
     valid = Images(*(rows[golden["valid"]] for rows in test))

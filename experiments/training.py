@@ -89,7 +89,10 @@ def fit(
         for order in parts:
             began, compiled = time.perf_counter(), trainer.compile_seconds
             rows = {name: column[done : done + len(order)] for name, column in table.items()}
-            state, record = trainer.run(state, material.train, order, rows, on_steps=on_steps)
+            # A row for every step: an epoch of the chapter is short enough.
+            state, record = trainer.run(
+                state, material.train, order, rows, rows=len(order), on_steps=on_steps
+            )
             scores = trainer.evaluate(state, material.test)
             compile_seconds = trainer.compile_seconds - compiled
             seconds = time.perf_counter() - began - compile_seconds

@@ -98,7 +98,16 @@ def crashing():
     active = 100 + 300 * (np.arange(STEPS) % 50) / 50
     hist[:, 2] = 0
     hist[:, 2, 0], hist[:, 2, 8] = 500 - active, active
-    return replace(HEALTHY, hist=hist)
+    # The loss comes down to half of that of guessing and goes up again.
+    loss = np.where(np.arange(STEPS) % 50 < 30, 1.0, 3.0).astype(np.float32)
+    return replace(HEALTHY, hist=hist, loss=loss)
+
+
+def spiky(row, size):
+    """A record whose loss and gradient are so many times larger in one step."""
+    record, loss = with_parameters(row, grad_norm=size), HEALTHY.loss.copy()
+    loss[row] *= size
+    return replace(record, loss=loss)
 
 
 def late(loss, step):
@@ -113,7 +122,6 @@ CASES = {
     "labels constant": (changed(1, mean=0, std=0), "labels", 0),
     "zero weights": (with_parameters(0, 1, weight_norm=0), "conv2.kernel", 0),
     "exploding activations": (changed(3, std=100), "conv2", 0),
-    "vanishing activations": (changed(3, mean=1e-6, std=1e-6), "conv2", 0),
     "batch-norm statistics": (
         replace(
             HEALTHY,
@@ -123,11 +131,11 @@ CASES = {
         "",
         0,
     ),
-    "exploding gradients": (with_parameters(70, grad_norm=1e6), "", 70),
+    "exploding gradients": (spiky(70, 100), "", 70),
     "non-finite": (replace(HEALTHY, loss=late(np.nan, 30)), "", 30),
     "update too large": (with_parameters(column=1, update_norm=500), "conv2.kernel", 0),
     "update too small": (with_parameters(column=1, update_norm=1e-5), "conv2.kernel", 0),
-    "vanishing gradients": (with_parameters(column=0, grad_norm=1e-6), "conv1.kernel", 0),
+    "vanishing gradients": (with_parameters(column=0, grad_norm=1e-3), "conv1.kernel", 0),
     "learning rate too high": (stuck(update_norm=100), "", 0),
     "learning rate too low": (stuck(update_norm=1e-4), "", 0),
     "collapse": (crashing(), "conv1", 50),
@@ -158,12 +166,32 @@ def test_each_symptom_is_found_alone(name):
 def test_saturation_is_of_tanh_and_sigmoid():
     hist = HEALTHY.hist.copy()
     hist[:, 2] = 0
-    hist[:, 2, 20] = 500
+    hist[:, 2, 20] = 500  # at 5, where tanh is flat
     record = replace(HEALTHY, hist=hist)
     (finding,) = diagnose(record, nonlinearity="tanh").findings
     assert (finding.symptom, finding.where, finding.figure) == ("saturation", "conv1", 1)
     assert not diagnose(record).findings
     assert {s.name for s in SYMPTOMS} == {*CASES, "saturation"}
+
+
+def test_a_spike_after_a_large_update_is_the_rates():
+    record = spiky(70, 100)
+    norms = record.parameters.update_norm.copy()
+    for row, symptom in ((71, "exploding gradients"), (69, "learning rate too high")):
+        changed = norms.copy()
+        changed[row] = 0.7
+        found = diagnose(
+            replace(record, parameters=replace(record.parameters, update_norm=changed))
+        )
+        assert [finding.symptom for finding in found.findings] == [symptom]
+
+
+def test_large_updates_are_no_fault_where_the_loss_falls():
+    assert not diagnose(with_parameters(update_norm=100)).findings
+
+
+def test_crashes_are_no_fault_where_the_loss_falls():
+    assert not diagnose(replace(crashing(), loss=HEALTHY.loss)).findings
 
 
 def test_what_follows_from_a_cause_is_no_finding():
