@@ -17,9 +17,10 @@ import typer
 from experiments import console as view
 from experiments import registry
 from experiments.bench import run_bench
-from experiments.bench_record import run_bench_record
+from experiments.bench_record import markdown_records, run_bench_record
 from experiments.bench_report import markdown_bars
-from experiments.diagnosis import run_diagnosis
+from experiments.diagnosis import Row, run_diagnosis
+from experiments.diagnosis_report import tables
 from experiments.ledger import Result
 from experiments.options import Data, DataDir, mistakes_reported
 from experiments.speedrun import speedrun
@@ -158,18 +159,29 @@ def parity(
 @app.command()
 def table(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A file of results that `run` or `bench` wrote.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A file of results that `run`, `bench` or `diagnosis` wrote."
+        ),
     ],
 ) -> None:
-    """Prints the ledger of `run` or the bars of `bench` in Markdown, as the README has them."""
+    """Prints what `run`, `bench` or `diagnosis` wrote in Markdown, as the README has it."""
     try:
         found = json.loads(file.read_text())
-        if "bars" in found:
+        if "rows" in found:
+            typer.echo("\n\n".join(tables([Row(**row) for row in found["rows"]])))
+        elif "records" in found:
+            typer.echo(markdown_records(found["records"]))
+        elif "bars" in found:
             typer.echo("\n".join([markdown_bars(found["bars"]), *map(_note, found["notes"])]))
         else:
             typer.echo(view.markdown_ledger([Result.from_json(entry) for entry in found["claims"]]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        _fail(ValueError(f"FILE {file} is not a results.json of `run` or `bench`: {error!r}."))
+        _fail(
+            ValueError(
+                f"FILE {file} is not a results.json of `run`, `bench` or `diagnosis`: {error!r}."
+            )
+        )
 
 
 app.command("bench")(run_bench)

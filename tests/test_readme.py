@@ -43,7 +43,7 @@ def test_commands(request, mnist_folder, monkeypatch):
     assert len(commands) >= 4
     for i, command in enumerate(sorted(commands)):
         words = [w.replace("MNIST_FOLDER", str(mnist_folder)) for w in shlex.split(command)]
-        if words[0] in ("run", "bench", "speedrun"):
+        if words[0] in ("run", "bench", "bench-record", "bench-sweep", "diagnosis", "speedrun"):
             out = words[words.index("--out") + 1] if "--out" in words else f"out{i}"
             # The chapter's spreadsheet is not part of the project.
             for option in ("--seeds", "--out", "--spreadsheet"):

@@ -1,6 +1,5 @@
 """The set of planted faults, the rules beside, the tables, and a small run of everything."""
 
-import json
 from collections import Counter
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ from typer.testing import CliRunner
 from convjax.symptoms import SYMPTOMS
 from experiments.cli import app
 from experiments.debugger_rules import MEANING, fired
-from experiments.diagnosis import Row
+from experiments.diagnosis import Row, measure
 from experiments.diagnosis_report import bars, by_symptom, confusion
 from experiments.faults import CURES, FAULTS, Plan
 from experiments.planted import Bench, table
@@ -147,19 +146,29 @@ def test_advice_is_compared_with_the_training_before():
 
 
 @pytest.mark.usefixtures("compiled_once")
-def test_a_small_run_of_everything(tmp_path):
-    out = tmp_path / "diagnosis.json"
-    result = CliRunner().invoke(app, ["diagnosis", "--quick", "--out", str(out)])
-    assert result.exit_code == 0, result.output
-    rows = json.loads(out.read_text())["rows"]
-    assert {r["fault"] for r in rows} == {*FAULTS, HEALTHY}
-    for r in rows:
-        if r["fault"] in FAULTS:
-            assert FAULTS[r["fault"]].symptom in r["findings"]
-            assert (r["cured"] is None) == (r["part"] == PARTS[0])
+def test_trainings_are_run_diagnosed_and_cured():
+    chosen = [
+        case
+        for case in cases(PARTS[1], quick=True)
+        if case.fault in ("zero weights", "sleeping layer", HEALTHY)
+    ]
+    done = []
+    rows = {row.plan["seed"]: row for row in measure(chosen, lambda: done.append(1))}
+    assert len(done) == len(rows) == len(chosen) == 4
+    for case in chosen:
+        found = rows[case.plan.seed]
+        if case.fault == HEALTHY:
+            assert (found.findings, found.steps, found.cured) == ([], None, None)
         else:
-            assert r["findings"] == []
-    assert "| measured part | bar |" in result.output
-    again = CliRunner().invoke(app, ["diagnosis", "--quick", "--out", str(out)])
-    assert again.exit_code == 2
-    assert "must be a new file" in again.stderr
+            assert found.findings == [found.symptom]
+            assert found.steps == (10 if case.fault == "zero weights" else 50)
+            assert found.cured > found.accuracy
+
+
+def test_nothing_is_overwritten(tmp_path):
+    out = tmp_path / "diagnosis.json"
+    out.write_text("mine")
+    result = CliRunner().invoke(app, ["diagnosis", "--out", str(out)])
+    assert result.exit_code == 2
+    assert "must be a new file" in result.stderr
+    assert out.read_text() == "mine"
