@@ -49,7 +49,8 @@ class Optimizer(NamedTuple):
                 "optax.inject_hyperparams brings others into the state."
             )
         return state._replace(
-            hyperparams=held | {name: jnp.asarray(v, held[name].dtype) for name, v in values.items()}
+            hyperparams=held
+            | {name: jnp.asarray(v, held[name].dtype) for name, v in values.items()}
         )
 
     def applied(self, state: Any) -> tuple[jax.Array, jax.Array]:
@@ -89,7 +90,9 @@ def adam(
     https://arxiv.org/abs/1711.05101.
     """
 
-    def build(learning_rate: Any, b1: Any, eps: Any, weight_decay: Any) -> optax.GradientTransformation:
+    def build(
+        learning_rate: Any, b1: Any, eps: Any, weight_decay: Any
+    ) -> optax.GradientTransformation:
         step = optax.adamw(
             learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=decays
         )

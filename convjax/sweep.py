@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 import numpy.typing as npt
 from flax import nnx
@@ -16,6 +15,7 @@ from flax import nnx
 from convjax.checks import check_type, checked_order, checked_table
 from convjax.record import Array
 from convjax.room import runs_at_once
+from convjax.step import State
 from convjax.train import Images, Trainer
 
 
@@ -78,56 +78,41 @@ def sweep(
         `Trainer.run`, orders, tables or labels do not fit the data.
       TypeError: if trainer or splits are of another kind.
     """
-    check_type("trainer", trainer, Trainer, "Trainer(model, optimizer, watch=None) makes one.")
-    if trainer.watch is not None or trainer.devices is not None:
-        raise ValueError(
-            f"trainer must watch nothing and have one device for a sweep, got {trainer.watch!r} and "
-            f"devices={trainer.devices!r}. Make it with Trainer(…, watch=None), and look into "
-            "single runs with Trainer.run."
-        )
-    for name, split in (("data", data), ("test", test)):
-        check_type(name, split, Images, "Images.put(split) copies a split to the device.")
-        if not len(split.labels):
-            raise ValueError(f"{name} must hold at least one example, got none.")
+    _check_kinds(trainer, data, test)
     if not len(models) or not len(tables) or len(orders) != len(models):
         raise ValueError(
             f"models and orders must be as many, and tables one or more, got {len(models)} models, "
             f"{len(orders)} orders and {len(tables)} tables."
         )
     checked = [checked_order(order, len(data.labels), 1) for order in orders]
-    steps = len(checked[0])
-    columns = [checked_table(table, steps) for table in tables]
+    columns = [checked_table(table, len(checked[0])) for table in tables]
     values = _checked_scalars(scalars or {}, len(tables))
-    state = trainer.start(models[0])
+    first = trainer.start(models[0])
     for split in (data, test):
-        trainer.check_labels(state, split)
-    runs = len(models) * len(tables)
+        trainer.check_labels(first, split)
     if at_once is None:
-        at_once = runs_at_once(trainer.step, state, data, checked[0].shape[1])
+        at_once = runs_at_once(trainer.step, first, data, checked[0].shape[1])
     elif at_once < 1:
         raise ValueError(f"at_once must be at least 1, got {at_once}.")
 
+    def start(seed: int, setting: int) -> State:
+        state = trainer.start(models[seed])
+        own = {name: column[setting] for name, column in values.items()}
+        opt_state = trainer.optimizer.with_scalars(state.opt_state, own)
+        return state._replace(opt_state=opt_state)
+
     together = trainer.together
     found: list[tuple[Array, ...]] = []
-    for group, real in groups(runs, at_once):
+    for group, real in groups(len(models) * len(tables), at_once):
         pairs = [divmod(run, len(tables)) for run in group]  # (seed, setting)
-        states = []
-        for seed, setting in pairs:
-            state = trainer.start(models[seed])
-            own = {name: column[setting] for name, column in values.items()}
-            states.append(
-                state._replace(opt_state=trainer.optimizer.with_scalars(state.opt_state, own))
-            )
         order = np.stack([checked[seed] for seed, _ in pairs], 1)
-        table = {
-            name: np.stack([columns[setting][name] for _, setting in pairs], 1)
-            for name in columns[0]
-        }
-        last, measures = together.run(together.start(states), data, order, table)
-        scores = [*together.scores(last, test)]
+        table = stacked_tables([columns[setting] for _, setting in pairs])
+        states = together.start([start(*pair) for pair in pairs])
+        states, measures = together.run(states, data, order, table)
+        scores = list(together.scores(states, test))
         if score_training:
-            scores.append(together.scores(last, data)[1])
-        found.append(tuple(a[:real] for a in (measures.loss.T, *scores)))
+            scores.append(together.scores(states, data)[1])
+        found.append(tuple(array[:real] for array in (np.asarray(measures.loss).T, *scores)))
     shape = len(models), len(tables)
     arrays = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return Sweep(*(array.reshape(*shape, *array.shape[1:]) for array in arrays))
@@ -147,6 +132,25 @@ def groups(runs: int, at_once: int) -> Iterator[tuple[list[int], int]]:
     for first in range(0, runs, size):
         group = list(range(first, min(first + size, runs)))
         yield group + group[-1:] * (size - len(group)), len(group)
+
+
+def stacked_tables(tables: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Returns the tables of R runs as one: columns (T,) become (T, R)."""
+    return {name: np.stack([table[name] for table in tables], 1) for name in tables[0]}
+
+
+def _check_kinds(trainer: Any, data: Any, test: Any) -> None:
+    check_type("trainer", trainer, Trainer, "Trainer(model, optimizer, watch=None) makes one.")
+    if trainer.watch is not None or trainer.devices is not None:
+        raise ValueError(
+            f"trainer must watch nothing and have no devices of its own for a sweep, got "
+            f"{trainer.watch!r} and devices={trainer.devices!r}. Make it with Trainer(…, "
+            "watch=None), and look into single runs with Trainer.run."
+        )
+    for name, split in (("data", data), ("test", test)):
+        check_type(name, split, Images, "Images.put(split) copies a split to the device.")
+        if not len(split.labels):
+            raise ValueError(f"{name} must hold at least one example, got none.")
 
 
 def _checked_scalars(scalars: Mapping[str, Any], settings: int) -> dict[str, Array]:
