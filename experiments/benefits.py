@@ -99,9 +99,8 @@ def steps_to(goal: float, outcome: Outcome) -> float:
 def faster(lab: Lab) -> Measured:
     best = tuned_sides(lab, both(replace(BATCH_512, epochs=5)))
     goal = mean(accuracies(lab.outcomes(best["none"], TUNING_SEEDS)))
-    outcomes = {
-        name: lab.outcomes(replace(setting, scores=SCORES)) for name, setting in best.items()
-    }
+    found = lab.sweep([replace(setting, scores=SCORES) for setting in best.values()])
+    outcomes = dict(zip(best, found, strict=True))
     lines = {
         SIDES[name]: [[(row["step"], row["accuracy"]) for row in o.metrics] for o in of_side]
         for name, of_side in outcomes.items()
