@@ -54,12 +54,11 @@ def both(plain: Setting) -> dict[str, Setting]:
 
 def higher_lr(lab: Lab) -> Measured:
     curves = {name: accuracy_by_rate(lab, setting) for name, setting in both(ONE_CYCLE).items()}
-    figure = charts.curves(
-        {SIDES[name]: curve for name, curve in curves.items()},
-        xlabel="highest learning rate of one-cycle",
-        ylabel="test accuracy",
-    )
-    lab.picture("higher-lr", figure)
+    sides = {SIDES[name]: curve for name, curve in curves.items()}
+    xlabel = "highest learning rate of one-cycle"
+    lab.picture("higher-lr", charts.curves(sides, xlabel=xlabel, ylabel="test accuracy"))
+    figure = charts.maps(sides, xlabel=xlabel, label="test accuracy", trains=TRAINS)
+    lab.picture("higher-lr-map", figure)
     return {
         **{f"highest_rate_{name}": [highest_rate(curve)] for name, curve in curves.items()},
         **{
