@@ -85,6 +85,11 @@ def sweep(
             f"{len(orders)} orders and {len(tables)} tables."
         )
     checked = [checked_order(order, len(data.labels), 1) for order in orders]
+    if len({order.shape for order in checked}) > 1:
+        raise ValueError(
+            "orders must have as many steps and examples for every seed, got the shapes "
+            f"{', '.join(str(order.shape) for order in checked)}. Cut them to the shortest."
+        )
     columns = [checked_table(table, len(checked[0])) for table in tables]
     values = _checked_scalars(scalars or {}, len(tables))
     first = trainer.start(models[0])

@@ -235,6 +235,7 @@ def test_how_many_at_once_is_what_fits(networks, monkeypatch):
         ({"models": []}, ValueError, "got 0 models, 2 orders and 3 tables"),
         ({"tables": []}, ValueError, "got 2 models, 2 orders and 0 tables"),
         ({"orders": batches()[None]}, ValueError, "got 2 models, 1 orders"),
+        ({"orders": [batches(3), batches(4)]}, ValueError, r"got the shapes \(3, 5\), \(4, 5\)"),
         ({"orders": [[[EXAMPLES]]] * 2}, ValueError, f"got {EXAMPLES} to {EXAMPLES}"),
         ({"tables": [table(STEPS + 1)]}, ValueError, r"one number per step \(9\)"),
         ({"at_once": 0}, ValueError, "at_once must be at least 1, got 0"),
