@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from convjax.step import State, Step
 
 # A single run already keeps the cores busy, and XLA's batched products are no faster than its plain
-# ones. The chapter's network on two cores that other work shared, time per run with 1, 2, 4 and 8 at
-# once over that of `Trainer.run`: 1.00, 1.09, 1.13, 1.24 at batch 64 and 0.97, 1.08, 1.13, 1.16 at
-# batch 512 (experiments/results/sweep.json, by `python -m experiments bench-sweep`).
+# ones. The chapter's network on two cores that other work shared, time per run with 1, 2, 4 and 8
+# at once over that of `Trainer.run`: 1.00, 1.09, 1.13, 1.24 at batch 64 and 0.97, 1.08, 1.13, 1.16
+# at batch 512 (experiments/results/sweep.json, by `python -m experiments bench-sweep`).
 ON_CPU = 1
 
 # Share of the free memory that a sweep takes, and the bytes that count as free where the device
