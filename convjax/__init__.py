@@ -1,6 +1,6 @@
 """convjax: see why convolutional networks train or fail to train, in JAX and Flax."""
 
-from convjax import data, plots, reference, runs, weights
+from convjax import data, plots, plots_sweep, reference, runs, weights
 from convjax.capture import capture
 from convjax.conv import conv2d
 from convjax.finder import lr_find
@@ -12,6 +12,7 @@ from convjax.recorder import Recorder, layer_stats
 from convjax.schedules import constant, exponential, group_rates, one_cycle
 from convjax.stats import activation_stats
 from convjax.summary import summary
+from convjax.sweep import sweep
 from convjax.train import Images, Trainer
 from convjax.watch import Watch
 
@@ -39,10 +40,12 @@ __all__ = [
     "one_cycle",
     "parameter_stats",
     "plots",
+    "plots_sweep",
     "reference",
     "runs",
     "sgd",
     "summary",
+    "sweep",
     "threes_sevens_net",
     "weights",
 ]

@@ -1,6 +1,6 @@
 """A chunk of training steps as one loop on the device, and the rows that the steps leave there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -88,6 +88,47 @@ def chunk_length(steps: int, every: int) -> int:
         length = -(-steps // -(-steps // CHUNK))
     every = min(every, max(steps, length))
     return -(-length // every) * every
+
+
+def run_chunks(
+    program: Callable[..., tuple[Any, Rows]],
+    state: Any,
+    data: Any,
+    order: npt.NDArray[np.int32],
+    columns: Mapping[str, npt.NDArray[Any]],
+    length: int,
+    fetch: Callable[[Rows, int], None],
+) -> Any:
+    """Takes all steps of `order`, a chunk at a time, and returns the last state.
+
+    Args:
+      program: takes state, data, a chunk of order and of columns, and how many of its steps count.
+      order, columns: with the step as their first axis.
+      length: steps per chunk; the last is filled up.
+      fetch: brings the rows of a chunk to the host, given how many of them count.
+    """
+    running: tuple[Rows, int] | None = None
+    for first in range(0, len(order), length):
+        part = slice(first, first + length)
+        steps = len(order[part])
+        table = {name: padded(column[part], length) for name, column in columns.items()}
+        state, rows = program(state, data, padded(order[part], length), table, np.int32(steps))
+        # Fetching waits for a chunk: do so only once the next is on its way.
+        if running is not None:
+            fetch(*running)
+        running = rows, steps
+    assert running is not None  # order is not empty
+    fetch(*running)
+    return state
+
+
+def scoring_order(examples: int, batch_size: int, parts: int = 1) -> npt.NDArray[np.int32]:
+    """Returns every example once, in batches that are a multiple of `parts`, then −1."""
+    size = -(-min(batch_size, examples) // parts) * parts
+    batches = -(-examples // size)
+    order = np.full(batches * size, -1, np.int32)
+    order[:examples] = np.arange(examples)
+    return order.reshape(batches, size)
 
 
 def padded(rows: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:

@@ -1,11 +1,13 @@
 """Optimisers in Optax whose rate and momentum are values of their state, not of their code.
 
-`optax.inject_hyperparams` keeps both in the optimiser's state. The training loop writes there what
+`optax.inject_hyperparams` keeps both in the optimiser's state, and with them what else a sweep may
+vary in one program: weight decay, and Adam's eps. (b2 stays in the code: in float32, 1 − b2 of a
+value in the state is another number.) The training loop writes there what
 the schedules say for the step, so that another rate, schedule or number of steps compiles nothing
 anew, and the record reads there what was applied.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +29,28 @@ class Optimizer(NamedTuple):
         held = state.hyperparams
         return state._replace(
             hyperparams=held | {name: v.astype(held[name].dtype) for name, v in values.items()}
+        )
+
+    def with_scalars(self, state: Any, values: Mapping[str, jax.Array]) -> Any:
+        """Returns the optimiser's state with other scalars, kept until they are set again.
+
+        Args:
+          values: by the name that the state has for them, such as "weight_decay".
+
+        Raises:
+          ValueError: if the state holds no such scalar, or it is one that `set` writes.
+        """
+        held = state.hyperparams
+        free = sorted(held.keys() - {"learning_rate", self.momentum_name})
+        if not values.keys() <= set(free):
+            raise ValueError(
+                f"scalars must be among {', '.join(free) or 'none'}, which the optimiser's state "
+                f"holds, got {', '.join(sorted(values))}. Rate and momentum go into the table; "
+                "optax.inject_hyperparams brings others into the state."
+            )
+        return state._replace(
+            hyperparams=held
+            | {name: jnp.asarray(v, held[name].dtype) for name, v in values.items()}
         )
 
     def applied(self, state: Any) -> tuple[jax.Array, jax.Array]:
@@ -66,13 +90,16 @@ def adam(
     https://arxiv.org/abs/1711.05101.
     """
 
-    def build(learning_rate: Any, b1: Any) -> optax.GradientTransformation:
+    def build(
+        learning_rate: Any, b1: Any, eps: Any, weight_decay: Any
+    ) -> optax.GradientTransformation:
         step = optax.adamw(
             learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=decays
         )
         return _by_group(step, group_scale)
 
-    return Optimizer(optax.inject_hyperparams(build)(learning_rate=0.0, b1=0.0), "b1")
+    scalars = {"learning_rate": 0.0, "b1": 0.0, "eps": eps, "weight_decay": weight_decay}
+    return Optimizer(optax.inject_hyperparams(build)(**scalars), "b1")
 
 
 def sgd(
@@ -88,7 +115,7 @@ def sgd(
     Reference: https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
     """
 
-    def build(learning_rate: Any, momentum: Any) -> optax.GradientTransformation:
+    def build(learning_rate: Any, momentum: Any, weight_decay: Any) -> optax.GradientTransformation:
         step = optax.chain(
             optax.add_decayed_weights(weight_decay, decays),
             optax.trace(decay=momentum),
@@ -96,7 +123,8 @@ def sgd(
         )
         return _by_group(step, group_scale)
 
-    return Optimizer(optax.inject_hyperparams(build)(learning_rate=0.0, momentum=0.0), "momentum")
+    scalars = {"learning_rate": 0.0, "momentum": 0.0, "weight_decay": weight_decay}
+    return Optimizer(optax.inject_hyperparams(build)(**scalars), "momentum")
 
 
 def group_scale(rates: Sequence[float], group_of: Callable[[str], int]) -> Callable[[Params], Any]:

@@ -24,7 +24,7 @@ from convjax.checks import (
     checked_order,
     checked_table,
 )
-from convjax.chunks import Rows, chunk_length, padded, run_steps
+from convjax.chunks import Rows, chunk_length, run_chunks, run_steps, scoring_order
 from convjax.data import Split
 from convjax.growing import ROWS, Growing, from_steps
 from convjax.optim import Optimizer
@@ -34,6 +34,7 @@ from convjax.program import Program
 from convjax.record import Record
 from convjax.stats import merge_parts
 from convjax.step import Layers, LossFn, Measures, State, Step, cross_entropy
+from convjax.together import Together
 from convjax.watch import Watch
 
 
@@ -87,6 +88,9 @@ class Trainer:
         batch. Every device holds the parameters and the data. On CPU, JAX shows more than one
         device after `jax.config.update("jax_num_cpu_devices", n)`.
 
+    Attributes:
+      together: its programs for several trainings at once, which `convjax.sweep` runs.
+
     Raises:
       ValueError: if the std is not positive, or for devices that `convjax.parallel.data_mesh`
         rejects or over which the model cannot be split (`convjax.parallel.check_splits`).
@@ -104,7 +108,7 @@ class Trainer:
         devices: Sequence[jax.Device] | None = None,
     ):
         check_type("optimizer", optimizer, Optimizer, "convjax.adam() and convjax.sgd() make one.")
-        self.optimizer, self.watch = optimizer, watch
+        self.optimizer, self.watch, self.devices = optimizer, watch, devices
         self._mesh = None if devices is None else parallel.data_mesh(devices)
         self.step = Step(
             model,
@@ -135,12 +139,14 @@ class Trainer:
         self._run_chunk = Program(chunk, donate_argnums=0)
         self._run_scores = Program(scores)
         self._run_logits = Program(self.step.logits)
+        self.together = Together(self._chunk, self._scores)
 
     @property
     def compile_seconds(self) -> float:
         """Seconds spent so far in compiling training and evaluation; running is not in it."""
         programs = self._run_start, self._run_chunk, self._run_scores, self._run_logits
-        return sum(program.compile_seconds for program in programs)
+        seconds = sum(program.compile_seconds for program in programs)
+        return seconds + self.together.compile_seconds
 
     def start(self, model: nnx.Module) -> State:
         """Returns the state before the first step, with the model's parameters, copied.
@@ -223,28 +229,16 @@ class Trainer:
         check_type("data", data, Images, "Images.put(split) copies a split to the device.")
         order = checked_order(order, len(data.labels), self._parts)
         columns = checked_table(table, len(order))
-        self._check_labels(state, data)
+        self.check_labels(state, data)
         layers = self._layers(state, data, order.shape[1])
         length = chunk_length(len(order), self._every)
         state, data = self._placed((state, data))
-        running: tuple[Rows, int] | None = None
 
-        def fetch() -> None:
-            if running is not None:
-                record.add(self._fetch(layers, *running))
-                on_steps(running[1])
+        def fetch(kept: Rows, steps: int) -> None:
+            record.add(self._fetch(layers, kept, steps))
+            on_steps(steps)
 
-        for first in range(0, len(order), length):
-            part = slice(first, first + length)
-            steps = len(order[part])
-            chunk_table = {name: padded(c[part], length) for name, c in columns.items()}
-            state, kept = self._run_chunk(
-                state, data, padded(order[part], length), chunk_table, np.int32(steps)
-            )
-            # Fetching waits for a chunk: do so only once the next is on its way.
-            fetch()
-            running = kept, steps
-        fetch()
+        state = run_chunks(self._run_chunk, state, data, order, columns, length, fetch)
         return state, record.record()
 
     def _fetch(self, layers: Layers, rows: Rows, steps: int) -> Record:
@@ -336,16 +330,14 @@ class Trainer:
             raise ValueError("data must hold at least one example, got none.")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        size = -(-min(batch_size, examples) // self._parts) * self._parts
-        batches = -(-examples // size)
-        order = np.full(batches * size, -1, np.int32)
-        order[:examples] = np.arange(examples)
-        self._check_labels(state, data)
+        order = scoring_order(examples, batch_size, self._parts)
+        self.check_labels(state, data)
         state, data = self._placed((state, data))
-        total, correct = self._run_scores(state, data, order.reshape(batches, size))
+        total, correct = self._run_scores(state, data, order)
         return Scores(float(total) / examples, int(correct), examples)
 
-    def _check_labels(self, state: State, data: Images) -> None:
+    def check_labels(self, state: State, data: Images) -> None:
+        """Raises ValueError for a label that the model has no logit for."""
         if not self._checks_labels:  # a loss of the user's own may mean something else by them
             return
         image = data.images.shape[1:]

@@ -54,12 +54,11 @@ def both(plain: Setting) -> dict[str, Setting]:
 
 def higher_lr(lab: Lab) -> Measured:
     curves = {name: accuracy_by_rate(lab, setting) for name, setting in both(ONE_CYCLE).items()}
-    figure = charts.curves(
-        {SIDES[name]: curve for name, curve in curves.items()},
-        xlabel="highest learning rate of one-cycle",
-        ylabel="test accuracy",
-    )
-    lab.picture("higher-lr", figure)
+    sides = {SIDES[name]: curve for name, curve in curves.items()}
+    xlabel = "highest learning rate of one-cycle"
+    lab.picture("higher-lr", charts.curves(sides, xlabel=xlabel, ylabel="test accuracy"))
+    figure = charts.maps(sides, xlabel=xlabel, label="test accuracy", trains=TRAINS)
+    lab.picture("higher-lr-map", figure)
     return {
         **{f"highest_rate_{name}": [highest_rate(curve)] for name, curve in curves.items()},
         **{
@@ -99,9 +98,8 @@ def steps_to(goal: float, outcome: Outcome) -> float:
 def faster(lab: Lab) -> Measured:
     best = tuned_sides(lab, both(replace(BATCH_512, epochs=5)))
     goal = mean(accuracies(lab.outcomes(best["none"], TUNING_SEEDS)))
-    outcomes = {
-        name: lab.outcomes(replace(setting, scores=SCORES)) for name, setting in best.items()
-    }
+    found = lab.sweep([replace(setting, scores=SCORES) for setting in best.values()])
+    outcomes = dict(zip(best, found, strict=True))
     lines = {
         SIDES[name]: [[(row["step"], row["accuracy"]) for row in o.metrics] for o in of_side]
         for name, of_side in outcomes.items()

@@ -1,4 +1,4 @@
-"""Pictures of comparisons: every seed a dot, with means and intervals."""
+"""Pictures of comparisons: every seed a dot or a cell, with means and intervals."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convjax.plots import BLUE, ORANGE, new_figure
+from convjax.plots_sweep import draw_map, map_width
 from experiments.intervals import difference
 
 if TYPE_CHECKING:
@@ -35,6 +36,26 @@ def curves(found: Mapping[str, Curve], *, xlabel: str, ylabel: str) -> "Figure":
     axes.set_xlabel(xlabel)
     axes.set_ylabel(f"{ylabel} (dots: seeds, line: mean)")
     axes.legend()
+    return figure
+
+
+def maps(found: Mapping[str, Curve], *, xlabel: str, label: str, trains: float) -> "Figure":
+    """Draws a map for each name: seeds over places, the colour the value, from 0 to 1.
+
+    Above each place stands how many of its seeds reach `trains`.
+    """
+    widest = max(len(curve) for curve in found.values())
+    seeds = max(len(values) for curve in found.values() for values in curve.values())
+    figure = new_figure(len(found) * map_width(widest), 2.2 + 0.35 * seeds)
+    panels = figure.subplots(1, len(found), squeeze=False)[0]
+    for panel, (name, curve) in zip(panels, found.items(), strict=True):
+        cells = np.array(list(curve.values())).T
+        axes = {"seed": range(len(cells)), xlabel: list(curve)}
+        draw_map(panel, cells, axes, f"{label}, {name}", top=1.0)
+        counts = [f"{count}/{len(cells)}" for count in (cells >= trains).sum(0)]
+        above = panel.secondary_xaxis("top")
+        above.set_xticks(range(len(curve)), counts, fontsize="x-small")
+        above.set_xlabel(f"seeds that reach {trains:g}", fontsize="small")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m experiments list | run | parity | table | bench | speedrun`.
+"""The commands of `python -m experiments`: list, run, parity, table, bench, bench-sweep, speedrun.
 
 Exit status of `run`: 0 where every verdict is the expected one, 1 where one departs, 2 for wrong
 usage or data that cannot be had. Of `parity`: 0 where all figures hold, 1 where one does not, 2 for
@@ -19,6 +19,7 @@ from experiments import registry
 from experiments.bench import run_bench
 from experiments.bench_record import markdown_records, run_bench_record
 from experiments.bench_report import markdown_bars
+from experiments.bench_sweep import bench_sweep
 from experiments.diagnosis import Row, run_diagnosis
 from experiments.diagnosis_report import tables
 from experiments.ledger import Result
@@ -187,6 +188,7 @@ def table(
 app.command("bench")(run_bench)
 app.command("bench-record")(run_bench_record)
 app.command("diagnosis")(run_diagnosis)
+app.command("bench-sweep")(bench_sweep)
 app.command("speedrun")(speedrun)
 
 

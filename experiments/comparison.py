@@ -24,16 +24,30 @@ HIGH_RATES = (0.003, 0.01, 0.03, 0.06, 0.1, 0.2, 0.5, 1.0, 2.0)
 def tuned(lab: Lab, setting: Setting, rates: Sequence[float] = RATES) -> Setting:
     """Returns the setting with that one of the rates whose mean accuracy is highest.
 
-    Every side of a comparison is tuned over the same rates with the same seeds. A quick run takes
-    the setting as it is.
+    A quick run takes the setting as it is.
+    """
+    return tuned_sides(lab, {"": setting}, rates)[""]
+
+
+def tuned_sides(
+    lab: Lab, settings: Mapping[str, Setting], rates: Sequence[float] = RATES
+) -> dict[str, Setting]:
+    """Returns each setting with the best rate for it, see `tuned`.
+
+    Every side of a comparison is tuned over the same rates with the same seeds.
     """
     if lab.quick:
-        return setting
-
-    def accuracy(candidate: Setting) -> float:
-        return float(np.mean(accuracies(lab.outcomes(candidate, TUNING_SEEDS))))
-
-    return max((replace(setting, lr_max=rate) for rate in rates), key=accuracy)
+        return dict(settings)
+    tried = {
+        name: [replace(setting, lr_max=rate) for rate in rates]
+        for name, setting in settings.items()
+    }
+    found = iter(lab.sweep([s for candidates in tried.values() for s in candidates], TUNING_SEEDS))
+    best = {}
+    for name, candidates in tried.items():
+        means = [np.mean(accuracies(next(found))) for _ in candidates]
+        best[name] = candidates[int(np.argmax(means))]
+    return best
 
 
 def accuracies(outcomes: Sequence[Outcome]) -> list[float]:
@@ -44,11 +58,6 @@ def accuracies(outcomes: Sequence[Outcome]) -> list[float]:
 def gaps(outcomes: Sequence[Outcome]) -> list[float]:
     """Returns by how much the accuracy on the training images exceeds that on the test images."""
     return [outcome.train_accuracy - outcome.accuracy for outcome in outcomes]
-
-
-def tuned_sides(lab: Lab, settings: Mapping[str, Setting]) -> dict[str, Setting]:
-    """Returns each setting with the best rate for it."""
-    return {name: tuned(lab, setting) for name, setting in settings.items()}
 
 
 def at_best(
@@ -63,7 +72,7 @@ def at_best(
       The outcomes by name, and the figures accuracy_NAME and rate_NAME of all names.
     """
     best = tuned_sides(lab, settings)
-    outcomes = {name: lab.outcomes(setting) for name, setting in best.items()}
+    outcomes = dict(zip(best, lab.sweep(list(best.values())), strict=True))
     if picture:
         sides = {name: accuracies(found) for name, found in outcomes.items()}
         lab.picture(picture, charts.sides(sides, "test accuracy"))
@@ -83,7 +92,8 @@ def figures_of(
 def accuracy_by_rate(lab: Lab, setting: Setting) -> dict[float, list[float]]:
     """Returns for each of HIGH_RATES the accuracies of the seeds; a quick run tries two."""
     rates = HIGH_RATES[:2] if lab.quick else HIGH_RATES
-    return {rate: accuracies(lab.outcomes(replace(setting, lr_max=rate))) for rate in rates}
+    found = lab.sweep([replace(setting, lr_max=rate) for rate in rates])
+    return dict(zip(rates, map(accuracies, found), strict=True))
 
 
 def highest_rate(curve: Mapping[float, Sequence[float]]) -> float:

@@ -1,9 +1,7 @@
 """The laboratory of one invocation: data, seeds, and trainings that claims share."""
 
 import hashlib
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -17,15 +15,17 @@ from flax import nnx
 from convjax.data import Dataset, epoch_order, load, normalization
 from convjax.files import save_figure
 from convjax.growing import concatenate
-from convjax.record import Record, RecordError
-from convjax.runs import Run, RunError, RunFolder, check_config, load_run
+from convjax.record import Record
+from convjax.runs import RunFolder
 from convjax.summary import summary
 from convjax.train import Images, Trainer
 from convjax.watch import Watch
-from convjax.weights import WeightsError, load_weights
+from convjax.weights import load_weights
 from experiments import pictures
+from experiments.folders import Folders, way_out
 from experiments.observer import Observer
 from experiments.setting import Setting
+from experiments.sweeps import Sweeps
 from experiments.training import Material, Outcome, Training, fit, in_parts
 
 if TYPE_CHECKING:
@@ -73,15 +73,13 @@ class Lab:
         self.out, self.layout, self.quick = out, layout, quick
         self.resume, self.spreadsheet = resume, spreadsheet
         self.observer = observer or Observer()
-        # What those trainings took that a stopped run finished after its last claim.
-        self.earlier_seconds = 0.0
-        self._last_claim = _modified(out / "results.json")
+        self.folders = Folders(out, resume)
+        self._sweeps = Sweeps(self)
         self._told: set[str] = set()
         self._materials: dict[str, Material] = {}
         self._trainers: dict[tuple[Setting, bool], Trainer] = {}
         self._networks: dict[tuple[Setting, int], nnx.Module] = {}
         self._trainings: dict[Setting, list[Training]] = {}
-        self._outcomes: dict[tuple[Setting, int], Outcome] = {}
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -111,17 +109,25 @@ class Lab:
             self._trainings[setting] = [self._training(setting, seed) for seed in self.seeds]
         return self._trainings[setting]
 
-    def outcomes(self, setting: Setting, seeds: Sequence[int] | None = None) -> list[Outcome]:
-        """Returns what trainings of a setting come to, run now unless they were before.
+    @property
+    def earlier_seconds(self) -> float:
+        """What those trainings took that a stopped run finished after its last claim."""
+        return self.folders.earlier_seconds
 
-        They watch no layer, draw no picture and leave a small folder below runs/comparisons, so
-        that there may be hundreds of them.
+    def outcomes(self, setting: Setting, seeds: Sequence[int] | None = None) -> list[Outcome]:
+        """Returns what trainings of a setting come to with each seed, as `sweep` of one."""
+        return self.sweep([setting], seeds)[0]
+
+    def sweep(
+        self, settings: Sequence[Setting], seeds: Sequence[int] | None = None
+    ) -> list[list[Outcome]]:
+        """Returns what trainings come to, of each setting with each seed, run now unless they were
+        before.
+
+        They watch no layer, draw no picture and leave a small folder below runs/comparisons. Those
+        that share a program run side by side where that is faster, see `experiments.sweeps`.
         """
-        seeds = self.seeds if seeds is None else seeds
-        for seed in seeds:
-            if (setting, seed) not in self._outcomes:
-                self._outcomes[setting, seed] = self._outcome(setting, seed)
-        return [self._outcomes[setting, seed] for seed in seeds]
+        return self._sweeps.outcomes(settings, self.seeds if seeds is None else seeds)
 
     def metric(self, setting: Setting, name: str, *, evaluation: int = -1) -> list[float]:
         """Returns one metric of an evaluation, of which most settings have one per epoch, for
@@ -201,10 +207,9 @@ class Lab:
 
     def _training(self, setting: Setting, seed: int) -> Training:
         path = self.out / "runs" / setting.slug / f"seed-{seed}"
-        orders = self._orders(setting, seed)
-        config = self._config(setting, seed, orders)
-        if run := self._finished(path, config, "model.npz"):
-            with _way_out(path):
+        config = self.run_config(setting, seed)
+        if run := self.folders.finished(path, config, "model.npz"):
+            with way_out(path):
                 model = load_weights(path / "model.npz", self.network(setting, seed))
             model.eval()
             return Training(setting, seed, run.metrics, run.record, model)
@@ -217,7 +222,7 @@ class Lab:
                 self.observer.network(told)
             self._told.add(told)
         folder = RunFolder(path, config)
-        training = Training(setting, seed, *self._fit(setting, seed, orders, folder))
+        training = Training(setting, seed, *self._fit(setting, seed, folder))
         if first:  # one seed's pictures are enough, and they take their time
             trainer = self.trainer(setting, watched=True)
             for name, figure in pictures.of_training(training, trainer, dataset).items():
@@ -226,70 +231,38 @@ class Lab:
         self.observer.trained(training.metrics)
         return training
 
-    def _outcome(self, setting: Setting, seed: int) -> Outcome:
-        path = self.out / "runs" / "comparisons" / setting.slug / f"seed-{seed}"
-        orders = self._orders(setting, seed)
-        config = self._config(setting, seed, orders)
-        if run := self._finished(path, config, "record.npz"):
-            return Outcome(setting, seed, run.metrics)
-        metrics, record, _ = self._fit(setting, seed, orders, None)
-        folder = RunFolder(path, config)
-        folder.add_metrics(*metrics)
-        folder.write_record(record)
-        self.observer.trained(metrics)
-        return Outcome(setting, seed, metrics)
-
     def _fit(
-        self, setting: Setting, seed: int, orders: list[Any], folder: RunFolder | None
+        self, setting: Setting, seed: int, folder: RunFolder
     ) -> tuple[list[dict[str, Any]], Record, nnx.Module]:
-        """Trains: (metrics, record, trained network).
+        """Trains with the layers watched: (metrics, record, trained network).
 
         Args:
-          folder: of a training whose layers are watched, written after each evaluation; None
-            watches nothing.
+          folder: written after each evaluation.
         """
         metrics: list[dict[str, Any]] = []
 
         def on_score(row: dict[str, Any], records: Sequence[Record]) -> None:
             self.observer.scored(row)
             metrics.append(row)
-            if folder:
-                folder.add_metrics(row)
-                folder.write_record(concatenate(records))
+            folder.add_metrics(row)
+            folder.write_record(concatenate(records))
 
-        steps, watched = sum(map(len, orders)), folder is not None
-        self.observer.training(setting, seed, steps, watched=watched)
-        trainer = self.trainer(setting, watched)
+        steps = self.steps(setting, seed)
+        self.observer.training(setting, seed, steps, watched=True)
+        trainer = self.trainer(setting, watched=True)
         state, record = fit(
             trainer,
             self.network(setting, seed),
             self.material(setting),
-            [in_parts(order, setting.scores) for order in orders],
+            [in_parts(order, setting.scores) for order in self.orders(setting, seed)],
             setting.table(steps),
             on_score=on_score,
             on_steps=self.observer.steps,
         )
         return metrics, record, trainer.model(state)
 
-    def _finished(self, path: Path, config: dict[str, Any], last: str) -> Run | None:
-        """Returns what a training left in its folder, if that has the file that is written last.
-
-        What an unfinished one left is removed.
-        """
-        if not (self.resume and (path / "config.json").exists()):
-            return None
-        check_config(path, config)
-        if not (path / last).exists():
-            shutil.rmtree(path)
-            return None
-        with _way_out(path):
-            run = load_run(path)
-        if _modified(path / last) > self._last_claim:
-            spent = (row["seconds"] + row["compile_seconds"] for row in run.metrics)
-            self.earlier_seconds += sum(spent)
-        return run
-
-    def _config(self, setting: Setting, seed: int, orders: list[Any]) -> dict[str, Any]:
+    def run_config(self, setting: Setting, seed: int) -> dict[str, Any]:
+        """Returns all that the figures of a training depend on."""
         mean, std = self.normalization(setting)
         return {
             "setting": asdict(setting),
@@ -299,7 +272,7 @@ class Lab:
             "classes": list(self.material(setting).dataset.class_names),
             "seed": seed,
             **self.config,
-            "steps": sum(map(len, orders)),
+            "steps": self.steps(setting, seed),
         }
 
     def batches(self, setting: Setting, seed: int, epoch: int) -> npt.NDArray[np.integer[Any]]:
@@ -314,21 +287,11 @@ class Lab:
             ]
         )
 
-    def _orders(self, setting: Setting, seed: int) -> list[Any]:
+    def orders(self, setting: Setting, seed: int) -> list[Any]:
         """Returns the batches that each epoch of a training takes."""
         steps = QUICK_STEPS if self.quick else None
         return [self.batches(setting, seed, epoch)[:steps] for epoch in range(setting.epochs)]
 
-
-def _modified(path: Path) -> float:
-    """Returns when a file was last written, 0 where there is none."""
-    return path.stat().st_mtime if path.exists() else 0.0
-
-
-@contextmanager
-def _way_out(path: Path) -> Iterator[None]:
-    """Says with a damaged file of a finished training what to do."""
-    try:
-        yield
-    except (RunError, RecordError, WeightsError) as error:
-        raise RunError(f"{error} Remove {path}, and --resume trains it again.") from error
+    def steps(self, setting: Setting, seed: int) -> int:
+        """Returns how many steps a training takes."""
+        return sum(map(len, self.orders(setting, seed)))

@@ -98,22 +98,42 @@ def fit(
             seconds = time.perf_counter() - began - compile_seconds
             done += len(order)
             records.append(record)
-            metrics = {
-                "epoch": epoch,
-                "step": done,
-                # fastai's average goes on over the epochs; only the validation starts anew.
-                "train_loss": float(concatenate(records).smoothed_loss()[-1]),
-                "valid_loss": scores.loss,
-                "accuracy": scores.accuracy,
-                "seconds": round(seconds, 3),
-                "compile_seconds": round(compile_seconds, 3),
-            }
+            metrics = metrics_row(
+                epoch, records, (scores.loss, scores.accuracy), seconds, compile_seconds
+            )
             if done == steps:
                 metrics["train_accuracy"] = trainer.evaluate(state, material.train).accuracy
             on_score(metrics, records)
     return state, concatenate(records)
 
 
+def metrics_row(
+    epoch: int,
+    records: Sequence[Record],
+    scores: tuple[float, float],
+    seconds: float,
+    compile_seconds: float,
+) -> dict[str, Any]:
+    """Returns the metrics of an evaluation.
+
+    Args:
+      records: of all steps so far.
+      scores: loss and accuracy on the test images.
+      seconds, compile_seconds: since the evaluation before.
+    """
+    so_far = concatenate(records)
+    return {
+        "epoch": epoch,
+        "step": so_far.steps,
+        # fastai's average goes on over the epochs; only the validation starts anew.
+        "train_loss": float(so_far.smoothed_loss()[-1]),
+        "valid_loss": float(scores[0]),
+        "accuracy": float(scores[1]),
+        "seconds": round(seconds, 3),
+        "compile_seconds": round(compile_seconds, 3),
+    }
+
+
 def in_parts(order: Any, parts: int) -> list[Any]:
-    """Returns the batches of an epoch, (steps, batch), in parts of nearly the same length."""
+    """Returns the batches of an epoch, (steps, …), in parts of nearly the same length."""
     return np.array_split(order, min(parts, len(order)))

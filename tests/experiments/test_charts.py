@@ -53,3 +53,20 @@ def test_more_sides_than_colours_are_all_drawn():
     found = {str(i): [0.9, 0.8] for i in range(9)}
     values, _ = charts.sides(found, "accuracy").axes
     assert len(values.get_lines()) == 18
+
+
+def test_maps_have_a_cell_per_seed_and_count_those_that_train():
+    found = {"plain": {0.01: [0.95, 0.91], 2.0: [0.1, 0.92]}, "norm": {0.01: [0.9, 0.95]}}
+    figure = charts.maps(found, xlabel="rate", label="accuracy", trains=0.9)
+    plain, norm = figure.axes[:2]
+    (image,) = plain.get_images()
+    # Seeds upwards, rates to the right, on one scale whatever the values.
+    assert image.get_array().tolist() == [[0.95, 0.1], [0.91, 0.92]]
+    assert image.get_clim() == (0, 1)
+    assert texts(plain.get_xticklabels()) == ["0.01", "2"]
+    assert texts(plain.get_yticklabels()) == ["0", "1"]
+    assert (plain.get_xlabel(), plain.get_ylabel()) == ("rate", "seed")
+    assert plain.get_title() == "accuracy, plain"
+    above = [axes.child_axes[0] for axes in (plain, norm)]
+    assert [texts(axes.get_xticklabels()) for axes in above] == [["2/2", "1/2"], ["2/2"]]
+    assert above[0].get_xlabel() == "seeds that reach 0.9"

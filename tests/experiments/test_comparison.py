@@ -31,9 +31,12 @@ class FakeLab:
     def picture(self, name, figure):
         self.pictures.append(name)
 
-    def outcomes(self, setting, seeds=(0, 1)):
-        self.asked.append((setting, tuple(seeds)))
-        return [outcome(setting, seed, self.accuracy(setting, seed)) for seed in seeds]
+    def sweep(self, settings, seeds=(0, 1)):
+        self.asked += [(setting, tuple(seeds)) for setting in settings]
+        return [
+            [outcome(setting, seed, self.accuracy(setting, seed)) for seed in seeds]
+            for setting in settings
+        ]
 
 
 def test_tuning_takes_the_best_mean_over_its_own_seeds():

@@ -1,0 +1,132 @@
+"""Trainings for comparisons: those that share a program run side by side, each in its folder.
+
+They watch no layer and draw no picture, so that there may be hundreds of them. How many run at once
+is `convjax.room`'s rule: on a CPU one, with the very figures of `Trainer.run`.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convjax.growing import concatenate, from_steps
+from convjax.record import Record
+from convjax.room import runs_at_once
+from convjax.runs import RunFolder
+from convjax.step import Measures
+from convjax.sweep import groups, stacked_tables
+from experiments.setting import Setting
+from experiments.training import Outcome, in_parts, metrics_row
+
+if TYPE_CHECKING:
+    from experiments.lab import Lab
+
+Pair = tuple[Setting, int]  # a setting and a seed
+
+
+class Sweeps:
+    """The comparisons of a lab; each training is run once and kept."""
+
+    def __init__(self, lab: "Lab"):
+        self._lab = lab
+        self._outcomes: dict[Pair, Outcome] = {}
+
+    def outcomes(self, settings: Sequence[Setting], seeds: Sequence[int]) -> list[list[Outcome]]:
+        """Returns what each setting comes to with each seed, run now unless it was before."""
+        wanted = [(setting, seed) for setting in settings for seed in seeds]
+        kinds: dict[tuple[Any, ...], list[Pair]] = {}
+        for setting, seed in dict.fromkeys(wanted):
+            if (setting, seed) not in self._outcomes and not self._found(setting, seed):
+                # All that a program, and the steps between its evaluations, depend on.
+                kind = setting.structure, setting.batch_size, setting.epochs, setting.scores
+                kinds.setdefault(kind, []).append((setting, seed))
+        for pairs in kinds.values():
+            for group, real in groups(len(pairs), self._at_once(pairs[0][0])):
+                self._train([pairs[i] for i in group], real)
+        return [[self._outcomes[setting, seed] for seed in seeds] for setting in settings]
+
+    def _found(self, setting: Setting, seed: int) -> bool:
+        """Tells whether an earlier run finished this training, and keeps what it came to."""
+        path, config = self._folder(setting, seed)
+        run = self._lab.folders.finished(path, config, "record.npz")
+        if run is not None:
+            self._outcomes[setting, seed] = Outcome(setting, seed, run.metrics)
+        return run is not None
+
+    def _folder(self, setting: Setting, seed: int) -> tuple[Any, dict[str, Any]]:
+        """Returns where a training is kept and what its configuration is."""
+        path = self._lab.out / "runs" / "comparisons" / setting.slug / f"seed-{seed}"
+        return path, self._lab.run_config(setting, seed)
+
+    def _at_once(self, setting: Setting) -> int:
+        trainer, train = self._lab.trainer(setting), self._lab.material(setting).train
+        state = trainer.start(self._lab.network(setting, 0))
+        return runs_at_once(trainer.step, state, train, setting.batch_size)
+
+    def _train(self, pairs: Sequence[Pair], real: int) -> None:
+        """Trains side by side and keeps the first `real` runs; the rest only fill the program."""
+        observer, steps = self._lab.observer, self._lab.steps(*pairs[0])
+        # The bar is that of the first: all take their steps together.
+        observer.training(*pairs[0], steps, watched=False)
+        rows, records = self._fit(pairs)
+        for (setting, seed), metrics, record in list(zip(pairs, rows, records, strict=True))[:real]:
+            if (setting, seed) != pairs[0]:
+                observer.training(setting, seed, steps, watched=False)
+            folder = RunFolder(*self._folder(setting, seed))
+            folder.add_metrics(*metrics)
+            folder.write_record(record)
+            observer.trained(metrics)
+            self._outcomes[setting, seed] = Outcome(setting, seed, metrics)
+
+    def _fit(self, pairs: Sequence[Pair]) -> tuple[list[list[dict[str, Any]]], list[Record]]:
+        """Returns for each run its metrics, as `experiments.training.fit` makes them, and record.
+
+        Seconds are the run's share of what all took together.
+        """
+        lab, first = self._lab, pairs[0][0]
+        trainer, material = lab.trainer(first), lab.material(first)
+        together = trainer.together
+        orders = [lab.orders(*pair) for pair in pairs]
+        steps = lab.steps(*pairs[0])
+        table = stacked_tables(
+            [
+                {name: np.asarray(column) for name, column in setting.table(steps).items()}
+                for setting, _ in pairs
+            ]
+        )
+        states = together.start([trainer.start(lab.network(*pair)) for pair in pairs])
+        metrics: list[list[dict[str, Any]]] = [[] for _ in pairs]
+        records: list[list[Record]] = [[] for _ in pairs]
+        done = 0
+        for epoch, of_runs in enumerate(zip(*orders, strict=True)):
+            for order in in_parts(np.stack(of_runs, 1), first.scores):
+                began, compiled = time.perf_counter(), trainer.compile_seconds
+                rows = {name: column[done : done + len(order)] for name, column in table.items()}
+                states, measures = together.run(
+                    states, material.train, order, rows, on_steps=lab.observer.steps
+                )
+                loss, accuracy = together.scores(states, material.test)
+                compile_seconds = trainer.compile_seconds - compiled
+                seconds = time.perf_counter() - began - compile_seconds
+                done += len(order)
+                last = together.scores(states, material.train)[1] if done == steps else None
+                for run in range(len(pairs)):
+                    records[run].append(_record(measures, run))
+                    row = metrics_row(
+                        epoch,
+                        records[run],
+                        (loss[run], accuracy[run]),
+                        seconds / len(pairs),
+                        compile_seconds / len(pairs),
+                    )
+                    if last is not None:
+                        row["train_accuracy"] = float(last[run])
+                    metrics[run].append(row)
+        return metrics, [concatenate(pieces) for pieces in records]
+
+
+def _record(measures: Measures, run: int) -> Record:
+    """Returns one run's record of steps at which nothing was watched."""
+    loss, rate, momentum = (np.asarray(column)[:, run] for column in measures)
+    return from_steps((), (), loss, rate, momentum, np.arange(0), ())
