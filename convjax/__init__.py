@@ -1,8 +1,9 @@
 """convjax: see why convolutional networks train or fail to train, in JAX and Flax."""
 
-from convjax import data, plots, plots_sweep, reference, runs, weights
+from convjax import data, plots, reference, runs, weights
 from convjax.capture import capture
 from convjax.conv import conv2d
+from convjax.diagnose import diagnose
 from convjax.finder import lr_find
 from convjax.models import ConvNet, LinearNet, broken_net, digits_net, threes_sevens_net
 from convjax.optim import adam, group_scale, sgd
@@ -31,6 +32,7 @@ __all__ = [
     "constant",
     "conv2d",
     "data",
+    "diagnose",
     "digits_net",
     "exponential",
     "group_rates",
@@ -40,7 +42,6 @@ __all__ = [
     "one_cycle",
     "parameter_stats",
     "plots",
-    "plots_sweep",
     "reference",
     "runs",
     "sgd",

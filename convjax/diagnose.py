@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from convjax.evidence import Evidence
 from convjax.record import Record
-from convjax.symptoms import SYMPTOMS, Sign, Symptom
+from convjax.signs import Sign
+from convjax.symptoms import SYMPTOMS, Symptom
 from convjax.watch import INPUT
 
 NONLINEARITIES = ("relu", "tanh", "sigmoid")
@@ -105,7 +108,9 @@ def diagnose(
         if missing := tuple(name for name in symptom.needs if name not in kept):
             unchecked[symptom.name] = missing
             continue
-        if sign := symptom.found(evidence):
+        with np.errstate(all="ignore"):  # of a training that diverged
+            sign = symptom.found(evidence)
+        if sign:
             finding = _finding(symptom, sign)
             follows = explained & {"*", symptom.name}
             (consequences if follows else findings).append(finding)

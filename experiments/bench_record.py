@@ -31,25 +31,29 @@ def chunk(steps: int, seed: int) -> Record:
 
     def layer() -> ActivationStats:
         hist = rng.multinomial(VALUES, np.full(HIST_BINS + 2, 1 / (HIST_BINS + 2)), steps)
-        numbers = rng.random((4, steps), np.float32)
+        numbers: list[Any] = list(rng.random((4, steps), np.float32))
         counts = hist.astype(np.int32)
         active = rng.random((steps, CHANNELS)) < 0.5
-        return ActivationStats(*numbers, counts[:, 1:-1], counts[:, 0], counts[:, -1], active)
+        kept = (*numbers, counts[:, 1:-1], counts[:, 0], counts[:, -1], active)
+        return ActivationStats._make(kept)
 
     watched = np.arange(steps)
     norms = rng.random((3, steps, PARAMETERS), np.float32)
     magnitudes = np.ones((2, steps, PARAMETERS, LOG_BINS + 2), np.int32)
     names = tuple(f"parameter{i}" for i in range(PARAMETERS))
+    loss, rate, momentum, eval_loss = rng.random((4, steps), np.float32)
     return from_steps(
         [f"layer{i}" for i in range(LAYERS)],
         [VALUES] * LAYERS,
-        *rng.random((3, steps), np.float32),
+        loss,
+        rate,
+        momentum,
         watched,
         [layer() for _ in range(LAYERS)],
         parameters=ParameterRecord.from_steps(
-            names, (LOG_BINS + 2,) * PARAMETERS, watched, Norms(*norms, *magnitudes)
+            names, (LOG_BINS + 2,) * PARAMETERS, watched, Norms._make([*norms, *magnitudes])
         ),
-        eval_loss=rng.random(steps, np.float32),
+        eval_loss=eval_loss,
     )
 
 

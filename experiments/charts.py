@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convjax.plots import BLUE, ORANGE, new_figure
-from convjax.plots_sweep import draw_map, map_width
+from convjax.plots.sweeps import draw_map, map_width
 from experiments.intervals import difference
 
 if TYPE_CHECKING:

@@ -169,8 +169,8 @@ def table(
     """Prints what `run`, `bench` or `diagnosis` wrote in Markdown, as the README has it."""
     try:
         found = json.loads(file.read_text())
-        if "rows" in found:
-            typer.echo("\n\n".join(tables([Row(**row) for row in found["rows"]])))
+        if "trainings" in found:
+            typer.echo("\n\n".join(tables([Row(**row) for row in found["trainings"]])))
         elif "records" in found:
             typer.echo(markdown_records(found["records"]))
         elif "bars" in found:

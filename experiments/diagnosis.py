@@ -139,7 +139,7 @@ def run_diagnosis(
         with Progress(console=shown, transient=True) as progress:
             task = progress.add_task("trainings", total=len(wanted))
             rows = measure(wanted, lambda: progress.advance(task))
-        write_json(out, {"environment": environment(), "rows": [asdict(row) for row in rows]})
+        write_json(out, {"environment": environment(), "trainings": [asdict(row) for row in rows]})
     for text in tables(rows):
         shown.print(text, highlight=False, markup=False, soft_wrap=True)
     shown.print(f"all figures: {out}", highlight=False, soft_wrap=True)

@@ -9,7 +9,8 @@ import pytest
 from convjax.diagnose import Diagnosis, diagnose, quantities
 from convjax.growing import from_steps
 from convjax.parameter_stats import ParameterRecord
-from convjax.symptoms import PATIENCE, SYMPTOMS
+from convjax.signs import PATIENCE
+from convjax.symptoms import SYMPTOMS
 from tests.helpers import without_histograms, without_layers
 
 STEPS, CHANNELS = 200, 8

@@ -3,8 +3,8 @@ import pytest
 
 from convjax import plots
 from convjax.diagnose import diagnose
-from convjax.plots_marks import mark
-from convjax.plots_parameters import color_magnitudes, plot_update_ratios
+from convjax.plots.findings import mark
+from convjax.plots.parameters import color_magnitudes, plot_update_ratios
 from tests.helpers import make_record, without_layers
 from tests.test_diagnose import CASES, HEALTHY
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convjax.plots_sweep import plot_sweep
+from convjax.plots.sweeps import plot_sweep
 from convjax.sweep import Sweep
 
 pytest.importorskip("matplotlib")

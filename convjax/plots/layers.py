@@ -1,58 +1,17 @@
-"""Pictures of a training's record: layer statistics, colourful dimension, schedule, loss.
+"""Pictures of layers: the statistics of one, and the colourful dimension."""
 
-Every function reads records and returns a matplotlib `Figure`; saving is the caller's
-(`figure.savefig("name.png")`), and a notebook shows a returned figure by itself. No pyplot: no
-window, no global state, and nothing to close. matplotlib is imported when the first figure is made.
-"""
-
-import textwrap
-from collections.abc import Mapping, Sequence
-from functools import partial
-from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convjax.finder import LRFind
+from convjax.plots.figure import BLUE, MAX_COLUMNS, ORANGE, caption, check_steps, new_figure
 from convjax.record import Array, Record
 from convjax.stats import HIST_RANGE, NEAR_ZERO
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# Okabe and Ito's blue and vermilion, which colour-blind readers tell apart.
-BLUE, ORANGE = "#0072B2", "#D55E00"
-
-# A panel has fewer pixels than this, so that more columns could not be told apart.
-MAX_COLUMNS = 1000
-
-# Where the smoothed loss spans more than this factor, its late part would lie on the axis.
-LOG_RATIO = 20
-
-
-def new_figure(width: float, height: float) -> "Figure":
-    """Returns an empty figure whose layout keeps labels from being cut off or overlapping.
-
-    Args:
-      width, height: inches; figures are 100 pixels each unless `savefig` is told otherwise.
-
-    Raises:
-      ImportError: if matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise ImportError(
-            'pictures need matplotlib, which is not installed: pip install "convjax[plots]"'
-        ) from error
-    # Inches around every panel: with matplotlib's 0.04 labels touch the neighbouring panel.
-    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
-    figure = Figure(figsize=(width, height), layout=layout)
-    # Notebooks ask an object for its PNG; matplotlib answers only for figures of pyplot.
-    vars(figure)["_repr_png_"] = partial(_png, figure)
-    return figure
 
 
 def plot_layer_stats(record: Record, layer: int | str) -> "Figure":
@@ -69,7 +28,7 @@ def plot_layer_stats(record: Record, layer: int | str) -> "Figure":
       KeyError, IndexError: if the record has no such layer.
       ValueError: if the record has no watched steps.
     """
-    _check_steps(record.watched)
+    check_steps(record.watched)
     column, steps = record.layer(layer), record.watched
     figure = new_figure(11, 3.4)
     figure.suptitle(f"Outputs of layer {record.layers[column]}")
@@ -121,7 +80,7 @@ def color_dim(
     if not records:
         raise ValueError("records must hold at least one record, got none.")
     for record in records:
-        _check_steps(record.watched)
+        check_steps(record.watched)
         record.check_histograms()
     columns = [record.layer(layer) for record in records]
     if labels is None:
@@ -165,109 +124,8 @@ def color_dim(
     ticks = [0, *(10**i for i in range(1, int(np.log10(top)) + 1))]
     bar.set_ticks(np.log1p(ticks).tolist(), labels=[f"{tick:,}" for tick in ticks])
     bar.minorticks_off()
-    _caption(figure, _how_to_read(records, sizes))
+    caption(figure, _how_to_read(records, sizes))
     return figure
-
-
-def plot_sched(record: Record) -> "Figure":
-    """Draws the learning rate and the momentum that the optimiser used, against the step.
-
-    Raises:
-      ValueError: if the record has no steps.
-    """
-    _check_steps(record.loss)
-    figure = new_figure(8, 3.2)
-    rate, momentum = figure.subplots(1, 2)
-    rate.plot(record.first, record.learning_rate, color=BLUE)
-    rate.set(xlabel="step", ylabel="learning rate")
-    momentum.plot(record.first, record.momentum, color=BLUE)
-    momentum.set(xlabel="step", ylabel="momentum")
-    for axes in (rate, momentum):
-        axes.grid(alpha=0.3)
-    return figure
-
-
-def plot_loss(record: Record, metrics: Sequence[Mapping[str, Any]] | None = None) -> "Figure":
-    """Draws the loss of every batch thin, smoothed thick, and the validation loss as points.
-
-    The loss axis is logarithmic where the smoothed and the validation loss together are positive
-    and span more than a factor of 20; the axis says so.
-
-    Args:
-      record: of any training.
-      metrics: one mapping per evaluation with "step", how many steps came before it, and
-        "valid_loss". Other keys are ignored.
-
-    Raises:
-      ValueError: if the record has no steps, or a mapping lacks one of the two keys.
-    """
-    _check_steps(record.loss)
-    steps, valid = [], []
-    for row in metrics or ():
-        if "step" not in row or "valid_loss" not in row:
-            raise ValueError(
-                f'metrics must hold mappings with the keys "step" and "valid_loss", got one with '
-                f"{', '.join(map(repr, row)) or 'none'}."
-            )
-        steps.append(row["step"])
-        valid.append(row["valid_loss"])
-    smoothed = record.smoothed_loss()
-    figure = new_figure(8, 4)
-    axes = figure.subplots()
-    most = int(record.counts.max())
-    each = "training, each batch" if most == 1 else f"training, mean of up to {most:,} batches"
-    axes.plot(
-        record.first,
-        record.loss,
-        color=BLUE,
-        alpha=0.4,
-        linewidth=0.6,
-        label=each,
-    )
-    axes.plot(record.first, smoothed, color=BLUE, linewidth=2, label="training, smoothed")
-    if valid:
-        axes.plot(steps, valid, "o", color=ORANGE, label="validation")
-    # Single batches do not count: one lucky batch of loss 0 would turn the axis.
-    shown = np.concatenate([smoothed, np.asarray(valid, np.float64)])
-    shown = shown[np.isfinite(shown)]
-    logarithmic = shown.size and shown.min() > 0 and shown.max() > LOG_RATIO * shown.min()
-    axes.set(xlabel="step", ylabel="loss (log scale)" if logarithmic else "loss")
-    if logarithmic:
-        axes.set_yscale("log")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return figure
-
-
-def plot_lr_find(found: LRFind) -> "Figure":
-    """Draws the loss over the rates of a sweep, and marks what each rule suggests.
-
-    Rates from which no rule suggests, the first and the last, are shaded. A sweep that diverged too
-    soon for a suggestion has no marks: the picture shows why.
-    """
-    rates, used = found.learning_rate, found.used
-    figure = new_figure(8, 4)
-    axes = figure.subplots()
-    axes.plot(rates, found.loss, color=BLUE, alpha=0.4, linewidth=0.6, label="each batch")
-    axes.plot(rates, found.smoothed, color=BLUE, linewidth=2, label="smoothed")
-    axes.set_xscale("log")
-    axes.set(xlabel="learning rate", ylabel="loss")
-    if found.can_suggest:
-        for ends in ((0, used.start), (used.stop - 1, len(rates) - 1)):
-            axes.axvspan(*rates[list(ends)], color="0.5", alpha=0.15, linewidth=0)
-        for (name, rate), marker in zip(found.suggestions().items(), "osD^", strict=True):
-            height = np.interp(np.log(rate), np.log(rates), found.smoothed)
-            axes.plot(rate, height, marker, color=ORANGE, markersize=8, label=f"{name}: {rate:.1e}")
-        # The blow-up at the end would flatten the curve that one reads.
-        axes.set_ylim(0, 1.5 * found.smoothed[used].max())
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return figure
-
-
-def _check_steps(steps: Array) -> None:
-    if not len(steps):
-        raise ValueError("record must hold at least one step to draw, got none.")
 
 
 def _merged(record: Record, column: int, size: int) -> Array:
@@ -300,13 +158,6 @@ def _strips(row: Sequence["Axes"], records: Sequence[Record], shares: Sequence[A
     row[0].set_ylim(0, max(1, 1.1 * highest))
 
 
-def _caption(figure: "Figure", text: str) -> None:
-    """Writes text under the panels, broken where the figure ends."""
-    # Small letters are about 0.068 inches wide.
-    width = int(figure.get_figwidth() / 0.068)
-    figure.supxlabel(textwrap.fill(text, width), x=0.01, ha="left", fontsize="small")
-
-
 def _how_to_read(records: Sequence[Record], sizes: Sequence[int]) -> str:
     edges = records[0].hist_edges
     # Rows that share a column, each of which may hold several steps.
@@ -327,9 +178,3 @@ def _how_to_read(records: Sequence[Record], sizes: Sequence[int]) -> str:
         "stays filled is healthy. The strips give the shares that lie outside the bins. Grey: "
         "nothing but NaN."
     )
-
-
-def _png(figure: "Figure") -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

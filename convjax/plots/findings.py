@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from convjax.diagnose import Finding
-from convjax.plots import ORANGE
+from convjax.plots.figure import ORANGE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convjax.parameter_stats import LOG_BINS, ParameterRecord
-from convjax.plots import MAX_COLUMNS, new_figure
+from convjax.plots.figure import MAX_COLUMNS, new_figure
 from convjax.record import Array, Record
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convjax.plots import BLUE, ORANGE, new_figure
+from convjax.plots.figure import BLUE, ORANGE, new_figure
 from convjax.record import Array
 from convjax.sweep import Sweep
 

@@ -1,0 +1,28 @@
+"""Pictures of records: layers, the training, gradients and updates, sweeps, and findings in them.
+
+Every function reads records and returns a matplotlib `Figure`; saving is the caller's
+(`figure.savefig("name.png")`), and a notebook shows a returned figure by itself. No pyplot: no
+window, no global state, and nothing to close. matplotlib is imported when the first figure is made.
+"""
+
+from convjax.plots.figure import BLUE, ORANGE, new_figure
+from convjax.plots.findings import mark
+from convjax.plots.layers import color_dim, plot_layer_stats
+from convjax.plots.parameters import color_magnitudes, plot_update_ratios
+from convjax.plots.sweeps import plot_sweep
+from convjax.plots.training import plot_loss, plot_lr_find, plot_sched
+
+__all__ = [
+    "BLUE",
+    "ORANGE",
+    "color_dim",
+    "color_magnitudes",
+    "mark",
+    "new_figure",
+    "plot_layer_stats",
+    "plot_loss",
+    "plot_lr_find",
+    "plot_sched",
+    "plot_sweep",
+    "plot_update_ratios",
+]
