@@ -8,12 +8,21 @@ from typing import Any
 import jax
 from flax import linen, nnx
 from flax.core.scope import in_filter, union_filters
+from flax.errors import TraceContextError
 
 from convjax.layout import KERNEL_AXES, axis_of
 from convjax.select import Select, has_parameters, matcher, nothing_selected
 
 # Watching replaces `__call__` on classes, which all threads share.
 _lock = threading.RLock()
+
+
+# Attributes of the selected modules while they are watched.
+_MARK, _OUTPUT = "_convjax_name", "_convjax_output"
+
+
+class Captured(nnx.Variable[Any]):
+    """The outputs of a layer that a transform within the model calls, while it is watched."""
 
 
 def layer_names(model: nnx.Module, select: Select = has_parameters) -> dict[str, nnx.Module]:
@@ -49,12 +58,13 @@ def capture(
 
     Returns:
       (output, {name: output of that module}), in the order of the calls. A module called again
-      adds "name#2", "name#3" and so on. Where Linen's `mutable` is given, the output is a pair with
-      the changed variables, as that of `apply`.
+      adds "name#2", "name#3" and so on; layers that nnx.scan or nnx.vmap calls have its axis.
+      Where Linen's `mutable` is given, the output is a pair with the changed variables, as that of
+      `apply`.
 
     Raises:
-      ValueError: if nothing is selected, or no selected layer is called as itself, as within
-        `nnx.remat`; or if the output of a selected layer of Linen does not leave a transform.
+      ValueError: if nothing is selected, no selected layer is called, or the output of a selected
+        layer of Linen does not leave a transform.
       TypeError: for a model of another kind, or as `convjax.select.matcher`.
     """
     if isinstance(model, nnx.Module):
@@ -91,20 +101,56 @@ def _capture_nnx(
 ) -> tuple[Any, dict[str, jax.Array]]:
     chosen = layer_names(model, select)
     names = {id(module): name for name, module in chosen.items()}
-    found: dict[str, jax.Array] = {}
+    found: dict[str, Any] = {}
+    within: dict[str, list[str]] = {}  # calls within a transform, by layer
 
     def keep(module: nnx.Module, output: Any) -> None:
-        if id(module) in names:
-            found[_numbered(names[id(module)], found)] = output
+        name = names.get(id(module))
+        if name is not None:
+            found[_numbered(name, found)] = output
+        elif (name := getattr(module, _MARK, None)) in chosen:
+            # A copy, which a transform calls, such as nnx.remat: its output would not leave the
+            # transform by itself, but a module's variables do.
+            call = _numbered(name, found)
+            found[call] = None
+            within.setdefault(name, []).append(call)
+            setattr(module, f"{_OUTPUT}{len(_outputs(module))}", Captured(output))
 
-    with _watched({type(module) for module in chosen.values()}, keep):
-        output = model(*args, **kwargs)
+    try:
+        _mark(chosen)
+        with _watched({type(module) for module in chosen.values()}, keep):
+            output = model(*args, **kwargs)
+        for name, calls in within.items():
+            outputs = _outputs(chosen[name])
+            for call in calls[len(outputs) :]:  # a transform may trace more calls than it makes
+                del found[call]
+            found |= {call: v.get_value() for call, v in zip(calls, outputs.values(), strict=False)}
+    finally:
+        for module in chosen.values():
+            for attribute in [_MARK, *_outputs(module)]:
+                if hasattr(module, attribute):
+                    delattr(module, attribute)
     if not found:
         raise ValueError(
-            f"none of the selected layers was called as itself: {', '.join(chosen)}. Transforms "
-            "inside a model (nnx.remat, nnx.scan, nnx.vmap) call copies, which cannot be watched."
+            f"none of the selected layers was called, or a transform keeps their outputs: "
+            f"{', '.join(chosen)}. In nnx.scan and nnx.vmap the axes of a model's state must not "
+            "leave out its Variables."
         )
     return output, found
+
+
+def _mark(chosen: Mapping[str, nnx.Module]) -> None:
+    """Lets copies of modules know their names."""
+    for name, module in chosen.items():
+        try:
+            setattr(module, _MARK, name)
+        except TraceContextError:  # a model from outside the trace, whose state is not to change
+            return
+
+
+def _outputs(module: nnx.Module) -> dict[str, Captured]:
+    """Returns what calls within transforms have left in a module."""
+    return {name: value for name, value in vars(module).items() if isinstance(value, Captured)}
 
 
 def _capture_linen(

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -22,6 +22,7 @@ from experiments.bench_worker import BenchError, Case, Worker
 from experiments.options import Data, DataDir, OutFile, mistakes_reported, prepare_file
 
 BATCH_SIZES = (64, 512)
+Kind = Literal["engines", "cadence", "quantities", "norm"]
 QUICK_ROUNDS = 2
 NO_TORCH = (
     "PyTorch is not installed: its rows are left out. `pip install torch`; for CPU alone "
@@ -35,9 +36,17 @@ def has_torch() -> bool:
 
 
 def measure(
-    data: str, data_dir: Path | None, rounds: int, quick: bool, shown: Console
+    data: str,
+    data_dir: Path | None,
+    rounds: int,
+    quick: bool,
+    shown: Console,
+    only: str | None = None,
 ) -> dict[str, Any]:
     """Measures everything, prints each group's table as it is done, and returns the report.
+
+    Args:
+      only: one kind of group, without PyTorch where it has none, and without cold starts.
 
     Raises:
       BenchError: if a child dies, or refuses what it must be able to do.
@@ -51,15 +60,16 @@ def measure(
         path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "data.npz"
         # What torch.compile compiles is kept for this run alone, so that its time is the first.
         compiler = {"TORCHINDUCTOR_CACHE_DIR": str(path.parent / "inductor")}
-        engines = ["jax", "torch"] if has_torch() else ["jax"]
+        rivals = only in (None, "engines")
+        engines = ["jax", "torch"] if has_torch() and rivals else ["jax"]
         workers = {
             name: stack.enter_context(Worker(name, path, settings=compiler)) for name in engines
         }
         about = {name: worker.ask("about") for name, worker in workers.items()}
         jax, torch = about["jax"], about.get("torch")
-        if torch is None:
+        if torch is None and rivals:
             notes.append(NO_TORCH)
-        elif torch["accelerator"] != jax["accelerator"]:
+        elif torch and torch["accelerator"] != jax["accelerator"]:
             notes.append(f"PyTorch runs on {torch['device']}, ours on {jax['device']}.")
         sizes = BATCH_SIZES[:1] if quick else BATCH_SIZES
         found = workers["jax"].ask(
@@ -76,6 +86,8 @@ def measure(
             graphs=torch is not None and torch["accelerator"],
             quick=quick,
         ):
+            if only not in (None, group.kind):
+                continue
             # Spread over the run, as the machine's speed may change.
             for name, worker in workers.items():
                 rates.setdefault(name, []).extend(worker.ask("rate", repeats=3)["flops"])
@@ -85,7 +97,7 @@ def measure(
             timings += done
         ours = Case("convjax", jax["layout"])
         starts = []
-        for size in found["batch_sizes"]:
+        for size in [] if only else found["batch_sizes"]:
             plain = replace(ours, batch_size=size)
             for stats in ("none",) if quick else ("none", "all"):
                 starts.append(cold_start(replace(plain, stats=stats), path))
@@ -139,6 +151,9 @@ def run_bench(
         bool,
         typer.Option("--quick", help="Three steps per epoch, two rounds: decides nothing."),
     ] = False,
+    only: Annotated[
+        Kind | None, typer.Option(help="One kind of comparison alone, without cold starts.")
+    ] = None,
     out: OutFile = Path("bench.json"),
 ) -> None:
     """Measures the speed of training beside PyTorch, in turns, and writes bench.json."""
@@ -148,9 +163,10 @@ def run_bench(
     shown = console()
     with mistakes_reported("stopped; nothing was written."):
         prepare_file(out)
-        report = measure(data, data_dir, rounds, quick, shown)
+        report = measure(data, data_dir, rounds, quick, shown, only)
         write_json(out, report)
-    shown.print(start_table(report["cold_start"]))
+    if report["cold_start"]:
+        shown.print(start_table(report["cold_start"]))
     shown.print(bar_table(report["bars"]))
     for note in report["notes"]:
         shown.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)

@@ -41,6 +41,9 @@ def bars(
         if kind == "cadence" and (case.stats, case.every) in OVERHEAD:
             name = f"overhead, {statistics(case)}, batch {case.batch_size}"
             rows.append((name, ratio.median, OVERHEAD[case.stats, case.every], False))
+        if kind == "quantities":
+            name = f"overhead, {case.stats} at every step, batch {case.batch_size}"
+            rows.append((name, ratio.median, None, False))
         if kind == "norm":
             rows.append((f"batch norm / none, batch {case.batch_size}", ratio.median, NORM, False))
     for timing in timings:

@@ -277,13 +277,80 @@ def test_a_filter_that_matches_nothing_lists_what_there_is():
         layer_names(Conv(1, 2, rngs=nnx.Rngs(0)))
 
 
-def test_layers_that_are_called_as_copies_are_not_passed_over_in_silence():
-    class Rematerialised(nnx.Module):
+class Rematerialised(nnx.Module):
+    """Two layers that nnx.remat calls, with one called as itself between them."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.first, self.second = nnx.Linear(2, 3, rngs=rngs), nnx.Linear(3, 2, rngs=rngs)
+        self.between = nnx.Linear(3, 3, rngs=rngs)
+
+    def __call__(self, x):
+        remat = nnx.remat(lambda module, x: module(x))
+        return remat(self.second, self.between(remat(self.first, x)))
+
+
+def test_layers_within_remat():
+    model = Rematerialised()
+    wanted = [model.first(X)]
+    wanted += [model.between(wanted[0])]
+    wanted += [model.second(wanted[1])]
+    before = nnx.state(model)
+    _, found = capture(model, X)
+    assert list(found) == ["first", "between", "second"]
+    for value, output in zip(found.values(), wanted, strict=True):
+        np.testing.assert_allclose(value, output, rtol=1e-6)
+    assert jax.tree.structure(nnx.state(model)) == jax.tree.structure(before)
+    assert not [name for name in vars(model.first) if "convjax" in name]
+
+    @nnx.jit
+    def in_a_loop(model):
+        def loss(model):
+            output, found = capture(model, X)
+            return (output**2).sum(), tuple(found.values())
+
+        return nnx.value_and_grad(loss, has_aux=True)(model)[0][1]
+
+    for value, output in zip(in_a_loop(model), wanted, strict=True):
+        np.testing.assert_allclose(value, output, rtol=1e-6)
+
+
+def test_gradients_through_watched_remat():
+    graphdef, params = nnx.split(Rematerialised())
+
+    def loss(params, watched):
+        model = nnx.merge(graphdef, params, copy=True)
+        output = capture(model, X)[0] if watched else model(X)
+        return (output**2).sum()
+
+    found, wanted = (jax.jit(jax.grad(loss), static_argnums=1)(params, w) for w in (True, False))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, wanted)
+
+
+def test_layers_within_scan_have_its_axis():
+    class Stack(nnx.Module):
+        def __init__(self):
+            make = nnx.split_rngs(splits=3)(nnx.vmap(lambda rngs: nnx.Linear(2, 2, rngs=rngs)))
+            self.layers = make(nnx.Rngs(0))
+
+        def __call__(self, x):
+            step = nnx.scan(lambda layer, x: layer(x), in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
+            return step(self.layers, x)
+
+    model = Stack()
+    output, found = capture(model, X)
+    assert list(found) == ["layers"]
+    assert found["layers"].shape == (3, *X.shape)
+    np.testing.assert_allclose(found["layers"][-1], output, rtol=1e-6)
+
+
+def test_a_layer_that_is_not_called():
+    class Idle(nnx.Module):
         def __init__(self):
             self.inner = Scale(2.0)
 
         def __call__(self, x):
-            return nnx.remat(lambda module, x: module(x))(self.inner, x)
+            return x
 
-    with pytest.raises(ValueError, match=r"was called as itself: inner\. Transforms .*nnx.remat"):
-        capture(Rematerialised(), X)
+    with pytest.raises(ValueError, match=r"none of the selected layers was called.*inner"):
+        capture(Idle(), X)

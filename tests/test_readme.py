@@ -60,7 +60,7 @@ def test_snippets(request, tmp_path, monkeypatch):
     run = ["run", "one-cycle", "--quick", "--out", str(tmp_path / "FOLDER")]
     assert CliRunner().invoke(app, run).exit_code == 0
     snippets = blocks(root, "python")
-    assert len(snippets) == 3
+    assert len(snippets) == 4
     monkeypatch.chdir(tmp_path)
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), {})
@@ -73,7 +73,7 @@ def test_links_lead_to_files(request):
     assert all((root / target).exists() for target in targets)
 
 
-@pytest.mark.parametrize("name", ["mnist", "bench"])
+@pytest.mark.parametrize("name", ["mnist", "bench", "diagnosis"])
 def test_tables_are_those_of_the_saved_results(name, request):
     root = request.config.rootpath
     saved = CliRunner().invoke(app, ["table", str(root / f"experiments/results/{name}.json")])
