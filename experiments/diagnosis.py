@@ -11,7 +11,7 @@ trainings. A symptom is found where it is among the findings; each finding that 
 counts against precision.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -94,26 +94,35 @@ def examine(case: Case, record: Record, accuracy: float) -> Row:
     )
 
 
-def measure(cases: Sequence[Case], on_run: Any) -> list[Row]:
-    """Runs the trainings, in an order that keeps compiled programs together.
+def measure(cases: Sequence[Case], on_run: Callable[[], None]) -> list[Row]:
+    """Runs the trainings, and some of them again with the advised change.
 
     Args:
-      on_run: called after each.
+      on_run: called after each of the first.
     """
     from experiments.planted import Bench
 
     bench = Bench()
-    rows = []
-    left: dict[str, int] = {}
-    for case in sorted(cases, key=lambda case: str(case.plan.structure)):
-        row = examine(case, *bench.run(case.plan))
-        again = case.part == PARTS[1] and case.fault != HEALTHY and row.findings
-        if again and left.setdefault(case.fault, CURED):
-            left[case.fault] -= 1
-            row = replace(row, cured=bench.run(CURES[row.findings[0]](case.plan))[1])
-        rows.append(row)
+    rows: dict[Case, Row] = {}
+    for case in sorted(cases, key=lambda case: case.plan.group):
+        rows[case] = examine(case, *bench.run(case.plan))
         on_run()
-    return rows
+    again = {case: CURES[row.findings[0]](case.plan) for case, row in tried(rows)}
+    for case, plan in sorted(again.items(), key=lambda pair: pair[1].group):
+        rows[case] = replace(rows[case], cured=bench.run(plan)[1])
+    return list(rows.values())
+
+
+def tried(rows: Mapping[Case, Row]) -> list[tuple[Case, Row]]:
+    """Returns the first trainings of each symptom in the measured part that have a finding."""
+    left: dict[str, int] = {}
+    found = []
+    for case, row in rows.items():
+        if case.part == PARTS[1] and case.fault != HEALTHY and row.findings:
+            left[row.symptom] = left.get(row.symptom, CURED) - 1
+            if left[row.symptom] >= 0:
+                found.append((case, row))
+    return found
 
 
 def run_diagnosis(

@@ -67,6 +67,11 @@ class Plan:
             lag=self.lag,
         )
 
+    @property
+    def group(self) -> str:
+        """Sorts plans so that those of one structure follow each other."""
+        return str(self.structure)
+
 
 class Fault(NamedTuple):
     """A fault: the symptom that should be found, the change to a plan, and which plans it fits."""

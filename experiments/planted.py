@@ -43,11 +43,13 @@ def weighted(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 @dataclass
 class Bench:
-    """Data on the device and compiled programs, shared by all plans."""
+    """Data on the device, and the compiled programs of the last structure of a plan.
+
+    Of the last alone, because a process has room for the code of some hundred programs.
+    """
 
     dataset: Dataset = field(default_factory=lambda: load("mnist5k"))
-    _trainers: dict[Plan, Trainer] = field(default_factory=dict)
-    _steps: dict[Plan, Callable[..., Any]] = field(default_factory=dict)
+    _compiled: tuple[Plan, Any] | None = None
 
     @cached_property
     def images(self) -> Images:
@@ -99,12 +101,21 @@ class Bench:
         nnx.update(model, planted(params, plan))
         return model
 
+    def compiled(self, plan: Plan, make: Callable[[], Any]) -> Any:
+        """Returns what is made for plans of one structure, made anew for another."""
+        if self._compiled is None or self._compiled[0] != plan.structure:
+            self._compiled = None
+            jax.clear_caches()
+            self._compiled = plan.structure, make()
+        return self._compiled[1]
+
     def trainer(self, plan: Plan) -> Trainer:
-        """Returns the trainer of a plan, whose programs plans of the same structure share."""
-        if plan.structure not in self._trainers:
+        """Returns the trainer of a plan."""
+
+        def make() -> Trainer:
             mean, std = self.scale(plan)
             model = self.model(plan)
-            self._trainers[plan.structure] = Trainer(
+            return Trainer(
                 model,
                 optimizer(plan, nnx.state(model, nnx.Param)),
                 mean=mean,
@@ -112,7 +123,9 @@ class Bench:
                 loss=weighted,
                 watch=Watch.everything(),
             )
-        return self._trainers[plan.structure]
+
+        found: Trainer = self.compiled(plan, make)
+        return found
 
     def scale(self, plan: Plan) -> tuple[Any, Any]:
         """Returns mean and std on the scale p/255; raw pixels are 0 to 255."""
@@ -132,9 +145,8 @@ class Bench:
         params = planted(params, plan)
         chosen = optimizer(plan, params)
         opt_state = chosen.transform.init(params)
-        if plan.structure not in self._steps:
-            self._steps[plan.structure] = linen_step(model, chosen, normalized)
-        step, recorder, rates = self._steps[plan.structure], Recorder(), table(plan)
+        step = self.compiled(plan, lambda: linen_step(model, chosen, normalized))
+        recorder, rates = Recorder(), table(plan)
         for i, batch in enumerate(order):
             params, opt_state, loss, layers, parameters = step(
                 params,
