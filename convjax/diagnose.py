@@ -55,7 +55,7 @@ class Diagnosis:
       findings: causes, in the order in which to mend them; none for a healthy training.
       consequences: what else was found, and follows from these.
       unchecked: symptoms for which the record lacks a quantity, and which; a training of
-        `Watch.everything()` has all.
+        `Watch.everything()` has all. "classes" stands for their number, where it is not known.
     """
 
     findings: tuple[Finding, ...]
@@ -99,7 +99,7 @@ def diagnose(
     if classes is None and len(record.active) and record.channels[-1] > 1:
         classes = int(record.channels[-1])
     evidence = Evidence(record, classes, nonlinearity)
-    kept = quantities(record)
+    kept = quantities(record) | ({"classes"} if classes else set())
     findings: list[Finding] = []
     consequences: list[Finding] = []
     unchecked: dict[str, tuple[str, ...]] = {}

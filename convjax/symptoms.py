@@ -26,7 +26,8 @@ class Symptom:
       what: what the figure is.
       change: the smallest change worth trying.
       reference: where to read on.
-      needs: quantities of `convjax.Watch` without which nothing can be said.
+      needs: what nothing can be said without: quantities of `convjax.Watch`, and "classes", the
+        number of these.
       explains: symptoms that follow from this one and are no causes then.
     """
 
@@ -133,7 +134,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "divide the learning rate by three, warm it up for longer, or normalise the layers",
         _CHAPTER,
         high=0.25,
-        needs=("activations", "histogram"),
+        needs=("activations", "histogram", "classes"),
         explains=("*",),
     ),
     Symptom(
@@ -143,7 +144,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "divide the learning rate by ten; convjax.lr_find suggests one",
         _FINDER,
         high=signs.HIGH_RATIO,
-        needs=("updates",),
+        needs=("updates", "classes"),
         explains=("*",),
     ),
     Symptom(
@@ -191,7 +192,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "multiply the learning rate by ten; convjax.lr_find suggests one",
         _FINDER,
         low=7e-4,
-        needs=("updates",),
+        needs=("updates", "classes"),
         explains=("*",),
     ),
     Symptom(
@@ -210,5 +211,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "look at pairs of image and label as they enter the loss: they may not belong together",
         "Karpathy 2019, https://karpathy.github.io/2019/04/25/recipe/",
         low=signs.STUCK,
+        needs=("classes",),
     ),
 )

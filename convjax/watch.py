@@ -81,6 +81,11 @@ class Watch:
         else:
             output, found = model(x), {}
         if self.inputs:
+            if taken := {INPUT, LABELS} & set(found):
+                raise ValueError(
+                    f"inputs must be False for a model with a layer of the name {taken.pop()!r}, "
+                    "under which the record would hold what the network is given. Rename the layer."
+                )
             found = {INPUT: x, LABELS: labels, **found}
         return output, found, channel_axes(model, found)
 

@@ -223,7 +223,9 @@ def test_what_a_record_lacks_is_not_looked_for():
 
 def test_classes_are_the_channels_of_the_last_layer():
     record = replace(stuck(), active=HEALTHY.active[:0])
-    assert not diagnose(record).findings
+    found = diagnose(record)
+    assert not found.findings
+    assert found.unchecked["loss stuck at guessing"] == ("classes",)
     assert diagnose(record, classes=10).findings[0].symptom == "loss stuck at guessing"
     # A loss of 2.3 is far below that of guessing among 100,000.
     assert not diagnose(record, classes=100_000).findings

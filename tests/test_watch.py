@@ -89,6 +89,18 @@ def test_inputs_come_before_the_layers_and_may_be_alone():
     ]
 
 
+def test_a_layer_may_not_have_the_name_of_the_inputs():
+    class Model(nnx.Module):
+        def __init__(self):
+            self.labels = nnx.Linear(8, 2, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            return self.labels(x)
+
+    with pytest.raises(ValueError, match=r"inputs must be False .* the name 'labels'.* Rename"):
+        Watch(inputs=True).outputs(Model(), X, LABELS)
+
+
 def test_something_must_be_watched():
     with pytest.raises(ValueError, match=r"one quantity or more .* got none.*watch=None"):
         Watch(activations=False)
