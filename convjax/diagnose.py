@@ -103,7 +103,7 @@ def diagnose(
     findings: list[Finding] = []
     consequences: list[Finding] = []
     unchecked: dict[str, tuple[str, ...]] = {}
-    explained: set[str] = set()
+    explained = False
     for symptom in SYMPTOMS:
         if missing := tuple(name for name in symptom.needs if name not in kept):
             unchecked[symptom.name] = missing
@@ -111,11 +111,8 @@ def diagnose(
         with np.errstate(all="ignore"):  # of a training that diverged
             sign = symptom.found(evidence)
         if sign:
-            finding = _finding(symptom, sign)
-            follows = explained & {"*", symptom.name}
-            (consequences if follows else findings).append(finding)
-            if not follows:
-                explained.update(symptom.explains)
+            (consequences if explained else findings).append(_finding(symptom, sign))
+            explained |= symptom.explains
     return Diagnosis(tuple(findings), tuple(consequences), unchecked)
 
 

@@ -28,7 +28,7 @@ class Symptom:
       reference: where to read on.
       needs: what nothing can be said without: quantities of `convjax.Watch`, and "classes", the
         number of these.
-      explains: symptoms that follow from this one and are no causes then.
+      explains: whether what is found after it may follow from it, and is then no cause.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Symptom:
     low: float = -np.inf
     high: float = np.inf
     needs: tuple[str, ...] = ()
-    explains: tuple[str, ...] = ()
+    explains: bool = False
 
     def found(self, evidence: Evidence) -> Sign | None:
         """Returns the worst sign beyond a threshold, if there is one."""
@@ -65,7 +65,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         low=0.1,
         high=10.0,
         needs=("inputs",),
-        explains=("*",),
+        explains=True,
     ),
     Symptom(
         "labels constant",
@@ -75,7 +75,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "Karpathy 2019, https://karpathy.github.io/2019/04/25/recipe/",
         low=1e-6,
         needs=("inputs",),
-        explains=("*",),
+        explains=True,
     ),
     Symptom(
         "zero weights",
@@ -85,7 +85,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _GLOROT,
         low=1e-6,
         needs=("gradients", "updates"),
-        explains=("*",),
+        explains=True,
     ),
     Symptom(
         "saturation",
@@ -95,7 +95,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _GLOROT,
         high=0.5,
         needs=("activations", "histogram"),
-        explains=("*",),
+        explains=True,
     ),
     Symptom(
         "exploding activations",
@@ -105,7 +105,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _HE,
         high=20.0,
         needs=("activations",),
-        explains=("*",),
+        explains=True,
     ),
     Symptom(
         "vanishing gradients",
@@ -115,7 +115,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _GLOROT,
         low=0.03,
         needs=("gradients",),
-        explains=("*",),
+        explains=True,
     ),
     Symptom(
         "update too large",
@@ -125,7 +125,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _RATIO,
         high=20.0,
         needs=("gradients", "updates"),
-        explains=("*",),
+        explains=True,
     ),
     Symptom(
         "collapse",
@@ -135,7 +135,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _CHAPTER,
         high=0.25,
         needs=("activations", "histogram", "classes"),
-        explains=("*",),
+        explains=True,
     ),
     Symptom(
         "learning rate too high",
@@ -145,7 +145,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _FINDER,
         high=signs.HIGH_RATIO,
         needs=("updates", "classes"),
-        explains=("*",),
+        explains=True,
     ),
     Symptom(
         "exploding gradients",
@@ -155,7 +155,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "Pascanu et al. 2013, https://arxiv.org/abs/1211.5063",
         high=signs.SPIKE_GRADIENT,
         needs=("gradients", "updates"),
-        explains=("*",),
+        explains=True,
     ),
     Symptom(
         "non-finite",
@@ -164,7 +164,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "divide the learning rate by ten, and look at the batch of the first such step",
         _FINDER,
         high=0.0,
-        explains=("*",),
+        explains=True,
     ),
     Symptom(
         "dead layer",
@@ -174,7 +174,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "Lu et al. 2019, https://arxiv.org/abs/1903.06733",
         high=0.9,
         needs=("activations", "units"),
-        explains=("*",),
+        explains=True,
     ),
     Symptom(
         "update too small",
@@ -193,7 +193,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _FINDER,
         low=7e-4,
         needs=("updates", "classes"),
-        explains=("*",),
+        explains=True,
     ),
     Symptom(
         "batch-norm statistics",
