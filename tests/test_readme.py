@@ -73,7 +73,7 @@ def test_links_lead_to_files(request):
     assert all((root / target).exists() for target in targets)
 
 
-@pytest.mark.parametrize("name", ["mnist", "bench", "diagnosis"])
+@pytest.mark.parametrize("name", ["mnist", "bench", "diagnosis", "record"])
 def test_tables_are_those_of_the_saved_results(name, request):
     root = request.config.rootpath
     saved = CliRunner().invoke(app, ["table", str(root / f"experiments/results/{name}.json")])
