@@ -1,7 +1,7 @@
 """convjax: see why convolutional networks train or fail to train, in JAX and Flax."""
 
 from convjax import data, plots, reference, runs, weights
-from convjax.capture import capture
+from convjax.capture import capture, channel_axes
 from convjax.conv import conv2d
 from convjax.diagnose import diagnose
 from convjax.finder import lr_find
@@ -29,6 +29,7 @@ __all__ = [
     "adam",
     "broken_net",
     "capture",
+    "channel_axes",
     "constant",
     "conv2d",
     "data",

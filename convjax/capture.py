@@ -91,7 +91,9 @@ def channel_axes(model: Any, outputs: Mapping[str, jax.Array]) -> dict[str, int]
 
     def axis(name: str, output: jax.Array) -> int:
         layout = layouts.get(name.split("#")[0])
-        return axis_of("C", layout) if layout in KERNEL_AXES and output.ndim == 4 else -1
+        if isinstance(layout, str) and layout in KERNEL_AXES and output.ndim == 4:
+            return axis_of("C", layout)
+        return -1
 
     return {name: axis(name, output) for name, output in outputs.items()}
 
@@ -116,6 +118,7 @@ def _capture_nnx(
             within.setdefault(name, []).append(call)
             setattr(module, f"{_OUTPUT}{len(_outputs(module))}", Captured(output))
 
+    _lock.acquire()  # marks and watched classes are shared by all threads
     try:
         _mark(chosen)
         with _watched({type(module) for module in chosen.values()}, keep):
@@ -130,6 +133,7 @@ def _capture_nnx(
             for attribute in [_MARK, *_outputs(module)]:
                 if hasattr(module, attribute):
                     delattr(module, attribute)
+        _lock.release()
     if not found:
         raise ValueError(
             f"none of the selected layers was called, or a transform keeps their outputs: "

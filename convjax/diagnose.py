@@ -8,7 +8,7 @@ from convjax.evidence import Evidence
 from convjax.record import Record
 from convjax.signs import Sign
 from convjax.symptoms import SYMPTOMS, Symptom
-from convjax.watch import INPUT
+from convjax.watch import INPUT, LABELS
 
 NONLINEARITIES = ("relu", "tanh", "sigmoid")
 
@@ -82,22 +82,24 @@ def diagnose(
 
     Args:
       record: of the training so far; best with `Watch.everything()`.
-      classes: of the task, for the loss of guessing; by default the channels of the last layer,
-        where units were watched.
+      classes: of the task, for the loss of guessing; by default the channels of the last watched
+        layer, where units were watched. 0 says that there are none, as in a regression.
       nonlinearity: that follows the hidden layers: "relu", "tanh" or "sigmoid".
 
     Raises:
-      ValueError: if nonlinearity is none of these, or classes is below 2.
+      ValueError: if nonlinearity is none of these, or classes is 1 or below 0.
     """
     if nonlinearity not in NONLINEARITIES:
         raise ValueError(
             f"nonlinearity must be one of {', '.join(map(repr, NONLINEARITIES))}, got "
             f"{nonlinearity!r}. Others: the nearest of these."
         )
-    if classes is not None and classes < 2:
-        raise ValueError(f"classes must be at least 2, got {classes}.")
-    if classes is None and len(record.active) and record.channels[-1] > 1:
-        classes = int(record.channels[-1])
+    if classes is not None and (classes == 1 or classes < 0):
+        raise ValueError(
+            f"classes must be at least 2, or 0 for a task without classes, got {classes}."
+        )
+    if classes is None:
+        classes = _outputs(record)
     evidence = Evidence(record, classes, nonlinearity)
     kept = quantities(record) | ({"classes"} if classes else set())
     findings: list[Finding] = []
@@ -119,16 +121,25 @@ def diagnose(
 def quantities(record: Record) -> frozenset[str]:
     """Returns which quantities of `convjax.Watch` a record holds."""
     parameters = record.parameters
+    network = [name for name in record.layers if name not in (INPUT, LABELS)]
+    rows = len(record.watched) > 0
     held = {
-        "activations": bool(record.layers),
-        "histogram": bool(len(record.hist)),
-        "units": bool(len(record.active)),
-        "inputs": INPUT in record.layers,
-        "evaluation": bool(len(record.eval_loss)),
-        "gradients": parameters is not None and bool(len(parameters.grad_norm)),
-        "updates": parameters is not None and bool(len(parameters.update_norm)),
+        "activations": bool(network) and rows,
+        "histogram": bool(record.layers) and len(record.hist) > 0,
+        "units": len(record.active) > 0,
+        "inputs": INPUT in record.layers and rows,
+        "evaluation": len(record.eval_loss) > 0,
+        "gradients": parameters is not None and len(parameters.grad_norm) > 0,
+        "updates": parameters is not None and len(parameters.update_norm) > 0,
     }
     return frozenset(name for name, there in held.items() if there)
+
+
+def _outputs(record: Record) -> int:
+    """Returns the channels of the network's last layer, 0 where they are not known."""
+    network = [i for i, name in enumerate(record.layers) if name not in (INPUT, LABELS)]
+    channels = int(record.channels[network[-1]]) if network and len(record.active) else 0
+    return channels if channels > 1 else 0
 
 
 def _finding(symptom: Symptom, sign: Sign) -> Finding:

@@ -15,21 +15,18 @@ from convjax.watch import INPUT, LABELS
 # A layer is taken for a normalisation by its name, such as "blocks.0.norm", "BatchNorm_0" or "bn1".
 _NORM = re.compile(r"norm|(^|[._])bn_?\d*$", re.IGNORECASE)
 
-# Parameters that scale or shift: small by nature, and of no depth.
-_BIAS_OR_SCALE = re.compile(r"(^|\.)(bias|scale)$")
-
 
 @dataclass(frozen=True)
 class Evidence:
     """A record and what is known of its training besides.
 
     Attributes:
-      classes: of the task; None where it is none, or not known.
+      classes: of the task; 0 where it has none, or they are not known.
       nonlinearity: what follows the hidden layers: "relu", "tanh" or "sigmoid".
     """
 
     record: Record
-    classes: int | None
+    classes: int
     nonlinearity: str
 
     @property
@@ -47,17 +44,20 @@ class Evidence:
     def hidden(self) -> tuple[int, ...]:
         """Columns of the layers whose output a non-linearity takes: not the last of the network,
         and of a layer and the norm after it the norm alone."""
-        names = self.record.layers
         last = self.network[-1:]
-        if last and _NORM.search(names[last[0]]):
+        if last and self._is_norm(last[0]):
             last = self.network[-2:]
-        normed = {i for i, after in pairwise(self.network) if _NORM.search(names[after])}
+        normed = {i for i, after in pairwise(self.network) if self._is_norm(after)}
         return tuple(i for i in self.network if i not in last and i not in normed)
 
     @property
     def has_norms(self) -> bool:
         """Whether one of the layers is a normalisation."""
-        return any(_NORM.search(self.record.layers[i]) for i in self.network)
+        return any(map(self._is_norm, self.network))
+
+    def _is_norm(self, column: int) -> bool:
+        name = self.record.layers[column].split("#")[0]  # also where it is called again
+        return _NORM.search(name) is not None
 
     @property
     def parameters(self) -> ParameterRecord:
@@ -65,10 +65,10 @@ class Evidence:
         assert self.record.parameters is not None
         return self.record.parameters
 
-    @cached_property
+    @property
     def kernels(self) -> Array:
-        """Which of the parameters are kernels: neither biases nor scales, (P,)."""
-        return np.array([not _BIAS_OR_SCALE.search(name) for name in self.parameters.names])
+        """Which of the parameters are kernels, (P,)."""
+        return self.parameters.kernels
 
     @cached_property
     def kernel_names(self) -> tuple[str, ...]:
@@ -91,8 +91,16 @@ class Evidence:
     @cached_property
     def rows(self) -> Array:
         """The rows of the record that hold those of the parameters, (S,)."""
-        watched = self.parameters.watched
+        return self.row_of(self.parameters.watched)
+
+    def row_of(self, watched: Array) -> Array:
+        """Returns the rows of the record that hold the steps `watched`."""
         return np.asarray(np.searchsorted(self.record.first, watched, side="right") - 1)
+
+    @property
+    def every(self) -> int:
+        """Steps from one watched row to the next, as a rule."""
+        return int(np.median(np.diff(self.record.watched))) if len(self.record.watched) > 1 else 1
 
     @cached_property
     def loss(self) -> Array:

@@ -159,9 +159,13 @@ def group_scale(rates: Sequence[float], group_of: Callable[[str], int]) -> Calla
 
 
 def path_name(path: Sequence[Any]) -> str:
-    """Returns a path of `jax.tree_util` with dots, without the marks of dictionaries and lists."""
-    keys = (getattr(key, "key", getattr(key, "idx", getattr(key, "name", None))) for key in path)
-    return ".".join(str(key) for key in keys if key not in ("value", None))
+    """Returns a path of `jax.tree_util` with dots, without the marks of dictionaries and lists.
+
+    NNX puts an array into a variable, of which it is the attribute "value": that is left out.
+    """
+    if path and getattr(path[-1], "name", None) == "value":
+        path = path[:-1]
+    return jax.tree_util.keystr(tuple(path), simple=True, separator=".")
 
 
 def _by_group(

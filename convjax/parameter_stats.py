@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convjax.optim import path_name
-from convjax.stats import count_dtype
+from convjax.stats import count, count_dtype, group_starts
 
 Array = npt.NDArray[Any]
 
@@ -23,7 +23,6 @@ Array = npt.NDArray[Any]
 LOG_BINS = 40
 LOG_FIRST = -34
 
-# Where a statistic is of a layer's rows, the row is the first axis here, too.
 _NORMS = ("weight_norm", "grad_norm", "update_norm")
 _HISTOGRAMS = ("grad_hist", "update_hist")
 
@@ -41,20 +40,26 @@ class Norms(NamedTuple):
     update_hist: jax.Array | None  # int32 counts (P, 42) of |new − old|
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["stats"], meta_fields=["names", "sizes"])
+class Described(NamedTuple):
+    """The parameters of a tree: paths with dots, elements and axes of each."""
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    ndims: tuple[int, ...]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["stats"], meta_fields=["of"])
 @dataclass(frozen=True)
 class ParameterStats:
     """Statistics of P parameters at one step; a tree of arrays for JAX, so that a step may return
     it.
 
     Attributes:
-      names: paths with dots, "blocks.0.conv.kernel".
-      sizes: elements of each.
+      of: which parameters.
       stats: every field has the first axis P.
     """
 
-    names: tuple[str, ...]
-    sizes: tuple[int, ...]
+    of: Described
     stats: Norms
 
 
@@ -71,8 +76,11 @@ def parameter_stats(
       histogram: False leaves out the histograms of magnitudes.
 
     Raises:
-      ValueError: if neither gradients nor updates are given, or the trees differ in structure.
+      ValueError: if neither gradients nor updates are given, there is no parameter, or the trees
+        differ in structure.
     """
+    if not jax.tree.leaves(params):
+        raise ValueError("params must hold one array or more, got none.")
     if grads is None and updated is None:
         raise ValueError("grads or updated must be given, got neither.")
     structure: Any = jax.tree.structure(params)
@@ -92,13 +100,17 @@ def parameter_stats(
         grad_hist=None if gradients is None else hist(gradients),
         update_hist=None if changes is None else hist(changes),
     )
-    return ParameterStats(*names_and_sizes(params), norms)
+    return ParameterStats(describe(params), norms)
 
 
-def names_and_sizes(params: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Returns the path with dots and the number of elements of every leaf of a tree."""
+def describe(params: Any) -> Described:
+    """Returns names, sizes and axes of the leaves of a tree."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    return tuple(path_name(path) for path, _ in leaves), tuple(x.size for _, x in leaves)
+    return Described(
+        tuple(path_name(path) for path, _ in leaves),
+        tuple(x.size for _, x in leaves),
+        tuple(x.ndim for _, x in leaves),
+    )
 
 
 def _norm(leaves: list[Any]) -> jax.Array:
@@ -115,10 +127,7 @@ def _magnitude_counts(x: jax.Array) -> jax.Array:
     bits = jax.lax.bitcast_convert_type(jnp.abs(x), jnp.int32)
     exponent = (bits >> 23) - 127  # of 2^exponent ≤ |x|; −127 for zero, 128 for infinity
     index = jnp.clip(exponent - LOG_FIRST + 1, 0, LOG_BINS + 1)
-    index = jnp.where(jnp.isnan(x), LOG_BINS + 2, index)
-    if jax.default_backend() == "cpu":  # for the reason in convjax.stats
-        return jnp.zeros(LOG_BINS + 2, jnp.int32).at[index].add(1, mode="drop")
-    return jnp.sum(index[:, None] == jnp.arange(LOG_BINS + 2), 0, dtype=jnp.int32)
+    return count(jnp.where(jnp.isnan(x), LOG_BINS + 2, index), LOG_BINS + 2)
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ class ParameterRecord:
 
     Attributes:
       names: of the parameters, paths with dots.
-      sizes: (P,) elements of each.
+      sizes, ndims: (P,) elements and axes of each.
       watched: (S,) the first of the steps of each row.
       watched_count: (S,) how many steps these were.
       weight_norm, grad_norm, update_norm: (S, P), root mean squares over the steps of a row. Norms
@@ -138,6 +147,7 @@ class ParameterRecord:
 
     names: tuple[str, ...]
     sizes: Array
+    ndims: Array
     watched: Array
     watched_count: Array
     weight_norm: Array
@@ -147,11 +157,24 @@ class ParameterRecord:
     update_hist: Array
 
     @property
+    def kernels(self) -> Array:
+        """Which of the parameters are kernels and matrices: neither biases nor scales, (P,)."""
+        return np.asarray(self.ndims > 1)
+
+    @property
     def update_ratio(self) -> Array:
         """The norm of the update over that of the weights, (S, P); infinite where these are zero.
 
         Karpathy's rule of thumb is 1e-3: https://cs231n.github.io/neural-networks-3/#ratio
+
+        Raises:
+          ValueError: if the record has no updates.
         """
+        if len(self.update_norm) < len(self.watched):
+            raise ValueError(
+                "record must hold updates, got none. Train with Watch(updates=True), or give "
+                "parameter_stats the updated parameters."
+            )
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(self.update_norm / self.weight_norm)
 
@@ -175,8 +198,7 @@ class ParameterRecord:
         """Returns the record with rows merged into those that begin at the steps `first`."""
         if not len(self.watched):
             return self
-        row_of = np.searchsorted(first, self.watched, side="right")
-        starts = np.flatnonzero(np.diff(row_of, prepend=0))
+        starts = group_starts(first, self.watched)
         counts = self.watched_count.astype(np.float64)
         total = np.add.reduceat(counts, starts)
 
@@ -201,9 +223,7 @@ class ParameterRecord:
         return replace(self, **changed)
 
     @classmethod
-    def from_steps(
-        cls, names: tuple[str, ...], sizes: tuple[int, ...], watched: Array, stats: Norms
-    ) -> "ParameterRecord":
+    def from_steps(cls, of: Described, watched: Array, stats: Norms) -> "ParameterRecord":
         """Makes a record of statistics whose first axis is the watched step."""
 
         def column(name: str) -> Array:
@@ -211,11 +231,12 @@ class ParameterRecord:
             if value is not None:
                 return np.asarray(value)
             bins = (LOG_BINS + 2,) if name in _HISTOGRAMS else ()
-            return np.zeros((0, len(names), *bins), np.int32 if bins else np.float32)
+            return np.zeros((0, len(of.names), *bins), np.int32 if bins else np.float32)
 
         return cls(
-            names,
-            np.array(sizes, np.int64),
+            of.names,
+            np.array(of.sizes, np.int64),
+            np.array(of.ndims, np.int64),
             np.asarray(watched, np.int64),
             np.ones(len(watched), np.int64),
             **{name: column(name) for name in Norms._fields},
@@ -247,4 +268,4 @@ class ParameterRecord:
 
 
 _KEPT = (*_NORMS[1:], *_HISTOGRAMS)
-_ROWS = tuple(f.name for f in fields(ParameterRecord) if f.name not in ("names", "sizes"))
+_ROWS = tuple(f.name for f in fields(ParameterRecord) if f.name not in Described._fields)

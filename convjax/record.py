@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from convjax.files import replacing
 from convjax.parameter_stats import ParameterRecord
-from convjax.stats import HIST_BINS, HIST_RANGE, ActivationStats, merge
+from convjax.stats import HIST_BINS, HIST_RANGE, ActivationStats, group_starts, merge
 
 Array = npt.NDArray[Any]
 
@@ -51,8 +51,8 @@ class Record:
       mean, std, near_zero, abs_near_zero: (S, L); std is unbiased, near_zero is the share of
         x <= 0.05 and abs_near_zero that of |x| <= 0.05.
       hist: (S, L, 40) counts over 0..10; under, over: (S, L) counts of x < 0 and x > 10.
-      channels: (L,) of each layer; active: (S, bytes) which of all channels were active, one bit
-        each in the order of the layers; see `active_channels` and `dead`.
+      channels: (L,) of each layer, empty where units were not kept; active: (S, bytes) which of all
+        channels were active, one bit each in the order of the layers, see `active_channels`.
       eval_loss: (S,) loss of the batches of `watched` with the model in evaluation mode.
       parameters: norms and magnitudes of gradients and updates, None where none were kept.
 
@@ -285,8 +285,7 @@ def _merged_statistics(record: Record, first: Array) -> dict[str, Any]:
     """Returns the fields of the watched steps, merged into rows that begin at the steps `first`."""
     if not len(record.watched):
         return {}
-    row_of = np.searchsorted(first, record.watched, side="right")
-    starts = np.flatnonzero(np.diff(row_of, prepend=0))
+    starts = group_starts(first, record.watched)
     # A field without rows is one that the training did not keep.
     kept: list[Any] = [c if len(c := getattr(record, name)) else None for name in _STATS]
     merged = merge(ActivationStats(*kept), record.values, starts)

@@ -44,23 +44,32 @@ class LayerStats:
 
 
 def layer_stats(
-    outputs: Mapping[str, jax.Array], *, histogram: bool = True, units: bool = False
+    outputs: Mapping[str, jax.Array],
+    *,
+    histogram: bool = True,
+    units: bool = False,
+    channel_axes: Mapping[str, int] | None = None,
 ) -> LayerStats:
     """Returns the statistics of each layer's output, to be called within the jitted step.
 
     Args:
-      outputs: by the layer's name, as `convjax.capture` returns them. What the network is given
-        may be among them, by the name "input".
+      outputs: by the layer's name, as `convjax.capture` returns them. What the network is given and
+        asked for may be among them, by the names "input" and "labels".
       histogram: False leaves out the histograms, most of the cost.
-      units: which channels, the last axis, were active; for `Record.dead`.
+      units: which channels were active; for `Record.dead`.
+      channel_axes: of the outputs, where it is not the last, as `convjax.channel_axes(model,
+        outputs)` gives them for this project's networks in any layout.
 
     Raises:
       ValueError: if there is no output.
     """
     if not outputs:
         raise ValueError("outputs must hold the output of one layer or more, got none.")
-    axis = -1 if units else None
-    stats = [activation_stats(x, histogram=histogram, channel_axis=axis) for x in outputs.values()]
+    axes = dict.fromkeys(outputs, -1) | dict(channel_axes or {})
+    stats = [
+        activation_stats(x, histogram=histogram, channel_axis=axes[name] if units else None)
+        for name, x in outputs.items()
+    ]
     alike = [layer._replace(active=None) for layer in stats]
     return LayerStats(
         tuple(outputs),
@@ -108,6 +117,7 @@ class Recorder:
         self._record = Growing(rows)
         self._waiting: list[_Added] = []
         self._kind: _Kind | None = None
+        self._parameters: tuple[Any, ...] | None = None  # the structure of their statistics
 
     def add(
         self,
@@ -131,8 +141,8 @@ class Recorder:
         Raises:
           TypeError: if layers are not what `layer_stats` returns, parameters not what
             `parameter_stats` returns, or the loss is a tracer.
-          ValueError: if the loss is no scalar, the layers are not those of the steps before, or
-            eval_loss comes without layers.
+          ValueError: if the loss is no scalar, the layers or parameters are not those of the steps
+            before, or eval_loss comes without layers.
         """
         if isinstance(loss, jax.core.Tracer):
             raise TypeError(
@@ -151,9 +161,29 @@ class Recorder:
             layers = self._checked(layers, eval_loss is not None)
         elif eval_loss is not None:
             raise ValueError("eval_loss must go with layers, got it for a step without.")
+        if parameters is not None:
+            self._check_parameters(parameters)
         self._waiting.append(_Added((loss, learning_rate, momentum), layers, parameters, eval_loss))
         if len(self._waiting) >= 2 * BLOCK:
             self._fetch(BLOCK)
+
+    def _check_parameters(self, parameters: ParameterStats) -> None:
+        shape = np.shape(parameters.stats.weight_norm)
+        if shape != (len(parameters.of.names),):
+            raise ValueError(
+                f"parameters must be of one step, got norms of the shape {shape} for "
+                f"{len(parameters.of.names)} parameters. Add the steps of a scan one by one."
+            )
+        kept = [name for name, value in parameters.stats._asdict().items() if value is not None]
+        kind = parameters.of, tuple(kept)
+        self._parameters = self._parameters or kind
+        if kind != self._parameters:
+            raise ValueError(
+                "parameters must be the same at all steps that have them, with the same "
+                f"quantities: got {', '.join(kept)} of {len(parameters.of.names)} "
+                f"parameters after {', '.join(self._parameters[1])} of "
+                f"{len(self._parameters[0].names)}."
+            )
 
     def _checked(self, layers: LayerStats, evaluated: bool) -> LayerStats:
         """Returns the statistics with the layers in the order of the first step."""
@@ -237,7 +267,7 @@ def _of_parameters(block: Sequence[_Added]) -> ParameterRecord | None:
         return None
     whole = _stacked([stats for _, stats in found])
     watched = np.array([i for i, _ in found])
-    return ParameterRecord.from_steps(whole.names, whole.sizes, watched, whole.stats)
+    return ParameterRecord.from_steps(whole.of, watched, whole.stats)
 
 
 def _stacked(steps: list[Any]) -> Any:

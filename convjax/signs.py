@@ -10,9 +10,9 @@ from convjax.record import Array
 from convjax.watch import INPUT, LABELS
 
 # Before so many steps a loss at that of guessing, or running statistics that lag behind, say
-# nothing; a unit that slept for so many is dead.
+# nothing. A unit is dead that slept for so many steps and watched rows.
 PATIENCE = 100
-DEAD_STEPS = 50
+DEAD_STEPS, DEAD_ROWS = 50, 10
 
 # A loss that has come down by less than this share of that of guessing has not begun to fall; one
 # that has come down by less than the other does not train well.
@@ -47,11 +47,12 @@ def _worst(signs: list[Sign], *, lowest: bool = False) -> list[Sign]:
 
 
 def non_finite(evidence: Evidence) -> list[Sign]:
-    """How many rows have a loss that is no number."""
+    """How many steps have a loss that is no number; all of a merged row count."""
     bad = ~np.isfinite(evidence.record.loss)
     if not bad.any():
         return []
-    return [Sign("", int(evidence.record.first[bad.argmax()]), float(bad.sum()))]
+    steps = evidence.record.counts[bad].sum()
+    return [Sign("", int(evidence.record.first[bad.argmax()]), float(steps))]
 
 
 def input_scale(evidence: Evidence) -> list[Sign]:
@@ -63,11 +64,14 @@ def input_scale(evidence: Evidence) -> list[Sign]:
 
 
 def label_spread(evidence: Evidence) -> list[Sign]:
-    """The largest standard deviation of a batch's labels."""
-    if LABELS not in evidence.record.layers or len(evidence.record.watched) < 2:
+    """The largest standard deviation of a batch's labels, or range of the batches' means."""
+    record = evidence.record
+    if LABELS not in record.layers or len(record.watched) < 2:
         return []
-    spread = evidence.record.std[:, evidence.record.layers.index(LABELS)]
-    return [Sign(LABELS, 0, float(spread.max()))]
+    column = record.layers.index(LABELS)
+    # Batches of one class each differ in their means.
+    spread = max(record.std[:, column].max(), np.ptp(record.mean[:, column]))
+    return [Sign(LABELS, 0, float(spread))]
 
 
 def statistics_gap(evidence: Evidence) -> list[Sign]:
@@ -75,8 +79,7 @@ def statistics_gap(evidence: Evidence) -> list[Sign]:
     record = evidence.record
     if record.steps < PATIENCE or not evidence.has_norms:
         return []
-    row_of = np.searchsorted(record.first, record.watched, side="right") - 1
-    gap = record.eval_loss - record.loss[row_of]
+    gap = record.eval_loss - record.loss[evidence.row_of(record.watched)]
     figure = float(np.median(gap[evidence.tail]))
     return [Sign("", evidence.since(gap > figure / 2), figure)]
 
@@ -101,8 +104,9 @@ def dead(evidence: Evidence) -> list[Sign]:
     if evidence.nonlinearity != "relu":
         return []
     signs = []
+    steps = max(DEAD_STEPS, DEAD_ROWS * evidence.every)
     for column in evidence.hidden:
-        share = evidence.record.dead(column, steps=DEAD_STEPS)
+        share = evidence.record.dead(column, steps=steps)
         known = np.nan_to_num(share)
         signs.append(
             Sign(evidence.record.layers[column], evidence.since(known > 0.5), float(share[-1]))
@@ -131,7 +135,7 @@ def exploding_activations(evidence: Evidence) -> list[Sign]:
 def vanishing_gradients(evidence: Evidence) -> list[Sign]:
     """The gradient of each kernel at the first step over that of the largest.
 
-    Zeros do not count: they are dead layers' and constant labels'.
+    Zeros do not count: they are those of dead layers, and of float32 only below 1e-38.
     """
     rms, names = evidence.parameters.grad_rms[0, evidence.kernels], evidence.kernel_names
     if not np.isfinite(rms).all() or not np.any(rms):
@@ -142,15 +146,20 @@ def vanishing_gradients(evidence: Evidence) -> list[Sign]:
 
 
 def _relative_updates(evidence: Evidence, ratio: Array) -> list[Sign]:
-    """Update-to-weight ratios over their median, of the kernels whose gradient is not zero."""
+    """Update-to-weight ratios over the median of the others', of the kernels whose gradient is not
+    zero; of two kernels, where it is open which is wrong, none."""
     gradients = evidence.parameters.grad_norm[0, evidence.kernels]
-    learning = (gradients > 0) & np.isfinite(ratio)
-    if learning.sum() < 2 or not np.median(ratio[learning]):
+    learning = np.flatnonzero((gradients > 0) & np.isfinite(ratio))
+    if len(learning) < 3:
         return []
     first = int(evidence.parameters.watched[0])
-    names = np.array(evidence.kernel_names)[learning]
-    shares = zip(names, ratio[learning] / np.median(ratio[learning]), strict=True)
-    return [Sign(str(name), first, float(value)) for name, value in shares]
+    signs = []
+    for kernel in learning:
+        others = float(np.median(ratio[learning[learning != kernel]]))
+        if others:
+            name = evidence.kernel_names[kernel]
+            signs.append(Sign(name, first, float(ratio[kernel]) / others))
+    return signs
 
 
 def large_updates(evidence: Evidence) -> list[Sign]:
@@ -166,18 +175,23 @@ def small_updates(evidence: Evidence) -> list[Sign]:
 
 
 def zero_weights(evidence: Evidence) -> list[Sign]:
-    """The norm of each kernel before the first step."""
-    norm = evidence.parameters.weight_norm[0]
-    return _worst(
-        [
-            Sign(name, evidence.step(0), float(n))
-            for name, n, kernel in zip(
-                evidence.parameters.names, norm, evidence.kernels, strict=True
-            )
-            if kernel
-        ],
-        lowest=True,
-    )
+    """The norm of each kernel before the first step whose gradient is zero, too.
+
+    A kernel of zeros before the output, or at the end of a residual branch, learns from the first
+    step on and is no fault.
+    """
+    parameters = evidence.parameters
+    signs = [
+        Sign(name, int(parameters.watched[0]), float(norm))
+        for name, norm, gradient in zip(
+            evidence.kernel_names,
+            parameters.weight_norm[0, evidence.kernels],
+            parameters.grad_norm[0, evidence.kernels],
+            strict=True,
+        )
+        if gradient == 0
+    ]
+    return _worst(signs, lowest=True)
 
 
 def _spike(evidence: Evidence) -> tuple[int, float] | None:
@@ -214,7 +228,7 @@ def gradient_spikes(evidence: Evidence) -> list[Sign]:
 
 def _progress(evidence: Evidence) -> float:
     """The share of the loss of guessing by which the loss has come down, NaN if it is too early."""
-    if evidence.classes is None or evidence.record.steps < PATIENCE:
+    if evidence.record.steps < PATIENCE:
         return np.nan
     return 1 - float(evidence.loss[-1]) / evidence.guess
 
@@ -222,16 +236,16 @@ def _progress(evidence: Evidence) -> float:
 def high_rate(evidence: Evidence) -> list[Sign]:
     """The largest update of half the kernels, where the loss is bad after it."""
     row, spike = _high_row(evidence), _spike(evidence)
-    if row is None or evidence.classes is None or (spike is not None and spike[0] <= row):
+    if row is None or (spike is not None and spike[0] <= row):
         return []
-    loss = evidence.loss
-    with np.errstate(invalid="ignore"):
-        bad = not np.isfinite(loss).all() or loss.max() > RISEN * evidence.guess
-    if not (bad or _progress(evidence) < SLOW):
+    before, after = np.split(evidence.loss, [evidence.rows[row] + 1])
+    worst = RISEN * max(evidence.guess, float(before[-1]))
+    if np.isfinite(after).all() and not (after > worst).any() and not _progress(evidence) < SLOW:
         return []
     ratio = np.median(evidence.ratios, axis=1)
-    ratio = ratio[np.isfinite(ratio)]
-    return [Sign("", int(evidence.parameters.watched[row]), float(ratio.max()))]
+    largest = np.max(ratio[np.isfinite(ratio)], initial=HIGH_RATIO)
+    figure = np.inf if np.isinf(ratio[row]) else float(largest)
+    return [Sign("", int(evidence.parameters.watched[row]), figure)]
 
 
 def low_rate(evidence: Evidence) -> list[Sign]:
@@ -249,8 +263,6 @@ def no_progress(evidence: Evidence) -> list[Sign]:
 
 def collapses(evidence: Evidence) -> list[Sign]:
     """How much of the loss of guessing was won and lost again, where a layer's units crashed."""
-    if evidence.classes is None:
-        return []
     crashed = {
         evidence.record.layers[column]: crashes(active_share(evidence.record, column))
         for column in evidence.hidden

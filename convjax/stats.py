@@ -65,7 +65,7 @@ def activation_stats(
         return ActivationStats(mean, std, *shares, None, None, None, active)
     # One pass counts everything: the values around zero have three bins of their own, which add up
     # to the shares near zero, to `under` and to the first bin of the histogram.
-    low, below, above, *bins, over = _count(_fine_bin(x), HIST_BINS + 4)
+    low, below, above, *bins, over = count(_fine_bin(x), HIST_BINS + 4)
     size = jnp.float32(x.size)
     return ActivationStats(
         mean=mean,
@@ -104,7 +104,7 @@ def merge(stats: ActivationStats, values: Any, starts: Any) -> ActivationStats:
     def mean(column: Any) -> Any:
         return np.add.reduceat(values * np.asarray(column, np.float64), starts) / total
 
-    def count(column: Any) -> Any:
+    def summed(column: Any) -> Any:
         return None if column is None else np.add.reduceat(column, starts, dtype=integer)
 
     active: Any = stats.active
@@ -120,9 +120,9 @@ def merge(stats: ActivationStats, values: Any, starts: Any) -> ActivationStats:
         std=std.astype(np.float32),
         near_zero=mean(stats.near_zero).astype(np.float32),
         abs_near_zero=mean(stats.abs_near_zero).astype(np.float32),
-        hist=count(stats.hist),
-        under=count(stats.under),
-        over=count(stats.over),
+        hist=summed(stats.hist),
+        under=summed(stats.under),
+        over=summed(stats.over),
         active=active,
     )
 
@@ -130,6 +130,12 @@ def merge(stats: ActivationStats, values: Any, starts: Any) -> ActivationStats:
 def count_dtype(values: Any) -> Any:
     """Returns the smaller of int32 and int64 that holds counts of so many values each."""
     return np.int32 if np.max(values, initial=0) <= np.iinfo(np.int32).max else np.int64
+
+
+def group_starts(first: Any, watched: Any) -> Any:
+    """Returns the first watched row of each group that begins at the steps `first`."""
+    group_of = np.searchsorted(first, watched, side="right")
+    return np.flatnonzero(np.diff(group_of, prepend=0))
 
 
 def merge_parts(stats: ActivationStats, size: int) -> ActivationStats:
@@ -166,7 +172,7 @@ def histogram(
     x = x.reshape(-1)
     index = _bin(x, bins, limits) + 1
     index = jnp.where(x < low, 0, jnp.where(x > high, bins + 1, index))
-    return _count(jnp.where(jnp.isnan(x), bins + 2, index), bins + 2)
+    return count(jnp.where(jnp.isnan(x), bins + 2, index), bins + 2)
 
 
 def _bin(x: jax.Array, bins: int, limits: tuple[float, float]) -> jax.Array:
@@ -187,7 +193,7 @@ def _fine_bin(x: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(x), 4 + HIST_BINS, index)
 
 
-def _count(index: jax.Array, bins: int) -> jax.Array:
+def count(index: jax.Array, bins: int) -> jax.Array:
     """Counts how often each of 0 … bins − 1 occurs; a larger index is in no count.
 
     The exact form that costs least differs by backend. On CPU it is adding ones at an index, which

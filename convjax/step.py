@@ -12,7 +12,7 @@ from flax import nnx
 
 from convjax import parallel
 from convjax.optim import Optimizer
-from convjax.parameter_stats import Norms, names_and_sizes
+from convjax.parameter_stats import Described, Norms, describe
 from convjax.stats import ActivationStats
 from convjax.watch import Watch
 
@@ -48,8 +48,7 @@ class Layers(NamedTuple):
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]  # values per step of each
-    parameters: tuple[str, ...]
-    parameter_sizes: tuple[int, ...]
+    parameters: Described
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -203,7 +202,7 @@ class Step:
         labels = jax.ShapeDtypeStruct(images.shape[:1], jnp.int32)
         outputs = jax.eval_shape(forward, state.params, state.variables, images, labels)
         sizes = tuple(x.size for x in outputs)
-        return Layers(tuple(names), sizes, *names_and_sizes(state.params))
+        return Layers(tuple(names), sizes, describe(state.params))
 
     def _forward(
         self, structure: Any, params: Any, variables: Any, images: jax.Array, labels: jax.Array

@@ -70,7 +70,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
     Symptom(
         "labels constant",
         signs.label_spread,
-        "largest standard deviation of a batch's labels",
+        "largest standard deviation of a batch's labels, or range of their means",
         "look at the labels as they enter the loss: all are the same",
         "Karpathy 2019, https://karpathy.github.io/2019/04/25/recipe/",
         low=1e-6,
@@ -81,7 +81,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "zero weights",
         signs.zero_weights,
         "norm of the kernel before the first step",
-        "initialise the kernel at random: equal units stay equal",
+        "initialise the kernel at random: its gradient is zero, too",
         _GLOROT,
         low=1e-6,
         needs=("gradients", "updates"),
@@ -120,7 +120,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
     Symptom(
         "update too large",
         signs.large_updates,
-        "update-to-weight ratio of the kernel over the median of all, at the first step",
+        "update-to-weight ratio of the kernel over the median of the others, at the first step",
         "give the layer the learning rate of the others",
         _RATIO,
         high=20.0,
@@ -169,7 +169,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
     Symptom(
         "dead layer",
         signs.dead,
-        f"share of the layer's channels that no step of the last {signs.DEAD_STEPS} had active",
+        f"share of the layer's channels that slept for {signs.DEAD_STEPS} steps, or ten watched",
         "lower the learning rate, and look at the initial bias",
         "Lu et al. 2019, https://arxiv.org/abs/1903.06733",
         high=0.9,
@@ -179,7 +179,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
     Symptom(
         "update too small",
         signs.small_updates,
-        "update-to-weight ratio of the kernel over the median of all",
+        "update-to-weight ratio of the kernel over the median of the others",
         "train the layer as the others: it is frozen, or its rate is too low",
         _RATIO,
         low=0.001,

@@ -256,9 +256,7 @@ class Trainer:
         seen = jax.tree.map(lambda column: column[: len(watched)], seen)
         parameters = None
         if seen.parameters is not None:
-            parameters = ParameterRecord.from_steps(
-                layers.parameters, layers.parameter_sizes, watched, seen.parameters
-            )
+            parameters = ParameterRecord.from_steps(layers.parameters, watched, seen.parameters)
         return from_steps(
             layers.names,
             layers.sizes,

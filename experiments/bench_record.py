@@ -15,12 +15,12 @@ import typer
 
 from convjax.chunks import CHUNK
 from convjax.growing import Growing, from_steps
-from convjax.parameter_stats import LOG_BINS, Norms, ParameterRecord
+from convjax.parameter_stats import LOG_BINS, Described, Norms, ParameterRecord
 from convjax.record import Record
 from convjax.stats import HIST_BINS, ActivationStats
 from experiments.options import OutFile, mistakes_reported, prepare_file
 
-STEPS = (1_000, 100_000, 10_000_000)
+STEPS = (1_000, 4_000, 100_000, 10_000_000)
 QUICK_STEPS = (1_000, 20_000)
 LAYERS, CHANNELS, PARAMETERS, VALUES = 10, 64, 20, 10_000
 
@@ -51,7 +51,9 @@ def chunk(steps: int, seed: int) -> Record:
         watched,
         [layer() for _ in range(LAYERS)],
         parameters=ParameterRecord.from_steps(
-            names, (LOG_BINS + 2,) * PARAMETERS, watched, Norms._make([*norms, *magnitudes])
+            Described(names, (LOG_BINS + 2,) * PARAMETERS, (2,) * PARAMETERS),
+            watched,
+            Norms._make([*norms, *magnitudes]),
         ),
         eval_loss=eval_loss,
     )

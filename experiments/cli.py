@@ -1,4 +1,5 @@
-"""The commands of `python -m experiments`: list, run, parity, table, bench, bench-sweep, speedrun.
+"""The commands of `python -m experiments`: list, run, parity, table, and the measurements bench,
+bench-record, bench-sweep, diagnosis and speedrun.
 
 Exit status of `run`: 0 where every verdict is the expected one, 1 where one departs, 2 for wrong
 usage or data that cannot be had. Of `parity`: 0 where all figures hold, 1 where one does not, 2 for
@@ -161,12 +162,10 @@ def parity(
 def table(
     file: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE", help="A file of results that `run`, `bench` or `diagnosis` wrote."
-        ),
+        typer.Argument(metavar="FILE", help="A file of results of one of these."),
     ],
 ) -> None:
-    """Prints what `run`, `bench` or `diagnosis` wrote in Markdown, as the README has it."""
+    """Prints what `run`, `bench`, `bench-record` or `diagnosis` wrote, in Markdown."""
     try:
         found = json.loads(file.read_text())
         if "trainings" in found:

@@ -1,9 +1,10 @@
 """The default rules of Amazon SageMaker Debugger, on our records.
 
 Their names and default thresholds are those of the documentation,
-https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html. Rules without a
-published default that applies to a training by itself are left out, and so is LossNotDecreasing,
-which compares single steps and fires on every noisy loss.
+https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html. Left out are
+AllZero, UnchangedTensor, SaturatedActivation, ClassImbalance and TensorVariance, which need whole
+tensors or outputs that the records do not hold, and LossNotDecreasing and StalledTraining, whose
+defaults speak of other lengths of training.
 """
 
 import numpy as np
@@ -43,14 +44,15 @@ def fired(record: Record, nonlinearity: str) -> set[str]:
     A unit is a channel, and active in a step where any of its values is above 0: the record has no
     finer count. The mean of |g| is taken from the histogram, within a factor of 1.5.
     """
-    evidence = Evidence(record, None, nonlinearity)
+    evidence = Evidence(record, 0, nonlinearity)
     parameters = evidence.parameters
     kernels = evidence.kernels
     found = set()
     middles = np.append(0, 1.5 * parameters.hist_edges[:LOG_BINS])
     counts = parameters.grad_hist[:, kernels]
     mean = (counts[..., : LOG_BINS + 1] @ middles) / parameters.sizes[kernels]
-    if (mean[counts[..., -1] == 0] < SMALLEST_GRADIENT).any():
+    counted = counts.sum(-1) == parameters.sizes[kernels]  # NaNs are in no bin
+    if (mean[counted & (counts[..., -1] == 0)] < SMALLEST_GRADIENT).any():
         found.add("VanishingGradient")
     finite = np.isfinite(record.loss).all() and np.isfinite(parameters.grad_norm).all()
     if not finite:

@@ -131,7 +131,7 @@ def run_diagnosis(
     ] = False,
     out: OutFile = Path("diagnosis.json"),
 ) -> None:
-    """Measures the diagnosis on some 900 trainings with planted faults: diagnosis.json."""
+    """Measures the diagnosis on 844 trainings with planted faults: diagnosis.json."""
     from rich.progress import Progress
 
     from convjax.runs import environment, write_json

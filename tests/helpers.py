@@ -127,6 +127,7 @@ def make_parameters(watched: np.ndarray) -> ParameterRecord:
     return ParameterRecord(
         names=("conv.bias", "conv.kernel"),
         sizes=np.array([4, 36]),
+        ndims=np.array([1, 4]),
         watched=watched,
         watched_count=np.ones(len(watched), int),
         weight_norm=np.ones_like(norms),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from convjax.models import digits_net
-from convjax.parameter_stats import LOG_BINS, LOG_FIRST, ParameterRecord, parameter_stats
+from convjax.parameter_stats import LOG_BINS, LOG_FIRST, Described, ParameterRecord, parameter_stats
 
 TREE = {"b": jnp.array([3.0, 4.0]), "k": jnp.array([[0.0, -2.0], [np.inf, np.nan]])}
 
@@ -21,7 +21,7 @@ def test_by_hand():
     grads = {"b": jnp.array([6.0, 8.0]), "k": jnp.zeros((2, 2))}
     updated = {"b": jnp.array([3.0, 3.5]), "k": TREE["k"]}
     found = parameter_stats(TREE, grads=grads, updated=updated)
-    assert (found.names, found.sizes) == (("b", "k"), (2, 4))
+    assert found.of == (("b", "k"), (2, 4), (1, 2))
     stats = found.stats
     assert stats.weight_norm[0] == 5
     assert stats.grad_norm.tolist() == [10, 0]
@@ -69,8 +69,8 @@ def test_accelerators_count_alike(monkeypatch):
 def test_names_of_a_flax_model_are_its_paths():
     params = nnx.state(digits_net(rngs=nnx.Rngs(0)), nnx.Param)
     found = jax.jit(lambda p: parameter_stats(p, grads=p))(params)
-    assert found.names[:2] == ("blocks.0.conv.bias", "blocks.0.conv.kernel")
-    assert found.sizes[:2] == (8, 200)
+    assert found.of.names[:2] == ("blocks.0.conv.bias", "blocks.0.conv.kernel")
+    assert found.of.sizes[:2] == (8, 200)
 
 
 def test_mistakes():
@@ -87,7 +87,7 @@ def of_steps(norms, hist=None):
         for n in norms
     ]
     stats = jax.tree.map(lambda *steps: np.stack(steps), *(step.stats for step in found))
-    return ParameterRecord.from_steps(("w",), (4,), np.arange(len(norms)), stats)
+    return ParameterRecord.from_steps(Described(("w",), (4,), (1,)), np.arange(len(norms)), stats)
 
 
 def test_merged_rows_are_root_mean_squares_and_sums():

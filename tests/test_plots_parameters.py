@@ -25,13 +25,17 @@ def test_update_ratios_are_drawn_for_kernels_on_logarithmic_axes():
 
 
 def test_magnitudes_are_the_counts_by_step_and_bin():
-    panel, strip, _ = color_magnitudes(RECORD, "conv.kernel").axes
+    above, panel, below, _ = color_magnitudes(RECORD, "conv.kernel").axes
     (picture,) = panel.collections
     counts = RECORD.parameters.grad_hist[:, 1, 1:41]
     np.testing.assert_allclose(picture.get_array().reshape(40, 8), np.log1p(counts).T)
     assert panel.get_yscale() == "log"
-    assert (panel.get_ylabel(), strip.get_xlabel()) == ("|gradient|", "step")
-    updates = color_magnitudes(RECORD, "conv.bias", of="updates").axes[0]
+    assert (panel.get_ylabel(), below.get_xlabel()) == ("|gradient|", "step")
+    # Of 36 elements 10 to 17 are counted: the others are no numbers.
+    np.testing.assert_allclose(
+        above.patches[0].get_data().values, 100 - 100 * (10 + np.arange(8)) / 36
+    )
+    updates = color_magnitudes(RECORD, "conv.bias", of="updates").axes[1]
     assert updates.get_ylabel() == "|update|"
 
 

@@ -8,8 +8,9 @@ import pytest
 from flax import linen, nnx
 
 from convjax import recorder as recorders
-from convjax.capture import capture
+from convjax.capture import capture, channel_axes
 from convjax.models import ConvNet
+from convjax.parameter_stats import parameter_stats
 from convjax.plots import color_dim, plot_layer_stats
 from convjax.recorder import LayerStats, Recorder, layer_stats
 from convjax.stats import activation_stats
@@ -270,3 +271,29 @@ def test_layers_keep_the_order_of_the_first_step():
     assert record.layers == ("b", "a")
     assert record.sizes.tolist() == [3, 2]
     assert record.mean.tolist() == [[0, 1], [0, 1]]
+
+
+def test_parameters_must_be_the_same_at_all_steps():
+    params = {"w": jnp.ones((2, 2))}
+    recorder = Recorder()
+    recorder.add(1.0, None, parameter_stats(params, grads=params))
+    with pytest.raises(ValueError, match=r"parameters must be the same .* update_norm"):
+        recorder.add(1.0, None, parameter_stats(params, updated=params))
+    scanned = jax.vmap(lambda p: parameter_stats(p, grads=p))({"w": jnp.ones((3, 2, 2))})
+    with pytest.raises(ValueError, match=r"of one step, got norms of the shape \(3, 1\)"):
+        recorder.add(1.0, None, scanned)
+    with pytest.raises(TypeError, match=r"parameters must be what parameter_stats"):
+        recorder.add(1.0, None, params)
+    recorder.add(1.0)
+    record = recorder.record()
+    assert (record.steps, record.parameters.watched.tolist()) == (2, [0])
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "CHWN"])
+def test_channels_are_found_in_every_layout(layout):
+    model = ConvNet((1, 4, 3), stride=4, layout=layout, rngs=nnx.Rngs(0))
+    _, outputs = capture(model, X[0])
+    axes = channel_axes(model, outputs)
+    recorder = Recorder()
+    recorder.add(1.0, layer_stats(outputs, units=True, channel_axes=axes))
+    assert recorder.record().channels.tolist() == [4, 3]

@@ -18,7 +18,7 @@ def mark(figure: "Figure", findings: Sequence[Finding]) -> "Figure":
 
     Args:
       figure: of `plot_loss`, `plot_layer_stats`, `color_dim`, `plot_sched` or
-        `plot_update_ratios`.
+        `plot_update_ratios`, `color_magnitudes`.
 
     Raises:
       ValueError: if the figure has no panel over steps.

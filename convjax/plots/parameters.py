@@ -17,7 +17,7 @@ RULE_OF_THUMB = 1e-3
 
 
 def plot_update_ratios(record: Record) -> "Figure":
-    """Draws the gradient's norm and the update-to-weight ratio of every parameter but biases.
+    """Draws the gradient's norm and the update-to-weight ratio of every kernel.
 
     Both axes are logarithmic. A healthy training keeps the ratios within some decades of each other
     and of 10⁻³, the dashed line; a line far from the others is a parameter with a rate of its own.
@@ -26,13 +26,12 @@ def plot_update_ratios(record: Record) -> "Figure":
       ValueError: if the record has no updates.
     """
     parameters = _parameters(record)
-    if not len(parameters.update_norm):
-        raise ValueError("record must hold updates, got none. Train with Watch(updates=True).")
-    drawn = [i for i, name in enumerate(parameters.names) if not name.endswith("bias")]
+    ratio = parameters.update_ratio
+    drawn = np.flatnonzero(parameters.kernels).tolist()
     has_gradients = len(parameters.grad_norm) > 0
     figure = new_figure(11 if has_gradients else 7, 4.2)
     panels = figure.subplots(1, 2 if has_gradients else 1, squeeze=False)[0]
-    _lines(panels[-1], parameters, parameters.update_ratio, drawn)
+    _lines(panels[-1], parameters, ratio, drawn)
     panels[-1].axhline(RULE_OF_THUMB, color="0.3", linestyle="--", linewidth=1)
     panels[-1].set(ylabel="norm of the update / norm of the weights")
     if has_gradients:
@@ -59,7 +58,8 @@ def color_magnitudes(record: Record, parameter: str, *, of: str = "gradients") -
     """Draws the histogram of the magnitudes of a parameter's gradients or updates at every step.
 
     The colour is log(1 + count), as in `color_dim`; the bins are factors of two, on a logarithmic
-    axis. Elements below the axis, zeros among them, are in the strip under it, in percent.
+    axis. The strips give the elements below it, zeros among them, and above it, those that are no
+    numbers among them, in percent.
 
     Args:
       parameter: a name, such as "blocks.0.conv.kernel".
@@ -85,8 +85,9 @@ def color_magnitudes(record: Record, parameter: str, *, of: str = "gradients") -
     steps = np.add.reduceat(parameters.watched_count, starts)[:, None]
     mean = np.add.reduceat(counts[:, column], starts, axis=0) / steps
     under = 100 * mean[:, 0] / parameters.sizes[column]
+    over = 100 - 100 * mean[:, : LOG_BINS + 1].sum(1) / parameters.sizes[column]
     figure = new_figure(8, 5)
-    panel, strip = figure.subplots(2, 1, sharex=True, height_ratios=(6, 1))
+    above, panel, below = figure.subplots(3, 1, sharex=True, height_ratios=(1, 6, 1))
     edges = np.append(parameters.watched[starts], record.steps) - 0.5
     top = max(1.0, float(mean.max()))
     picture = panel.pcolormesh(
@@ -99,9 +100,12 @@ def color_magnitudes(record: Record, parameter: str, *, of: str = "gradients") -
         rasterized=True,
     )
     symbol = "|gradient|" if of == "gradients" else "|update|"
-    panel.set(yscale="log", ylabel=symbol, title=parameter)
-    strip.stairs(under, edges, fill=True, color="0.5")
-    strip.set(xlabel="step", ylabel="below\n%", ylim=(0, 100), xlim=(-0.5, record.steps - 0.5))
+    panel.set(yscale="log", ylabel=symbol)
+    above.set(title=parameter)
+    for strip, share, name in ((above, over, "above"), (below, under, "below")):
+        strip.stairs(share, edges, fill=True, color="0.5")
+        strip.set(ylabel=f"{name}\n%", ylim=(0, 100))
+    below.set(xlabel="step", xlim=(-0.5, record.steps - 0.5))
     bar = figure.colorbar(picture, ax=panel, label="elements per bin, log(1 + count)")
     ticks = [0, *(10**i for i in range(1, int(np.log10(top)) + 1))]
     bar.set_ticks(np.log1p(ticks).tolist(), labels=[f"{tick:,}" for tick in ticks])

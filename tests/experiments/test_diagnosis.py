@@ -48,7 +48,6 @@ def test_healthy_trainings_look_odd_in_every_way_on_every_architecture():
     assert len(looks) == 8
     seen = Counter(plan.architecture for plan in plans)
     assert min(seen.values()) >= 10
-    assert all(plan == Plan(**vars(plan)) for plan in plans)
 
 
 def test_every_symptom_is_planted_and_has_a_cure():
@@ -97,7 +96,11 @@ def test_the_rules_of_the_debugger():
         HEALTHY_RECORD, parameters=replace(HEALTHY_RECORD.parameters, grad_hist=counts)
     )
     assert fired(healthy, "relu") == set()
-    assert "VanishingGradient" in fired(HEALTHY_RECORD, "relu")  # no count: a mean of zero
+    assert fired(HEALTHY_RECORD, "relu") == set()  # no count: all are NaN
+    zeros = np.zeros_like(counts)
+    zeros[..., 0] = 100
+    small = replace(HEALTHY_RECORD.parameters, grad_hist=zeros)
+    assert fired(replace(HEALTHY_RECORD, parameters=small), "relu") == {"VanishingGradient"}
     assert "ExplodingTensor" in rules("non-finite")
     assert "WeightUpdateRatio" in fired(norms(update_norm=2000), "relu")
     assert "WeightUpdateRatio" in fired(norms(update_norm=1e-7), "relu")
