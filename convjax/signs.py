@@ -239,7 +239,9 @@ def high_rate(evidence: Evidence) -> list[Sign]:
     if row is None or (spike is not None and spike[0] <= row):
         return []
     before, after = np.split(evidence.loss, [evidence.rows[row] + 1])
-    worst = RISEN * max(evidence.guess, float(before[-1]))
+    worst = RISEN * evidence.guess
+    if before[-1] > worst:  # of an output that was not scaled, not of the rate
+        worst = RISEN * float(before[-1])
     if np.isfinite(after).all() and not (after > worst).any() and not _progress(evidence) < SLOW:
         return []
     ratio = np.median(evidence.ratios, axis=1)
