@@ -55,9 +55,11 @@ def _values(jaxpr: Any) -> Iterator[Any]:
     for equation in jaxpr.eqns:
         yield from (value.aval for value in equation.outvars)
         for setting in equation.params.values():
-            inner = getattr(setting, "jaxpr", setting)
-            if hasattr(inner, "eqns"):
-                yield from _values(inner)
+            # A branch has several programs, a loop one.
+            for part in setting if isinstance(setting, tuple | list) else (setting,):
+                inner = getattr(part, "jaxpr", part)
+                if hasattr(inner, "eqns"):
+                    yield from _values(inner)
 
 
 def _bytes(kind: Any) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from convjax import room
 from convjax.models import LinearNet
 from convjax.optim import adam, sgd
 from convjax.room import ON_CPU, bytes_per_run, runs_at_once
@@ -209,6 +210,15 @@ class Elsewhere:
 
     def __init__(self, told):
         self.memory_stats = lambda: told
+
+
+def test_values_of_every_branch_count():
+    def branches(x):
+        return jax.lax.cond(x[0] > 0, lambda x: jnp.exp(x) + 1, lambda x: jnp.sin(x), x)
+
+    kinds = list(room._values(jax.make_jaxpr(branches)(jnp.ones(1000)).jaxpr))
+    # exp, +1 and sin, and what the whole returns.
+    assert sum(kind.size == 1000 for kind in kinds) == 4
 
 
 def test_how_many_at_once_is_what_fits(networks, monkeypatch):
