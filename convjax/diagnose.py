@@ -6,7 +6,7 @@ import numpy as np
 
 from convjax.evidence import Evidence
 from convjax.record import Record
-from convjax.signs import Sign
+from convjax.signs import ENOUGH, PATIENCE, Sign
 from convjax.symptoms import SYMPTOMS, Symptom
 from convjax.watch import INPUT, LABELS
 
@@ -55,7 +55,8 @@ class Diagnosis:
       findings: causes, in the order in which to mend them; none for a healthy training.
       consequences: what else was found, and follows from these.
       unchecked: symptoms for which the record lacks a quantity, and which; a training of
-        `Watch.everything()` has all. "classes" stands for their number, where it is not known.
+        `Watch.everything()` of 100 steps has all. "classes" stands for their number, where it is
+        not known.
     """
 
     findings: tuple[Finding, ...]
@@ -102,6 +103,7 @@ def diagnose(
         classes = _outputs(record)
     evidence = Evidence(record, classes, nonlinearity)
     kept = quantities(record) | ({"classes"} if classes else set())
+    kept |= {ENOUGH} if record.steps >= PATIENCE else set()
     findings: list[Finding] = []
     consequences: list[Finding] = []
     unchecked: dict[str, tuple[str, ...]] = {}

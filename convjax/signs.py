@@ -12,6 +12,7 @@ from convjax.watch import INPUT, LABELS
 # Before so many steps a loss at that of guessing, or running statistics that lag behind, say
 # nothing. A unit is dead that slept for so many steps and watched rows.
 PATIENCE = 100
+ENOUGH = f"{PATIENCE} steps"
 DEAD_STEPS, DEAD_ROWS = 50, 10
 
 # A loss that has come down by less than this share of that of guessing has not begun to fall; one

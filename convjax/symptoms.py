@@ -26,8 +26,8 @@ class Symptom:
       what: what the figure is.
       change: the smallest change worth trying.
       reference: where to read on.
-      needs: what nothing can be said without: quantities of `convjax.Watch`, and "classes", the
-        number of these.
+      needs: what nothing can be said without: quantities of `convjax.Watch`, "classes", the
+        number of these, and `convjax.signs.ENOUGH` steps.
       explains: whether what is found after it may follow from it, and is then no cause.
     """
 
@@ -192,7 +192,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "multiply the learning rate by ten; convjax.lr_find suggests one",
         _FINDER,
         low=7e-4,
-        needs=("updates", "classes"),
+        needs=("updates", "classes", signs.ENOUGH),
         explains=True,
     ),
     Symptom(
@@ -202,7 +202,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "lower the momentum of the running statistics, or evaluate after more steps",
         "Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167",
         high=0.2,
-        needs=("activations", "evaluation"),
+        needs=("activations", "evaluation", signs.ENOUGH),
     ),
     Symptom(
         "loss stuck at guessing",
@@ -211,6 +211,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "look at pairs of image and label as they enter the loss: they may not belong together",
         "Karpathy 2019, https://karpathy.github.io/2019/04/25/recipe/",
         low=signs.STUCK,
-        needs=("classes",),
+        needs=("classes", signs.ENOUGH),
     ),
 )

@@ -254,7 +254,9 @@ def test_classes_are_the_channels_of_the_last_layer():
 
 def test_it_is_too_early_for_a_verdict_on_the_loss():
     short = stuck().between(0, PATIENCE - 1)
-    assert not diagnose(short).findings
+    found = diagnose(short)
+    assert not found.findings
+    assert found.unchecked["loss stuck at guessing"] == ("100 steps",)
     assert diagnose(stuck().between(0, PATIENCE)).findings
 
 
