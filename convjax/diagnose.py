@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convjax.evidence import Evidence
+from convjax.evidence import Evidence, network_columns
 from convjax.record import Record
 from convjax.signs import ENOUGH, PATIENCE, Sign
 from convjax.symptoms import SYMPTOMS, Symptom
@@ -121,15 +121,15 @@ def diagnose(
 
 
 def quantities(record: Record) -> frozenset[str]:
-    """Returns which quantities of `convjax.Watch` a record holds."""
+    """Returns which quantities of `convjax.Watch` a record holds, and whether it has labels."""
     parameters = record.parameters
-    network = [name for name in record.layers if name not in (INPUT, LABELS)]
     rows = len(record.watched) > 0
     held = {
-        "activations": bool(network) and rows,
+        "activations": bool(network_columns(record)) and rows,
         "histogram": bool(record.layers) and len(record.hist) > 0,
         "units": len(record.active) > 0,
         "inputs": INPUT in record.layers and rows,
+        "labels": LABELS in record.layers and rows,
         "evaluation": len(record.eval_loss) > 0,
         "gradients": parameters is not None and len(parameters.grad_norm) > 0,
         "updates": parameters is not None and len(parameters.update_norm) > 0,
@@ -139,7 +139,7 @@ def quantities(record: Record) -> frozenset[str]:
 
 def _outputs(record: Record) -> int:
     """Returns the channels of the network's last layer, 0 where they are not known."""
-    network = [i for i, name in enumerate(record.layers) if name not in (INPUT, LABELS)]
+    network = network_columns(record)
     channels = int(record.channels[network[-1]]) if network and len(record.active) else 0
     return channels if channels > 1 else 0
 

@@ -16,6 +16,11 @@ from convjax.watch import INPUT, LABELS
 _NORM = re.compile(r"norm|(^|[._])bn_?\d*$", re.IGNORECASE)
 
 
+def network_columns(record: Record) -> tuple[int, ...]:
+    """Returns the columns of the network's own layers: not of what it is given and asked for."""
+    return tuple(i for i, name in enumerate(record.layers) if name not in (INPUT, LABELS))
+
+
 @dataclass(frozen=True)
 class Evidence:
     """A record and what is known of its training besides.
@@ -37,8 +42,7 @@ class Evidence:
     @cached_property
     def network(self) -> tuple[int, ...]:
         """Columns of the network's own layers."""
-        given = (INPUT, LABELS)
-        return tuple(i for i, name in enumerate(self.record.layers) if name not in given)
+        return network_columns(self.record)
 
     @cached_property
     def hidden(self) -> tuple[int, ...]:

@@ -77,7 +77,7 @@ def parameter_stats(
 
     Raises:
       ValueError: if neither gradients nor updates are given, there is no parameter, or the trees
-        differ in structure.
+        differ in structure or shapes.
     """
     if not jax.tree.leaves(params):
         raise ValueError("params must hold one array or more, got none.")
@@ -87,6 +87,10 @@ def parameter_stats(
     for name, tree in (("grads", grads), ("updated", updated)):
         if tree is not None and jax.tree.structure(tree) != structure:
             raise ValueError(f"{name} must have the structure of params, got another tree.")
+        if tree is not None and (shapes := _shapes(tree)) != _shapes(params):
+            raise ValueError(
+                f"{name} must have the shapes of params, got {shapes} for {_shapes(params)}."
+            )
     before = jax.tree.leaves(params)
     changes = None
     if updated is not None:
@@ -101,6 +105,10 @@ def parameter_stats(
         update_hist=None if changes is None else hist(changes),
     )
     return ParameterStats(describe(params), norms)
+
+
+def _shapes(tree: Any) -> list[tuple[int, ...]]:
+    return [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def describe(params: Any) -> Described:

@@ -168,30 +168,22 @@ class Recorder:
             self._fetch(BLOCK)
 
     def _check_parameters(self, parameters: ParameterStats) -> None:
-        shape = np.shape(parameters.stats.weight_norm)
-        if shape != (len(parameters.of.names),):
-            raise ValueError(
-                f"parameters must be of one step, got norms of the shape {shape} for "
-                f"{len(parameters.of.names)} parameters. Add the steps of a scan one by one."
-            )
+        _check_one_step("parameters", "norms", parameters.stats.weight_norm, parameters.of.names)
         kept = [name for name, value in parameters.stats._asdict().items() if value is not None]
         kind = parameters.of, tuple(kept)
         self._parameters = self._parameters or kind
         if kind != self._parameters:
+            before, kept_before = self._parameters
+            changed = sorted(set(parameters.of.names) ^ set(before.names))
             raise ValueError(
-                "parameters must be the same at all steps that have them, with the same "
-                f"quantities: got {', '.join(kept)} of {len(parameters.of.names)} "
-                f"parameters after {', '.join(self._parameters[1])} of "
-                f"{len(self._parameters[0].names)}."
+                "parameters must be the same at all steps that have them, of the same sizes and "
+                f"with the same quantities: got {', '.join(kept)} after {', '.join(kept_before)}, "
+                f"and {', '.join(changed) or 'no names'} not at both."
             )
 
     def _checked(self, layers: LayerStats, evaluated: bool) -> LayerStats:
         """Returns the statistics with the layers in the order of the first step."""
-        if np.shape(layers.stats.mean) != (len(layers.names),):
-            raise ValueError(
-                f"layers must be of one step, got means of the shape {np.shape(layers.stats.mean)} "
-                f"for {len(layers.names)} layers. Add the steps of a scan one by one."
-            )
+        _check_one_step("layers", "means", layers.stats.mean, layers.names)
         kind = _Kind(
             dict(zip(layers.names, layers.sizes, strict=True)),
             layers.stats.hist is not None,
@@ -259,6 +251,14 @@ class Recorder:
             )
         )
         self._waiting = self._waiting[steps:]
+
+
+def _check_one_step(what: str, values: str, found: Any, names: Sequence[str]) -> None:
+    if np.shape(found) != (len(names),):
+        raise ValueError(
+            f"{what} must be of one step, got {values} of the shape {np.shape(found)} for "
+            f"{len(names)} {what}. Add the steps of a scan one by one."
+        )
 
 
 def _of_parameters(block: Sequence[_Added]) -> ParameterRecord | None:

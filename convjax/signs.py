@@ -10,10 +10,11 @@ from convjax.record import Array
 from convjax.watch import INPUT, LABELS
 
 # Before so many steps a loss at that of guessing, or running statistics that lag behind, say
-# nothing. A unit is dead that slept for so many steps and watched rows.
+# nothing. A unit is dead that slept for so many steps and watched rows, a layer if more than this
+# share of its units are.
 PATIENCE = 100
 ENOUGH = f"{PATIENCE} steps"
-DEAD_STEPS, DEAD_ROWS = 50, 10
+DEAD_STEPS, DEAD_ROWS, DEAD_SHARE = 50, 10, 0.9
 
 # A loss that has come down by less than this share of that of guessing has not begun to fall; one
 # that has come down by less than the other does not train well.
@@ -67,7 +68,7 @@ def input_scale(evidence: Evidence) -> list[Sign]:
 def label_spread(evidence: Evidence) -> list[Sign]:
     """The largest standard deviation of a batch's labels, or range of the batches' means."""
     record = evidence.record
-    if LABELS not in record.layers or len(record.watched) < 2:
+    if len(record.watched) < 2:
         return []
     column = record.layers.index(LABELS)
     # Batches of one class each differ in their means.
@@ -78,7 +79,7 @@ def label_spread(evidence: Evidence) -> list[Sign]:
 def statistics_gap(evidence: Evidence) -> list[Sign]:
     """The loss in evaluation less that in training, on the same batches, in the last quarter."""
     record = evidence.record
-    if record.steps < PATIENCE or not evidence.has_norms:
+    if not evidence.has_norms:
         return []
     gap = record.eval_loss - record.loss[evidence.row_of(record.watched)]
     figure = float(np.median(gap[evidence.tail]))
@@ -101,22 +102,26 @@ def saturation(evidence: Evidence) -> list[Sign]:
 
 
 def dead(evidence: Evidence) -> list[Sign]:
-    """The share of a layer's channels that were not active of late."""
+    """The share of a layer's channels that were not active of late, and since when so many sleep
+    that the layer is dead."""
     if evidence.nonlinearity != "relu":
         return []
-    signs = []
+    record, signs = evidence.record, []
     steps = max(DEAD_STEPS, DEAD_ROWS * evidence.every)
     for column in evidence.hidden:
-        share = evidence.record.dead(column, steps=steps)
-        known = np.nan_to_num(share)
+        active = record.active_channels(column)
+        # How many rows each channel was awake in, up to the last in which it was active.
+        awake = np.where(active.any(0), len(active) - active[::-1].argmax(0), 0)
+        asleep = np.sort(awake)[min(int(DEAD_SHARE * len(awake)), len(awake) - 1)]
+        first = evidence.step(min(int(asleep), len(active) - 1))
         signs.append(
-            Sign(evidence.record.layers[column], evidence.since(known > 0.5), float(share[-1]))
+            Sign(record.layers[column], first, float(record.dead(column, steps=steps)[-1]))
         )
     return _worst(signs)
 
 
 def _relative_std(evidence: Evidence) -> list[Sign]:
-    """The std of each hidden layer over the size of the input, in the first watched step."""
+    """The std of each layer over the size of the input, in the first watched step."""
     record = evidence.record
     given = record.layers.index(INPUT) if INPUT in record.layers else None
     size = 1.0
@@ -164,13 +169,13 @@ def _relative_updates(evidence: Evidence, ratio: Array) -> list[Sign]:
 
 
 def large_updates(evidence: Evidence) -> list[Sign]:
-    """The update-to-weight ratio at the first step over the median of all kernels."""
+    """The update-to-weight ratio at the first step over the median of the other kernels."""
     # At the first step: later the weights have grown to the size of the updates.
     return _worst(_relative_updates(evidence, evidence.ratios[0]))
 
 
 def small_updates(evidence: Evidence) -> list[Sign]:
-    """The update-to-weight ratio over the median of all kernels, in the middle of the training."""
+    """The median over the steps of the update-to-weight ratio, over that of the other kernels."""
     median = np.median(evidence.ratios, axis=0)
     return _worst(_relative_updates(evidence, median), lowest=True)
 
@@ -260,8 +265,7 @@ def low_rate(evidence: Evidence) -> list[Sign]:
 
 def no_progress(evidence: Evidence) -> list[Sign]:
     """The share of the loss of guessing by which the loss has come down."""
-    progress = _progress(evidence)
-    return [] if np.isnan(progress) else [Sign("", 0, progress)]
+    return [Sign("", 0, _progress(evidence))]
 
 
 def collapses(evidence: Evidence) -> list[Sign]:

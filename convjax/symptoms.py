@@ -26,8 +26,8 @@ class Symptom:
       what: what the figure is.
       change: the smallest change worth trying.
       reference: where to read on.
-      needs: what nothing can be said without: quantities of `convjax.Watch`, "classes", the
-        number of these, and `convjax.signs.ENOUGH` steps.
+      needs: what nothing can be said without: quantities of `convjax.Watch`, "labels",
+        "classes", the number of these, and `convjax.signs.ENOUGH` steps.
       explains: whether what is found after it may follow from it, and is then no cause.
     """
 
@@ -74,7 +74,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "look at the labels as they enter the loss: all are the same",
         "Karpathy 2019, https://karpathy.github.io/2019/04/25/recipe/",
         low=1e-6,
-        needs=("inputs",),
+        needs=("labels",),
         explains=True,
     ),
     Symptom(
@@ -172,7 +172,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         f"share of the layer's channels that slept for {signs.DEAD_STEPS} steps, or ten watched",
         "lower the learning rate, and look at the initial bias",
         "Lu et al. 2019, https://arxiv.org/abs/1903.06733",
-        high=0.9,
+        high=signs.DEAD_SHARE,
         needs=("activations", "units"),
         explains=True,
     ),

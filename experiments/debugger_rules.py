@@ -2,9 +2,9 @@
 
 Their names and default thresholds are those of the documentation,
 https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html. Left out are
-AllZero, UnchangedTensor, SaturatedActivation, ClassImbalance and TensorVariance, which need whole
-tensors or outputs that the records do not hold, and LossNotDecreasing and StalledTraining, whose
-defaults speak of other lengths of training.
+UnchangedTensor, SaturatedActivation and TensorVariance, which need whole tensors, ClassImbalance,
+which counts labels, and LossNotDecreasing, which compares steps whose noise is larger than the
+decrease that it asks for.
 """
 
 import numpy as np
@@ -20,6 +20,7 @@ VARIANCES = 10.0  # largest over smallest of the layers' weights
 
 # What each rule says is wrong, in our words.
 MEANING: dict[str, tuple[str, ...]] = {
+    "AllZero": ("zero weights", "dead layer"),
     "VanishingGradient": ("vanishing gradients", "zero weights"),
     "ExplodingTensor": ("non-finite", "exploding activations", "exploding gradients"),
     "DeadRelu": ("dead layer",),
@@ -51,6 +52,8 @@ def fired(record: Record, nonlinearity: str) -> set[str]:
     middles = np.append(0, 1.5 * parameters.hist_edges[:LOG_BINS])
     counts = parameters.grad_hist[:, kernels]
     mean = (counts[..., : LOG_BINS + 1] @ middles) / parameters.sizes[kernels]
+    if not (parameters.weight_norm[:, kernels].all() and parameters.grad_norm[:, kernels].all()):
+        found.add("AllZero")
     counted = counts.sum(-1) == parameters.sizes[kernels]  # NaNs are in no bin
     if (mean[counted & (counts[..., -1] == 0)] < SMALLEST_GRADIENT).any():
         found.add("VanishingGradient")

@@ -81,8 +81,7 @@ def _faulty(part: str, quick: bool) -> Iterator[Case]:
 
 def _healthy(part: str, quick: bool) -> Iterator[Case]:
     plans = _small(kinds(part), quick)
-    # Every look with every architecture before any comes twice: their numbers have no divisor in
-    # common only by chance, so that the looks are shifted at each turn.
+    # The looks are shifted by one at each turn, so that every plan gets every look.
     count = 2 if quick else HEALTHY_RUNS[part]
     for i in range(count):
         turn, which = divmod(i, len(plans))

@@ -141,7 +141,7 @@ CASES = {
     "learning rate too high": (stuck(update_norm=100), "", 0),
     "learning rate too low": (stuck(update_norm=1e-4), "", 0),
     "collapse": (crashing(), "conv1", 50),
-    "dead layer": (sleeping(), "conv2", 109),
+    "dead layer": (sleeping(), "conv2", 60),
     "loss stuck at guessing": (stuck(), "", 0),
 }
 
@@ -226,7 +226,7 @@ def test_what_follows_from_a_cause_is_no_finding():
 
 def test_the_text_has_layer_step_figure_threshold_change_and_reference():
     text = str(diagnose(CASES["dead layer"][0]))
-    assert text.splitlines()[0] == "dead layer in conv2, from step 109"
+    assert text.splitlines()[0] == "dead layer in conv2, from step 60"
     assert "ten watched: 1, above" in text
     assert "\n  try: lower the learning rate" in text
     assert "\n  see: Lu et al. 2019, https://arxiv.org" in text
@@ -239,7 +239,7 @@ def test_what_a_record_lacks_is_not_looked_for():
     assert "not looked for: inputs not normalised (inputs)" in str(found)
     assert "non-finite" not in found.unchecked
     bare = replace(without_histograms(HEALTHY), parameters=None)
-    assert quantities(bare) == {"activations", "units", "inputs", "evaluation"}
+    assert quantities(bare) == {"activations", "units", "inputs", "labels", "evaluation"}
 
 
 def test_classes_are_the_channels_of_the_last_layer():

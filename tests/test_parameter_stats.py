@@ -78,6 +78,10 @@ def test_mistakes():
         parameter_stats(TREE)
     with pytest.raises(ValueError, match=r"updated must have the structure of params"):
         parameter_stats(TREE, updated={"b": TREE["b"]})
+    with pytest.raises(ValueError, match=r"grads must have the shapes of params, got \[\(1,\)"):
+        parameter_stats(TREE, grads={"b": jnp.ones(1), "k": TREE["k"]})
+    with pytest.raises(ValueError, match=r"params must hold one array or more, got none"):
+        parameter_stats({}, grads={})
 
 
 def of_steps(norms, hist=None):
