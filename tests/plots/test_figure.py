@@ -1,0 +1,72 @@
+"""What all pictures have in common."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from convjax import plots
+from tests.plots.drawn import PNG, caption, make_record, steps_of
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        plots.plot_sched,
+        plots.plot_loss,
+        lambda record: plots.plot_layer_stats(record, 0),
+        lambda record: plots.color_dim(record, 0),
+    ],
+)
+def test_a_record_without_steps_is_refused(plot):
+    with pytest.raises(ValueError, match="record must hold at least one step to draw, got none"):
+        plot(make_record().between(0, 0))
+
+
+def test_a_notebook_gets_the_picture():
+    assert plots.plot_sched(make_record())._repr_png_().startswith(PNG)
+
+
+def run(code):
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+def test_importing_leaves_matplotlib_alone():
+    run(
+        """
+        import sys
+        import convjax.plots, convjax.images
+        assert not any(name.startswith("matplotlib") for name in sys.modules)
+        convjax.plots.new_figure(1, 1).savefig("/dev/null", format="png")
+        assert "matplotlib.pyplot" not in sys.modules
+        """
+    )
+
+
+def test_without_matplotlib_the_message_says_what_to_install():
+    run(
+        """
+        import sys
+        sys.modules["matplotlib"] = None  # import then raises ImportError
+        from convjax import plots
+        try:
+            plots.new_figure(1, 1)
+        except ImportError as error:
+            assert 'pip install "convjax[plots]"' in str(error), error
+        else:
+            raise AssertionError("new_figure made a figure without matplotlib")
+        """
+    )
+
+
+def test_pictures_of_merged_rows_say_so():
+    record = make_record(steps=64).merged(16)
+    (axes,) = plots.plot_loss(record).axes
+    assert axes.get_legend().get_texts()[0].get_text() == "training, mean of up to 4 batches"
+    np.testing.assert_array_equal(steps_of(axes)[0], record.first)
+    assert "up to 4 neighbouring watched steps" in caption(plots.color_dim(record, 0))
+    assert "at one step," in caption(plots.color_dim(make_record(steps=64), 0))
