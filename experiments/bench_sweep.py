@@ -133,20 +133,34 @@ def measure(dataset: Dataset, rounds: int, quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
+HEADINGS = ("batch", "runs at once", "compile s", "s per run", "run / Trainer.run")
+
+
 def cost_table(rows: list[dict[str, Any]]) -> Table:
     """Returns what a run costs: seconds, and the ratio to one of `Trainer.run`."""
     table = Table(title="a run of a sweep (median of the rounds)")
-    for heading in ("batch", "runs at once", "compile s", "s per run", "run / Trainer.run"):
+    for heading in HEADINGS:
         table.add_column(heading, justify="right")
     for row in rows:
-        table.add_row(
-            str(row["batch_size"]),
-            str(row["at_once"]) + (" (default)" * (row["at_once"] == row["default_at_once"])),
-            f"{row['compile_seconds']:.1f}",
-            f"{row['median_seconds_per_run']:.3f}",
-            f"{row['ratio']:.2f}",
-        )
+        table.add_row(*_cells(row))
     return table
+
+
+def markdown_costs(rows: list[dict[str, Any]]) -> str:
+    """Returns the same as a Markdown table."""
+    cells = [HEADINGS, ("---",) * len(HEADINGS), *map(_cells, rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    default = " (default)" if row["at_once"] == row["default_at_once"] else ""
+    return (
+        str(row["batch_size"]),
+        f"{row['at_once']}{default}",
+        f"{row['compile_seconds']:.1f}",
+        f"{row['median_seconds_per_run']:.3f}",
+        f"{row['ratio']:.2f}",
+    )
 
 
 def bench_sweep(
@@ -165,6 +179,8 @@ def bench_sweep(
     with mistakes_reported("stopped; nothing was written."):
         prepare_file(out)
         rows = measure(load(data, data_dir=data_dir), rounds, quick)
-        write_json(out, {"environment": environment(), "data": data, "quick": quick, "rows": rows})
+        write_json(
+            out, {"environment": environment(), "data": data, "quick": quick, "sweeps": rows}
+        )
     shown.print(cost_table(rows))
     shown.print(f"all figures: {out}", highlight=False, soft_wrap=True)

@@ -8,6 +8,7 @@ a file that is no trajectory.
 
 import inspect
 import json
+from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
@@ -20,7 +21,7 @@ from experiments import registry
 from experiments.bench import run_bench
 from experiments.bench_record import markdown_records, run_bench_record
 from experiments.bench_report import markdown_bars
-from experiments.bench_sweep import bench_sweep
+from experiments.bench_sweep import bench_sweep, markdown_costs
 from experiments.diagnosis import Row, run_diagnosis
 from experiments.diagnosis_report import tables
 from experiments.ledger import Result
@@ -158,28 +159,35 @@ def parity(
     raise typer.Exit(0 if holds else 1)
 
 
+# What prints a file of results, by the entry that the command wrote which only it writes.
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "claims": lambda found: view.markdown_ledger(list(map(Result.from_json, found["claims"]))),
+    "bars": lambda found: "\n".join([markdown_bars(found["bars"]), *map(_note, found["notes"])]),
+    "records": lambda found: markdown_records(found["records"]),
+    "sweeps": lambda found: markdown_costs(found["sweeps"]),
+    "trainings": lambda found: "\n\n".join(tables([Row(**row) for row in found["trainings"]])),
+}
+
+
 @app.command()
 def table(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A file of results of one of these."),
+        typer.Argument(metavar="FILE", help="Results of `run`, `diagnosis` or a `bench…`."),
     ],
 ) -> None:
-    """Prints what `run`, `bench`, `bench-record` or `diagnosis` wrote, in Markdown."""
+    """Prints a file of results in Markdown, as the README has it."""
     try:
         found = json.loads(file.read_text())
-        if "trainings" in found:
-            typer.echo("\n\n".join(tables([Row(**row) for row in found["trainings"]])))
-        elif "records" in found:
-            typer.echo(markdown_records(found["records"]))
-        elif "bars" in found:
-            typer.echo("\n".join([markdown_bars(found["bars"]), *map(_note, found["notes"])]))
-        else:
-            typer.echo(view.markdown_ledger([Result.from_json(entry) for entry in found["claims"]]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        (kind,) = TABLES.keys() & found.keys()
+        typer.echo(TABLES[kind](found))
+    except OSError as error:
+        _fail(ValueError(f"FILE {file} cannot be read: {error.strerror}."))
+    except (ValueError, KeyError, TypeError, AttributeError):
         _fail(
             ValueError(
-                f"FILE {file} is not a results.json of `run`, `bench` or `diagnosis`: {error!r}."
+                f"FILE {file} is not a results.json of `run`, or what `diagnosis`, `bench`, "
+                "`bench-record` or `bench-sweep` wrote."
             )
         )
 

@@ -77,7 +77,7 @@ def test_links_lead_to_files(request):
     assert all((root / target).exists() for target in targets)
 
 
-@pytest.mark.parametrize("name", ["mnist", "bench", "record"])
+@pytest.mark.parametrize("name", ["mnist", "bench", "record", "sweep"])
 def test_tables_are_those_of_the_saved_results(name, request):
     root = request.config.rootpath
     saved = CliRunner().invoke(app, ["table", str(root / f"experiments/results/{name}.json")])
@@ -85,8 +85,15 @@ def test_tables_are_those_of_the_saved_results(name, request):
     assert saved.stdout.strip() in (root / "README.md").read_text()
 
 
-def test_a_file_that_is_no_ledger(tmp_path):
-    (tmp_path / "results.json").write_text("[]")
+@pytest.mark.parametrize("text", ["[]", "{}", '{"claims": 1}', "not JSON"])
+def test_a_file_that_is_no_ledger(text, tmp_path):
+    (tmp_path / "results.json").write_text(text)
     result = CliRunner().invoke(app, ["table", str(tmp_path / "results.json")])
     assert result.exit_code == 2
     assert "is not a results.json" in result.stderr
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    result = CliRunner().invoke(app, ["table", str(tmp_path / "none.json")])
+    assert result.exit_code == 2
+    assert "none.json cannot be read: No such file" in result.stderr

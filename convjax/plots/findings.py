@@ -17,8 +17,7 @@ def mark(figure: "Figure", findings: Sequence[Finding]) -> "Figure":
     The lines are numbered; what they stand for is written below the figure.
 
     Args:
-      figure: of `plot_loss`, `plot_layer_stats`, `color_dim`, `plot_sched` or
-        `plot_update_ratios`, `color_magnitudes`.
+      figure: of any picture over steps, such as `plot_loss` and `color_dim`.
 
     Raises:
       ValueError: if the figure has no panel over steps.

@@ -16,7 +16,7 @@ def test_a_small_run_of_everything(tmp_path):
     assert "runs at once" in result.stdout
     report = json.loads(out.read_text())
     assert (report["data"], report["quick"]) == ("mnist5k", True)
-    rows = report["rows"]
+    rows = report["sweeps"]
     assert [(row["batch_size"], row["at_once"]) for row in rows] == [(64, 1), (64, 2)]
     for row in rows:
         assert len(row["seconds_alone"]) == len(row["seconds_per_run"]) == 2
