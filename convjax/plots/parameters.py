@@ -19,8 +19,9 @@ RULE_OF_THUMB = 1e-3
 def plot_update_ratios(record: Record) -> "Figure":
     """Draws the gradient's norm and the update-to-weight ratio of every kernel.
 
-    Both axes are logarithmic. A healthy training keeps the ratios within some decades of each other
-    and of 10⁻³, the dashed line; a line far from the others is a parameter with a rate of its own.
+    Both axes are logarithmic, so that there is no line where a gradient is zero. A healthy training
+    keeps the ratios within some decades of each other and of 10⁻³, the dashed rule of thumb; a line
+    far from the others is a parameter with a rate of its own.
 
     Raises:
       ValueError: if the record has no updates.
@@ -30,9 +31,11 @@ def plot_update_ratios(record: Record) -> "Figure":
     drawn = np.flatnonzero(parameters.kernels).tolist()
     has_gradients = len(parameters.grad_norm) > 0
     figure = new_figure(11 if has_gradients else 7, 4.2)
-    panels = figure.subplots(1, 2 if has_gradients else 1, squeeze=False)[0]
+    panels = figure.subplots(1, 2 if has_gradients else 1, squeeze=False, sharex=True)[0]
     _lines(panels[-1], parameters, ratio, drawn)
-    panels[-1].axhline(RULE_OF_THUMB, color="0.3", linestyle="--", linewidth=1)
+    panels[-1].axhline(
+        RULE_OF_THUMB, color="0.3", linestyle="--", linewidth=1, label="rule of thumb"
+    )
     panels[-1].set(ylabel="norm of the update / norm of the weights")
     if has_gradients:
         _lines(panels[0], parameters, parameters.grad_norm, drawn)
