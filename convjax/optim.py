@@ -2,9 +2,9 @@
 
 `optax.inject_hyperparams` keeps both in the optimiser's state. The training loop writes there what
 the schedules say for the step, so that another rate, schedule or number of steps compiles nothing
-anew, and the record reads there what was applied. Beside them lies what else a sweep may vary in one
-program: weight decay, and Adam's eps. (b2 stays in the code: in float32, 1 − b2 of a value in the
-state is another number.)
+anew, and the record reads there what was applied. Beside them lies what else a sweep may vary in
+one program: weight decay, and Adam's eps. (b2 stays in the code: in float32, 1 − b2 of a value in
+the state is another number.)
 """
 
 from collections.abc import Callable, Mapping, Sequence
