@@ -77,7 +77,7 @@ def test_links_lead_to_files(request):
     assert all((root / target).exists() for target in targets)
 
 
-@pytest.mark.parametrize("name", ["mnist", "bench", "record", "sweep"])
+@pytest.mark.parametrize("name", ["mnist", "diagnosis", "bench", "quantities", "record", "sweep"])
 def test_tables_are_those_of_the_saved_results(name, request):
     root = request.config.rootpath
     saved = CliRunner().invoke(app, ["table", str(root / f"experiments/results/{name}.json")])
