@@ -1,0 +1,25 @@
+import base64
+
+import jinja2
+import pytest
+
+from convjax import pages
+from convjax.plots import new_figure
+
+
+def test_a_page_needs_no_network():
+    page = pages.render("base.html")
+    assert page.startswith("<!doctype html>")
+    assert "http" not in page
+
+
+def test_a_picture_is_a_data_url():
+    figure = new_figure(1, 1)
+    start, _, data = pages.picture(figure).partition(",")
+    assert start == "data:image/png;base64"
+    assert base64.b64decode(data).startswith(b"\x89PNG")
+
+
+def test_unknown_template():
+    with pytest.raises(jinja2.TemplateNotFound):
+        pages.render("nothing.html")
