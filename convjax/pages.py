@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 def render(template: str, **context: Any) -> str:
     """Returns the page that a template of `convjax/templates` makes of its context.
 
-    Text is escaped; what is meant as data goes in with the filter `tojson`. A name that the template
-    uses and the context lacks is an error, and not an empty place.
+    Text is escaped; what is meant as data goes in with the filter `tojson`. A name that the
+    template uses and the context lacks is an error, and not an empty place.
 
     Raises:
       ImportError: if jinja2 is not installed.

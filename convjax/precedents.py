@@ -1,7 +1,7 @@
-"""Which input cells and weights make one output cell: what a spreadsheet's trace of precedents shows.
+"""Which input cells and weights make one output cell, as a spreadsheet traces precedents.
 
-Rows and columns count from 0 at the upper left, as in an array. What is said of one layer holds for
-every channel alike: each input channel of the cell's group has the same cells and taps.
+Rows and columns count from 0 at the upper left, as in an array. What is said of one layer holds
+for every channel alike: each input channel of the group of the cell has the same cells and taps.
 """
 
 from collections.abc import Sequence
