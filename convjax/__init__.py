@@ -1,13 +1,16 @@
 """convjax: see why convolutional networks train or fail to train, in JAX and Flax."""
 
-from convjax import data, plots, reference, runs, weights
+from convjax import data, drawings, plots, reference, runs, weights
 from convjax.capture import capture, channel_axes
 from convjax.conv import conv2d
 from convjax.diagnose import diagnose
+from convjax.effective import effective_field
 from convjax.finder import lr_find
 from convjax.models import ConvNet, LinearNet, broken_net, digits_net, threes_sevens_net
 from convjax.optim import adam, group_scale, sgd
 from convjax.parameter_stats import parameter_stats
+from convjax.precedents import precedents
+from convjax.receptive import receptive_fields
 from convjax.record import Record
 from convjax.recorder import Recorder, layer_stats
 from convjax.schedules import constant, exponential, group_rates, one_cycle
@@ -35,6 +38,8 @@ __all__ = [
     "data",
     "diagnose",
     "digits_net",
+    "drawings",
+    "effective_field",
     "exponential",
     "group_rates",
     "group_scale",
@@ -43,6 +48,8 @@ __all__ = [
     "one_cycle",
     "parameter_stats",
     "plots",
+    "precedents",
+    "receptive_fields",
     "reference",
     "runs",
     "sgd",

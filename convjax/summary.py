@@ -1,9 +1,9 @@
 """What a network consists of: shapes, parameters, multiplications and receptive fields."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,8 @@ from flax import nnx
 from convjax import geometry
 from convjax.capture import capture, layer_names
 from convjax.layers import BatchNorm, Conv, Linear
-from convjax.layout import KERNEL_AXES, axis_of, spatial_shape
+from convjax.layout import spatial_shape
+from convjax.receptive import ReceptiveField, receptive_fields
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Row:
       output_shape: in the layer's own layout, the batch included.
       parameters: the layer's own, 0 for a further call of the same layer.
       multiplications: per example, see `summary`; None for a kind that is not known.
-      receptive_field: (height, width) in pixels of the input image, or None.
+      receptive_field: (height, width) in pixels of the input image, infinite where each cell sees
+        all of it; None where it cannot be told.
     """
 
     name: str
@@ -33,7 +35,7 @@ class Row:
     output_shape: tuple[int, ...]
     parameters: int
     multiplications: int | None
-    receptive_field: geometry.Pair | None
+    receptive_field: tuple[int | float, int | float] | None
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Summary:
                     _by(row.output_shape),
                     f"{row.parameters:,}",
                     "?" if row.multiplications is None else f"{row.multiplications:,}",
-                    "-" if row.receptive_field is None else _by(row.receptive_field),
+                    _field(row.receptive_field),
                 )
             )
         lines.append(("total", "", "", f"{self.parameters:,}", f"{self.multiplications:,}", ""))
@@ -104,10 +106,8 @@ def summary(model: nnx.Module, input_shape: Sequence[int] = (1, 28, 28, 1)) -> S
     channel: as torchinfo does, a scale is counted once per example and not once per pixel, since
     at inference it can be merged into the convolution before it.
 
-    The receptive field is that of a chain of convolutions, with layers between them that work on
-    each pixel alone. It is None from the first layer whose output size does not follow from the
-    layer before (pooling, a branch), after a linear layer, and after a kind that is not known. A
-    branch or pooling that keeps size and channels cannot be seen in shapes.
+    Receptive fields are those of `convjax.receptive_fields`, which also tells their strides and
+    paddings, and of a field that is None the reason.
 
     Args:
       model: a Flax NNX module, called with images; one of `nnx.eval_shape`, whose parameters
@@ -143,7 +143,9 @@ def summary(model: nnx.Module, input_shape: Sequence[int] = (1, 28, 28, 1)) -> S
 
     # float32 stands for any dtype: the shapes are the same.
     outputs = jax.eval_shape(call, state, jax.ShapeDtypeStruct(shape, jnp.float32))
-    chain = _Chain(shape)
+    fields: Mapping[str, ReceptiveField] = {}
+    if len(shape) == 4:
+        fields = receptive_fields(clone, jax.ShapeDtypeStruct(shape, jnp.float32))
     rows = []
     for name, output in zip(names, outputs, strict=True):
         first_call = name in modules
@@ -157,7 +159,7 @@ def summary(model: nnx.Module, input_shape: Sequence[int] = (1, 28, 28, 1)) -> S
                 output_shape=output_shape,
                 parameters=_own_parameters(module) if first_call else 0,
                 multiplications=_multiplications(module, output_shape),
-                receptive_field=chain.after(module, output_shape),
+                receptive_field=fields[name].size if name in fields else None,
             )
         )
     return Summary(
@@ -170,114 +172,20 @@ def summary(model: nnx.Module, input_shape: Sequence[int] = (1, 28, 28, 1)) -> S
     )
 
 
-class _Window(NamedTuple):
-    """The settings of a two-dimensional convolution, of ours or of Flax."""
-
-    layout: str
-    features: geometry.Pair  # channels in and out
-    kernel: tuple[int, ...]  # the kernel's whole shape
-    size: geometry.Pair
-    stride: geometry.Pair
-    padding: Any
-    dilation: geometry.Pair
-
-
-class _Chain:
-    """Follows the receptive field from layer to layer, as long as their shapes fit together."""
-
-    def __init__(self, images: tuple[int, ...]):
-        self.shape, self.layout = images, "NHWC"  # of what the next layer should take
-        self.windows: list[_Window] = []
-        self.whole = len(images) == 4
-
-    def after(self, module: nnx.Module, output_shape: tuple[int, ...]) -> geometry.Pair | None:
-        """Takes the next layer and returns (height, width) of its field, None once it is lost."""
-        window = _window(module)
-        if window is not None:
-            self.whole = self.whole and output_shape == self._expected(window)
-            self.windows.append(window)
-            self.layout = window.layout
-        elif not isinstance(module, BatchNorm | nnx.BatchNorm) or output_shape != self.shape:
-            self.whole = False
-        self.shape = output_shape
-        if not self.whole:
-            return None
-        height, width = (
-            geometry.receptive_field(
-                geometry.Window(window.size[i], window.stride[i], window.dilation[i])
-                for window in self.windows
-            )
-            for i in range(2)
-        )
-        return height, width
-
-    def _expected(self, window: _Window) -> tuple[int, ...] | None:
-        """Returns the output shape of `window` on the last output, None if it does not fit."""
-        size = spatial_shape(self.shape, self.layout)
-        if self.shape[axis_of("C", self.layout)] != window.features[0]:
-            return None
-        try:
-            padding = geometry.resolve_padding(
-                window.padding,
-                size=size,
-                kernel_size=window.size,
-                stride=window.stride,
-                dilation=window.dilation,
-            )
-            height, width = (
-                geometry.output_size(
-                    size[i],
-                    window.size[i],
-                    stride=window.stride[i],
-                    padding=padding[i],
-                    dilation=window.dilation[i],
-                )
-                for i in range(2)
-            )
-        except (TypeError, ValueError):
-            # A padding of Flax that has no counterpart here, or a kernel larger than the map.
-            return None
-        sizes = {
-            "N": self.shape[axis_of("N", self.layout)],
-            "C": window.features[1],
-            "H": height,
-            "W": width,
-        }
-        return tuple(sizes[letter] for letter in window.layout)
-
-
-def _window(module: nnx.Module) -> _Window | None:
+def _kernel(module: nnx.Module) -> tuple[str, tuple[int, ...]] | None:
+    """Returns (layout, shape of the kernel) of a two-dimensional convolution, ours or Flax's."""
     if isinstance(module, Conv):
-        sizes = dict(zip(KERNEL_AXES[module.layout], module.kernel.shape, strict=True))
-        return _Window(
-            module.layout,
-            (sizes["I"] * module.groups, sizes["O"]),
-            module.kernel.shape,
-            (sizes["H"], sizes["W"]),
-            geometry.pair("stride", module.stride, minimum=1),
-            module.padding,
-            geometry.pair("dilation", module.dilation, minimum=1),
-        )
+        return module.layout, module.kernel.shape
     if isinstance(module, nnx.Conv) and len(module.kernel.shape) == 4:
-        height, width, inputs, outputs = module.kernel.shape
-        return _Window(
-            "NHWC",
-            (inputs * module.feature_group_count, outputs),
-            module.kernel.shape,
-            (height, width),
-            geometry.pair("strides", 1 if module.strides is None else module.strides, minimum=1),
-            module.padding,
-            geometry.pair("kernel_dilation", module.kernel_dilation or 1, minimum=1),
-        )
+        return "NHWC", module.kernel.shape
     return None
 
 
 def _multiplications(module: nnx.Module, output_shape: tuple[int, ...]) -> int | None:
     """Returns the multiplications of one call per example, None if the kind is not known."""
-    window = _window(module)
-    if window is not None:
-        size = spatial_shape(output_shape, window.layout)
-        return geometry.multiplications(size, window.kernel)
+    if kernel := _kernel(module):
+        layout, shape = kernel
+        return geometry.multiplications(spatial_shape(output_shape, layout), shape)
     if isinstance(module, Linear | nnx.Linear):
         return math.prod(output_shape[1:-1]) * math.prod(module.kernel.shape)
     if isinstance(module, BatchNorm | nnx.BatchNorm):
@@ -293,6 +201,12 @@ def _own_parameters(module: nnx.Module) -> int:
 
 def _count(state: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state))
+
+
+def _field(size: tuple[int | float, int | float] | None) -> str:
+    if size is None:
+        return "-"
+    return "×".join("all" if side == math.inf else str(side) for side in size)
 
 
 def _by(shape: Sequence[int]) -> str:

@@ -5,6 +5,7 @@ Every function reads records and returns a matplotlib `Figure`; saving is the ca
 window, no global state, and nothing to close. matplotlib is imported when the first figure is made.
 """
 
+from convjax.plots.fields import plot_effective_field
 from convjax.plots.figure import BLUE, ORANGE, new_figure
 from convjax.plots.findings import mark
 from convjax.plots.layers import color_dim, plot_layer_stats
@@ -19,6 +20,7 @@ __all__ = [
     "color_magnitudes",
     "mark",
     "new_figure",
+    "plot_effective_field",
     "plot_layer_stats",
     "plot_loss",
     "plot_lr_find",

@@ -1,0 +1,205 @@
+"""Which pixels of an image each element of an array sees, as affine spans along both axes.
+
+Index i of an axis of rows or columns sees the pixels from stride·i + low to stride·i + high. Each
+operation of a traced program changes strides and ends by a formula of its own; paths that meet are
+joined. Source: Araujo, Norris and Sim, "Computing receptive fields of convolutional neural
+networks" (https://distill.pub/2019/computing-receptive-fields), for a chain and for branches.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import NamedTuple
+
+Number = Fraction | int | float  # float for the infinite ends of a span alone
+
+
+class Span(NamedTuple):
+    """What one index of an axis sees along the image, in pixels.
+
+    Behind a transposed convolution the stride is a fraction, and cells differ by their phase: the
+    span then holds what the cells of all phases see.
+
+    Attributes:
+      stride: pixels from one index to the next.
+      low, high: first and last pixel that index 0 sees, both infinite where all are seen.
+    """
+
+    stride: Number
+    low: Number
+    high: Number
+
+    @property
+    def size(self) -> int | float:
+        """How many pixels, infinite for all of the image, however large."""
+        reach = self.high - self.low
+        return math.inf if reach == math.inf else math.floor(reach) + 1
+
+    @property
+    def padding(self) -> Number:
+        """How far index 0 reaches beyond the first pixel: the padding of one kernel that would see
+        what the layers together see."""
+        return -self.low
+
+    def through(self, step: Number, first: Number, last: Number) -> "Span":
+        """Returns the span of an axis whose index i takes in this one's step·i + first … + last."""
+        if self.size == math.inf:
+            return self
+        low, high = self.low + self.stride * first, self.high + self.stride * last
+        return Span(self.stride * step, low, high)
+
+
+START = Span(Fraction(1), Fraction(0), Fraction(0))
+WHOLE = Span(Fraction(0), -math.inf, math.inf)
+
+
+class LostError(Exception):
+    """No span describes what the result of an operation sees; the message says why."""
+
+
+class Atom(NamedTuple):
+    """A factor of an axis: letter "H" or "W" where its index is a row or a column, else ""."""
+
+    size: int
+    letter: str = ""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An array, by what its elements see of the image.
+
+    Attributes:
+      axes: for each axis its factors, the slowest first; those of size 1 without a letter left out.
+      spans: of the letters "H" and "W". Where no axis has the letter, the span is that of index 0:
+        all elements see the same.
+    """
+
+    axes: tuple[tuple[Atom, ...], ...]
+    spans: Mapping[str, Span]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(math.prod(atom.size for atom in axis) for axis in self.axes)
+
+    def letters(self, axis: int) -> str:
+        """Returns the letters of an axis along which there is more than one index."""
+        return "".join(atom.letter for atom in self.axes[axis] if atom.size > 1)
+
+    def axis_of(self, letter: str) -> int | None:
+        """Returns the axis whose index is a row or a column and nothing else."""
+        for i, axis in enumerate(self.axes):
+            if [atom.letter for atom in axis] == [letter]:
+                return i
+        return None
+
+    def with_axes(self, axes: Sequence[Sequence[Atom]]) -> "Seen":
+        """Returns the array with other axes; a letter that is left out stays at its index 0."""
+        return replace(self, axes=tuple(map(tidied, axes)))
+
+    def resized(self, axis: int, size: int, step: Number, first: Number, last: Number) -> "Seen":
+        """Returns the array whose index i along one axis takes in step·i + first … + last.
+
+        Raises:
+          LostError: if rows or columns are only a part of that axis.
+        """
+        atoms = self.axes[axis]
+        if len(atoms) > 1:  # rows or columns of which there is one do not matter here
+            atoms = tuple(atom for atom in atoms if atom.size > 1)
+        letter = "".join(atom.letter for atom in atoms)
+        if letter and len(atoms) > 1:
+            raise LostError("rows or columns share an axis with something else")
+        axes = [*self.axes[:axis], (Atom(size, letter),), *self.axes[axis + 1 :]]
+        spans = dict(self.spans)
+        if letter:
+            spans[letter] = spans[letter].through(step, first, last)
+        return Seen(tuple(map(tidied, axes)), spans)
+
+    def without(self, axes: Sequence[int]) -> "Seen":
+        """Returns the array with axes summed over, so that each element sees all along them."""
+        gone = {letter for axis in axes for letter in self.letters(axis)}
+        spans = {k: WHOLE if k in gone else span for k, span in self.spans.items()}
+        kept = [axis for i, axis in enumerate(self.axes) if i not in axes]
+        return replace(self, axes=tuple(kept), spans=spans)
+
+    def reshaped(self, shape: Sequence[int]) -> "Seen":
+        """Returns the array in another shape.
+
+        Raises:
+          LostError: if rows or columns are cut into parts of unequal size.
+        """
+        left = [atom for axis in self.axes for atom in axis][::-1]
+        spans = dict(self.spans)
+        axes = []
+        for size in shape:
+            axis: list[Atom] = []
+            room = size
+            while room > 1:
+                atom = left.pop()
+                if atom.size > room:
+                    inner, rest = divmod(atom.size, room)
+                    if rest:
+                        raise LostError(f"an axis of {atom.size} is cut into parts of {room}")
+                    # Index = outer·inner + rest: what lies within a part is no row of its own.
+                    if atom.letter:
+                        span = spans[atom.letter]
+                        spans[atom.letter] = span.through(inner, 0, inner - 1)
+                    left.append(Atom(inner))
+                    atom = Atom(room, atom.letter)
+                if room % atom.size:
+                    raise LostError(f"axes are joined to {size} across their ends")
+                axis.append(atom)
+                room //= atom.size
+            # An axis of one row is still one of rows.
+            while not axis and left and left[-1].size == 1:
+                axis.append(left.pop())
+            axes.append(axis)
+        return replace(self, axes=tuple(map(tidied, axes)), spans=spans)
+
+
+def tidied(axis: Sequence[Atom]) -> tuple[Atom, ...]:
+    """Returns the factors of an axis in the one way in which they are written."""
+    found: list[Atom] = []
+    for atom in axis:
+        if atom.size == 1 and not atom.letter:
+            continue
+        if found and not atom.letter and not found[-1].letter:
+            found[-1] = Atom(found[-1].size * atom.size)
+        else:
+            found.append(atom)
+    return tuple(found)
+
+
+def join(arrays: Sequence[Seen]) -> Seen:
+    """Returns the array of which each element sees what it sees in any of several of one shape.
+
+    Raises:
+      LostError: if no span describes that, as where rows move at different strides.
+    """
+    joined = arrays[0]
+    for other in arrays[1:]:
+        joined = _join(joined, other)
+    return joined
+
+
+def _join(a: Seen, b: Seen) -> Seen:
+    spans, axes = {}, list(a.axes)
+    for i, (mine, its) in enumerate(zip(a.axes, b.axes, strict=True)):
+        letters = {a.letters(i), b.letters(i)} - {""}
+        if len(letters) > 1 or (len(letters) == 1 and "" not in (a.letters(i), b.letters(i))):
+            if mine != its:
+                raise LostError("rows and columns meet in another order")
+        elif b.letters(i) or not mine:
+            axes[i] = its
+    for letter, span in a.spans.items():
+        other = b.spans[letter]
+        moving = [any(letter in seen.letters(i) for i in range(len(seen.axes))) for seen in (a, b)]
+        if WHOLE in (span, other):
+            spans[letter] = WHOLE
+            continue
+        if all(moving) and span.stride != other.stride:
+            raise LostError(f"paths with strides of {span.stride} and {other.stride} pixels meet")
+        if moving[0] != moving[1]:
+            raise LostError("a path that sees one place meets one that sees many")
+        spans[letter] = Span(span.stride, min(span.low, other.low), max(span.high, other.high))
+    return replace(a, axes=tuple(axes), spans=spans)

@@ -1,0 +1,309 @@
+"""Receptive fields by formula, against measured gradients, published figures and by hand."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convjax.conv import conv2d
+from convjax.effective import effective_field
+from convjax.models import ConvNet, digits_net, threes_sevens_net
+from convjax.receptive import receptive_fields
+from experiments.published_fields import IMAGE, NETWORKS
+
+WHOLE = (math.inf, math.inf)
+
+
+def field(function, shape=(1, 32, 32, 1)):
+    """Returns the field of a function of images."""
+    named = receptive_fields(lambda x: (function(x), {"x": x}), jax.ShapeDtypeStruct(shape, float))
+    return named["output"]
+
+
+def pool(x, size=2, stride=2, padding="VALID"):
+    return nnx.max_pool(x, (size, size), strides=(stride, stride), padding=padding)
+
+
+# --- networks of Flax ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW", "CHWN"])
+@pytest.mark.parametrize("method", ["lax", "matmul"])
+def test_the_chapters_first_network_in_every_layout(layout, method):
+    model = nnx.eval_shape(
+        lambda: threes_sevens_net(layout=layout, method=method, rngs=nnx.Rngs(0))
+    )
+    fields = receptive_fields(model, jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32))
+    assert [f.size for f in fields.values()] == [(n, n) for n in (3, 7, 15, 31, 63, 63)]
+    assert [f.stride for f in fields.values()][:5] == [(n, n) for n in (2, 4, 8, 16, 32)]
+    assert [f.padding for f in fields.values()][:5] == [(n, n) for n in (1, 3, 7, 15, 31)]
+    assert [f.cells for f in fields.values()] == [*((n, n) for n in (14, 7, 4, 2, 1)), None]
+    assert list(fields)[-1] == "output"
+
+
+def test_batch_norm_adds_nothing_and_the_model_stays_as_it_was():
+    model = ConvNet((1, 2, 2), norm="batch", rngs=nnx.Rngs(0))
+    model.train()
+    before = nnx.graphdef(model)
+    fields = receptive_fields(model, jnp.ones((2, 8, 8, 1)))
+    assert fields["blocks.0.norm"] == fields["blocks.0.conv"]
+    assert nnx.graphdef(model) == before
+
+
+@pytest.mark.parametrize(("norm", "whole"), [("batch", False), ("group", True)])
+def test_a_norm_over_the_map_sees_all_of_it(norm, whole):
+    model = nnx.eval_shape(lambda: digits_net(norm=norm, rngs=nnx.Rngs(0)))
+    fields = receptive_fields(model, jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32))
+    assert (fields["blocks.1.conv"].size == WHOLE) == whole
+
+
+class Several(linen.Module):
+    """Branches of two sizes, pooling, squeeze and excitation, a transposed convolution."""
+
+    gate: bool = False
+
+    @linen.compact
+    def __call__(self, x):
+        x = linen.relu(linen.Conv(4, (3, 3), name="first")(x))
+        short = linen.Conv(4, (1, 1), (2, 2), name="short")(x)
+        x = short + linen.Conv(4, (3, 3), (2, 2), padding=1, name="long")(x)
+        if self.gate:
+            scale = linen.sigmoid(linen.Dense(4, name="gate")(x.mean((1, 2))))
+            x = x * scale[:, None, None]
+        x = linen.max_pool(x, (2, 2), (2, 2))
+        return linen.ConvTranspose(2, (2, 2), (2, 2), name="up")(x)
+
+
+@pytest.mark.parametrize("gate", [False, True])
+def test_a_linen_network_with_branches(gate):
+    model, images = Several(gate), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    # Shapes are enough for the parameters, too.
+    zeros = jnp.zeros(images.shape)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), zeros))
+    fields = receptive_fields(model, variables, images)
+    assert (fields["first"].size, fields["short"].size) == ((3, 3), (3, 3))
+    assert (fields["long"].size, fields["long"].stride) == ((5, 5), (2, 2))
+    if gate:
+        assert fields["gate"].size == fields["up"].size == WHOLE
+        assert fields["gate"].cells is None
+    else:
+        # One pooled cell sees 7; the two phases of the larger map lie 2 pixels apart.
+        assert (fields["up"].size, fields["up"].stride) == ((9, 9), (2, 2))
+        assert fields["up"].cells == (16, 16)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_published_fields(name):
+    make, published = NETWORKS[name]
+    model, images = make(), jax.ShapeDtypeStruct((1, IMAGE, IMAGE, 1), jnp.float32)
+    zeros = jnp.zeros(images.shape)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), zeros))
+    found = receptive_fields(model, variables, images)["output"]
+    assert (found.size, found.stride, found.padding) == tuple((n, n) for n in published)
+
+
+# google-research/receptive_field lists these for VGG-16: (size, stride, padding).
+VGG_LAYERS = {
+    "Conv_0": (3, 1, 1),
+    "Conv_2": (10, 2, 4),
+    "Conv_4": (24, 4, 10),
+    "Conv_5": (32, 4, 14),
+    "Conv_7": (60, 8, 26),
+    "Conv_8": (76, 8, 34),
+    "Conv_10": (132, 16, 58),
+    "Conv_11": (164, 16, 74),
+}
+
+
+def test_published_fields_of_layers():
+    model, images = NETWORKS["VGG-16"][0](), jax.ShapeDtypeStruct((1, 224, 224, 1), jnp.float32)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(images.shape)))
+    fields = receptive_fields(model, variables, images)
+    for name, figures in VGG_LAYERS.items():
+        found = fields[name]
+        assert (found.size, found.stride, found.padding) == tuple((n, n) for n in figures)
+
+
+# --- operations, by hand ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "size", "stride", "padding"),
+    [
+        (lambda x: x, (1, 1), (1, 1), (0, 0)),
+        (lambda x: pool(pool(x)), (4, 4), (4, 4), (0, 0)),
+        (lambda x: nnx.avg_pool(x, (3, 2), strides=(2, 1)), (3, 2), (2, 1), (0, 0)),
+        (lambda x: pool(x, 3, 2, "SAME"), (3, 3), (2, 2), (0, 0)),  # 32 pixels: one after
+        (lambda x: x[:, 1::2, :-3], (1, 1), (2, 1), (-1, 0)),
+        (lambda x: jnp.pad(x, ((0, 0), (2, 0), (0, 1), (0, 0))), (1, 1), (1, 1), (2, 0)),
+        (lambda x: x.reshape(1, 8, 4, 32).mean(2), (4, 1), (4, 1), (0, 0)),
+        (lambda x: x.mean((1, 2), keepdims=True) * x, WHOLE, (0, 0), WHOLE),
+        (lambda x: jnp.concatenate([pool(x), x[:, ::2, ::2]], -1), (2, 2), (2, 2), (0, 0)),
+        (lambda x: jnp.split(x, 2, axis=1)[1], (1, 1), (1, 1), (-16, 0)),
+        (lambda x: jnp.einsum("nhwc,co->nhwo", x, jnp.ones((1, 5))), (1, 1), (1, 1), (0, 0)),
+        (lambda x: jnp.einsum("nhwc,hk->nkwc", x, jnp.ones((32, 5))), (math.inf, 1), (0, 1), None),
+        (lambda x: jax.checkpoint(jnp.sin)(x) + jax.nn.gelu(x), (1, 1), (1, 1), (0, 0)),
+        (lambda x: jax.lax.cond(True, pool, lambda x: x[:, ::2, ::2], x), (2, 2), (2, 2), (0, 0)),
+        (
+            lambda x: jax.lax.scan(
+                lambda x, _: (conv2d(x, jnp.ones((3, 3, 1, 1)), padding=1), None), x, length=4
+            )[0],
+            (9, 9),
+            (1, 1),
+            (4, 4),
+        ),
+    ],
+)
+def test_operations(function, size, stride, padding):
+    found = field(function)
+    assert found.reason == ""
+    assert (found.size, found.stride) == (size, stride)
+    if padding:
+        assert found.padding == padding
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda x: x[:, ::-1], "reversed"),
+        (lambda x: jnp.cumsum(x, 1), "the operation cumsum"),
+        (lambda x: jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)), "wrap"), "put together along"),
+        (lambda x: x + jnp.swapaxes(x, 1, 2), "another order"),
+        (lambda x: jnp.einsum("nhwc,nhvc->nwv", x, x), "both sides"),
+        (lambda x: jnp.where(x.sum() > 0, x, x[:, ::-1]), "reversed"),
+        (lambda x: jax.lax.cond(x.sum() > 0, jnp.sin, jnp.cos, x), "decides a branch"),
+        (lambda x: jax.lax.while_loop(lambda x: x.sum() > 0, jnp.sin, x), "the operation while"),
+        (lambda x: jnp.zeros((1, 4, 4, 1)), "does not depend on the images"),
+    ],
+)
+def test_what_cannot_be_told(function, reason):
+    found = field(function)
+    assert reason in found.reason
+    assert (found.size, found.stride, found.padding, found.cells) == (None,) * 4
+    assert found.box((0, 0), (32, 32)) is None
+
+
+def test_the_box_of_a_cell_ends_at_the_border():
+    found = field(lambda x: conv2d(x, jnp.ones((5, 3, 1, 1)), stride=2, padding=(2, 1)))
+    assert found.cells == (16, 16)
+    assert found.box((0, 3), (32, 32)) == (slice(0, 3), slice(5, 8))
+    assert found.box((15, 15), (32, 32)) == (slice(28, 32), slice(29, 32))
+    assert field(lambda x: x.mean((1, 2))).box((0, 0), (9, 7)) == (slice(0, 9), slice(0, 7))
+
+
+# --- formula and measurement -----------------------------------------------------------------
+
+layers = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("conv"),
+            st.tuples(st.integers(1, 3), st.integers(1, 3)),
+            st.tuples(st.integers(1, 2), st.integers(1, 2)),
+            st.integers(0, 1),
+            st.integers(1, 2),
+        ),
+        st.tuples(st.just("mean"), st.integers(2, 3), st.integers(1, 2)),
+        st.tuples(st.just("residual"), st.sampled_from([1, 3])),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def network(x, layers):
+    """All weights positive and no operation that chooses, so that every path has a gradient."""
+    for kind, *settings_of in layers:
+        if kind == "conv":
+            size, stride, padding, dilation = settings_of
+            ones = jnp.ones((*size, 1, 1)) / math.prod(size)
+            x = conv2d(x, ones, stride=stride, padding=padding, dilation=dilation, method="lax")
+        elif kind == "mean":
+            size, stride = settings_of
+            x = nnx.avg_pool(x, (size, size), strides=(stride, stride))
+        else:
+            (size,) = settings_of
+            x = x + conv2d(x, jnp.ones((size, size, 1, 1)), padding=size // 2, method="lax")
+    return x
+
+
+@settings(max_examples=25, deadline=None)
+@given(layers=layers)
+def test_the_formula_is_the_support_of_the_gradient(layers):
+    images = jnp.ones((1, 64, 61, 1))
+
+    def named(x):
+        return network(x, layers), {"x": x}
+
+    found = receptive_fields(named, images)["output"]
+    for cell in ((0, 0), None, (-1, -1)):
+        measured = effective_field(named, images, layer="output", cell=cell)
+        box = found.box(measured.cell, (64, 61))
+        if cell is None:
+            # The middle is far enough from the border.
+            assert measured.size == found.size
+            assert measured.support == box
+            continue
+        for seen, within in zip(measured.support, box, strict=True):
+            # Of a layer's padding the formula tells what a cell there would see.
+            assert seen.start == seen.stop or within.start <= seen.start < seen.stop <= within.stop
+
+
+def test_a_network_with_max_pooling_and_relu_measured():
+    """Paths are chosen by the pixels: forty random images choose each of them at least once."""
+    model = digits_net(norm="batch", rngs=nnx.Rngs(0))
+
+    def pooled(x):
+        first = pool(nnx.relu(conv2d(x, kernel, padding=1)), 3, 2)
+        return conv2d(first, kernel, stride=2), {"x": x}
+
+    kernel = jnp.abs(jax.random.normal(jax.random.key(1), (3, 3, 1, 1)))
+    images = jax.random.normal(jax.random.key(0), (40, 48, 48, 1))
+    found = receptive_fields(pooled, images)["output"]
+    measured = effective_field(pooled, images, layer="output")
+    assert found.size == measured.size == (9, 9)
+    assert measured.support == found.box(measured.cell, (48, 48))
+    # The chapter's network with its own weights.
+    images = jax.random.normal(jax.random.key(0), (8, 48, 48, 1))
+    fields = receptive_fields(model, images)
+    for name in ("blocks.0.conv", "blocks.2.norm"):
+        measured = effective_field(model, images, layer=name)
+        assert measured.size == fields[name].size
+
+
+def test_phases_of_a_transposed_convolution_lie_within_the_field():
+    kernel = jnp.ones((3, 3, 1, 1))
+
+    def up(x):
+        x = conv2d(x, kernel, stride=2, padding=1)
+        return jax.lax.conv_transpose(x, kernel, (2, 2), "SAME"), {"x": x}
+
+    images = jnp.ones((1, 32, 32, 1))
+    found = receptive_fields(up, images)["output"]
+    assert found.stride == (1, 1)
+    seen = []
+    for cell in ((16, 16), (17, 17)):
+        rows, _ = effective_field(up, images, layer="output", cell=cell).support
+        seen.append((rows.start - cell[0], rows.stop - cell[0]))
+    # Together the phases fill the field, and one of them by itself has less.
+    assert found.rows[1:] == (min(a for a, _ in seen), max(b for _, b in seen) - 1)
+    assert any(b - a < found.rows.size for a, b in seen)
+
+
+# --- errors ----------------------------------------------------------------------------------
+
+
+def test_wrong_arguments():
+    model = nnx.eval_shape(lambda: threes_sevens_net(rngs=nnx.Rngs(0)))
+    with pytest.raises(TypeError, match="last argument must be images, an array, got none"):
+        receptive_fields(model)
+    with pytest.raises(TypeError, match="an array, got str"):
+        receptive_fields(model, "images")
+    with pytest.raises(ValueError, match=r"four axes NHWC, got the shape \(28, 28\)"):
+        receptive_fields(model, np.zeros((28, 28)))
+    with pytest.raises(ValueError, match="layout must be one of"):
+        receptive_fields(model, np.zeros((1, 28, 28, 1)), layout="HWC")
