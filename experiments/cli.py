@@ -1,5 +1,5 @@
-"""The commands of `python -m experiments`: list, run, parity, table, and the measurements bench,
-bench-record, bench-sweep, diagnosis and speedrun.
+"""The commands of `python -m experiments`: list, run, parity, table, explore, and the measurements
+bench, bench-record, bench-sweep, diagnosis and speedrun.
 
 Exit status of `run`: 0 where every verdict is the expected one, 1 where one departs, 2 for wrong
 usage or data that cannot be had. Of `parity`: 0 where all figures hold, 1 where one does not, 2 for
@@ -24,6 +24,10 @@ from experiments.bench_report import markdown_bars
 from experiments.bench_sweep import bench_sweep, markdown_costs
 from experiments.diagnosis import Row, run_diagnosis
 from experiments.diagnosis_report import tables
+from experiments.explore import run_explore
+from experiments.fields import markdown_fields, run_fields
+from experiments.gallery import run_gallery
+from experiments.layout_report import markdown_layouts
 from experiments.ledger import Result
 from experiments.options import Data, DataDir, mistakes_reported
 from experiments.speedrun import speedrun
@@ -97,10 +101,6 @@ def run(
     from experiments.spreadsheet import Sheet
 
     use_compilation_cache()
-    command = ["python", "-m", "experiments", "run", *names, "--data", data]
-    command += ["--seeds", str(seeds), "--layout", layout, *(["--quick"] if quick else [])]
-    # No path of this machine.
-    command += ["--spreadsheet", spreadsheet.name] if spreadsheet else []
     where = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     with mistakes_reported(
         f"stopped; the same command with --out {where} --resume goes on where it was."
@@ -123,6 +123,10 @@ def run(
             spreadsheet=spreadsheet,
             observer=observer,
         )
+        command = ["python", "-m", "experiments", "run", *names, "--data", lab.data]
+        command += ["--seeds", str(seeds), "--layout", layout, *(["--quick"] if quick else [])]
+        # No path of this machine.
+        command += ["--spreadsheet", spreadsheet.name] if spreadsheet else []
         lab.dataset  # noqa: B018  # a wrong name or a missing file shows before any work
         where.mkdir(parents=True, exist_ok=True)
         with observer.progress:
@@ -163,6 +167,8 @@ def parity(
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "claims": lambda found: view.markdown_ledger(list(map(Result.from_json, found["claims"]))),
     "bars": lambda found: "\n".join([markdown_bars(found["bars"]), *map(_note, found["notes"])]),
+    "fields": lambda found: markdown_fields(found["fields"]),
+    "layouts": markdown_layouts,
     "records": lambda found: markdown_records(found["records"]),
     "sweeps": lambda found: markdown_costs(found["sweeps"]),
     "trainings": lambda found: "\n\n".join(tables([Row(**row) for row in found["trainings"]])),
@@ -195,7 +201,10 @@ def table(
 app.command("bench")(run_bench)
 app.command("bench-record")(run_bench_record)
 app.command("diagnosis")(run_diagnosis)
+app.command("explore")(run_explore)
+app.command("gallery")(run_gallery)
 app.command("bench-sweep")(bench_sweep)
+app.command("fields")(run_fields)
 app.command("speedrun")(speedrun)
 
 

@@ -112,6 +112,14 @@ class ConsoleObserver(Observer):
                 highlight=False,
             )
 
+    def measuring(self, what: str) -> None:
+        """Prints a line."""
+        self.console.print(f"  {what}", highlight=False)
+
+    def told(self, text: str) -> None:
+        """Prints it, broken where the terminal ends."""
+        self.console.print(f"\n{text}", highlight=False)
+
     def trained(self, metrics: list[dict[str, Any]]) -> None:
         """Takes the bar away; prints the line of a training for comparisons."""
         if self._training is not None:

@@ -34,6 +34,11 @@ def chapters_three(lab: Lab) -> np.ndarray:
     """Returns the image of the chapter, 28×28 pixels from 0 to 255."""
     if lab.data == "mnist":
         return lab.dataset.train.images[12, :, :, 0].astype(int)
+    return embedded_three()
+
+
+def embedded_three() -> np.ndarray:
+    """Returns the image of the chapter out of the embedded sample, 28×28 pixels from 0 to 255."""
     return mnist5k_unsplit().images[1502, :, :, 0].astype(int)
 
 

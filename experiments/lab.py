@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +11,19 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 
-from convjax.data import Dataset, epoch_order, load, normalization
+from convjax.data import Dataset, epoch_order, load
+from convjax.data.catalog import DATASET_NAMES
 from convjax.files import save_figure
 from convjax.growing import concatenate
 from convjax.record import Record
 from convjax.runs import RunFolder
 from convjax.summary import summary
-from convjax.train import Images, Trainer
+from convjax.train import Trainer
 from convjax.watch import Watch
 from convjax.weights import load_weights
 from experiments import pictures
 from experiments.folders import Folders, way_out
+from experiments.materials import Materials
 from experiments.observer import Observer
 from experiments.setting import Setting
 from experiments.sweeps import Sweeps
@@ -42,8 +43,8 @@ class Lab:
     """Data, seeds and options of one invocation; a training is run once and kept.
 
     Args:
-      data: a name or folder, as for `convjax.data.load`.
-      data_dir: where IDX files lie.
+      data: a name or folder, as for `convjax.data.load`; results have its name alone.
+      data_dir: where the files of a data set lie, as for `load`.
       seeds: of the initial parameters and of the order of the images.
       out: folder for results; runs and pictures go below it.
       layout: of the networks.
@@ -68,7 +69,10 @@ class Lab:
     ):
         if seeds < 1:
             raise ValueError(f"seeds must be at least 1, got {seeds}.")
-        self.data, self.data_dir = data, data_dir
+        self.source, self.data_dir = data, data_dir
+        # Results are to tell no path of this machine. The slash tells a folder from a data set.
+        named = data in DATASET_NAMES
+        self.data = data if named else f"{Path(data).expanduser().resolve().name}/"
         self.seeds = tuple(range(seeds))
         self.out, self.layout, self.quick = out, layout, quick
         self.resume, self.spreadsheet = resume, spreadsheet
@@ -76,7 +80,7 @@ class Lab:
         self.folders = Folders(out, resume)
         self._sweeps = Sweeps(self)
         self._told: set[str] = set()
-        self._materials: dict[str, Material] = {}
+        self._materials = Materials(self)
         self._trainers: dict[tuple[Setting, bool], Trainer] = {}
         self._networks: dict[tuple[Setting, int], nnx.Module] = {}
         self._trainings: dict[Setting, list[Training]] = {}
@@ -88,7 +92,7 @@ class Lab:
         Raises:
           convjax.data.DataError: if it cannot be loaded.
         """
-        return load(self.data, data_dir=self.data_dir)
+        return load(self.source, data_dir=self.data_dir)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -145,20 +149,13 @@ class Lab:
 
     def material(self, setting: Setting) -> Material:
         """Returns the data set of a setting and its images on the device."""
-        kind = "digits" if setting.network == "digits" else "threes-sevens"
-        if kind not in self._materials:
-            dataset = self.dataset
-            if kind == "threes-sevens":
-                dataset = load(self.data, data_dir=self.data_dir, classes=("3", "7"))
-            images = Images.put(dataset.train), Images.put(dataset.test)
-            self._materials[kind] = Material(dataset, *images)
-        return self._materials[kind]
+        return self._materials.of(setting)
 
     def trainer(self, setting: Setting, watched: bool = False) -> Trainer:
         """One compiled program for all settings that differ in rates, schedule and length."""
         key = (setting.structure, watched)
         if key not in self._trainers:
-            mean, std = self.normalization(setting)
+            mean, std = self._materials.normalization(setting)
             self._trainers[key] = Trainer(
                 self.network(setting, 0),
                 setting.optimizer,
@@ -168,18 +165,6 @@ class Lab:
                 watch=Watch() if watched else None,
             )
         return self._trainers[key]
-
-    def normalization(self, setting: Setting) -> tuple[list[float], list[float]]:
-        """Returns mean and std per channel, on the scale p/255.
-
-        The chapter normalises the ten digits; the threes and sevens it only divides by 255.
-        """
-        return self._normal if setting.network == "digits" else ([0.0], [1.0])
-
-    @cached_property
-    def _normal(self) -> tuple[list[float], list[float]]:
-        mean, std = normalization(self.dataset.train.images)
-        return mean.tolist(), std.tolist()
 
     def network(self, setting: Setting, seed: int) -> nnx.Module:
         """Returns the network of a setting with the initial parameters of a seed.
@@ -200,7 +185,7 @@ class Lab:
                 raise ValueError(
                     f"images must be of at most 32×32 pixels for the chapter's networks, whose "
                     f"five strides of 2 bring them to 1×1; got {image[0]}×{image[1]} from "
-                    f"{self.data!r}."
+                    f"{self.source!r}."
                 )
             self._networks[key] = network
         return self._networks[key]
@@ -263,9 +248,9 @@ class Lab:
 
     def run_config(self, setting: Setting, seed: int) -> dict[str, Any]:
         """Returns all that the figures of a training depend on."""
-        mean, std = self.normalization(setting)
+        mean, std = self._materials.normalization(setting)
         return {
-            "setting": asdict(setting),
+            "setting": setting.config,
             "mean": mean,
             "std": std,
             "data": self.data,

@@ -28,3 +28,9 @@ class Observer:
 
     def trained(self, metrics: list[dict[str, Any]]) -> None:
         """The training has come to its end."""
+
+    def measuring(self, what: str) -> None:
+        """A part of a claim that takes its time is about to be measured."""
+
+    def told(self, text: str) -> None:
+        """A claim has something to say beside its verdict."""

@@ -14,7 +14,10 @@ Data = Annotated[
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Folder with the IDX files of mnist; default: $CONVJAX_DATA_DIR."),
+    typer.Option(
+        help="Folder with the IDX files of mnist (default: $CONVJAX_DATA_DIR), or with images of "
+        "cifar10."
+    ),
 ]
 OutFile = Annotated[Path, typer.Option(help="New file for all figures.")]
 

@@ -11,7 +11,9 @@ FILES = (
     "loop_cost",
     "arithmetic",
     "equations",
+    "colour",
     "spreadsheet",
+    "layouts",
     "three_or_seven",
     "constant_rate",
     "one_cycle",
@@ -24,6 +26,7 @@ FILES = (
     "batch_size",
     "benefits",
     "norms",
+    "hand_features",
 )
 CHAPTER = "chapter"
 

@@ -1,6 +1,6 @@
 """Settings of trainings: the network, the schedule and the size of the batches."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
@@ -40,6 +40,8 @@ class Setting:
       schedule: "constant", or one of CYCLES.
       lr_max: the constant, or the highest, learning rate.
       scores: evaluations per epoch.
+      encoding: None, the images as they are, or of "digits" alone one of `encodings.ENCODINGS`: the
+        images in colour (see `coloured`) in that encoding.
     """
 
     network: str = "digits"
@@ -52,6 +54,7 @@ class Setting:
     schedule: str = "constant"
     lr_max: float = 0.06
     scores: int = 1
+    encoding: str | None = None
 
     def table(self, steps: int) -> dict[str, jax.Array]:
         """Returns the learning rate and momentum of each of `steps` steps."""
@@ -65,13 +68,23 @@ class Setting:
         """A name for a folder, the same for the same setting and no other."""
         parts = [self.network]
         parts += [f"{self.norm}norm"] if self.norm else []
-        for name in ("norm_last", "activate_first", "first_kernel", "scores"):
+        for name in ("norm_last", "activate_first", "first_kernel", "scores", "encoding"):
             value = getattr(self, name)
             if value != getattr(Setting(), name):
                 parts.append(f"{name.replace('_', '-')}-{value}".lower())
         parts += [self.schedule, f"bs{self.batch_size}", f"lr{self.lr_max}"]
         parts += [f"{self.epochs}epochs"] if self.epochs > 1 else []
         return "-".join(parts)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All fields, as a run's configuration has them.
+
+        None for the encoding is left out, so that runs from before there was one can be gone on
+        with.
+        """
+        fields = asdict(self)
+        return fields if self.encoding else {k: v for k, v in fields.items() if k != "encoding"}
 
     @property
     def structure(self) -> "Setting":

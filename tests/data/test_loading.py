@@ -8,6 +8,7 @@ import pytest
 
 import convjax.data
 from convjax.data import DataError, load
+from convjax.data.catalog import CLASS_NAMES
 
 from .conftest import assert_same, write_idx_set
 
@@ -97,7 +98,54 @@ def test_unknown_name(name, message, tmp_path, monkeypatch):
         load(name)
 
 
-@pytest.mark.parametrize("name", ["mnist5k", "cifar10", "./folder"])
+def write_cifar10(folder, side=32, classes=CLASS_NAMES["cifar10"]):
+    """An image of each class in each split, all pixels the label, and 100 more to test."""
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    for split, first in (("train", 0), ("test", 100)):
+        for i, name in enumerate(classes):
+            (folder / split / name).mkdir(parents=True)
+            pixels = np.full((side, side, 3), first + i, np.uint8)
+            image.fromarray(pixels).save(folder / split / name / "0.png")
+
+
+def test_cifar10_from_a_folder(tmp_path, monkeypatch):
+    # In an order of labels that no sorting of folders gives.
+    names = CLASS_NAMES["cifar10"][::-1]
+    monkeypatch.setitem(CLASS_NAMES, "cifar10", names)
+    write_cifar10(tmp_path / "pictures", classes=names)
+    dataset = load("cifar10", data_dir=tmp_path / "pictures")
+    assert (dataset.name, dataset.class_names) == ("cifar10", names)
+    for split, first in ((dataset.train, 0), (dataset.test, 100)):
+        np.testing.assert_array_equal(split.images[:, 3, 4, 1], first + split.labels)
+        assert sorted(split.labels) == list(range(10))
+    two = load("cifar10", data_dir=tmp_path / "pictures", classes=("frog", "cat"))
+    assert two.class_names == ("frog", "cat")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"side": 28}, r"^data_dir: .* images of 28×28×3 .*cifar10 has images of 32×32×3"),
+        ({"classes": ("cat", "dog")}, "of the classes cat, dog; .*by its own path"),
+    ],
+)
+def test_a_folder_that_is_not_cifar10(wrong, message, tmp_path):
+    write_cifar10(tmp_path, **wrong)
+    with pytest.raises(DataError, match=message):
+        load("cifar10", data_dir=tmp_path)
+
+
+def test_cifar10_is_prepared_where_no_folder_is_named(monkeypatch):
+    monkeypatch.setattr("convjax.data.loading.load_prepared", lambda name, cache_dir: name)
+    assert load("cifar10") == "cifar10"
+
+
+def test_cifar10_from_a_folder_that_is_none(tmp_path):
+    with pytest.raises(DataError, match="has no folder train or training"):
+        load("cifar10", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mnist5k", "./folder"])
 def test_data_dir_where_it_means_nothing(name, tmp_path):
     with pytest.raises(DataError, match=rf"data_dir: got .* with '{name}'; .*leave it out"):
         load(name, data_dir=tmp_path)

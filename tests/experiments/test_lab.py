@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from convjax.runs import RunError, load_run
+from experiments.coloured import coloured
+from experiments.encodings import encode
 from experiments.lab import Lab
 from experiments.observer import Observer
 from experiments.setting import BATCH_512, BATCH_NORM, ONE_CYCLE, THREE_OR_SEVEN, Setting
@@ -52,6 +54,33 @@ def test_the_configuration_repeats_the_training(finished):
     pixels = finished.dataset.train.images / 255
     assert config["mean"] == pytest.approx([pixels.mean()])
     assert config["std"] == pytest.approx([pixels.std()], rel=1e-3)
+
+
+def test_each_encoding_has_its_images_and_is_normalised_by_itself(tmp_path):
+    lab = quick_lab(tmp_path)
+    tinted = coloured(lab.dataset)
+    for encoding in ("rgb", "hsv", "grey"):
+        setting = replace(BATCH_NORM, encoding=encoding)
+        wanted = encode(tinted.train.images, encoding)
+        material = lab.material(setting)
+        np.testing.assert_array_equal(material.dataset.train.images, wanted)
+        assert lab.material(replace(setting, lr_max=1.0)) is material
+        config = lab.run_config(setting, 0)
+        # float32 sums over ten million pixels.
+        np.testing.assert_allclose(config["mean"], wanted.mean((0, 1, 2)) / 255, rtol=1e-4)
+        np.testing.assert_allclose(config["std"], wanted.std((0, 1, 2)) / 255, rtol=1e-4)
+        assert lab.network(setting, 0).blocks[0].conv.kernel.size == 5 * 5 * 3 * 8
+    assert lab.material(BATCH_NORM).dataset is lab.dataset
+    assert lab.material(THREE_OR_SEVEN).dataset.class_names == ("3", "7")
+    assert lab.run_config(THREE_OR_SEVEN, 0)["mean"] == [0.0]
+
+
+def test_a_folder_is_called_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist").mkdir()
+    assert Lab("./mnist", out=tmp_path).data == Lab(str(tmp_path / "mnist"), out=tmp_path).data
+    assert Lab("./mnist", out=tmp_path).data == "mnist/"  # not the data set
+    assert Lab("mnist", out=tmp_path).data == "mnist"
 
 
 def test_the_smoothed_loss_goes_on_over_the_epochs(tmp_path):

@@ -30,6 +30,7 @@ def test_slugs_tell_settings_apart():
         replace(BATCH_NORM, activate_first=True),
         replace(BATCH_NORM, first_kernel=3),
         replace(BATCH_NORM, scores=20),
+        *(replace(BATCH_NORM, encoding=encoding) for encoding in ("rgb", "hsv")),
     ]
     slugs = [setting.slug for setting in variants]
     assert len(set(slugs)) == len(slugs)
@@ -43,6 +44,17 @@ def test_settings_of_one_structure_share_a_program():
     assert LONGER.structure == BATCH_NORM.structure == Setting(norm="batch")
     assert replace(BATCH_NORM, first_kernel=3).structure != BATCH_NORM.structure
     assert LINEAR.structure != BASELINE.structure
+    assert (
+        replace(LONGER, encoding="hsv").structure == replace(BATCH_NORM, encoding="hsv").structure
+    )
+    assert replace(LONGER, encoding="hsv").structure != BATCH_NORM.structure
+
+
+@pytest.mark.parametrize("setting", [BATCH_NORM, replace(BATCH_NORM, encoding="grey")])
+def test_a_configuration_gives_back_the_setting(setting):
+    assert Setting(**setting.config) == setting
+    # Runs of earlier versions have none.
+    assert ("encoding" in setting.config) == (setting.encoding is not None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,208 @@
+"""colour-space, first-kernels: what a network makes of colour.
+
+The chapter says of images in colour that another encoding, HSV instead of RGB, makes no difference,
+while greyscale loses information. And the first layer's kernels of a trained network, drawn as
+images, are said to show edges.
+
+Data in colour are taken as they are. To data in grey (mnist, mnist5k, fashion_mnist) a stand-in of
+coloured digits is made, `experiments.coloured`: nine of ten images have the hue of their class, two
+classes share each hue, and all hues have the same luma. There the claim on greyscale holds by
+construction as far as the colour can be used at all; the measurement tells how much it is worth.
+
+All encodings have three channels of whole numbers from 0 to 255 (grey: the luma, three times), each
+normalised by its own mean and std, so that the network has the same parameters. It is the ten-digit
+network with batch norm and one-cycle, each encoding at the best of the same rates for seeds that
+are not measured: batch 512 and one epoch for digits; batch 64 and five epochs for data in colour,
+which are harder.
+
+Rules, for five seeds or more:
+  colour-space: HSV makes no difference where the 95 % interval of the difference lies within 1 % on
+    digits, 2 % on other data; it makes one where the interval lies outside. Greyscale loses
+    information where the interval of RGB − grey lies above 0. Reproduced where both hold, refuted
+    where one is the other way round, else undecided.
+  first-kernels: the mean share of the kernels' energy that the best edge explains
+    (`experiments.edge_likeness`) is higher than of the untrained kernels, and higher than of noise
+    as smooth and colourful as the trained ones; 95 % intervals of both differences above 0. The
+    same training in RGB at a fixed rate, with a first kernel of 7×7 pixels.
+
+Command: python -m experiments run colour-space first-kernels --seeds 5
+Colour: add --data cifar10, with --data-dir FOLDER where its images lie in train/CLASS/*.png
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convjax.images import show_batch, show_kernels
+from convjax.layout import KERNEL_AXES, permutation
+from experiments.comparison import at_best
+from experiments.edge_likeness import colour_shares, edge_shares, noise_like
+from experiments.encodings import ENCODINGS
+from experiments.intervals import Interval, difference
+from experiments.lab import Lab
+from experiments.ledger import Claim, Decision, Measured, Rule, mean, over_seeds
+from experiments.setting import BATCH_NORM, Setting
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# By how much accuracies may differ and the encoding still make no difference.
+MARGIN_OF_DIGITS, MARGIN = 0.01, 0.02
+
+FIRST_KERNEL = 7  # pixels a side: an edge shows in 7×7 pixels better than in 5×5
+NOISES = 20  # per kernel
+TINTED = "coloured digits, whose colour carries part of the class, stand in"
+
+
+def colour_setting(lab: Lab, encoding: str) -> Setting:
+    """Returns the training of this file for the lab's data."""
+    setting = replace(BATCH_NORM, encoding=encoding)
+    if lab.dataset.train.images.shape[-1] == 1:
+        return setting
+    return replace(setting, batch_size=64, epochs=5, lr_max=0.03)
+
+
+def colour_space(lab: Lab) -> Measured:
+    settings = {encoding: colour_setting(lab, encoding) for encoding in ENCODINGS}
+    test = lab.material(settings["rgb"]).dataset.test
+    # Files may be ordered by class.
+    shown = np.linspace(0, len(test.labels) - 1, 20).astype(int)
+    names = lab.dataset.class_names
+    lab.picture(
+        "colour-space-images", show_batch(test.images[shown], test.labels[shown], names, 20)
+    )
+    return {
+        "images": [len(lab.dataset.train.labels)],
+        "test_images": [len(lab.dataset.test.labels)],
+        **at_best(lab, settings, "colour-space")[1],
+    }
+
+
+def within(interval: Interval, margin: float) -> bool | None:
+    """Tells whether a whole interval lies within ±margin; None where part of it does, or NaN."""
+    if max(-interval.low, interval.high) <= margin:
+        return True
+    return False if interval.low > margin or interval.high < -margin else None
+
+
+def encodings_rule(margin: float, note: str = "") -> Rule:
+    """The rule of colour-space.
+
+    Args:
+      margin: by how much HSV may differ from RGB.
+      note: what the figures are of, for the reason.
+    """
+
+    def decide(measured: Measured) -> Decision:
+        rgb = measured["accuracy_rgb"]
+        hsv = difference(measured["accuracy_hsv"], rgb)
+        grey = difference(rgb, measured["accuracy_grey"])
+        parts = within(hsv, margin), grey.above_zero
+        return Decision(
+            False if False in parts else None if None in parts else True,
+            f"{note}HSV − RGB {hsv}, no difference within ±{margin:g}; RGB − grey {grey}",
+        )
+
+    return over_seeds(
+        f"{note}95 % interval of HSV − RGB within ±{margin:g}, that of RGB − grey above 0", decide
+    )
+
+
+def first_kernels(lab: Lab) -> Measured:
+    setting = replace(colour_setting(lab, "rgb"), first_kernel=FIRST_KERNEL)
+    before = [kernels_of(lab.network(setting, seed)) for seed in lab.seeds]
+    after = [kernels_of(training.model) for training in lab.train(setting)]
+    lab.picture("first-kernels", before_and_after(before[0], after[0], lab.seeds[0]))
+    noise = [
+        [noise_like(kernels, NOISES * seed + i) for i in range(NOISES)]
+        for seed, kernels in zip(lab.seeds, after, strict=True)
+    ]
+    return {
+        "edge_share_trained": [edge_shares(kernels).mean() for kernels in after],
+        "edge_share_untrained": [edge_shares(kernels).mean() for kernels in before],
+        "edge_share_noise": [np.mean([edge_shares(n) for n in of_seed]) for of_seed in noise],
+        "colour_share_trained": [colour_shares(kernels).mean() for kernels in after],
+        "colour_share_untrained": [colour_shares(kernels).mean() for kernels in before],
+        "opponent_trained": [sees_colour(kernels) for kernels in after],
+        "opponent_untrained": [sees_colour(kernels) for kernels in before],
+        "accuracy": lab.metric(setting, "accuracy"),
+    }
+
+
+def kernels_of(network: Any) -> np.ndarray:
+    """Returns the first layer's kernels, (H, W, C, N)."""
+    kernel = np.asarray(network.blocks[0].conv.kernel)
+    return kernel.transpose(permutation(KERNEL_AXES[network.layout], "HWIO"))
+
+
+def sees_colour(kernels: np.ndarray) -> int:
+    """Counts the kernels that see differences between the channels more than the brightness."""
+    return int((colour_shares(kernels) > 0.5).sum())
+
+
+def before_and_after(before: np.ndarray, after: np.ndarray, seed: int) -> "Figure":
+    """Draws each kernel before its training beside the same after, (H, W, C, N) both.
+
+    Training makes the weights grow; both have the largest as full colour.
+    """
+    limits = [float(np.abs(kernels).max()) for kernels in (before, after)]
+    scaled = [kernels / limit for kernels, limit in zip((before, after), limits, strict=True)]
+    pairs = np.stack(scaled, -1).reshape(*before.shape[:3], -1)  # 0 before, 0 after, 1 before, …
+    figure = show_kernels(pairs, "NHWC")
+    for i, axes in enumerate(figure.axes):
+        axes.set_title(f"{i // 2} {('untrained', 'trained')[i % 2]}", fontsize="small")
+    figure.suptitle(
+        f"First kernels, seed {seed}\nRGB, mid-grey = 0\n"
+        f"full = ±{limits[0]:.2g} untrained, ±{limits[1]:.2g} trained"
+    )
+    return figure
+
+
+def show_edges(measured: Measured) -> Decision:
+    trained = measured["edge_share_trained"]
+    others: dict[str, Sequence[Any]] = {
+        name: measured[f"edge_share_{name}"] for name in ("untrained", "noise")
+    }
+    more = {name: difference(trained, of_seeds) for name, of_seeds in others.items()}
+    signs = [found.above_zero for found in more.values()]
+    told = "; ".join(f"trained − {name} {found.text(3)}" for name, found in more.items())
+    return Decision(
+        False if False in signs else None if None in signs else True,
+        f"an edge explains {mean(trained):.2f} of a trained kernel, "
+        f"{mean(others['untrained']):.2f} of an untrained one, {mean(others['noise']):.2f} of such "
+        f"noise: {told}",
+    )
+
+
+DIGITS_RULE = encodings_rule(MARGIN_OF_DIGITS, f"{TINTED}: ")
+
+CLAIMS = (
+    Claim(
+        id="colour-space",
+        statement="HSV instead of RGB makes no difference, greyscale loses information",
+        published={"question": "accuracies of one network, three encodings"},
+        measure=colour_space,
+        compares=True,
+        rules={"mnist": DIGITS_RULE, "mnist5k": DIGITS_RULE, "any": encodings_rule(MARGIN)},
+    ),
+    Claim(
+        id="first-kernels",
+        statement="trained first-layer kernels of a colour network, drawn as images, show edges",
+        published={"picture": "kernels of the first layer"},
+        measure=first_kernels,
+        rules={
+            "any": over_seeds(
+                "an edge explains more of a trained kernel than of an untrained one and of noise "
+                "as smooth and colourful: 95 % intervals above 0",
+                show_edges,
+            )
+        },
+    ),
+)
+
+if __name__ == "__main__":
+    from experiments.cli import script
+
+    script(__file__)

@@ -1,0 +1,128 @@
+"""layouts: the same numbers in another order, and what the compiler makes of it.
+
+The chapter says that PyTorch orders images as NCHW and TensorFlow as NHWC, the same numbers in
+another order. Here every order (with CHWN, batch innermost) computes convolutions of nine shapes
+and the chapter's network, forward and backward, in float32 and bfloat16, as a program of its own
+and inside a loop, as in a training under `lax.scan`. Results are compared, and of each program it
+is told what time it takes, which convolutions the compiler hands to a library and in which physical
+layout, how many transposes and copies it inserted, and what its cost analysis says. On GPU the
+logical layout is not the physical one, which XLA chooses: there both physical layouts are forced,
+too.
+
+Rule: in float32 the results differ from those of NHWC by lax by at most 1e-5 of the largest value,
+in bfloat16 by at most 5e-2. The times are shown, and which layout they recommend for this device.
+
+Command: python -m experiments run layouts
+"""
+
+from dataclasses import asdict
+
+import jax
+
+from convjax.runs import environment, write_json
+from experiments.lab import Lab
+from experiments.layout_cases import NETWORK, SHAPES, Shape, variants
+from experiments.layout_report import BASE, picture, recommendation, relative
+from experiments.layout_turns import Row, measure_case, reference_of
+from experiments.ledger import Claim, Decision, Measured, Rule
+
+ROUNDS = 5
+
+# (dtype, backward): forward alone in float32 only, because a training also goes backward.
+PASSES = (("float32", False), ("float32", True), ("bfloat16", True))
+
+# Sums of at most some ten thousand products in another order, as a share of the largest result;
+# the gradients of the network pass through five layers. bfloat16 has 8 bits: each number is off by
+# up to 4e-3 before anything is added.
+BOUNDS = {"float32": 1e-5, "bfloat16": 5e-2}
+
+
+def layouts(lab: Lab) -> Measured:
+    rows = compare(lab)
+    lab.picture("layouts", picture(rows))
+    told = recommendation(rows)
+    lab.observer.told(told)
+    write_json(
+        lab.out / "layouts.json",
+        {
+            "environment": environment(),
+            "layouts": [asdict(row) for row in rows],
+            "recommended": told,
+        },
+    )
+    others = dict.fromkeys(row.variant for row in rows if row.variant != BASE)
+    return {
+        "programs": [len(rows)],
+        **{
+            f"deviation_{dtype}": [max(row.deviation for row in rows if row.dtype == dtype)]
+            for dtype in BOUNDS
+        },
+        **{
+            f"{variant}, {where}": [relative(rows, variant, where)]
+            for where in ("entry", "loop")
+            for variant in others
+        },
+        f"{BASE}, loop / entry": [relative(rows, BASE, "loop", base="entry")],
+    }
+
+
+def compare(lab: Lab) -> list[Row]:
+    """Measures all cases; a quick run a small one."""
+    tried = variants(jax.default_backend())
+    cases: list[Shape | None] = [None, *SHAPES]
+    if lab.quick:
+        cases = cases[:2]
+        tried = tried[:2]
+    rows = []
+    for case in cases:
+        for dtype, backward in PASSES:
+            lab.observer.measuring(f"{case or NETWORK}, {dtype}")
+            reference = reference_of(case, backward)
+            rounds = 1 if lab.quick else ROUNDS
+            rows += measure_case(case, tried, dtype, backward, rounds, reference)
+    return rows
+
+
+def same_results(measured: Measured) -> Decision:
+    found = {dtype: measured[f"deviation_{dtype}"][0] for dtype in BOUNDS}
+    fastest = {
+        where: min(
+            (value[0], name.rpartition(",")[0])
+            for name, value in [*measured.items(), (f"{BASE}, {where}", [1.0])]
+            if name.endswith(f", {where}")
+        )
+        for where in ("entry", "loop")
+    }
+    slower = measured[f"{BASE}, loop / entry"][0]
+    return Decision(
+        all(found[dtype] <= bound for dtype, bound in BOUNDS.items()),
+        f"{measured['programs'][0]:.0f} programs; largest difference "
+        + ", ".join(f"{value:.1e} in {dtype}" for dtype, value in found.items())
+        + "; fastest outside a loop "
+        + " and in a loop ".join(
+            f"{name} ({share:.2f} of {BASE})" for share, name in fastest.values()
+        )
+        + f"; {BASE} takes {slower:.1f} times as long in a loop as outside",
+    )
+
+
+CLAIMS = (
+    Claim(
+        id="layouts",
+        statement="NCHW (PyTorch) and NHWC (TensorFlow) order the same numbers differently",
+        published={"question": "same results; time, compiled layout, transposes, per device"},
+        measure=layouts,
+        rules={
+            "any": Rule(
+                "largest difference to NHWC by lax at most "
+                + ", ".join(f"{bound:g} in {dtype}" for dtype, bound in BOUNDS.items()),
+                same_results,
+            )
+        },
+    ),
+)
+
+if __name__ == "__main__":
+    from experiments.cli import script
+
+    script(__file__)

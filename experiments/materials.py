@@ -1,0 +1,56 @@
+"""The data of a lab as each setting takes them, each made once."""
+
+from typing import TYPE_CHECKING
+
+from convjax.data import Dataset, load, normalization
+from convjax.train import Images
+from experiments.coloured import coloured
+from experiments.encodings import encoded
+from experiments.setting import Setting
+from experiments.training import Material
+
+if TYPE_CHECKING:
+    from experiments.lab import Lab
+
+
+class Materials:
+    """All images, those of threes and sevens, or all in an encoding of colour."""
+
+    def __init__(self, lab: "Lab"):
+        self._lab = lab
+        self._materials: dict[str, Material] = {}
+        self._normal: dict[str, tuple[list[float], list[float]]] = {}
+
+    def of(self, setting: Setting) -> Material:
+        """Returns the data set of a setting and its images on the device."""
+        kind = _kind(setting)
+        if kind not in self._materials:
+            dataset = self._dataset(setting)
+            images = Images.put(dataset.train), Images.put(dataset.test)
+            self._materials[kind] = Material(dataset, *images)
+        return self._materials[kind]
+
+    def normalization(self, setting: Setting) -> tuple[list[float], list[float]]:
+        """Returns mean and std per channel, on the scale p/255.
+
+        The chapter normalises the ten digits; the threes and sevens it only divides by 255.
+        """
+        if setting.network != "digits":
+            return [0.0], [1.0]
+        kind = _kind(setting)
+        if kind not in self._normal:
+            mean, std = normalization(self.of(setting).dataset.train.images)
+            self._normal[kind] = mean.tolist(), std.tolist()
+        return self._normal[kind]
+
+    def _dataset(self, setting: Setting) -> Dataset:
+        lab = self._lab
+        if setting.network != "digits":
+            return load(lab.source, data_dir=lab.data_dir, classes=("3", "7"))
+        if setting.encoding:
+            return encoded(coloured(lab.dataset), setting.encoding)
+        return lab.dataset
+
+
+def _kind(setting: Setting) -> str:
+    return setting.encoding or ("digits" if setting.network == "digits" else "threes-sevens")

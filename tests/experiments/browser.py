@@ -1,0 +1,51 @@
+"""A headless Chromium for the tests of pages: Debian's chromium and chromium-driver."""
+
+import os
+import shutil
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser of 1280×900 pixels, light, with one device pixel for each of CSS."""
+    chromium = next(filter(None, map(shutil.which, NAMES)), None)
+    driver = shutil.which("chromedriver")
+    if not (chromium and driver):
+        words = "needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)"
+        if os.environ.get("CONVJAX_BROWSER") == "required" or os.environ.get("CI"):
+            pytest.fail(words)
+        pytest.skip(words)
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    # Root, as in a container, has no sandbox; and /dev/shm is small there.
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found = webdriver.Chrome(options=options, service=Service(driver))
+    try:
+        view(found)
+        yield found
+    finally:
+        found.quit()
+
+
+def view(browser, width=1280, height=900, scheme="light"):
+    """Sets the size of the page and whether it is light or dark."""
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
+    )
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+def after_a_frame(browser):
+    """Waits until what was asked for is drawn."""
+    browser.execute_async_script(
+        "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done));"
+    )

@@ -1,0 +1,141 @@
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from experiments.cli import app
+from experiments.colour import CLAIMS, before_and_after, colour_setting, kernels_of, within
+from experiments.intervals import Interval
+from experiments.lab import Lab
+from experiments.setting import BATCH_NORM
+from tests.experiments.test_training_claims import about, crossed
+
+COLOUR_SPACE, FIRST_KERNELS = CLAIMS
+
+
+def accuracies(hsv, grey, rgb=None):
+    rgb = about(0.95) if rgb is None else rgb
+    return {"accuracy_rgb": rgb, "accuracy_hsv": hsv, "accuracy_grey": grey}
+
+
+@pytest.mark.parametrize(
+    ("data", "measured", "holds"),
+    [
+        ("mnist", accuracies(about(0.955), about(0.9)), True),
+        ("mnist", accuracies(about(0.965), about(0.9)), False),  # HSV better by more than 1 %
+        ("mnist", accuracies(about(0.935), about(0.9)), False),
+        ("cifar10", accuracies(about(0.965), about(0.9)), True),  # but by less than 2 %
+        ("cifar10", accuracies(about(0.975), about(0.9)), False),
+        ("mnist5k", accuracies(about(0.96, 2), about(0.9)), None),  # the interval holds the margin
+        ("mnist5k", accuracies(about(0.955), about(0.96)), False),  # grey better
+        ("mnist5k", accuracies(about(0.955), crossed(0.95)), None),
+        ("mnist5k", accuracies(about(0.96, 2), about(0.96)), False),  # one refuted, one undecided
+        ("pictures/", accuracies(about(0.94), about(0.9)), True),
+        ("mnist", accuracies([math.nan] * 5, about(0.9)), None),
+    ],
+)
+def test_encodings_by_hand(data, measured, holds):
+    decision = COLOUR_SPACE.rule(data).decide(measured)
+    assert decision.holds is holds
+    assert ("stand in" in decision.reason) == data.startswith("mnist")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "holds"),
+    [
+        (-0.01, 0.01, True),
+        (-0.011, 0.01, None),
+        (-0.02, 0.02, None),
+        (0.011, 0.02, False),
+        (-0.02, -0.011, False),
+        (math.nan, math.nan, None),
+    ],
+)
+def test_within_a_margin(low, high, holds):
+    assert within(Interval((low + high) / 2, low, high), 0.01) is holds
+
+
+@pytest.mark.parametrize(
+    ("untrained", "noise", "holds"),
+    [
+        (about(0.1), about(0.2), True),
+        (about(0.1), crossed(0.4), None),
+        (about(0.1), about(0.5), False),  # no more than what is merely smooth
+        (about(0.5), about(0.2), False),
+        (crossed(0.4), about(0.5), False),
+    ],
+)
+def test_first_kernels_by_hand(untrained, noise, holds):
+    measured = {
+        "edge_share_trained": about(0.4),
+        "edge_share_untrained": untrained,
+        "edge_share_noise": noise,
+    }
+    assert FIRST_KERNELS.rule("cifar10").decide(measured).holds is holds
+
+
+def test_data_in_colour_train_longer():
+    def setting(channels):
+        train = SimpleNamespace(images=np.zeros((1, 4, 4, channels), np.uint8))
+        return colour_setting(SimpleNamespace(dataset=SimpleNamespace(train=train)), "hsv")
+
+    assert setting(1).encoding == setting(3).encoding == "hsv"
+    assert (setting(1).batch_size, setting(1).epochs) == (BATCH_NORM.batch_size, 1)
+    assert (setting(3).batch_size, setting(3).epochs) == (64, 5)
+
+
+def test_kernels_are_those_of_the_network_in_any_layout(tmp_path):
+    found = []
+    for layout in ("NHWC", "NCHW", "CHWN"):
+        lab = Lab(out=tmp_path, layout=layout)
+        network = lab.network(colour_setting(lab, "rgb"), 0)
+        found.append(kernels_of(network))
+        assert found[-1].shape == (5, 5, 3, 8)
+        np.testing.assert_array_equal(found[-1], found[0])
+
+
+def test_kernels_are_drawn_in_pairs():
+    before, after = np.random.default_rng(0).standard_normal((2, 5, 5, 3, 2))
+    figure = before_and_after(before, 10 * after, 3)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["0 untrained", "0 trained", "1 untrained", "1 trained"]
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    for i, kernels in enumerate((before, after)):
+        for k in range(2):
+            wanted = 0.5 + kernels[..., k] / (2 * np.abs(kernels).max())
+            # show_kernels draws in float32.
+            np.testing.assert_allclose(shown[2 * k + i], wanted, atol=1e-6)
+    assert "seed 3" in figure.get_suptitle()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of four images in colour, whose path is nobody's business."""
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            folder = tmp_path / "secret" / "pictures" / split / name
+            folder.mkdir(parents=True)
+            for i in range(2):
+                pixels = np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return tmp_path / "secret" / "pictures"
+
+
+def test_a_folder_in_colour(pictures, tmp_path, compiled_once):
+    arguments = ["run", "colour-space", "first-kernels", "--quick", "--data", pictures]
+    out = tmp_path / "out"
+    result = CliRunner().invoke(app, [str(a) for a in (*arguments, "--out", out)])
+    assert result.exit_code == 0, result.output
+    claims = json.loads((out / "results.json").read_text())["claims"]
+    assert [claim["data"] for claim in claims] == ["pictures/", "pictures/"]
+    assert {f"accuracy_{name}" for name in ("rgb", "hsv", "grey")} <= claims[0]["measured"].keys()
+    assert claims[0]["measured"]["images"]["values"] == [4]
+    assert len(claims[1]["measured"]["edge_share_trained"]["values"]) == 1
+    plots = {path.stem for path in (out / "plots").glob("*.png")}
+    assert plots == {"colour-space", "colour-space-images", "first-kernels"}
+    for file in out.rglob("*.json"):
+        assert "secret" not in file.read_text(), file
