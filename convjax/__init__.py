@@ -9,7 +9,7 @@ from convjax.finder import lr_find
 from convjax.models import ConvNet, LinearNet, broken_net, digits_net, threes_sevens_net
 from convjax.optim import adam, group_scale, sgd
 from convjax.parameter_stats import parameter_stats
-from convjax.precedents import precedents
+from convjax.precedents import Windows, precedents, trace_precedents
 from convjax.receptive import receptive_fields
 from convjax.record import Record
 from convjax.recorder import Recorder, layer_stats
@@ -28,6 +28,7 @@ __all__ = [
     "Recorder",
     "Trainer",
     "Watch",
+    "Windows",
     "activation_stats",
     "adam",
     "broken_net",
@@ -56,5 +57,6 @@ __all__ = [
     "summary",
     "sweep",
     "threes_sevens_net",
+    "trace_precedents",
     "weights",
 ]

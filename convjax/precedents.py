@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convjax import geometry
-from convjax.geometry import Pair
+from convjax.geometry import Padding, Pair
 
 
 class Windows(NamedTuple):
@@ -26,6 +26,15 @@ class Windows(NamedTuple):
     stride: int | Pair = 1
     padding: Any = 0
     dilation: int | Pair = 1
+
+
+class Resolved(NamedTuple):
+    """The settings of windows with everything written out; pairs are (height, width)."""
+
+    kernel_size: Pair
+    stride: Pair
+    padding: Padding
+    dilation: Pair
 
 
 class Precedent(NamedTuple):
@@ -61,13 +70,17 @@ def precedents(cell: Pair, size: Pair, windows: Windows) -> list[Precedent]:
       IndexError: if the output has no such cell.
       TypeError, ValueError: for settings that `convjax.conv2d` would not take.
     """
-    rows, columns = (axis.seen(of) for axis, of in zip(_axes(size, windows), cell, strict=True))
+    axes = _axes(size, windows)
+    cell = checked_cell(cell, (axes[0].outputs, axes[1].outputs))
+    rows, columns = (axis.seen(of) for axis, of in zip(axes, cell, strict=True))
     return [
         Precedent((row, column), (i, j)) for i, row in rows.items() for j, column in columns.items()
     ]
 
 
-def trace(cell: Pair, size: Pair, layers: Sequence[Windows]) -> list[npt.NDArray[np.bool_]]:
+def trace_precedents(
+    cell: Pair, size: Pair, layers: Sequence[Windows]
+) -> list[npt.NDArray[np.bool_]]:
     """Returns which cells make one output cell, through all layers back to the image.
 
     Args:
@@ -81,13 +94,12 @@ def trace(cell: Pair, size: Pair, layers: Sequence[Windows]) -> list[npt.NDArray
     Raises:
       IndexError, TypeError, ValueError: as `precedents`.
     """
-    sizes = [size]
+    sizes = [geometry.pair("size", size, minimum=1)]
     for windows in layers:
         sizes.append(output_shape(sizes[-1], windows))
+    cell = checked_cell(cell, sizes[-1])
     masks: list[npt.NDArray[np.bool_]] = []
     wanted = np.zeros(sizes[-1], bool)
-    for axis, letter in enumerate(("row", "column")):
-        _check_cell(letter, cell[axis], sizes[-1][axis])
     wanted[cell] = True
     for of, windows in zip(reversed(sizes[:-1]), reversed(layers), strict=True):
         mask = np.zeros(of, bool)
@@ -100,10 +112,48 @@ def trace(cell: Pair, size: Pair, layers: Sequence[Windows]) -> list[npt.NDArray
     return masks
 
 
+def resolved(windows: Windows, size: Pair) -> Resolved:
+    """Returns the settings as pairs, the padding as ((top, bottom), (left, right)).
+
+    Args:
+      size: (height, width) of the input, on which the padding "same" depends.
+
+    Raises:
+      TypeError, ValueError: for settings that `convjax.conv2d` would not take.
+    """
+    size = geometry.pair("size", size, minimum=1)
+    kernel_size = geometry.pair("kernel_size", windows.kernel_size, minimum=1)
+    stride = geometry.pair("stride", windows.stride, minimum=1)
+    dilation = geometry.pair("dilation", windows.dilation, minimum=1)
+    padding = geometry.resolve_padding(
+        windows.padding, size=size, kernel_size=kernel_size, stride=stride, dilation=dilation
+    )
+    return Resolved(kernel_size, stride, padding, dilation)
+
+
+def checked_cell(cell: Pair, shape: Pair) -> Pair:
+    """Returns a cell of a map with its row and column counted from the start.
+
+    Args:
+      cell: (row, column); negative ones count from the end.
+      shape: (height, width) of the map.
+
+    Raises:
+      IndexError: if the map has no such cell.
+      TypeError: if it is no pair of ints.
+    """
+    row, column = geometry.pair("cell", cell, minimum=-(1 << 62))
+    if not (-shape[0] <= row < shape[0] and -shape[1] <= column < shape[1]):
+        raise IndexError(
+            f"cell must lie in the map of {shape[0]}×{shape[1]}, rows and columns from 0, got "
+            f"{tuple(cell)}."
+        )
+    return row % shape[0], column % shape[1]
+
+
 class _Axis(NamedTuple):
     """One axis of a layer, in pixels."""
 
-    letter: str
     size: int
     kernel_size: int
     stride: int
@@ -113,27 +163,15 @@ class _Axis(NamedTuple):
 
     def seen(self, index: int) -> dict[int, int]:
         """Returns the input index at each tap of one output index, without those on the padding."""
-        _check_cell(self.letter, index, self.outputs)
-        first = index % self.outputs * self.stride - self.before
+        first = index * self.stride - self.before
         places = {tap: first + tap * self.dilation for tap in range(self.kernel_size)}
         return {tap: place for tap, place in places.items() if 0 <= place < self.size}
 
 
-def _check_cell(letter: str, index: int, outputs: int) -> None:
-    if not -outputs <= index < outputs:
-        raise IndexError(f"{letter} {index} is out of range: the output has {outputs} {letter}s.")
-
-
 def _axes(size: Pair, windows: Windows) -> tuple[_Axis, _Axis]:
-    kernel_size = geometry.pair("kernel_size", windows.kernel_size, minimum=1)
-    stride = geometry.pair("stride", windows.stride, minimum=1)
-    dilation = geometry.pair("dilation", windows.dilation, minimum=1)
-    padding = geometry.resolve_padding(
-        windows.padding, size=size, kernel_size=kernel_size, stride=stride, dilation=dilation
-    )
+    kernel_size, stride, padding, dilation = resolved(windows, size)
     rows, columns = (
         _Axis(
-            letter,
             size[i],
             kernel_size[i],
             stride[i],
@@ -147,6 +185,6 @@ def _axes(size: Pair, windows: Windows) -> tuple[_Axis, _Axis]:
                 dilation=dilation[i],
             ),
         )
-        for i, letter in enumerate(("row", "column"))
+        for i in range(2)
     )
     return rows, columns

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convjax.conv import conv2d, patches
-from convjax.reference import conv2d_loops
+from convjax.precedents import Windows, output_shape
+from convjax.reference import conv2d_loops, conv2d_patches
 from tests.helpers import KERNELS, LAYOUTS, METHODS, conv_cases, reorder
 
 
@@ -271,7 +272,6 @@ def problems(draw):
               span[0] + draw(sizes), span[1] + draw(sizes)),
         "outputs": groups * draw(st.integers(1, 2)),
         "kernel": kernel,
-        "layout": draw(st.sampled_from(LAYOUTS)),
         "settings": {
             "stride": (draw(st.integers(1, 3)), draw(st.integers(1, 3))),
             "padding": padding, "dilation": dilation, "groups": groups,
@@ -279,22 +279,39 @@ def problems(draw):
     }  # fmt: skip
 
 
-@settings(max_examples=12, deadline=None)  # each example compiles two programs
+@settings(max_examples=12, deadline=None)  # each example compiles a program of six convolutions
 @given(problems())
-def test_both_methods_agree_with_the_loops(problem):
-    layout, options = problem["layout"], problem["settings"] | {"layout": problem["layout"]}
-    inputs = problem["x"][1] // options["groups"]
-    x = reorder(draw(*problem["x"]), "NCHW", layout)
-    kernel = draw(problem["outputs"], inputs, *problem["kernel"], seed=1)
-    kernel = reorder(kernel, "OIHW", KERNELS[layout])
+def test_formula_loops_patches_and_both_methods_agree_in_every_layout(problem):
+    options = problem["settings"]
+    channels = problem["x"][1] // options["groups"]
+    x = draw(*problem["x"])
+    kernel = draw(problem["outputs"], channels, *problem["kernel"], seed=1)
     bias = draw(problem["outputs"], seed=2)
-    expected = conv2d_loops(x, kernel, bias, **options)
-    found = jax.jit(lambda *a: [conv2d(*a, **options, method=method) for method in METHODS])(
-        x, kernel, bias
-    )
-    for y in found:
+    expected = conv2d_loops(x, kernel, bias, **options, layout="NCHW")
+    windows = Windows(problem["kernel"], options["stride"], options["padding"], options["dilation"])
+    assert expected.shape[2:] == output_shape(problem["x"][2:], windows)
+
+    inputs = {
+        layout: (reorder(x, "NCHW", layout), reorder(kernel, "OIHW", KERNELS[layout]))
+        for layout in LAYOUTS
+    }
+
+    @jax.jit
+    def all_ways(inputs):
+        return {
+            (layout, method): conv2d(*arrays, bias, **options, layout=layout, method=method)
+            for layout, arrays in inputs.items()
+            for method in METHODS
+        }
+
+    found = all_ways(inputs)
+    for layout, arrays in inputs.items():
+        found[layout, "patches"] = conv2d_patches(*arrays, bias, **options, layout=layout)
+    assert len(found) == 3 * 3
+    for (layout, way), y in found.items():
+        y = reorder(y, layout, "NCHW")
         # At most 36 products of order 1 in float32.
-        np.testing.assert_allclose(y, expected, atol=1e-5)
+        np.testing.assert_allclose(y, expected, atol=1e-5, err_msg=f"{layout}, {way}")
 
 
 @settings(max_examples=20, deadline=None)

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convjax import conv2d
-from convjax.precedents import Precedent, Windows, output_shape, precedents, trace
+from convjax.precedents import (
+    Precedent,
+    Windows,
+    output_shape,
+    precedents,
+    resolved,
+    trace_precedents,
+)
 
 
 def test_by_hand():
@@ -26,12 +33,13 @@ def test_negative_cells_count_from_the_end():
     windows = Windows((2, 3), stride=(1, 2))
     assert precedents((-1, -1), (4, 7), windows) == precedents((2, 2), (4, 7), windows)
     assert np.array_equal(
-        trace((-1, -1), (4, 7), [windows])[0], trace((2, 2), (4, 7), [windows])[0]
+        trace_precedents((-1, -1), (4, 7), [windows])[0],
+        trace_precedents((2, 2), (4, 7), [windows])[0],
     )
 
 
 def test_the_chapters_two_layers_see_seven_by_seven():
-    image, first = trace((3, 3), (28, 28), [Windows(3, stride=2, padding=1)] * 2)
+    image, first = trace_precedents((3, 3), (28, 28), [Windows(3, stride=2, padding=1)] * 2)
     assert first.shape == (14, 14)
     assert np.argwhere(first).min(0).tolist() == [5, 5]
     assert first.sum() == 9
@@ -84,7 +92,7 @@ def test_is_the_support_of_the_gradient(layers, cell):
     output, pull = jax.vjp(last, image)
     assert output.shape == sizes[-1]
     (gradient,) = pull(jnp.zeros(output.shape).at[row, column].set(1))
-    masks = trace((row, column), size, layers)
+    masks = trace_precedents((row, column), size, layers)
     assert np.array_equal(masks[0], np.asarray(gradient[0, :, :, 0]) != 0)
     seen = np.zeros(sizes[-2], bool)
     for found in precedents((row, column), sizes[-2], layers[-1]):
@@ -94,14 +102,24 @@ def test_is_the_support_of_the_gradient(layers, cell):
 
 @pytest.mark.parametrize("cell", [(3, 0), (-4, 0), (0, 5)])
 def test_no_such_cell(cell):
-    with pytest.raises(IndexError, match="is out of range: the output has"):
+    with pytest.raises(IndexError, match="cell must lie in the map of 3×5, .* got"):
         precedents(cell, (3, 5), Windows(1))
-    with pytest.raises(IndexError, match="is out of range: the output has"):
-        trace(cell, (3, 5), [Windows(1)])
+    with pytest.raises(IndexError, match="cell must lie in the map of 3×5, .* got"):
+        trace_precedents(cell, (3, 5), [Windows(1)])
 
 
 def test_wrong_settings():
+    with pytest.raises(TypeError, match="cell must be an int or a pair of ints"):
+        precedents((0.5, 0), (3, 3), Windows(1))
+    with pytest.raises(TypeError, match="size must be an int or a pair of ints"):
+        trace_precedents((0, 0), (3.5, 3), [Windows(1)])
     with pytest.raises(ValueError, match="stride must be at least 1"):
         precedents((0, 0), (3, 3), Windows(3, stride=0))
     with pytest.raises(ValueError, match="larger than the padded input"):
-        trace((0, 0), (3, 3), [Windows(5)])
+        trace_precedents((0, 0), (3, 3), [Windows(5)])
+
+
+def test_resolved_settings_are_pairs():
+    # "same" on 6 rows with stride 2 and a span of 5: 3 outputs need 9 rows, 3 more; an odd one after.
+    found = resolved(Windows(3, (2, 1), "same", (2, 1)), (6, 5))
+    assert found == ((3, 3), (2, 1), ((1, 2), (1, 1)), (2, 1))
