@@ -15,8 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from convjax.capture import channel_axes
-from convjax.receptive import OUTPUT, as_function
+from convjax.geometry import Pair
+from convjax.layout import images_to
+from convjax.precedents import checked_cell
+from convjax.receptive import receptive_fields
 from convjax.select import Select, has_parameters
+from convjax.traceable import as_function
 
 # Luo et al. count the pixels above 1 − 95.45 % of the highest, as two standard deviations of a
 # normal distribution hold 95.45 %.
@@ -30,11 +34,12 @@ class EffectiveField:
     Attributes:
       layer: its name.
       cell: (row, column) in the map.
-      magnitude: (H, W), root of the mean squared gradient over the images, channels summed.
+      magnitude: (H, W) of the image, the root of the squared gradient, summed over the channels
+        and averaged over the images.
     """
 
     layer: str
-    cell: tuple[int, int]
+    cell: Pair
     magnitude: npt.NDArray[np.floating[Any]]
 
     @property
@@ -67,7 +72,7 @@ def effective_field(
     model: Any,
     *args: Any,
     layer: str,
-    cell: tuple[int, int] | None = None,
+    cell: Pair | None = None,
     layout: str = "NHWC",
     select: Select = has_parameters,
     seed: int = 0,
@@ -80,52 +85,69 @@ def effective_field(
 
     Args:
       model, *args, layout, select, **kwargs: as for `convjax.receptive_fields`; the images must be
-        numbers here, as the network is given them (normalised), some tens of them.
+        floats here, as the network is given them (normalised), some tens of them.
       layer: a name that `receptive_fields` returns, whose map has rows and columns.
       cell: (row, column) in the map; by default the one in the middle.
       seed: of the random combination.
 
     Raises:
-      ValueError: if there is no such layer or it has no map, or as `receptive_fields`.
+      ValueError: if there is no such layer, it has no map, there is no image, or a gradient is not
+        finite; or as `receptive_fields`.
       IndexError: if the map has no such cell.
-      TypeError: as `receptive_fields`.
+      TypeError: if the images are no floats, or as `receptive_fields`.
     """
+    fields = receptive_fields(model, *args, layout=layout, select=select, **kwargs)
+    if layer not in fields:
+        raise ValueError(f"layer must be one of {', '.join(map(repr, fields))}, got {layer!r}.")
     traceable = as_function(model, args, layout=layout, select=select, **kwargs)
-    images = jnp.asarray(traceable.images)
+    images = traceable.images
+    if isinstance(images, jax.ShapeDtypeStruct) or not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(
+            f"images must be floats, as the network is given them, got {type(images).__name__} "
+            f"of {images.dtype}."
+        )
+    images = jnp.asarray(images)
+    number = list(fields).index(layer)
 
-    def maps(images: jax.Array) -> jax.Array:
+    def output_of(images: jax.Array) -> jax.Array:
         outputs, output = traceable.call(traceable.arrays, images)
-        found = {**dict(zip(traceable.names, outputs, strict=True)), OUTPUT: output}
-        if layer not in found:
-            raise ValueError(f"layer must be one of {', '.join(map(repr, found))}, got {layer!r}.")
-        if jnp.ndim(found[layer]) != 4:
-            raise ValueError(
-                f"layer must have a map of four axes, {layer!r} has the shape "
-                f"{jnp.shape(found[layer])}."
-            )
-        return _channels_last(model, layer, found[layer])
+        return jax.tree.leaves([*outputs, output][number])[0]
 
-    height, width = jax.eval_shape(maps, images).shape[1:3]
-    row, column = (height // 2, width // 2) if cell is None else cell
-    if not (-height <= row < height and -width <= column < width):
-        raise IndexError(f"cell {cell} is out of range: the map of {layer!r} is {height}×{width}.")
+    shape = jax.eval_shape(output_of, images).shape
+    axes = fields[layer].axes
+    if axes is None and fields[layer].reason and len(shape) == 4:
+        axes = _likely_axes(model, layer, shape)
+    if axes is None:
+        raise ValueError(
+            f"layer must have a map with rows and columns; {layer!r} has the shape {shape}, in "
+            "which they are no axes of their own. Choose a layer before it."
+        )
+    size = (shape[axes[0]], shape[axes[1]])
+    row, column = checked_cell((size[0] // 2, size[1] // 2) if cell is None else cell, size)
+
+    def channels_of_cell(images: jax.Array) -> jax.Array:
+        return jnp.moveaxis(output_of(images), axes, (0, 1))[row, column]
 
     @jax.jit
     def gradient(images: jax.Array) -> jax.Array:
-        output, pull = jax.vjp(lambda x: maps(x)[:, row, column], images)
-        (found,) = pull(jax.random.normal(jax.random.key(seed), output.shape, output.dtype))
-        found = jnp.square(found).sum(layout.index("C"), keepdims=True)
-        return jnp.sqrt(found.mean(layout.index("N"), keepdims=True)).reshape(
-            [found.shape[layout.index(letter)] for letter in "HW"]
+        channels, pull = jax.vjp(channels_of_cell, images)
+        (found,) = pull(jax.random.normal(jax.random.key(seed), channels.shape, channels.dtype))
+        squares = jnp.square(found).sum(layout.index("C"), keepdims=True)
+        mean = squares.mean(layout.index("N"), keepdims=True)
+        # N and C have one index left, so that this only orders rows and columns.
+        return jnp.sqrt(images_to(mean, "NHWC", source=layout)[0, :, :, 0])
+
+    magnitude = np.asarray(gradient(images))
+    if not np.isfinite(magnitude).all():
+        raise ValueError(
+            f"the gradients of {layer!r} must be finite, got NaN or infinity: look for them in the "
+            "parameters and the images."
         )
+    return EffectiveField(layer, (row, column), magnitude)
 
-    return EffectiveField(layer, (row % height, column % width), np.asarray(gradient(images)))
 
-
-def _channels_last(model: Any, layer: str, maps: jax.Array) -> jax.Array:
-    """Returns a map as NHWC."""
-    channels = channel_axes(model, {layer: maps})[layer] % 4
-    if layer == OUTPUT and isinstance(layout := getattr(model, "layout", None), str):
-        channels = layout.find("C")
+def _likely_axes(model: Any, layer: str, shape: tuple[int, ...]) -> Pair:
+    """Returns rows and columns of a map where the formula has lost them."""
+    channels = channel_axes(model, {layer: jnp.empty(shape)})[layer] % 4
     # Batch innermost is the only order here with the channels first.
-    return maps.transpose({0: (3, 1, 2, 0), 1: (0, 2, 3, 1), 3: (0, 1, 2, 3)}[channels])
+    return {0: (1, 2), 1: (2, 3), 3: (1, 2)}[channels]

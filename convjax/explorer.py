@@ -5,91 +5,24 @@ are (channels, height, width) here.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
-from flax import nnx
 
-from convjax import geometry, pages
+from convjax import pages
+from convjax.checks import check_type
+from convjax.explored import Dense, Layer, MaxPool, Relu, Step
 from convjax.geometry import Pair
-from convjax.layers import BatchNorm
-from convjax.layout import KERNEL_AXES, permutation
-from convjax.models import ConvNet
-from convjax.precedents import Windows, output_shape, precedents
+from convjax.precedents import Windows, output_shape, precedents, resolved
 
 Array = npt.NDArray[np.float64]
+MapShape = tuple[int, int, int]
 
 # Larger maps would have cells of two pixels on a screen. The page has the same limit.
 LARGEST_SIDE = 128
 
-
-class Relu(NamedTuple):
-    """max(0, x)."""
-
-
-class Affine(NamedTuple):
-    """x·scale + shift with one number per channel, such as batch norm in evaluation.
-
-    Attributes:
-      scale, shift: shape (O,).
-      name: as the page calls it.
-    """
-
-    scale: npt.ArrayLike
-    shift: npt.ArrayLike
-    name: str = "batch norm"
-
-
-Step = Relu | Affine
-
-
-class Convolution(NamedTuple):
-    """A convolution and what is done to each of its outputs.
-
-    Attributes:
-      name: as the page calls the layer.
-      kernel: shape (O, I, height, width).
-      bias: shape (O,), or None.
-      stride, padding, dilation: as `convjax.conv2d` takes them.
-      steps: applied to the sum in this order.
-      channels: what the page calls each output channel, or nothing for numbers.
-    """
-
-    name: str
-    kernel: npt.ArrayLike
-    bias: npt.ArrayLike | None = None
-    stride: int | Pair = 1
-    padding: Any = 0
-    dilation: int | Pair = 1
-    steps: Sequence[Step] = ()
-    channels: Sequence[str] = ()
-
-
-class MaxPool(NamedTuple):
-    """The largest cell of each window; cells on the padding do not take part."""
-
-    name: str
-    windows: Windows
-
-
-class Dense(NamedTuple):
-    """Units that see the whole map.
-
-    Attributes:
-      name: as the page calls the layer.
-      weights: shape (O, channels, height, width), those of the map.
-      bias: shape (O,), or None.
-      steps: applied to the sum in this order.
-    """
-
-    name: str
-    weights: npt.ArrayLike
-    bias: npt.ArrayLike | None = None
-    steps: Sequence[Step] = ()
-
-
-Layer = Convolution | MaxPool | Dense
+_OF_A_NETWORK = "convjax.explored.layers_of makes those of a network."
 
 
 def page(title: str, image: npt.ArrayLike, layers: Sequence[Layer], *, about: str = "") -> str:
@@ -98,7 +31,7 @@ def page(title: str, image: npt.ArrayLike, layers: Sequence[Layer], *, about: st
     Args:
       title: heading of the page.
       image: shape (channels, height, width).
-      layers: from the image to the output.
+      layers: from the image to the output, as `convjax.explored` has them.
       about: a sentence or two below the heading.
 
     Raises:
@@ -117,28 +50,33 @@ def page_data(image: npt.ArrayLike, layers: Sequence[Layer]) -> dict[str, Any]:
       written out as pairs and all arrays flat in the order of their axes; `largest_side`.
 
     Raises:
-      TypeError: for settings that are not integers.
+      TypeError: for layers, steps, windows or names of another kind, arrays of no numbers, and
+        settings that are not integers.
       ValueError: for arrays whose shapes do not fit, numbers that are not finite, no layer at all,
         maps larger than 128 cells a side, or settings that `convjax.conv2d` would not take.
     """
     pixels = _numbers("image", image, ("channels", "height", "width"))
-    channels, *size = pixels.shape
-    _check_side("image", size[0], size[1])
+    channels, height, width = pixels.shape
+    shape = (channels, height, width)
+    _check_side("image", shape)
+    _check_items("layers", layers, get_args(Layer), _OF_A_NETWORK)
     if not layers:
         raise ValueError("layers must hold at least one layer, got none.")
-    described, shape = [], (channels, size[0], size[1])
-    for layer in layers:
+    described = []
+    for i, layer in enumerate(layers):
+        check_type(f"layers[{i}].name", layer.name, str, "The page calls the layer by it.")
+        before = "map before" if i else "image"
         try:
-            entry, shape = _describe(layer, shape)
-            _check_side("output", *shape[1:])
+            entry, shape = _describe(layer, shape, before)
+            _check_side("output", shape)
         except (TypeError, ValueError) as error:
             raise type(error)(f"layer {layer.name!r}: {error}") from None
         described.append(entry)
     return {
         "image": {
             "channels": channels,
-            "height": size[0],
-            "width": size[1],
+            "height": height,
+            "width": width,
             "values": pixels.ravel().tolist(),
         },
         "layers": described,
@@ -146,71 +84,25 @@ def page_data(image: npt.ArrayLike, layers: Sequence[Layer]) -> dict[str, Any]:
     }
 
 
-def layers_of(model: nnx.Module) -> list[Layer]:
-    """Returns a network's layers for the page, with batch norm as in evaluation.
+def _describe(layer: Layer, shape: MapShape, before: str) -> tuple[dict[str, Any], MapShape]:
+    """Returns the entry of a layer and the shape of its output.
 
-    Raises:
-      TypeError: if the network is not a `ConvNet`.
-      ValueError: if a layer's output is not a sum of products with constants per channel: layer,
-        group and instance norm divide by what they find in each image; or has groups of channels.
+    Args:
+      shape: of the map that the layer sees.
+      before: what messages call that map.
     """
-    if not isinstance(model, ConvNet):
-        raise TypeError(
-            f"model must be a chain of convolutions (ConvNet), got {type(model).__name__}."
-        )
-    layers: list[Layer] = []
-    for i, block in enumerate(model.blocks):
-        conv, norm = block.conv, block.norm
-        if norm is not None and not isinstance(norm, BatchNorm):
-            raise ValueError(
-                f"model must have no norm but batch norm, got {type(norm).__name__} in "
-                f"blocks.{i}: it divides by the spread of each image, so that its output is no "
-                "sum of products with fixed weights. Choose a network with batch norm or none."
-            )
-        if conv.groups != 1:
-            raise ValueError(
-                f"model must have no groups of channels, got groups={conv.groups} in blocks.{i}."
-            )
-        norms: list[Step] = [] if norm is None else [_folded(norm)]
-        relus: list[Step] = [Relu()] if block.activate else []
-        layers.append(
-            Convolution(
-                f"conv {i + 1}",
-                _float64(conv.kernel).transpose(permutation(KERNEL_AXES[conv.layout], "OIHW")),
-                None if conv.bias is None else _float64(conv.bias),
-                conv.stride,
-                conv.padding,
-                conv.dilation,
-                [*relus, *norms] if block.activate_first else [*norms, *relus],
-            )
-        )
-    return layers
-
-
-def _folded(norm: BatchNorm) -> Affine:
-    """(x − mean)/√(var + ε)·γ + β as x·scale + shift."""
-    scale = _float64(norm.scale) / np.sqrt(_float64(norm.var) + norm.epsilon)
-    return Affine(scale, _float64(norm.bias) - _float64(norm.mean) * scale)
-
-
-def _float64(variable: Any) -> Array:
-    return np.asarray(variable[...], np.float64)
-
-
-def _describe(layer: Layer, shape: tuple[int, int, int]) -> tuple[dict[str, Any], Any]:
-    """Returns the entry of a layer and the shape (channels, height, width) of its output."""
-    channels, *rest = shape
-    size = (rest[0], rest[1])
+    channels, size = shape[0], shape[1:]
     if isinstance(layer, MaxPool):
+        check_type("windows", layer.windows, Windows, "Windows(2, stride=2) halves a map.")
+        pooled = output_shape(size, layer.windows)
+        _check_windows_have_cells(pooled, size, layer.windows)
         entry = {"kind": "pool", "name": layer.name, **_settings(layer.windows, size)}
-        outputs = output_shape(size, layer.windows)
-        _check_windows_have_cells(outputs, size, layer.windows)
-        return entry, (channels, *outputs)
+        return entry, (channels, *pooled)
     if isinstance(layer, Dense):
         weights = _numbers("weights", layer.weights, ("O", "channels", "height", "width"))
         if weights.shape[1:] != shape:
             raise ValueError(
-                f"weights must have the axes (O, channels, height, width) of the map before, whose "
+                f"weights must have the axes (O, channels, height, width) of the {before}, whose "
                 f"shape is {shape}, got the shape {weights.shape}."
             )
         kind, windows, names = "dense", Windows(size), []
@@ -218,9 +110,11 @@ def _describe(layer: Layer, shape: tuple[int, int, int]) -> tuple[dict[str, Any]
         weights = _numbers("kernel", layer.kernel, ("O", "I", "height", "width"))
         if weights.shape[1] != channels:
             raise ValueError(
-                f"kernel must have as many input channels as the map before, {channels}, got "
-                f"{weights.shape[1]}: its shape is {weights.shape} (O, I, height, width)."
+                f"kernel must have as many input channels as the {before}, {channels}, got "
+                f"{weights.shape[1]}: its shape is {weights.shape} (O, I, height, width), that of "
+                f"the {before} {shape} (channels, height, width)."
             )
+        _check_items("channels", layer.channels, (str,), "One name per output, or none.")
         kind, names = "conv", list(layer.channels)
         kernel_size = (weights.shape[2], weights.shape[3])
         windows = Windows(kernel_size, layer.stride, layer.padding, layer.dilation)
@@ -229,6 +123,7 @@ def _describe(layer: Layer, shape: tuple[int, int, int]) -> tuple[dict[str, Any]
         raise ValueError(
             f"channels must be empty or one name per output, {filters}, got {len(names)}."
         )
+    _check_items("steps", layer.steps, get_args(Step), "They are objects of convjax.explored.")
     entry = {
         "kind": kind,
         "name": layer.name,
@@ -244,18 +139,33 @@ def _describe(layer: Layer, shape: tuple[int, int, int]) -> tuple[dict[str, Any]
 
 def _settings(windows: Windows, size: Pair) -> dict[str, Any]:
     """Returns all settings as pairs; "same" becomes the numbers that it comes to."""
-    kernel_size = geometry.pair("kernel_size", windows.kernel_size, minimum=1)
-    stride = geometry.pair("stride", windows.stride, minimum=1)
-    dilation = geometry.pair("dilation", windows.dilation, minimum=1)
-    padding = geometry.resolve_padding(
-        windows.padding, size=size, kernel_size=kernel_size, stride=stride, dilation=dilation
-    )
-    return {
-        "kernel_size": list(kernel_size),
-        "stride": list(stride),
-        "padding": [list(side) for side in padding],
-        "dilation": list(dilation),
-    }
+    return {name: _lists(value) for name, value in resolved(windows, size)._asdict().items()}
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(part) for part in value] if isinstance(value, tuple) else value
+
+
+def _step(step: Step, filters: int) -> dict[str, Any]:
+    if isinstance(step, Relu):
+        return {"kind": "relu"}
+    scale, shift = (_per_channel(name, getattr(step, name), filters) for name in ("scale", "shift"))
+    return {"kind": "affine", "name": step.name, "scale": scale, "shift": shift}
+
+
+def _check_items(name: str, items: Any, kinds: tuple[type, ...], way_out: str) -> None:
+    """Raises TypeError unless an argument is a sequence of these kinds."""
+    allowed = " or ".join(kind.__name__ for kind in kinds)
+    # One layer alone is a sequence, too: of its fields.
+    if isinstance(items, kinds) or not isinstance(items, Sequence):
+        raise TypeError(f"{name} must be a list of {allowed}, got {_shown(items)}. {way_out}")
+    for i, item in enumerate(items):
+        if not isinstance(item, kinds):
+            raise TypeError(f"{name}[{i}] must be {allowed}, got {_shown(item)}. {way_out}")
+
+
+def _shown(value: Any) -> str:
+    return f"{type(value).__name__}: {' '.join(repr(value).split()):.80}"
 
 
 def _check_windows_have_cells(outputs: Pair, size: Pair, windows: Windows) -> None:
@@ -269,15 +179,8 @@ def _check_windows_have_cells(outputs: Pair, size: Pair, windows: Windows) -> No
         )
 
 
-def _step(step: Step, filters: int) -> dict[str, Any]:
-    if isinstance(step, Relu):
-        return {"kind": "relu"}
-    scale, shift = (_per_channel(name, getattr(step, name), filters) for name in ("scale", "shift"))
-    return {"kind": "affine", "name": step.name, "scale": scale, "shift": shift}
-
-
 def _numbers(name: str, values: npt.ArrayLike, axes: tuple[str, ...]) -> Array:
-    array = np.asarray(values, np.float64)
+    array = _float64(name, values)
     if array.ndim != len(axes) or 0 in array.shape:
         raise ValueError(
             f"{name} must have the axes ({', '.join(axes)}), none of them empty, got the shape "
@@ -288,7 +191,7 @@ def _numbers(name: str, values: npt.ArrayLike, axes: tuple[str, ...]) -> Array:
 
 
 def _per_channel(name: str, values: npt.ArrayLike, filters: int) -> list[float]:
-    array = np.asarray(values, np.float64)
+    array = _float64(name, values)
     if array.shape != (filters,):
         raise ValueError(
             f"{name} must have one number per output channel, shape ({filters},), got the shape "
@@ -296,6 +199,13 @@ def _per_channel(name: str, values: npt.ArrayLike, filters: int) -> list[float]:
         )
     _check_finite(name, array)
     return array.tolist()
+
+
+def _float64(name: str, values: npt.ArrayLike) -> Array:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be an array of numbers: {error}") from None
 
 
 def _check_finite(name: str, array: Array) -> None:
@@ -307,9 +217,11 @@ def _check_finite(name: str, array: Array) -> None:
         )
 
 
-def _check_side(name: str, height: int, width: int) -> None:
+def _check_side(name: str, shape: MapShape) -> None:
+    _, height, width = shape
     if max(height, width) > LARGEST_SIDE:
         raise ValueError(
-            f"{name} must have at most {LARGEST_SIDE} cells a side, got {height}×{width}: the "
-            "cells of a larger one are too small to point at. Use a smaller image."
+            f"{name} must have at most {LARGEST_SIDE} cells a side, got {height}×{width} in the "
+            f"shape {shape} (channels, height, width): the cells of a larger one are too small to "
+            "point at. Use a smaller image."
         )

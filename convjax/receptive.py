@@ -5,21 +5,21 @@ field does not depend on the weights. `convjax.effective` measures what the weig
 """
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-from flax import nnx
 
-from convjax.capture import capture
-from convjax.layout import check_layout
-from convjax.propagation import Sight, propagate
+from convjax.geometry import Pair
+from convjax.precedents import checked_cell
+from convjax.propagation import propagate
 from convjax.select import Select, has_parameters
+from convjax.sights import Sight
 from convjax.spans import START, Atom, LostError, Number, Seen, Span
+from convjax.traceable import as_function
 
-# The name of the network's own output among those of its layers.
-OUTPUT = "output"
+# The network's own output among its layers, none of which has parentheses in its name.
+OUTPUT = "(output)"
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,14 @@ class ReceptiveField:
       reason: which operation it is lost at, "" where it is known.
       cells: (height, width) of the map; None where its axes are no longer rows and columns, as
         behind a flattening, or the field is lost.
+      axes: which axes of the layer's output are rows and columns; None likewise.
     """
 
     rows: Span | None
     columns: Span | None
     reason: str = ""
-    cells: tuple[int, int] | None = None
+    cells: Pair | None = None
+    axes: Pair | None = None
 
     @property
     def size(self) -> tuple[int | float, int | float] | None:
@@ -62,22 +64,28 @@ class ReceptiveField:
             return None
         return _whole(self.rows.padding), _whole(self.columns.padding)
 
-    def box(self, cell: tuple[int, int], image_size: tuple[int, int]) -> tuple[slice, slice] | None:
+    def box(self, cell: Pair, image_size: Pair) -> tuple[slice, slice] | None:
         """Returns the rows and the columns of an image that one cell sees, without the padding.
 
-        Near the border it can be fewer, where a layer between sees its padding instead.
+        Near the border it can be fewer, where a layer between sees its padding instead; with
+        dilations there are holes between. None where the field is not known.
 
         Args:
-          cell: (row, column) in the map, from 0.
+          cell: (row, column) in the map; negative ones count from the end.
           image_size: (height, width) of the image.
+
+        Raises:
+          IndexError: if the map has no such cell.
         """
         if self.rows is None or self.columns is None:
             return None
-        top, left = (
+        if self.cells is not None:
+            cell = checked_cell(cell, self.cells)
+        rows, columns = (
             _inside(span, index, size)
             for span, index, size in zip((self.rows, self.columns), cell, image_size, strict=True)
         )
-        return top, left
+        return rows, columns
 
 
 def receptive_fields(
@@ -90,8 +98,10 @@ def receptive_fields(
     """Returns the receptive field of every layer, and of the output, by formula.
 
     Branches are joined: a cell sees what it sees on any path. A layer that looks at the whole map,
-    such as a global mean, sees an infinite field, however small the image is. A product along rows
-    or columns counts as such a look; `jax.image.resize` makes one.
+    such as a global mean, sees an infinite field, however small the image is; attention counts as
+    such. A layer that `scan` calls several times has one field, that of all its calls. Rows or
+    columns that are turned around, joined end to end (padding by reflection or around the edge) or
+    looked up at places that only the run decides have no field that this can tell.
 
     Args:
       model: as for `convjax.capture`: a Flax NNX module, which is traced in evaluation mode; a
@@ -103,96 +113,42 @@ def receptive_fields(
       **kwargs: of the model, such as train=False.
 
     Returns:
-      Fields by the layers' names in the order of their calls; "output" last.
+      Fields by the layers' names in the order of their calls; "(output)" last.
 
     Raises:
       TypeError: without images, or as `convjax.capture`.
       ValueError: if the images have not the four axes of `layout`, or as `convjax.capture`.
     """
     traceable = as_function(model, args, layout=layout, select=select, **kwargs)
-    images, arrays, names = traceable.images, traceable.arrays, traceable.names
-    call = traceable.call
-    traced, shapes = jax.make_jaxpr(call, return_shape=True)(arrays, images)
-    axes = [
-        (Atom(size, letter if letter in "HW" else ""),)
-        for size, letter in zip(images.shape, layout, strict=True)
-    ]
-    start = Seen((), {"H": START, "W": START}).with_axes(axes)
-    sights = iter(propagate(traced, [*[None] * len(arrays), start]))
+    images = traceable.images
+    traced, shapes = jax.make_jaxpr(traceable.call, return_shape=True)(traceable.arrays, images)
+    start = Seen((), {"H": START, "W": START}).with_axes(
+        [
+            (Atom(size, letter if letter in "HW" else ""),)
+            for size, letter in zip(images.shape, layout, strict=True)
+        ]
+    )
+    sights = iter(propagate(traced, [*[None] * len(traceable.arrays), start]))
     layers, output = shapes
     fields = {}
-    for name, of_layer in [*zip(names, layers, strict=True), (OUTPUT, output)]:
+    for name, of_layer in [*zip(traceable.names, layers, strict=True), (OUTPUT, output)]:
         # A recurrent cell returns several arrays: the first stands for them.
-        first, *_ = [_field(next(sights)) for _ in jax.tree.leaves(of_layer)]
-        fields[name] = first
+        found = [_field(next(sights)) for _ in jax.tree.leaves(of_layer)]
+        fields[name] = found[0] if found else ReceptiveField(None, None, "it is no array")
     return fields
 
 
-class Traceable(NamedTuple):
-    """A model as a function of arrays alone.
-
-    Attributes:
-      call: maps (arrays, images) to (the outputs of the layers, the output).
-      arrays: parameters and the like, or their shapes.
-      images: the last argument.
-      names: of the layers in the order of their calls, after `call` has been traced.
-    """
-
-    call: Callable[[dict[int, Any], Any], tuple[list[Any], Any]]
-    arrays: dict[int, Any]
-    images: Any
-    names: list[str]
-
-
-def as_function(
-    model: Any, args: Sequence[Any], *, layout: str, select: Select, **kwargs: Any
-) -> Traceable:
-    """Returns a model and its arguments as a function; see `receptive_fields` for all of them."""
-    check_layout(layout)
-    if not args or not hasattr(args[-1], "shape"):
-        got = type(args[-1]).__name__ if args else "none"
-        raise TypeError(f"the last argument must be images, an array, got {got}.")
-    *before, images = args
-    if len(images.shape) != 4:
-        raise ValueError(
-            f"images must have the four axes {layout}, got the shape {tuple(images.shape)}."
-        )
-    graphdef = None
-    if isinstance(model, nnx.Module):
-        # A copy, which the tracing may change: BatchNorm and Dropout at evaluation.
-        model = nnx.clone(model)
-        model.eval()
-        graphdef, state = nnx.split(model)
-        before = [state, *before]
-    # Parameters are arguments, too, so that their shapes suffice.
-    leaves, structure = jax.tree.flatten(before)
-    arrays = {i: leaf for i, leaf in enumerate(leaves) if hasattr(leaf, "shape")}
-    names: list[str] = []
-
-    def call(arrays: dict[int, Any], images: jax.Array) -> tuple[list[Any], Any]:
-        known = jax.tree.unflatten(
-            structure, [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
-        )
-        network = model
-        if graphdef is not None:
-            network, known = nnx.merge(graphdef, known[0]), known[1:]
-        output, found = capture(network, *known, images, select=select, **kwargs)
-        names[:] = found
-        return list(found.values()), output
-
-    return Traceable(call, arrays, images, names)
-
-
 def _field(sight: Sight) -> ReceptiveField:
-    if sight is None:
-        return ReceptiveField(None, None, "it does not depend on the images")
     if isinstance(sight, LostError):
         return ReceptiveField(None, None, str(sight))
-    places = sight.axis_of("H"), sight.axis_of("W")
-    cells = None
-    if None not in places:
-        cells = tuple(sight.shape[place] for place in places if place is not None)
-    return ReceptiveField(sight.spans["H"], sight.spans["W"], cells=cells)  # type: ignore[arg-type]
+    if not isinstance(sight, Seen):
+        return ReceptiveField(None, None, "it does not depend on the images")
+    seen = sight.folded()
+    rows, columns = seen.axis_of("H"), seen.axis_of("W")
+    if rows is None or columns is None:
+        return ReceptiveField(sight.spans["H"], sight.spans["W"])
+    cells = (seen.shape[rows], seen.shape[columns])
+    return ReceptiveField(seen.spans["H"], seen.spans["W"], cells=cells, axes=(rows, columns))
 
 
 def _whole(number: Number) -> Number:

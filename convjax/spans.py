@@ -93,6 +93,32 @@ class Seen:
                 return i
         return None
 
+    def folded(self) -> "Seen":
+        """Returns the array with repeated rows or columns as rows and columns of their own.
+
+        Repeated k times, index i of an axis is what index ⌊i/k⌋ was. The factors are kept apart as
+        long as nothing asks, because a channel axis flattened with the rows looks the same.
+        """
+        found = self
+        for i, axis in enumerate(self.axes):
+            if len(axis) == 2 and axis[0].letter and not axis[1].letter:
+                (rows, letter), (times, _) = axis
+                spans = dict(found.spans)
+                back = Fraction(1 - times, times)
+                spans[letter] = spans[letter].through(Fraction(1, times), back, Fraction(0))
+                axes = [*found.axes[:i], (Atom(rows * times, letter),), *found.axes[i + 1 :]]
+                found = Seen(tuple(axes), spans)
+        return found
+
+    def broadcast(self, shape: Sequence[int]) -> "Seen":
+        """Returns the array in a shape of as many axes, or of any where it has none, in which axes
+        of size 1 are repeated."""
+        axes: list[tuple[Atom, ...]] = [(Atom(size),) for size in shape]
+        for i, (size, axis) in enumerate(zip(self.shape, self.axes, strict=False)):
+            if size == shape[i]:
+                axes[i] = axis
+        return self.with_axes(axes)
+
     def with_axes(self, axes: Sequence[Sequence[Atom]]) -> "Seen":
         """Returns the array with other axes; a letter that is left out stays at its index 0."""
         return replace(self, axes=tuple(map(tidied, axes)))
@@ -103,14 +129,15 @@ class Seen:
         Raises:
           LostError: if rows or columns are only a part of that axis.
         """
-        atoms = self.axes[axis]
+        seen = self.folded() if self.letters(axis) else self
+        atoms = seen.axes[axis]
         if len(atoms) > 1:  # rows or columns of which there is one do not matter here
             atoms = tuple(atom for atom in atoms if atom.size > 1)
         letter = "".join(atom.letter for atom in atoms)
         if letter and len(atoms) > 1:
             raise LostError("rows or columns share an axis with something else")
-        axes = [*self.axes[:axis], (Atom(size, letter),), *self.axes[axis + 1 :]]
-        spans = dict(self.spans)
+        axes = [*seen.axes[:axis], (Atom(size, letter),), *seen.axes[axis + 1 :]]
+        spans = dict(seen.spans)
         if letter:
             spans[letter] = spans[letter].through(step, first, last)
         return Seen(tuple(map(tidied, axes)), spans)
@@ -128,7 +155,8 @@ class Seen:
         Raises:
           LostError: if rows or columns are cut into parts of unequal size.
         """
-        left = [atom for axis in self.axes for atom in axis][::-1]
+        # Axes of size 1 have a place, too, so that one of one row keeps its own.
+        left = [atom for axis in self.axes for atom in axis or (Atom(1),)][::-1]
         spans = dict(self.spans)
         axes = []
         for size in shape:
@@ -150,8 +178,7 @@ class Seen:
                     raise LostError(f"axes are joined to {size} across their ends")
                 axis.append(atom)
                 room //= atom.size
-            # An axis of one row is still one of rows.
-            while not axis and left and left[-1].size == 1:
+            if size == 1 and left and left[-1].size == 1:
                 axis.append(left.pop())
             axes.append(axis)
         return replace(self, axes=tuple(map(tidied, axes)), spans=spans)
@@ -183,23 +210,35 @@ def join(arrays: Sequence[Seen]) -> Seen:
 
 
 def _join(a: Seen, b: Seen) -> Seen:
-    spans, axes = {}, list(a.axes)
-    for i, (mine, its) in enumerate(zip(a.axes, b.axes, strict=True)):
-        letters = {a.letters(i), b.letters(i)} - {""}
-        if len(letters) > 1 or (len(letters) == 1 and "" not in (a.letters(i), b.letters(i))):
-            if mine != its:
-                raise LostError("rows and columns meet in another order")
-        elif b.letters(i) or not mine:
-            axes[i] = its
-    for letter, span in a.spans.items():
-        other = b.spans[letter]
-        moving = [any(letter in seen.letters(i) for i in range(len(seen.axes))) for seen in (a, b)]
-        if WHOLE in (span, other):
-            spans[letter] = WHOLE
-            continue
-        if all(moving) and span.stride != other.stride:
-            raise LostError(f"paths with strides of {span.stride} and {other.stride} pixels meet")
-        if moving[0] != moving[1]:
-            raise LostError("a path that sees one place meets one that sees many")
-        spans[letter] = Span(span.stride, min(span.low, other.low), max(span.high, other.high))
-    return replace(a, axes=tuple(axes), spans=spans)
+    if a.axes != b.axes:
+        a, b = a.folded(), b.folded()
+    axes = tuple(map(_joined_axis, a.axes, b.axes))
+    spans = {letter: _joined_span(letter, a, b) for letter in a.spans}
+    return Seen(axes, spans)
+
+
+def _joined_axis(mine: tuple[Atom, ...], its: tuple[Atom, ...]) -> tuple[Atom, ...]:
+    """Returns the factors of an axis that two arrays have in common."""
+    lettered = [axis for axis in (mine, its) if any(atom.letter for atom in axis)]
+    if not lettered:
+        return mine
+    if len(lettered) == 2 and mine != its:
+        raise LostError("rows and columns meet in another order")
+    return lettered[0]
+
+
+def _joined_span(letter: str, a: Seen, b: Seen) -> Span:
+    first, second = a.spans[letter], b.spans[letter]
+    if WHOLE in (first, second):
+        return WHOLE
+    # How many indices there are, 0 where no axis is one of this letter.
+    counts = [
+        max((atom.size for axis in seen.axes for atom in axis if atom.letter == letter), default=0)
+        for seen in (a, b)
+    ]
+    if (counts[0] > 1) != (counts[1] > 1):
+        raise LostError("a path that sees one place meets one that sees many")
+    if all(counts) and first.stride != second.stride:
+        raise LostError(f"paths with strides of {first.stride} and {second.stride} pixels meet")
+    stride = first.stride if counts[0] else second.stride
+    return Span(stride, min(first.low, second.low), max(first.high, second.high))

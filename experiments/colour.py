@@ -145,18 +145,17 @@ def sees_colour(kernels: np.ndarray) -> int:
 def before_and_after(before: np.ndarray, after: np.ndarray, seed: int) -> "Figure":
     """Draws each kernel before its training beside the same after, (H, W, C, N) both.
 
-    Training makes the weights grow; both have the largest as full colour.
+    Weights grow in training, of some kernels more than of others: each panel has its own scale.
     """
-    limits = [float(np.abs(kernels).max()) for kernels in (before, after)]
-    scaled = [kernels / limit for kernels, limit in zip((before, after), limits, strict=True)]
-    pairs = np.stack(scaled, -1).reshape(*before.shape[:3], -1)  # 0 before, 0 after, 1 before, …
-    figure = show_kernels(pairs, "NHWC")
+    pairs = np.stack([before, after], -1)
+    strongest = np.abs(pairs).max((0, 1, 2))  # (N, 2)
+    scaled = pairs / np.where(strongest > 0, strongest, 1)
+    figure = show_kernels(scaled.reshape(*before.shape[:3], -1), "NHWC")
     for i, axes in enumerate(figure.axes):
-        axes.set_title(f"{i // 2} {('untrained', 'trained')[i % 2]}", fontsize="small")
-    figure.suptitle(
-        f"First kernels, seed {seed}\nRGB, mid-grey = 0\n"
-        f"full = ±{limits[0]:.2g} untrained, ±{limits[1]:.2g} trained"
-    )
+        kernel, side = divmod(i, 2)
+        name, full = ("untrained", "trained")[side], strongest[kernel, side]
+        axes.set_title(f"{kernel} {name}, ±{full:.2g}", fontsize="x-small")
+    figure.suptitle(f"First kernels, seed {seed}\nRGB, mid-grey = 0, full = ± as named")
     return figure
 
 

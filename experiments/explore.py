@@ -11,8 +11,10 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
+from flax import nnx
 
-from convjax.explorer import Convolution, Dense, Layer, MaxPool, Relu, layers_of, page
+from convjax.explored import Convolution, Dense, Layer, MaxPool, Relu, layers_of
+from convjax.explorer import page
 from convjax.precedents import Windows
 from experiments.edge_kernels import LEFT_EDGE, TOP_EDGE, embedded_three
 from experiments.options import DataDir, mistakes_reported, prepare_file
@@ -165,7 +167,10 @@ def of_run(path: Path, data_dir: Path | None) -> Explored:
     channels, height, width = image.shape
     if layout == "auto":
         layout = "CHWN" if made_on_cpu else "NHWC"
-    network = setting.build((height, width, channels), classes, layout, seed)
+    # Without numbers: its initial ones would take seconds and give way to those of the file.
+    network = nnx.eval_shape(
+        lambda: setting.build((height, width, channels), classes, layout, seed)
+    )
     weights = path / "model.npz"
     if not weights.exists():
         raise ValueError(

@@ -30,7 +30,7 @@ def by_formula(name: str) -> Published:
     model, images = NETWORKS[name][0](), jax.ShapeDtypeStruct((1, IMAGE, IMAGE, 1), jnp.float32)
     zeros = jnp.zeros(images.shape)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), zeros))
-    found = receptive_fields(model, variables, images)["output"]
+    found = receptive_fields(model, variables, images)["(output)"]
     if found.size is None or found.stride is None or found.padding is None:
         raise AssertionError(f"{name}: {found.reason}")
     return Published(int(found.size[0]), int(found.stride[0]), int(found.padding[0]))
@@ -53,7 +53,7 @@ def measured(name: str) -> Published:
         middle = output[1] // 2
         first, second = (
             effective_field(
-                model, kernels, images, layer="output", cell=(row, output[2] // 2)
+                model, kernels, images, layer="(output)", cell=(row, output[2] // 2)
             ).support[0]
             for row in (middle, middle + 1)
         )

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Of half the sum of the squared weights, against the mean loss of an image.
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 VALIDATED_ON = 12_000  # training images at most, a sixth of which validates
 QUICK_IMAGES = 200
 

@@ -6,6 +6,7 @@ from flax import linen, nnx
 
 from convjax.conv import conv2d
 from convjax.effective import EffectiveField, effective_field
+from convjax.layout import permutation
 from convjax.models import threes_sevens_net
 
 
@@ -16,7 +17,7 @@ def test_one_convolution_by_hand():
     def named(x):
         return conv2d(x, kernel[:, :, None, None], padding=1, method="lax"), {"x": x}
 
-    found = effective_field(named, jnp.zeros((1, 8, 8, 1)), layer="output", cell=(2, 3))
+    found = effective_field(named, jnp.zeros((1, 8, 8, 1)), layer="(output)", cell=(2, 3))
     assert found.cell == (2, 3)
     assert found.support == (slice(1, 4), slice(2, 5))
     around = found.magnitude[1:4, 2:5]
@@ -45,26 +46,29 @@ def test_layouts_of_networks_and_images(layout):
     found = effective_field(model, images, layer="blocks.1.conv")
     expected = effective_field(reference, images, layer="blocks.1.conv")
     assert found.magnitude.shape == (28, 28)
-    # Sums of tens of products in float32, in another order.
-    np.testing.assert_allclose(found.magnitude, expected.magnitude, rtol=1e-4, atol=1e-6)
+    assert found.support == expected.support == (slice(9, 16), slice(9, 16))
+    if layout != "CHWN":  # whose random numbers, drawn per image and channel, lie in another order
+        # Sums of tens of products in float32, in another order.
+        np.testing.assert_allclose(found.magnitude, expected.magnitude, rtol=1e-4, atol=1e-6)
 
     def turned(x):
-        return model(x.transpose(0, 2, 3, 1)), {"x": x}
+        """A function that takes and returns NCHW."""
+        return model.blocks[0](x.transpose(permutation("NCHW", layout))).transpose(
+            permutation(layout, "NCHW")
+        ), {"x": x}
 
-    with pytest.raises(ValueError, match=r"'output' has the shape \(4, 2\)"):
-        effective_field(turned, images.transpose(0, 3, 1, 2), layer="output", layout="NCHW")
-    first = effective_field(
-        lambda x: (x, {"first": model.blocks[0](x.transpose(layout_axes(layout)))}),
-        images.transpose(0, 3, 1, 2),
-        layer="output",
-        layout="NCHW",
-        cell=(0, 5),
-    )
-    assert first.magnitude.shape == (28, 28)
+    pixels = images.transpose(0, 3, 1, 2)
+    found = effective_field(turned, pixels, layer="(output)", layout="NCHW", cell=(3, 5))
+    expected = effective_field(reference.blocks[0], images, layer="conv", cell=(3, 5))
+    assert found.support == expected.support == (slice(5, 8), slice(9, 12))
 
 
-def layout_axes(layout):
-    return tuple("NCHW".index(letter) for letter in layout)
+def test_a_field_that_the_formula_has_lost_is_measured():
+    model = nnx.Sequential(nnx.Conv(1, 2, (3, 3), padding="CIRCULAR", rngs=nnx.Rngs(0)))
+    images = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
+    found = effective_field(model, images, layer="layers.0", cell=(0, 4))
+    # Around the edge: the last row and the first two.
+    assert np.flatnonzero(found.magnitude.any(1)).tolist() == [0, 1, 7]
 
 
 def test_a_linen_network():
@@ -80,5 +84,19 @@ def test_wrong_arguments():
     model, images = threes_sevens_net(rngs=nnx.Rngs(0)), jnp.zeros((1, 28, 28, 1))
     with pytest.raises(ValueError, match=r"layer must be one of 'blocks.0.conv', .* got 'conv9'"):
         effective_field(model, images, layer="conv9")
-    with pytest.raises(IndexError, match=r"cell \(14, 0\) is out of range: .* is 14×14"):
+    with pytest.raises(ValueError, match=r"'\(output\)' has the shape \(1, 2\), in which they"):
+        effective_field(model, images, layer="(output)")
+    with pytest.raises(IndexError, match=r"cell must lie in the map of 14×14, .*\(14, 0\)"):
         effective_field(model, images, layer="blocks.0.conv", cell=(14, 0))
+    with pytest.raises(TypeError, match=r"images must be floats, .* got ArrayImpl of uint8"):
+        effective_field(model, images.astype(jnp.uint8), layer="blocks.0.conv")
+    shapes = jax.ShapeDtypeStruct(images.shape, jnp.float32)
+    with pytest.raises(TypeError, match=r"images must be floats, .* got ShapeDtypeStruct"):
+        effective_field(model, shapes, layer="blocks.0.conv")
+    with pytest.raises(
+        ValueError, match=r"four axes NHWC, none of them empty, got the shape \(0, 28"
+    ):
+        effective_field(model, images[:0], layer="blocks.0.conv")
+    model.blocks[0].conv.kernel[...] *= jnp.nan
+    with pytest.raises(ValueError, match=r"gradients of 'blocks.0.conv' must be finite"):
+        effective_field(model, images, layer="blocks.0.conv")

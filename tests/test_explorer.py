@@ -1,23 +1,12 @@
 import json
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from convjax import broken_net, capture, conv2d, digits_net
-from convjax.explorer import (
-    LARGEST_SIDE,
-    Affine,
-    Convolution,
-    Dense,
-    MaxPool,
-    Relu,
-    layers_of,
-    page,
-    page_data,
-)
-from convjax.models import LinearNet
+from convjax import broken_net
+from convjax.explored import Affine, Convolution, Dense, MaxPool, Relu
+from convjax.explorer import LARGEST_SIDE, page, page_data
 from convjax.precedents import Windows
 
 IMAGE = np.arange(12.0).reshape(1, 3, 4)
@@ -85,65 +74,8 @@ def test_names_are_escaped_and_nothing_is_fetched():
     assert not any(word in text for word in ("http", "src=", "href=", "@import", "url("))
 
 
-def evaluated(layers, image):
-    """The layers by `conv2d` in float64, on an image (C, H, W)."""
-    x = jnp.asarray(image)[None]
-    for layer in layers:
-        settings = {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
-        x = conv2d(x, jnp.asarray(layer.kernel), jnp.asarray(layer.bias), layout="NCHW", **settings)
-        for step in layer.steps:
-            if isinstance(step, Relu):
-                x = nnx.relu(x)
-            else:
-                x = x * step.scale[:, None, None] + step.shift[:, None, None]
-    return np.asarray(x[0])
-
-
-@pytest.mark.parametrize("layout", ["NHWC", "NCHW", "CHWN"])
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"norm": "batch"},
-        {"norm": "batch", "activate_first": True},
-        {"norm": "batch", "norm_last": False},
-    ],
-)
-def test_layers_of_a_network_compute_the_network(layout, settings, x64):
-    model = digits_net(
-        in_features=3, layout=layout, param_dtype=np.float64, rngs=nnx.Rngs(0), **settings
-    )
-    rng = np.random.default_rng(1)
-    for _, module in nnx.iter_modules(model):
-        if isinstance(getattr(module, "mean", None), nnx.BatchStat):
-            for variable in (module.mean, module.bias):
-                variable[...] = rng.normal(size=variable.shape)
-            for variable in (module.var, module.scale):
-                variable[...] = rng.uniform(0.5, 2, variable.shape)
-    model.eval()
-    image = rng.normal(size=(3, 28, 28))
-    logits, outputs = capture(model, jnp.asarray(image.transpose(1, 2, 0)[None]))
-    assert len(outputs) >= 5
-    found = evaluated(layers_of(model), image)
-    # Float64 in both, in another order.
-    np.testing.assert_allclose(found.ravel(), logits[0], rtol=1e-10, atol=1e-10)
-    assert [layer.name for layer in layers_of(model)] == [f"conv {i}" for i in range(1, 6)]
-
-
-def test_networks_that_cannot_be_traced():
-    for norm in ("layer", "group", "instance"):
-        model = digits_net(norm=norm, norm_last=False, rngs=nnx.Rngs(0))
-        with pytest.raises(ValueError, match=r"no norm but batch norm, got GroupNorm in blocks\.0"):
-            layers_of(model)
-    with pytest.raises(TypeError, match=r"chain of convolutions \(ConvNet\), got LinearNet"):
-        layers_of(LinearNet(rngs=nnx.Rngs(0)))
-    model = broken_net(rngs=nnx.Rngs(0))
-    model.blocks[1].conv.groups = 2
-    with pytest.raises(ValueError, match=r"got groups=2 in blocks\.1"):
-        layers_of(model)
-
-
 ONES = np.ones((1, 1, 2, 2))
+MAP = r"layer 'e': kernel .* as the map before, 1, got 3: .* that of the map before \(1, 1, 2\)"
 
 
 @pytest.mark.parametrize(
@@ -154,7 +86,8 @@ ONES = np.ones((1, 1, 2, 2))
         (np.ones((1, 2, LARGEST_SIDE + 1)), [Convolution("c", ONES)], "image must have at most"),
         (IMAGE, [], "layers must hold at least one layer"),
         (IMAGE, [Convolution("c", ONES[0])], r"layer 'c': kernel must have the axes \(O, I"),
-        (IMAGE, [Convolution("c", np.ones((1, 2, 2, 2)))], "input channels as the map before, 1"),
+        (IMAGE, [Convolution("c", np.ones((1, 2, 2, 2)))], "input channels as the image, 1, got 2"),
+        (IMAGE, [Convolution("c", ONES)] * 2 + [Convolution("e", np.ones((1, 3, 1, 1)))], MAP),
         (IMAGE, [Convolution("c", ONES, [1, 2])], r"bias must have one number .* \(1,\)"),
         (IMAGE, [Convolution("c", ONES, [np.inf])], "bias must hold finite numbers, got 1 of 1"),
         (IMAGE, [Convolution("c", ONES, channels=["a", "b"])], "one name per output, 1, got 2"),
@@ -172,6 +105,46 @@ def test_what_does_not_fit(image, layers, message):
         page_data(image, layers)
 
 
-def test_settings_that_are_no_integers():
-    with pytest.raises(TypeError, match="layer 'c': stride must be an int"):
-        page_data(IMAGE, [Convolution("c", ONES, stride=1.5)])
+def test_an_image_with_its_channels_last():
+    message = (
+        r"as the image, 3, got 1: its shape is \(1, 1, 2, 2\) \(O, I, height, width\), that of the "
+        r"image \(3, 4, 1\) \(channels, height, width\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        page_data(IMAGE.transpose(1, 2, 0), [Convolution("c", ONES)])
+    with pytest.raises(ValueError, match=r"200×3 in the shape \(200, 200, 3\) \(channels, height"):
+        page_data(np.ones((200, 200, 3)), [Convolution("c", ONES)])
+
+
+CONV = Convolution("c", ONES)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([Relu()], r"layers\[0\] must be Convolution or MaxPool or Dense, got Relu: Relu\(\)"),
+        ([CONV, "relu"], r"layers\[1\] must be Convolution or .*, got str: 'relu'"),
+        (CONV, "layers must be a list of Convolution or .*, got Convolution"),
+        (None, "layers must be a list of Convolution or .*, got NoneType"),
+        (
+            nnx.eval_shape(lambda: broken_net(rngs=nnx.Rngs(0))),
+            r"got ConvNet: .* convjax\.explored\.layers_of makes those of a network",
+        ),
+        ([Convolution(ONES, ONES)], r"layers\[0\]\.name must be str, got ndarray"),
+        ([CONV._replace(stride=1.5)], "layer 'c': stride must be an int"),
+        ([CONV._replace(steps=["relu"])], r"layer 'c': steps\[0\] must be Relu or Affine, got str"),
+        ([CONV._replace(steps=[nnx.relu])], r"steps\[0\] must be Relu or Affine, got"),
+        ([CONV._replace(steps=Relu())], "steps must be a list of Relu or Affine, got Relu"),
+        ([Dense("d", np.ones((1, *IMAGE.shape)), steps=[Relu])], r"layer 'd': steps\[0\] must be"),
+        ([CONV._replace(channels="a")], "layer 'c': channels must be a list of str, got str: 'a'"),
+        ([CONV._replace(channels=[1])], r"layer 'c': channels\[0\] must be str, got int: 1"),
+        ([MaxPool("p", 2)], "layer 'p': windows must be Windows, got int: 2"),
+        (
+            [CONV._replace(kernel="ones")],
+            "layer 'c': kernel must be an array of numbers: could not",
+        ),
+    ],
+)
+def test_what_is_of_another_kind(layers, message):
+    with pytest.raises(TypeError, match=message):
+        page_data(IMAGE, layers)

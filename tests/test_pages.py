@@ -1,4 +1,5 @@
 import base64
+import sys
 
 import jinja2
 import pytest
@@ -23,3 +24,14 @@ def test_a_picture_is_a_data_url():
 def test_unknown_template():
     with pytest.raises(jinja2.TemplateNotFound):
         pages.render("nothing.html")
+
+
+def test_a_name_that_the_context_lacks():
+    with pytest.raises(jinja2.UndefinedError, match="'title' is undefined"):
+        pages.render("explorer.html", about="", data={})
+
+
+def test_without_jinja2(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)  # as if it were not installed
+    with pytest.raises(ImportError, match=r'pip install "convjax\[pages\]"'):
+        pages.render("base.html")

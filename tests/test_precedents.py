@@ -102,9 +102,9 @@ def test_is_the_support_of_the_gradient(layers, cell):
 
 @pytest.mark.parametrize("cell", [(3, 0), (-4, 0), (0, 5)])
 def test_no_such_cell(cell):
-    with pytest.raises(IndexError, match="cell must lie in the map of 3×5, .* got"):
+    with pytest.raises(IndexError, match=r"cell must lie in the map of 3×5, .* got"):
         precedents(cell, (3, 5), Windows(1))
-    with pytest.raises(IndexError, match="cell must lie in the map of 3×5, .* got"):
+    with pytest.raises(IndexError, match=r"cell must lie in the map of 3×5, .* got"):
         trace_precedents(cell, (3, 5), [Windows(1)])
 
 
@@ -120,6 +120,6 @@ def test_wrong_settings():
 
 
 def test_resolved_settings_are_pairs():
-    # "same" on 6 rows with stride 2 and a span of 5: 3 outputs need 9 rows, 3 more; an odd one after.
+    # "same" on 6 rows with stride 2 and a span of 5: 3 outputs need 9 rows; the odd one after.
     found = resolved(Windows(3, (2, 1), "same", (2, 1)), (6, 5))
     assert found == ((3, 3), (2, 1), ((1, 2), (1, 1)), (2, 1))

@@ -59,14 +59,42 @@ def test_rows_cut_into_blocks():
     assert blocks.letters(2) == ""
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 96), (4, 72), (16, 18)])
-def test_a_cut_across_rows_is_lost(shape):
-    seen = IMAGES if shape != (4, 72) else IMAGES.with_axes([(Atom(3),), (H,), (W,), (Atom(2),)])
-    if shape == (16, 18):  # joins what is whole: rows stay rows
-        assert seen.reshaped(shape).axes[0] == (Atom(2), H)
-        return
-    with pytest.raises(LostError):
-        seen.reshaped(shape)
+def test_whole_axes_may_be_joined():
+    assert IMAGES.reshaped((16, 18)).axes == ((Atom(2), H), (W, Atom(3)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((2, 3, 96), "an axis of 8 is cut into parts of 3"), ((3, 96), "joined to 3 across")],
+)
+def test_a_cut_across_rows_is_lost(shape, message):
+    with pytest.raises(LostError, match=message):
+        IMAGES.reshaped(shape)
+
+
+def test_repeated_rows_have_two_phases():
+    twice = IMAGES.with_axes([(Atom(2),), (H, Atom(2)), (W,), (Atom(3),)])
+    folded = twice.folded()
+    assert folded.axes[1] == (Atom(16, "H"),)
+    assert folded.spans["H"] == Span(Fraction(1, 2), Fraction(-1, 2), 0)
+    assert twice.shape == folded.shape
+    # Channels that were flattened with the columns look the same, and come apart again.
+    flat = IMAGES.reshaped((2, 8, 18))
+    assert flat.reshaped((2, 8, 6, 3)) == IMAGES
+
+
+def test_axes_of_one_are_repeated():
+    row = IMAGES.resized(1, 1, 1, 3, 3).broadcast((2, 4, 6, 3))
+    assert row.shape == (2, 4, 6, 3)
+    assert row.letters(1) == ""
+    assert IMAGES.without([0, 1, 2, 3]).broadcast((5, 4)).shape == (5, 4)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_joining_has_no_order(turned):
+    few, many = conv(IMAGES, 1, 2, 0, 0, 4), conv(IMAGES, 1, 2, -1, 1, 4)
+    both = [many, few] if turned else [few, many]
+    assert join(both) == join([few, many])
 
 
 def test_a_sum_along_rows_sees_them_all():

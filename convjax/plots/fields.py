@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convjax.effective import EffectiveField
+from convjax.effective import COUNTS_FROM, EffectiveField
 from convjax.plots.figure import ORANGE, caption, new_figure
 from convjax.receptive import ReceptiveField
 
@@ -54,7 +54,7 @@ def plot_effective_field(effective: EffectiveField, field: ReceptiveField) -> "F
     caption(
         figure,
         f"Frame: what the cell can see, {sides[0]}×{sides[1]} pixels less what lies beyond the "
-        f"border. Above 4.55 % of the largest gradient: as many as in a square of "
-        f"{effective.effective_size:.1f} pixels a side.",
+        f"border. Above {COUNTS_FROM:.2%} of the largest gradient: as many pixels as in a square "
+        f"of {effective.effective_size:.1f} a side.",
     )
     return figure

@@ -10,7 +10,7 @@ from selenium.webdriver.chrome.service import Service
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser():
     """A browser of 1280×900 pixels, light, with one device pixel for each of CSS."""
     chromium = next(filter(None, map(shutil.which, NAMES)), None)

@@ -38,7 +38,7 @@ def test_quick_chapter_passes_through_everything(quick_chapter):
     assert results["environment"]["jax"]
     runs = sorted(path.parent for path in (out / "runs").rglob("config.json"))
     watched = [path for path in runs if "comparisons" not in path.parts]
-    assert len(watched) == 6 * 2  # six settings, two seeds
+    assert len(watched) == 7 * 2  # seven settings, two seeds
     assert len(runs) > 50
     for path in runs:
         run = load_run(path)

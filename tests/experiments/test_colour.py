@@ -99,17 +99,18 @@ def test_kernels_are_those_of_the_network_in_any_layout(tmp_path):
 
 
 def test_kernels_are_drawn_in_pairs():
-    before, after = np.random.default_rng(0).standard_normal((2, 5, 5, 3, 2))
-    figure = before_and_after(before, 10 * after, 3)
+    kernels = np.random.default_rng(0).uniform(-0.5, 0.5, (5, 5, 3, 4))
+    kernels[0, 0, 0] = 1, -2, 3, 4  # the strongest of each
+    figure = before_and_after(kernels[..., :2], kernels[..., 2:], 7)
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["0 untrained", "0 trained", "1 untrained", "1 trained"]
-    shown = [axes.images[0].get_array() for axes in figure.axes]
-    for i, kernels in enumerate((before, after)):
-        for k in range(2):
-            wanted = 0.5 + kernels[..., k] / (2 * np.abs(kernels).max())
-            # show_kernels draws in float32.
-            np.testing.assert_allclose(shown[2 * k + i], wanted, atol=1e-6)
-    assert "seed 3" in figure.get_suptitle()
+    assert titles == ["0 untrained, ±1", "0 trained, ±3", "1 untrained, ±2", "1 trained, ±4"]
+    for axes, kernel in zip(figure.axes, (0, 2, 1, 3), strict=True):
+        weights = kernels[..., kernel]
+        # show_kernels draws in float32.
+        np.testing.assert_allclose(
+            axes.images[0].get_array(), 0.5 + weights / (2 * np.abs(weights).max()), atol=1e-6
+        )
+    assert "seed 7" in figure.get_suptitle()
 
 
 @pytest.fixture

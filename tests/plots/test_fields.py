@@ -15,8 +15,8 @@ def network(x):
 
 def test_the_frame_is_what_the_cell_sees():
     images = jnp.zeros((1, 12, 10, 1))
-    field = receptive_fields(network, images)["output"]
-    effective = effective_field(network, images, layer="output", cell=(2, 0))
+    field = receptive_fields(network, images)["(output)"]
+    effective = effective_field(network, images, layer="(output)", cell=(2, 0))
     figure = plot_effective_field(effective, field)
     axes = figure.axes[0]
     (frame,) = axes.patches
@@ -26,11 +26,11 @@ def test_the_frame_is_what_the_cell_sees():
     np.testing.assert_array_equal(
         picture.get_array(), effective.magnitude / effective.magnitude.max()
     )
-    assert axes.get_title() == "output, cell (2, 0)"
+    assert axes.get_title() == "(output), cell (2, 0)"
     assert "3×3 pixels" in figure.get_supxlabel().replace("\n", " ")
 
 
 def test_an_unknown_field_cannot_be_drawn():
-    effective = effective_field(network, jnp.zeros((1, 8, 8, 1)), layer="output")
+    effective = effective_field(network, jnp.zeros((1, 8, 8, 1)), layer="(output)")
     with pytest.raises(ValueError, match="field must be known, but it is lost at: rev"):
         plot_effective_field(effective, ReceptiveField(None, None, "rev"))
