@@ -2,29 +2,35 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-# The form in which XLA on CPU hands a convolution to its library (Eigen); any other becomes loops
-# of its own. https://github.com/openxla/xla, xla/service/cpu/ir_emission_utils.cc
-CPU_LIBRARY = "b01f_01io->b01f"
-
-# name = type[sizes]{minor to major} opcode(…)
+# name = type[sizes]{minor to major} opcode(…); of a tuple the first part.
 INSTRUCTION = re.compile(
-    r"^\s*(?:ROOT )?%?(?P<name>[\w.\-]+) = \(?(?P<type>\w+)\[(?P<sizes>[\d,]*)\]"
+    r"^\s*(?:ROOT )?%?(?P<name>[\w.\-]+) = \(*(?P<type>[a-z]\w*)\[(?P<sizes>[\d,]*)\]"
     r"(?:\{(?P<order>[\d,]*)[^}]*\})?.*? (?P<opcode>[a-z][\w\-]*)\((?P<rest>.*)$"
 )
-COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) .*\{$")
-OPERAND = re.compile(r"%?([\w.\-]+)(?=[,)]|$)")
-PRODUCTS = re.compile(r'custom_call_target="[^"]*(?:cublas|matmul|gemm)', re.IGNORECASE)
-ITEM_BYTES = {"bf16": 2, "f16": 2, "f32": 4, "f64": 8, "s32": 4, "s64": 8, "u8": 1, "pred": 1}
+COMPUTATION = re.compile(r"^(?:ENTRY )?%?(?P<name>[\w.\-]+) .*\{$")
+OPERANDS = re.compile(r"%([\w.\-]+)")
+LABELS = re.compile(r"dim_labels=([\w?]+)_([\w?]+)->([\w?]+)")
+TARGET = re.compile(r'custom_call_target="([^"]+)"')
+BITS = re.compile(r"\d+")
+
+# A convolution on CPU goes to Eigen where batch and channels are the outermost and the innermost
+# axis, in one to three dimensions, and the kernel is not turned around; else XLA writes loops of
+# its own (openxla/xla, xla/service/cpu/ir_emission_utils.cc).
+EIGEN = re.compile(r"b(\d+)f_\1io->b\1f")
+
+# What a fusion may hold that moves numbers and computes nothing.
+MOVING = {"copy", "transpose"}
+STILL = {"parameter", "bitcast", "reshape", "tuple", "get-tuple-element", "constant"}
 
 
 class Convolution(NamedTuple):
     """One convolution of the compiled program.
 
     Attributes:
-      how: "library", "own loops", or the name of a library's function, as on GPU.
+      how: "Eigen", "YNNPACK", "own loops", or the name of a library's function, as on GPU.
       labels: the logical order of axes, as XLA writes it: input, kernel, output.
       physical: the axes of the input in memory, the slowest first: "NHWC", "NCHW", …
     """
@@ -36,12 +42,13 @@ class Convolution(NamedTuple):
 
 @dataclass(frozen=True)
 class Compiled:
-    """What is in a compiled program.
+    """What is in a compiled program or, where it is a loop, in one turn of it.
 
     Attributes:
       convolutions: in the order of the text.
       products: number of matrix products.
-      transposes, copies: operations that only move numbers.
+      transposes, copies: operations of their own that only move numbers, to another order in memory
+        or to the same. What is moved on the way into a computation is not counted.
       moved_bytes: what they write, all together.
       flops, bytes: of the cost analysis of the compiler, None where it tells none. The body of a
         loop counts once.
@@ -56,6 +63,38 @@ class Compiled:
     bytes: float | None
 
 
+class _Instruction(NamedTuple):
+    name: str
+    type: str
+    sizes: str
+    order: str
+    opcode: str
+    rest: str
+
+    @property
+    def bytes(self) -> int:
+        count = 1
+        for size in filter(None, self.sizes.split(",")):
+            count *= int(size)
+        bits = BITS.search(self.type)  # of bool, "pred", and of complex numbers all bits
+        return count * (int(bits[0]) if bits else 8) // 8
+
+    @property
+    def operands(self) -> list[str]:
+        return OPERANDS.findall(self.rest.partition("), ")[0])
+
+    def refers(self, key: str) -> str:
+        """Returns the computation that an attribute names, "" without."""
+        found = re.search(rf"{key}=%?([\w.\-]+)", self.rest)
+        return found[1] if found else ""
+
+
+@dataclass
+class _Computation:
+    instructions: dict[str, _Instruction] = field(default_factory=dict)
+    caller: tuple[str, _Instruction] | None = None  # where it is called from
+
+
 def describe(compiled: Any, backend: str) -> Compiled:
     """Describes a `jax.stages.Compiled`."""
     cost = compiled.cost_analysis() or {}
@@ -67,60 +106,98 @@ def read(
     text: str, backend: str, flops: float | None = None, accessed: float | None = None
 ) -> Compiled:
     """Reads the text of a compiled program."""
+    computations = _computations(text)
+    looped = {c for c in computations if _within(computations, c, "while")}
     convolutions, products, transposes, copies, moved = [], 0, 0, 0, 0
-    for found in _instructions(text):
-        opcode, rest = found["opcode"], found["rest"]
-        labels = re.search(r"dim_labels=([\w?]+_[\w?]+->[\w?]+)", rest)
-        if labels:
-            convolutions.append(_convolution(found, labels[1], text, backend))
-        elif opcode == "dot" or PRODUCTS.search(rest):
-            products += 1
-        elif opcode in ("transpose", "copy"):
-            transposes += opcode == "transpose"
-            copies += opcode == "copy"
-            moved += _bytes(found)
+    for name in looped or computations:
+        fused = _within(computations, name, "fusion")
+        known = computations[name].instructions
+        for found in known.values():
+            if labels := LABELS.search(found.rest):
+                how = _how(found, labels, fused, backend)
+                physical = _physical(found, labels[1], known)
+                convolutions.append(Convolution(how, labels[0].partition("=")[2], physical))
+            elif found.opcode == "dot" or _is_product(found):
+                products += 1
+            elif not fused and _moves(found, computations):
+                ordered = _reorders(found, known, computations)
+                transposes += ordered
+                copies += not ordered
+                moved += found.bytes
     return Compiled(tuple(convolutions), products, transposes, copies, moved, flops, accessed)
 
 
-def _instructions(text: str) -> Iterator[re.Match[str]]:
+def _computations(text: str) -> dict[str, _Computation]:
+    found: dict[str, _Computation] = {}
     for line in text.splitlines():
-        if found := INSTRUCTION.match(line):
-            yield found
+        if heading := COMPUTATION.match(line):
+            here = found.setdefault(heading["name"], _Computation())
+        elif instruction := INSTRUCTION.match(line):
+            made = _Instruction(*(part or "" for part in instruction.groups()))
+            here.instructions[made.name] = made
+    for name, computation in list(found.items()):
+        for caller in computation.instructions.values():
+            for key in ("calls", "body", "to_apply"):
+                called = caller.refers(key)
+                if called in found:
+                    found[called].caller = name, caller
+    return found
 
 
-def _convolution(found: re.Match[str], labels: str, text: str, backend: str) -> Convolution:
-    target = re.search(r'custom_call_target="([^"]+)"', found["rest"])
-    if target:
-        how = target[1]
-    elif backend == "cpu":
-        reversed_window = "rhs_reversal" in found["rest"]
-        library = labels == CPU_LIBRARY and not reversed_window
-        how = "library" if library else "own loops"
-    else:
-        how = "convolution"
-    return Convolution(how, labels, _physical(found, labels.split("_")[0], text))
+def _callers(computations: dict[str, _Computation], name: str) -> Iterator[_Instruction]:
+    """Yields what calls a computation, and what calls that, up to the entry."""
+    while caller := computations[name].caller:
+        name, instruction = caller
+        yield instruction
 
 
-def _physical(found: re.Match[str], labels: str, text: str) -> str:
+def _within(computations: dict[str, _Computation], name: str, opcode: str) -> str:
+    """Returns the attributes of the call of that kind that a computation lies in, "" for none."""
+    return next((c.rest for c in _callers(computations, name) if c.opcode == opcode), "")
+
+
+def _how(found: _Instruction, labels: re.Match[str], fused: str, backend: str) -> str:
+    if target := TARGET.search(found.rest):
+        return target[1]
+    if "__ynn_fusion" in fused:
+        return "YNNPACK"
+    if backend != "cpu":
+        return "convolution"
+    canonical = EIGEN.fullmatch(labels[0].partition("=")[2])
+    return "Eigen" if canonical and "rhs_reversal" not in found.rest else "own loops"
+
+
+def _physical(found: _Instruction, labels: str, known: dict[str, _Instruction]) -> str:
     """Returns the order of the input's axes in memory, "" where the text does not tell it."""
-    operand = OPERAND.search(found["rest"])
-    made = operand and re.search(
-        rf"^\s*(?:ROOT )?%?{re.escape(operand[1])} = \(?\w+\[[\d,]*\]\{{([\d,]+)",
-        text,
-        re.MULTILINE,
-    )
-    # Operands may have their types beside them, too.
-    inline = re.match(r"\w+\[[\d,]*\]\{([\d,]+)[^}]*\} ", found["rest"])
-    order = inline or made
-    if not order:
+    operand = known.get(next(iter(found.operands), ""))
+    if operand is None or not operand.order:
         return ""
-    letters = {"b": "N", "f": "C", "0": "H", "1": "W"}
+    letters = {"b": "N", "f": "C", "0": "H", "1": "W", "2": "D"}
     axes = [letters.get(label, label) for label in labels]
-    return "".join(axes[int(axis)] for axis in reversed(order[1].split(",")))
+    return "".join(axes[int(axis)] for axis in reversed(operand.order.split(",")))
 
 
-def _bytes(found: re.Match[str]) -> int:
-    count = 1
-    for size in filter(None, found["sizes"].split(",")):
-        count *= int(size)
-    return count * ITEM_BYTES.get(found["type"], 4)
+def _is_product(found: _Instruction) -> bool:
+    target = TARGET.search(found.rest)
+    return bool(target and re.search("cublas|gemm|matmul", target[1], re.IGNORECASE))
+
+
+def _moves(found: _Instruction, computations: dict[str, _Computation]) -> bool:
+    """Tells whether an operation does nothing but move numbers."""
+    if found.opcode != "fusion":
+        return found.opcode in MOVING
+    inside = {i.opcode for i in computations[found.refers("calls")].instructions.values()}
+    return bool(inside & MOVING) and inside <= MOVING | STILL
+
+
+def _reorders(
+    found: _Instruction, known: dict[str, _Instruction], computations: dict[str, _Computation]
+) -> bool:
+    """Tells whether what moves comes to lie in another order."""
+    if found.opcode == "copy":
+        operand = known.get(next(iter(found.operands), ""))
+        return operand is not None and operand.order != found.order
+    if found.opcode == "transpose":
+        return True
+    inside = computations[found.refers("calls")].instructions.values()
+    return any(i.opcode == "transpose" for i in inside)
