@@ -22,8 +22,6 @@ MapShape = tuple[int, int, int]
 # Larger maps would have cells of two pixels on a screen. The page has the same limit.
 LARGEST_SIDE = 128
 
-_OF_A_NETWORK = "convjax.explored.layers_of makes those of a network."
-
 
 def page(title: str, image: npt.ArrayLike, layers: Sequence[Layer], *, about: str = "") -> str:
     """Returns the page, HTML that needs no other file.
@@ -59,7 +57,8 @@ def page_data(image: npt.ArrayLike, layers: Sequence[Layer]) -> dict[str, Any]:
     channels, height, width = pixels.shape
     shape = (channels, height, width)
     _check_side("image", shape)
-    _check_items("layers", layers, get_args(Layer), _OF_A_NETWORK)
+    way_out = "convjax.explored.layers_of makes those of a network."
+    _check_items("layers", layers, get_args(Layer), way_out)
     if not layers:
         raise ValueError("layers must hold at least one layer, got none.")
     described = []
