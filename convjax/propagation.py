@@ -117,14 +117,17 @@ def _joined(results: Sequence[Sight]) -> Sight:
 def _scan(equation: JaxprEqn, operands: Sequence[Sight]) -> Sequence[Sight]:
     """Runs the body as often as the loop does: the spans of the carry grow from turn to turn."""
     params = equation.params
-    constants, carries, length = params["num_consts"], params["num_carry"], params["length"]
-    fixed, start = operands[:constants], operands[constants : constants + carries]
-    sliced = operands[constants + carries :]
+    if "ft_in" in params:  # from JAX 0.12 on
+        fixed, start, sliced = map(list, params["ft_in"].update(list(operands)).unpack())
+    else:
+        constants, first = params["num_consts"], params["num_consts"] + params["num_carry"]
+        fixed, start, sliced = operands[:constants], operands[constants:first], operands[first:]
+    carries = len(start)
     if any(isinstance(operand, Seen | LostError) for operand in sliced):
         lost = LostError("a loop runs over parts of the image (scan)")
         return [lost] * len(equation.outvars)
     carry, stacked = list(start), []
-    for _ in range(length):
+    for _ in range(params["length"]):
         results = _run(params["jaxpr"], [*fixed, *carry, *[None] * len(sliced)])
         stacked.append(results[carries:])
         if results[:carries] == carry:  # and so in all turns that follow

@@ -40,7 +40,9 @@ def shapes_hold(monkeypatch):
 
 def field(function, shape=(1, 32, 32, 1)):
     """Returns the field of a function of images."""
-    named = receptive_fields(lambda x: (function(x), {"x": x}), jax.ShapeDtypeStruct(shape, float))
+    named = receptive_fields(
+        lambda x: (function(x), {"x": x}), jax.ShapeDtypeStruct(shape, jnp.float32)
+    )
     return named["(output)"]
 
 
