@@ -18,6 +18,7 @@ Command: python -m experiments run hand-features --seeds 5
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +26,7 @@ import numpy.typing as npt
 
 from convjax.data import Split, epoch_order
 from convjax.plots import BLUE, ORANGE, new_figure
-from experiments.colour import colour_setting
+from experiments.colour_images import colour_setting
 from experiments.comparison import at_best
 from experiments.hand_made import HAND_MADE, Features, pixels
 from experiments.lab import Lab
@@ -149,6 +150,11 @@ def learned_beat_hand_made(measured: Measured) -> Decision:
     )
 
 
+RULE = over_seeds(
+    "the network's lowest accuracy lies above that of Sobel, Laplacian, Gabor and HOG",
+    learned_beat_hand_made,
+)
+
 CLAIMS = (
     Claim(
         id="hand-features",
@@ -156,12 +162,8 @@ CLAIMS = (
         published={"question": "Sobel, Gabor, HOG with a linear classifier against the network"},
         measure=hand_features,
         compares=True,
-        rules={
-            "any": over_seeds(
-                "the network's lowest accuracy lies above that of Sobel, Laplacian, Gabor and HOG",
-                learned_beat_hand_made,
-            )
-        },
+        # With 4,000 images Gabor filters come to the accuracy of the lowest seed.
+        rules={"mnist5k": replace(RULE, expected="undecided"), "any": RULE},
     ),
 )
 

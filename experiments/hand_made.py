@@ -120,7 +120,7 @@ def hog(images: npt.NDArray[np.uint8]) -> Features:
 
 def pixels(images: npt.NDArray[np.uint8]) -> Features:
     """The pixels as they are, of all channels: what the features are to improve on."""
-    return images.reshape(len(images), -1).astype(np.float32) / 255
+    return np.divide(images.reshape(len(images), -1), 255, dtype=np.float32)
 
 
 def _by_filter(
@@ -132,7 +132,7 @@ def _by_filter(
     def of_images(images: npt.NDArray[np.uint8]) -> Features:
         def grey(part: npt.NDArray[np.uint8]) -> Features:
             one = part[..., 0] if part.shape[-1] == 1 else luma(part)
-            return np.asarray(one, np.float32) / 255
+            return np.divide(one, 255, dtype=np.float32)
 
         parts: Sequence[int] = range(0, len(images), AT_ONCE)
         return np.concatenate([np.asarray(compiled(grey(images[i : i + AT_ONCE]))) for i in parts])

@@ -157,10 +157,10 @@ def network(variant: Variant, dtype: Any, backward: bool) -> tuple[Step, Any, St
     Results are the loss or, with `backward`, its gradient by the images.
     """
     rng = np.random.default_rng(0)
-    model = digits_net(
-        layout=variant.layout, method=variant.method, param_dtype=dtype, rngs=nnx.Rngs(0)
-    )
-    graphdef, params = nnx.split(model)
+    model = digits_net(layout=variant.layout, method=variant.method, rngs=nnx.Rngs(0))
+    graphdef, drawn = nnx.split(model)
+    # Rounded, because random numbers of another dtype are others.
+    params = jax.tree.map(lambda p: p.astype(dtype), drawn)
     images = jnp.asarray(rng.standard_normal((64, 28, 28, 1)), dtype)
     labels = jnp.asarray(rng.integers(0, 10, 64))
 

@@ -183,7 +183,7 @@ def picture(rows: Sequence[Row]) -> "Figure":
         axes.set_yticks(range(len(cases)), cases)
         axes.set_ylim(len(cases) - 0.5, -0.5)
         axes.grid(axis="both", alpha=0.3)
-    panels[0].legend(loc="lower right", fontsize="small")
+    panels[0].legend(loc="upper right", fontsize="small")
     return figure
 
 

@@ -11,7 +11,7 @@ FILES = (
     "loop_cost",
     "arithmetic",
     "equations",
-    "colour",
+    "colour_images",
     "spreadsheet",
     "layouts",
     "three_or_seven",

@@ -192,18 +192,19 @@ def test_preferred_element_type_accumulates_and_returns_it(method):
     assert np.abs(np.asarray(plain, np.float64) - exact).max() > 1e-2
 
 
-def test_auto_is_matmul_on_cpu_without_groups_and_lax_elsewhere(monkeypatch):
+def test_auto_is_matmul_on_cpu_and_lax_elsewhere(monkeypatch):
     def program(groups):
         x, kernel = np.zeros((1, 4, 4, 2), np.float32), np.zeros((3, 3, 2 // groups, 2), np.float32)
         return str(jax.make_jaxpr(lambda x, k: conv2d(x, k, groups=groups))(x, kernel))
 
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert "dot_general" in program(1)
-    assert "conv_general_dilated" not in program(1)
-    assert "conv_general_dilated" in program(2)
+    for groups in (1, 2):
+        assert "dot_general" in program(groups)
+        assert "conv_general_dilated" not in program(groups)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert "conv_general_dilated" in program(1)
-    assert "dot_general" not in program(1)
+    for groups in (1, 2):
+        assert "conv_general_dilated" in program(groups)
+        assert "dot_general" not in program(groups)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,17 @@ import gzip
 import re
 import shlex
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from experiments.cli import app
+
+
+# The chapter's file, which is not part of the project.
+SPREADSHEET = Path(__file__).parents[1] / "../shared/data/conv-example.xlsx"
 
 
 def blocks(root, language):
@@ -43,7 +48,14 @@ def test_commands(request, mnist_folder, monkeypatch):
     assert len(commands) >= 4
     for i, command in enumerate(sorted(commands)):
         words = [w.replace("MNIST_FOLDER", str(mnist_folder)) for w in shlex.split(command)]
-        if words[0] in ("run", "bench", "bench-record", "bench-sweep", "diagnosis", "speedrun"):
+        if words[0] in ("explore", "gallery"):
+            if "--spreadsheet" in words and not SPREADSHEET.exists():
+                continue
+            words = [str(SPREADSHEET) if w.endswith(".xlsx") else w for w in words]
+            words += ["--quick"] if words[0] == "gallery" else []
+            out = words.pop(words.index("--out") + 1) if "--out" in words else f"page{i}.html"
+            words = [w for w in words if w != "--out"] + ["--out", str(mnist_folder / out)]
+        elif words[0] not in ("list", "table", "parity"):
             out = words[words.index("--out") + 1] if "--out" in words else f"out{i}"
             # The chapter's spreadsheet is not part of the project.
             for option in ("--seeds", "--out", "--spreadsheet"):
@@ -60,11 +72,13 @@ def test_snippets(request, tmp_path, monkeypatch, capsys):
     run = ["run", "one-cycle", "--quick", "--out", str(tmp_path / "FOLDER")]
     assert CliRunner().invoke(app, run).exit_code == 0
     snippets = blocks(root, "python")
-    assert len(snippets) == 4
+    assert len(snippets) == 5
     monkeypatch.chdir(tmp_path)
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), {})
-    assert {"color-dim.png", "loss.png", "updates.png"} <= {p.name for p in tmp_path.iterdir()}
+    assert {"color-dim.png", "field.png", "loss.png", "updates.png"} <= {
+        p.name for p in tmp_path.iterdir()
+    }
     (shown,) = blocks(root, "text")
     printed = capsys.readouterr().out
     for line in shown.splitlines():  # but for the figure, whose last digits are the machine's
@@ -77,7 +91,9 @@ def test_links_lead_to_files(request):
     assert all((root / target).exists() for target in targets)
 
 
-@pytest.mark.parametrize("name", ["mnist", "diagnosis", "bench", "quantities", "record", "sweep"])
+@pytest.mark.parametrize(
+    "name", ["mnist", "diagnosis", "bench", "quantities", "record", "sweep", "fields", "layouts"]
+)
 def test_tables_are_those_of_the_saved_results(name, request):
     root = request.config.rootpath
     saved = CliRunner().invoke(app, ["table", str(root / f"experiments/results/{name}.json")])

@@ -3,7 +3,7 @@ import pytest
 
 from convjax.data import Dataset, Split, load
 from experiments.coloured import FULL, HUES, OWN, coloured, hues, palette
-from experiments.encodings import encode, luma
+from experiments.encodings import LUMA, encode, luma
 
 
 def test_no_hue_shows_in_grey():
@@ -11,6 +11,9 @@ def test_no_hue_shows_in_grey():
     np.testing.assert_array_equal(lumas, np.broadcast_to(lumas[0], lumas.shape))
     assert (lumas[0, 0], lumas[0, 255]) == (0, FULL)
     assert (np.diff(lumas[0]) >= 0).all()
+    # Before rounding too the hues differ by no more than half a step of green to either side.
+    exact = palette() @ np.array(LUMA) / 65536
+    assert np.abs(exact - lumas[0]).max() <= LUMA[1] / 65536 / 2
 
 
 def test_the_hues_are_a_fifth_of_a_turn_apart():
@@ -42,16 +45,18 @@ def test_hues_repeat_with_their_seed_and_differ_with_another():
 
 def test_grey_gives_back_the_digit():
     dataset = load("mnist5k")
-    found = coloured(dataset)
+    found = coloured(dataset, seed=7)
     assert found.train.images.shape == (4000, 28, 28, 3)
     grey = encode(found.test.images, "grey")[..., :1]
     # The luma of full ink is 128 of 255, rounded.
     np.testing.assert_array_equal(grey, np.rint(dataset.test.images * (FULL / 255)))
     np.testing.assert_array_equal(found.test.labels, dataset.test.labels)
     assert (found.class_names, found.name) == (dataset.class_names, dataset.name)
-    # The test images have tints of their own.
-    train, test = (hues(np.zeros(50, np.int32), 10, seed) for seed in (0, 1))
-    assert (train != test).any()
+    # Full ink tells the tint; the test images have tints of their own seed.
+    for split, images, seed in ((found.train, dataset.train, 7), (found.test, dataset.test, 8)):
+        i, y, x = np.argwhere(images.images[..., 0] == 255)[::50].T
+        wanted = palette()[hues(split.labels, 10, seed)[i], 255]
+        np.testing.assert_array_equal(split.images[i, y, x], wanted)
 
 
 def test_images_in_colour_stay_as_they_are():

@@ -46,6 +46,10 @@ def test_hsv_is_that_of_the_standard_library_and_leads_back(red, green, blue):
     assert 0 <= found[0] < 1
 
 
+def test_a_hue_just_short_of_a_turn_is_no_whole_one():
+    assert rgb_to_hsv([1, 0, 1e-17])[0] < 1
+
+
 def test_hsv_is_that_of_matplotlib():
     np.testing.assert_allclose(rgb_to_hsv(RANDOM / 255), matplotlib_hsv(RANDOM / 255), atol=1e-14)
 

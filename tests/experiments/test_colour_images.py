@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from experiments.cli import app
-from experiments.colour import CLAIMS, before_and_after, colour_setting, kernels_of, within
+from experiments.colour_images import CLAIMS, before_and_after, colour_setting, kernels_of, within
 from experiments.intervals import Interval
 from experiments.lab import Lab
 from experiments.setting import BATCH_NORM
@@ -50,6 +50,8 @@ def test_encodings_by_hand(data, measured, holds):
         (-0.01, 0.01, True),
         (-0.011, 0.01, None),
         (-0.02, 0.02, None),
+        (-0.02, 0.005, None),
+        (-0.005, 0.02, None),
         (0.011, 0.02, False),
         (-0.02, -0.011, False),
         (math.nan, math.nan, None),

@@ -42,7 +42,7 @@ from experiments.edge_likeness import colour_shares, edge_shares, noise_like
 from experiments.encodings import ENCODINGS
 from experiments.intervals import Interval, difference
 from experiments.lab import Lab
-from experiments.ledger import Claim, Decision, Measured, Rule, mean, over_seeds
+from experiments.ledger import Claim, Decision, Measured, Rule, mean, on_digits, over_seeds
 from experiments.setting import BATCH_NORM, Setting
 
 if TYPE_CHECKING:
@@ -184,7 +184,11 @@ CLAIMS = (
         published={"question": "accuracies of one network, three encodings"},
         measure=colour_space,
         compares=True,
-        rules={"mnist": DIGITS_RULE, "mnist5k": DIGITS_RULE, "any": encodings_rule(MARGIN)},
+        rules={
+            **on_digits(DIGITS_RULE, mnist5k="undecided"),
+            # Seen on 10,000 images of cifar10.
+            "any": replace(encodings_rule(MARGIN), expected="undecided"),
+        },
     ),
     Claim(
         id="first-kernels",
