@@ -2,7 +2,8 @@
 
 Formula: `convjax.receptive_fields`. Measurement: the support of the gradient of one cell in the
 middle, and of the next, by the pixels of tall images (`convjax.effective_field`), with weights
-that are all positive, in float64: behind a hundred layers the outermost pixel has a gradient of 1e-60.
+that are all positive, in float64: behind a hundred layers the gradient of the outermost pixel is of
+1e-60.
 """
 
 from pathlib import Path

@@ -9,8 +9,9 @@ layout, how many transposes and copies it inserted, and what its cost analysis s
 logical layout is not the physical one, which XLA chooses: there both physical layouts are forced,
 too.
 
-Rule: in float32 the results differ from those of NHWC by lax by at most 1e-5 of the largest value,
-in bfloat16 by at most 5e-2. The times are shown, and which layout they recommend for this device.
+Rule: results differ from those of NHWC by lax in the same dtype, as norm of the difference over
+norm of the result, by at most 1e-5 in float32 and 5e-2 in bfloat16. The times are shown, and which
+layout they recommend for this device.
 
 Command: python -m experiments run layouts
 """
@@ -31,9 +32,8 @@ ROUNDS = 5
 # (dtype, backward): forward alone in float32 only, because a training also goes backward.
 PASSES = (("float32", False), ("float32", True), ("bfloat16", True))
 
-# Sums of at most some ten thousand products in another order, as a share of the largest result;
-# the gradients of the network pass through five layers. bfloat16 has 8 bits: each number is off by
-# up to 4e-3 before anything is added.
+# Sums of at most some ten thousand products in another order; the gradients of the network pass
+# through five layers. bfloat16 has 8 bits: each number is off by up to 4e-3 before it is added.
 BOUNDS = {"float32": 1e-5, "bfloat16": 5e-2}
 
 
@@ -77,7 +77,7 @@ def compare(lab: Lab) -> list[Row]:
     for case in cases:
         for dtype, backward in PASSES:
             lab.observer.measuring(f"{case or NETWORK}, {dtype}")
-            reference = reference_of(case, backward)
+            reference = reference_of(case, dtype, backward)
             rounds = 1 if lab.quick else ROUNDS
             rows += measure_case(case, tried, dtype, backward, rounds, reference)
     return rows
@@ -114,7 +114,7 @@ CLAIMS = (
         measure=layouts,
         rules={
             "any": Rule(
-                "largest difference to NHWC by lax at most "
+                "norm of the difference to NHWC by lax over that of the result at most "
                 + ", ".join(f"{bound:g} in {dtype}" for dtype, bound in BOUNDS.items()),
                 same_results,
             )

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from experiments.cli import app
 
-
 # The chapter's file, which is not part of the project.
 SPREADSHEET = Path(__file__).parents[1] / "../shared/data/conv-example.xlsx"
 
