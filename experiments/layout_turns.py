@@ -26,7 +26,7 @@ class Row:
       case: the shape in words, or "chapter's network".
       where: "entry" or "loop".
       seconds: of one step, a median over the rounds.
-      compile_seconds: of two compilations at a time.
+      compile_seconds: of two compilations at a time, or of reading what is cached.
       deviation: from NHWC by lax in the same dtype, see `deviation`.
       compiled: what the compiler made of it.
     """

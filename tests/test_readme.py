@@ -91,7 +91,18 @@ def test_links_lead_to_files(request):
 
 
 @pytest.mark.parametrize(
-    "name", ["mnist", "diagnosis", "bench", "quantities", "record", "sweep", "fields", "layouts"]
+    "name",
+    [
+        "mnist",
+        "diagnosis",
+        "bench",
+        "quantities",
+        "record",
+        "sweep",
+        "fields",
+        "layouts",
+        "cifar10",
+    ],
 )
 def test_tables_are_those_of_the_saved_results(name, request):
     root = request.config.rootpath
