@@ -13,7 +13,7 @@ from convjax.conv import conv2d
 from convjax.effective import effective_field
 from convjax.models import digits_net
 from convjax.receptive import receptive_fields
-from tests.tracing import ONE, WHOLE, field, pool, shapes_hold  # noqa: F401  # a fixture
+from tests.tracing import WHOLE, field, pool, shapes_hold  # noqa: F401  # a fixture
 
 # --- operations, by hand ---------------------------------------------------------------------
 

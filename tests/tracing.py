@@ -13,7 +13,6 @@ from convjax.sights import shape_of
 from convjax.spans import Seen
 
 WHOLE = (math.inf, math.inf)
-ONE = jnp.ones((1, 1, 1, 1))
 
 
 @pytest.fixture(autouse=True)
