@@ -120,8 +120,9 @@ def _scan(equation: JaxprEqn, operands: Sequence[Sight]) -> Sequence[Sight]:
     if "ft_in" in params:  # from JAX 0.12 on
         fixed, start, sliced = map(list, params["ft_in"].update(list(operands)).unpack())
     else:
-        constants, first = params["num_consts"], params["num_consts"] + params["num_carry"]
-        fixed, start, sliced = operands[:constants], operands[constants:first], operands[first:]
+        ends = params["num_consts"], params["num_consts"] + params["num_carry"]
+        every = list(operands)
+        fixed, start, sliced = every[: ends[0]], every[ends[0] : ends[1]], every[ends[1] :]
     carries = len(start)
     if any(isinstance(operand, Seen | LostError) for operand in sliced):
         lost = LostError("a loop runs over parts of the image (scan)")
