@@ -104,7 +104,7 @@ def layers_of(model: nnx.Module) -> list[Layer]:
         conv, norm = block.conv, block.norm
         if norm is not None and not isinstance(norm, BatchNorm):
             raise ValueError(
-                f"model must have no norm but batch norm, got {type(norm).__name__} in "
+                f"model must have no norm but batch norm, got layer, group or instance norm in "
                 f"blocks.{i}: it divides by the spread of each image, so that its output is no "
                 "sum of products with fixed weights. Choose a network with batch norm or none."
             )

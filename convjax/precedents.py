@@ -121,6 +121,10 @@ def resolved(windows: Windows, size: Pair) -> Resolved:
     Raises:
       TypeError, ValueError: for settings that `convjax.conv2d` would not take.
     """
+    if not isinstance(windows, Windows):
+        raise TypeError(
+            f"windows must be Windows(kernel_size, …), got {type(windows).__name__}: {windows!r}."
+        )
     size = geometry.pair("size", size, minimum=1)
     kernel_size = geometry.pair("kernel_size", windows.kernel_size, minimum=1)
     stride = geometry.pair("stride", windows.stride, minimum=1)
@@ -170,6 +174,7 @@ class _Axis(NamedTuple):
 
 def _axes(size: Pair, windows: Windows) -> tuple[_Axis, _Axis]:
     kernel_size, stride, padding, dilation = resolved(windows, size)
+    size = geometry.pair("size", size, minimum=1)
     rows, columns = (
         _Axis(
             size[i],

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from flax import nnx
+from flax import linen, nnx
 
 from convjax.capture import capture
 from convjax.layout import check_layout
@@ -38,7 +38,7 @@ def as_function(
       layout: order of the axes of the images.
 
     Raises:
-      TypeError: without images.
+      TypeError: without images, or for a Linen module without variables.
       ValueError: for an unknown layout, or images that have not its four axes or are empty.
     """
     check_layout(layout)
@@ -46,6 +46,11 @@ def as_function(
         got = type(args[-1]).__name__ if args else "none"
         raise TypeError(f"the last argument must be images, an array, got {got}.")
     *before, images = args
+    if isinstance(model, linen.Module) and not before:
+        raise TypeError(
+            f"a Linen module takes its variables before the images: (module, variables, images); "
+            f"got {type(model).__name__} with images alone. `model.init(key, images)` makes them."
+        )
     if len(images.shape) != 4 or 0 in images.shape:
         raise ValueError(
             f"images must have the four axes {layout}, none of them empty, got the shape "

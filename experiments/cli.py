@@ -1,5 +1,5 @@
-"""The commands of `python -m experiments`: list, run, parity, table, explore, and the measurements
-bench, bench-record, bench-sweep, diagnosis and speedrun.
+"""The commands of `python -m experiments`: list, run, parity, table; the pages explore and gallery;
+and the measurements bench, bench-record, bench-sweep, diagnosis, fields and speedrun.
 
 Exit status of `run`: 0 where every verdict is the expected one, 1 where one departs, 2 for wrong
 usage or data that cannot be had. Of `parity`: 0 where all figures hold, 1 where one does not, 2 for
@@ -95,6 +95,7 @@ def run(
 ) -> None:
     """Measures claims, prints the ledger, and writes results.json, pictures and run folders."""
     from convjax.layout import resolve_layout
+    from convjax.plots import new_figure
     from experiments.compilation import use_compilation_cache
     from experiments.lab import Lab
     from experiments.measure import measure
@@ -128,9 +129,15 @@ def run(
         # No path of this machine.
         command += ["--spreadsheet", spreadsheet.name] if spreadsheet else []
         lab.dataset  # noqa: B018  # a wrong name or a missing file shows before any work
+        new_figure(1, 1)  # nor a library without which no picture can be drawn
         where.mkdir(parents=True, exist_ok=True)
-        with observer.progress:
-            results = measure(claims, lab, command)
+        try:
+            with observer.progress:
+                results = measure(claims, lab, command)
+        except (ValueError, ImportError):
+            if not resume:
+                _remove_unless_begun(where)
+            raise
     shown.print(view.ledger_table(results, data, seeds))
     shown.print(f"results, pictures and runs: {where}", highlight=False, soft_wrap=True)
     raise typer.Exit(int(any(result.verdict != result.expected for result in results)))
@@ -179,7 +186,10 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 def table(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="Results of `run`, `diagnosis` or a `bench…`."),
+        typer.Argument(
+            metavar="FILE",
+            help="Results of `run`, `diagnosis`, `fields` or a `bench…`; layouts.json.",
+        ),
     ],
 ) -> None:
     """Prints a file of results in Markdown, as the README has it."""
@@ -192,8 +202,8 @@ def table(
     except (ValueError, KeyError, TypeError, AttributeError):
         _fail(
             ValueError(
-                f"FILE {file} is not a results.json of `run`, or what `diagnosis`, `bench`, "
-                "`bench-record` or `bench-sweep` wrote."
+                f"FILE {file} is not a results.json or layouts.json of `run`, or what `diagnosis`, "
+                "`fields`, `bench`, `bench-record` or `bench-sweep` wrote."
             )
         )
 
@@ -237,6 +247,19 @@ def _check_out(path: Path | None, resume: bool) -> None:
             f"--out must be a new or empty folder, got {path}, which is a file or holds files. "
             "Choose another, remove it, or go on in it with --resume."
         )
+
+
+def _remove_unless_begun(out: Path) -> None:
+    """Removes the folder of a run that came to no figure: the corrected command may have it."""
+    results = out / "results.json"
+    if (out / "runs").exists() or not results.exists():
+        return
+    if json.loads(results.read_text())["claims"]:
+        return
+    results.unlink()
+    for folder in (out / "plots", out):
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _note(note: str) -> str:

@@ -55,6 +55,11 @@ def run_explore(
             raise ValueError(
                 "--run and --spreadsheet exclude each other: each has its own network."
             )
+        if data_dir and not run:
+            raise ValueError(
+                "--data-dir belongs to --run: the images of the example and of the spreadsheet do "
+                "not come from there. Leave it out."
+            )
         prepare_file(out)
         if run:
             explored = of_run(run, data_dir)

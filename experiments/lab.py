@@ -90,9 +90,16 @@ class Lab:
         """The whole data set.
 
         Raises:
-          convjax.data.DataError: if it cannot be loaded.
+          ValueError: if it cannot be loaded (DataError), or has one class alone.
         """
-        return load(self.source, data_dir=self.data_dir)
+        dataset = load(self.source, data_dir=self.data_dir)
+        if len(dataset.class_names) < 2:
+            raise ValueError(
+                f"--data must have at least two classes to tell apart, got "
+                f"{', '.join(dataset.class_names)} alone in {self.source!r}: add a folder of "
+                "images for each class."
+            )
+        return dataset
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -185,7 +192,7 @@ class Lab:
                 raise ValueError(
                     f"images must be of at most 32×32 pixels for the chapter's networks, whose "
                     f"five strides of 2 bring them to 1×1; got {image[0]}×{image[1]} from "
-                    f"{self.source!r}."
+                    f"{self.source!r}: make them smaller."
                 )
             self._networks[key] = network
         return self._networks[key]

@@ -39,6 +39,11 @@ def mistakes_reported(stopped: str) -> Iterator[None]:
             err=True,
         )
         raise typer.Exit(2) from None
+    except ModuleNotFoundError as error:
+        # Where a library of ours is asked, its message says how to get it.
+        hint = "" if "pip install" in str(error) else ': pip install "convjax[experiments]"'
+        typer.echo(f"error: {error}{hint}", err=True)
+        raise typer.Exit(2) from None
     except (ValueError, ImportError) as error:
         typer.echo(f"error: {_with_options(str(error))}", err=True)
         raise typer.Exit(2) from None

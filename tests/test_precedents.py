@@ -113,6 +113,9 @@ def test_wrong_settings():
         precedents((0.5, 0), (3, 3), Windows(1))
     with pytest.raises(TypeError, match="size must be an int or a pair of ints"):
         trace_precedents((0, 0), (3.5, 3), [Windows(1)])
+    with pytest.raises(TypeError, match=r"windows must be Windows\(kernel_size, …\), got int: 3"):
+        trace_precedents((0, 0), (3, 3), [3])
+    assert precedents((0, 0), 3, Windows(3)) == precedents((0, 0), (3, 3), Windows(3))
     with pytest.raises(ValueError, match="stride must be at least 1"):
         precedents((0, 0), (3, 3), Windows(3, stride=0))
     with pytest.raises(ValueError, match="larger than the padded input"):

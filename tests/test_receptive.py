@@ -165,6 +165,8 @@ def test_wrong_arguments():
     model = nnx.eval_shape(lambda: threes_sevens_net(rngs=nnx.Rngs(0)))
     with pytest.raises(TypeError, match="last argument must be images, an array, got none"):
         receptive_fields(model)
+    with pytest.raises(TypeError, match="Linen module takes its variables before the images"):
+        receptive_fields(linen.Conv(2, (3, 3)), jnp.zeros((1, 8, 8, 1)))
     with pytest.raises(TypeError, match="an array, got str"):
         receptive_fields(model, "images")
     with pytest.raises(ValueError, match=r"four axes NHWC, .* got the shape \(28, 28\)"):

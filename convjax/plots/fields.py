@@ -21,14 +21,21 @@ def plot_effective_field(effective: EffectiveField, field: ReceptiveField) -> "F
 
     Raises:
       ValueError: if the field could not be told.
+      TypeError: if an argument is something else, such as all fields of a network.
     """
-    from matplotlib.patches import Rectangle
-
+    for name, value, kind in (
+        ("effective", effective, EffectiveField),
+        ("field", field, ReceptiveField),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be {kind.__name__}, got {type(value).__name__}.")
     height, width = effective.magnitude.shape
     box = field.box(effective.cell, (height, width))
     if box is None or field.size is None:
         raise ValueError(f"field must be known, but it is lost at: {field.reason}.")
     figure = new_figure(5.6, 4.6)
+    from matplotlib.patches import Rectangle
+
     axes = figure.subplots()
     largest = effective.magnitude.max() or 1.0
     picture = axes.imshow(

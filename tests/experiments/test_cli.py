@@ -4,7 +4,9 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from convjax.runs import load_run
@@ -170,3 +172,34 @@ def test_a_departing_verdict_is_exit_status_1(tmp_path, monkeypatch):
     result = invoke("run", "edge-values", "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "refuted" in result.stdout
+
+
+def folder_of_images(root, classes, size):
+    for split in ("train", "test"):
+        for name in classes:
+            (root / split / name).mkdir(parents=True)
+            Image.fromarray(np.zeros((size, size), np.uint8)).save(root / split / name / "1.png")
+    return root
+
+
+def test_data_that_no_claim_can_take_leave_nothing(tmp_path):
+    large = folder_of_images(tmp_path / "large", "ab", 40)
+    out = tmp_path / "out"
+    result = invoke("run", "hand-features", "--quick", "--data", large, "--out", out)
+    assert result.exit_code == 2
+    assert "at most 32×32 pixels" in result.stderr
+    assert not out.exists()
+    one = folder_of_images(tmp_path / "one", "a", 8)
+    result = invoke("run", "hand-features", "--quick", "--data", one, "--out", out)
+    assert result.exit_code == 2
+    assert "--data must have at least two classes to tell apart, got a alone" in result.stderr
+    assert not out.exists()
+
+
+def test_a_missing_package_is_named_with_the_way_to_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    (tmp_path / "sheet.xlsx").write_bytes(b"")
+    result = invoke("explore", "--spreadsheet", tmp_path / "sheet.xlsx", "--out", tmp_path / "x")
+    assert result.exit_code == 2
+    assert "openpyxl" in result.stderr
+    assert 'pip install "convjax[experiments]"' in result.stderr

@@ -16,6 +16,7 @@ from tests.experiments.explore.command import assert_mistake, invoke, leave_run
         (["--spreadsheet", __file__], "must be the chapter's conv-example.xlsx"),
         (["--run", "absent"], "holds no complete epoch of a run: config.json is missing"),
         (["--run", __file__], "a file of the run"),
+        (["--data-dir", "absent"], "--data-dir belongs to --run"),
         (["--run", "a", "--spreadsheet", "b"], "--run and --spreadsheet exclude each other"),
     ],
 )
