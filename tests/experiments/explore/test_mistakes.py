@@ -39,7 +39,7 @@ def test_runs_that_cannot_be_shown(lab, tmp_path):
     message = "--run must be of a chain of convolutions"
     assert_mistake(invoke("--run", tmp_path / "linear", "--out", out), message, out)
     leave_run(lab, replace(BATCH_NORM, norm="layer"), tmp_path / "layer")
-    message = "no norm but batch norm, got GroupNorm"
+    message = "no norm but batch norm, got layer, group or instance norm"
     assert_mistake(invoke("--run", tmp_path / "layer", "--out", out), message, out)
     leave_run(lab, BATCH_NORM, tmp_path / "run")
     shutil.copytree(tmp_path / "run", tmp_path / "compared")
