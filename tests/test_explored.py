@@ -59,7 +59,9 @@ def test_layers_of_a_network_compute_the_network(layout, settings, x64):
 @pytest.mark.parametrize("norm", ["layer", "group", "instance"])
 def test_norms_that_look_at_the_image(norm):
     model = nnx.eval_shape(lambda: digits_net(norm=norm, norm_last=False, rngs=nnx.Rngs(0)))
-    with pytest.raises(ValueError, match=r"no norm but batch norm, got layer, group or instance norm in blocks\.0"):
+    with pytest.raises(
+        ValueError, match=r"no norm but batch norm, got layer, group or instance norm in blocks\.0"
+    ):
         layers_of(model)
 
 
