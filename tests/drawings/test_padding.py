@@ -84,7 +84,7 @@ def test_cells_may_be_chosen():
 
 
 def test_windows_on_grid_refuses():
-    with pytest.raises(IndexError, match="row 3 is out of range: the output has 3 rows"):
+    with pytest.raises(IndexError, match="cell must lie in the map of 3×3"):
         windows_on_grid((5, 5), Windows(3), [(3, 0)])
     with pytest.raises(ValueError, match="cells must hold at least one output cell"):
         windows_on_grid((5, 5), Windows(3), [])
