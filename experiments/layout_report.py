@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from statistics import geometric_mean
 from typing import TYPE_CHECKING, Any
 
-from convjax.plots import BLUE, ORANGE, new_figure
+from convjax.layout import KERNEL_AXES
+from convjax.plots import new_figure
+from experiments import charts
 from experiments.layout_cases import Variant
 from experiments.layout_turns import Row
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 # All others are measured against it.
 BASE = Variant("NHWC", "lax")
-COLORS = {"NHWC": BLUE, "NCHW": ORANGE, "CHWN": "#009E73"}
+COLORS = dict(zip(KERNEL_AXES, charts.COLORS, strict=False))
 
 
 def selected(

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convjax import reference
-from convjax.drawings.grids import FONT, number, numbers, readable_on, signed
+from convjax.drawings.grids import FONT, bracketed, number, numbers, readable_on, signed
 from convjax.plots import new_figure
 from convjax.record import Array
 
@@ -101,7 +101,7 @@ def colour_kernel(
     whole = figure.add_subplot(grid[1:, 3])
     picture = _map(whole, total, weights.shape[1:], limit)
     _mark(whole, place, (1, 1))
-    terms = " + ".join(_bracketed(value) for value in (*at, bias))
+    terms = " + ".join(bracketed(value) for value in (*at, bias))
     whole.set_title(
         f"yR + yG + yB + b\nat the mark: {terms} = {number(sum(at) + bias)}", fontsize=FONT + 1
     )
@@ -159,11 +159,6 @@ def _mark(axes: "Axes", place: tuple[int, int], taps: tuple[int, ...]) -> None:
         axes.add_patch(
             Rectangle(corner, taps[1], taps[0], fill=False, edgecolor=color, linewidth=width)
         )
-
-
-def _bracketed(value: float) -> str:
-    text = number(value)
-    return f"({text})" if text.startswith("−") else text
 
 
 def _photo(name: str, photo: npt.ArrayLike) -> Array:

@@ -11,6 +11,7 @@ from convjax.drawings.grids import (
     PALE,
     Cells,
     arrow,
+    bracketed,
     canvas,
     draw_cells,
     number,
@@ -167,7 +168,7 @@ def equation_list(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: float) -> "
         [(found.kernel.ravel()[w], found.image.ravel()[p]) for w, p in found.terms(i)]
         for i in range(len(found.outputs))
     ]
-    products = [["·".join(map(_bracketed, pair)) for pair in row] for row in factors]
+    products = [["·".join(map(bracketed, pair)) for pair in row] for row in factors]
     longest = max(text_width(text) for row in products for text in row) * FONT / 72
     # From one term to the next, a plus between them, and from one equation to the next.
     across, pitch = max(longest + 0.3, 0.85), 0.85
@@ -188,10 +189,5 @@ def equation_list(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: float) -> "
         for at in (y, y + 0.32):
             write(axes, x - across / 2, at, "+", color=PALE)
         write(axes, x, y, "b", fontsize=FONT + 2)
-        write(axes, x, y + 0.32, _bracketed(found.bias), gid="bias", color=PALE)
+        write(axes, x, y + 0.32, bracketed(found.bias), gid="bias", color=PALE)
     return figure
-
-
-def _bracketed(value: float) -> str:
-    text = number(value)
-    return f"({text})" if text.startswith("−") else text

@@ -158,6 +158,12 @@ def number(value: Any) -> str:
     return ("0" if text == "-0" else text).replace("-", "−")
 
 
+def bracketed(value: float) -> str:
+    """Returns a number as `number` writes it, in brackets where a minus would follow a sign."""
+    text = number(value)
+    return f"({text})" if text.startswith("−") else text
+
+
 def text_width(text: str) -> float:
     """Returns about how wide a text is, its longest line, in units of the size of its letters."""
     return 0.65 * max(map(len, text.split("\n")), default=0) or 0.65
