@@ -275,13 +275,6 @@ def _check(
     paddings = geometry.resolve_padding(
         padding, size=size, kernel_size=kernel_size, stride=strides, dilation=dilations
     )
-    for i in range(2):
-        # Raises where the kernel is larger than the padded input.
-        geometry.output_size(
-            size[i],
-            kernel_size[i],
-            stride=strides[i],
-            padding=paddings[i],
-            dilation=dilations[i],
-        )
+    # Raises where the kernel is larger than the padded input.
+    geometry.output_shape(size, kernel_size, stride=strides, padding=paddings, dilation=dilations)
     return _Setting(strides, paddings, dilations, groups, kernel_size)

@@ -113,6 +113,31 @@ def resolve_padding(
     return (height, height), (width, width)
 
 
+def output_shape(
+    size: Pair, kernel_size: Pair, *, stride: Pair, padding: Padding, dilation: Pair
+) -> Pair:
+    """Returns (height, width) of the output, `output_size` along both axes.
+
+    Args:
+      size, kernel_size, stride, dilation: pairs (height, width); padding as `resolve_padding`
+        returns it.
+
+    Raises:
+      ValueError: if the kernel spans more pixels than the padded input has.
+    """
+    height, width = (
+        output_size(
+            size[i],
+            kernel_size[i],
+            stride=stride[i],
+            padding=padding[i],
+            dilation=dilation[i],
+        )
+        for i in range(2)
+    )
+    return height, width
+
+
 class Window(NamedTuple):
     """One layer as its outputs see the input along one axis, in pixels."""
 

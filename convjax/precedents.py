@@ -173,23 +173,11 @@ class _Axis(NamedTuple):
 
 
 def _axes(size: Pair, windows: Windows) -> tuple[_Axis, _Axis]:
-    kernel_size, stride, padding, dilation = resolved(windows, size)
+    kernel_size, stride, padding, dilation = settings = resolved(windows, size)
     size = geometry.pair("size", size, minimum=1)
+    outputs = geometry.output_shape(size, **settings._asdict())
     rows, columns = (
-        _Axis(
-            size[i],
-            kernel_size[i],
-            stride[i],
-            padding[i][0],
-            dilation[i],
-            geometry.output_size(
-                size[i],
-                kernel_size[i],
-                stride=stride[i],
-                padding=padding[i],
-                dilation=dilation[i],
-            ),
-        )
+        _Axis(size[i], kernel_size[i], stride[i], padding[i][0], dilation[i], outputs[i])
         for i in range(2)
     )
     return rows, columns

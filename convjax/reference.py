@@ -85,15 +85,12 @@ class _Grid:
             dilation=self.dilation,
         )
         self.padded = np.pad(self.x, ((0, 0), (0, 0), *self.padding))
-        self.output_size = tuple(
-            geometry.output_size(
-                self.size[i],
-                self.kernel_size[i],
-                stride=self.stride[i],
-                padding=self.padding[i],
-                dilation=self.dilation[i],
-            )
-            for i in range(2)
+        self.output_size = geometry.output_shape(
+            self.size,
+            self.kernel_size,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
         )
         self.output_shape = (self.x.shape[0], self.kernel.shape[0], *self.output_size)
 
