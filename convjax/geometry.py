@@ -1,13 +1,12 @@
-"""The arithmetic of convolutions: output sizes, padding, receptive fields, multiplications.
+"""The arithmetic of convolutions: output sizes, padding, multiplications.
 
 Source of the formulas: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning"
-(https://arxiv.org/abs/1603.07285); Araujo, Norris and Sim, "Computing receptive fields of
-convolutional neural networks" (https://distill.pub/2019/computing-receptive-fields).
+(https://arxiv.org/abs/1603.07285).
 """
 
 import operator
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
@@ -136,27 +135,6 @@ def output_shape(
         for i in range(2)
     )
     return height, width
-
-
-class Window(NamedTuple):
-    """One layer as its outputs see the input along one axis, in pixels."""
-
-    kernel_size: int
-    stride: int = 1
-    dilation: int = 1
-
-
-def receptive_field(windows: Iterable[Window]) -> int:
-    """Returns how many input pixels one output cell sees through a chain of layers, per axis.
-
-    Each layer widens the field by (span − 1) times the strides before it. Two 3×3 convolutions of
-    stride 2 see 7 pixels: 1 + 2·1 + 2·2.
-    """
-    field, jump = 1, 1
-    for window in windows:
-        field += (dilated_size(window.kernel_size, window.dilation) - 1) * jump
-        jump *= window.stride
-    return field
 
 
 def multiplications(output_shape: Pair, kernel_shape: Sequence[int]) -> int:

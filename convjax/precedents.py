@@ -50,8 +50,8 @@ def output_shape(size: Pair, windows: Windows) -> Pair:
     Raises:
       TypeError, ValueError: for settings that `convjax.conv2d` would not take.
     """
-    axes = _axes(size, windows)
-    return axes[0].outputs, axes[1].outputs
+    settings = resolved(windows, size)
+    return geometry.output_shape(geometry.pair("size", size, minimum=1), **settings._asdict())
 
 
 def precedents(cell: Pair, size: Pair, windows: Windows) -> list[Precedent]:

@@ -22,7 +22,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from convjax import broken_net, conv2d, geometry, reference, summary, threes_sevens_net
+from convjax import (
+    broken_net,
+    conv2d,
+    effective_field,
+    geometry,
+    receptive_fields,
+    reference,
+    summary,
+    threes_sevens_net,
+)
 from experiments.lab import Lab
 from experiments.ledger import Claim, Decision, Measured, Rule, exactly
 
@@ -58,18 +67,19 @@ def output_size(lab: Lab) -> Measured:
 def receptive_field(lab: Lab) -> Measured:
     ones = jnp.ones((3, 3, 1, 1))  # so that no two products cancel
 
-    def middle_cell(image: jax.Array) -> jax.Array:
-        for _ in range(2):
-            image = conv2d(image, ones, stride=2, padding=1)
-        return image[0, 4, 4, 0]
+    def two_layers(image: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        first = conv2d(image, ones, stride=2, padding=1)
+        second = conv2d(first, ones, stride=2, padding=1)
+        return second, {"first": first, "second": second}
 
-    seen = np.asarray(jax.grad(middle_cell)(jnp.zeros((1, 32, 32, 1))))[0, ..., 0] != 0
-    rows, columns = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
+    image = jnp.zeros((1, 32, 32, 1))
+    field = receptive_fields(two_layers, image)["second"]
+    effective = effective_field(two_layers, image, layer="second")
     return {
-        "by_formula": [geometry.receptive_field([geometry.Window(3, stride=2)] * 2)],
-        "rows": [np.ptp(rows) + 1],
-        "columns": [np.ptp(columns) + 1],
-        "pixels": [seen.sum()],
+        "by_formula": [field.rows.size if field.rows else 0],
+        "rows": [effective.size[0]],
+        "columns": [effective.size[1]],
+        "pixels": [(effective.magnitude > 0).sum()],
     }
 
 

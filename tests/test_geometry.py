@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convjax import geometry
-from convjax.geometry import Window
 
 small = st.integers(1, 6)
 sizes = st.integers(1, 40)
@@ -141,44 +140,6 @@ def test_pairs():
 def test_rejects_pairs(value, error, message):
     with pytest.raises(error, match=message):
         geometry.pair("stride", value, minimum=1)
-
-
-# --- receptive field ---------------------------------------------------------------------------
-
-VGG16 = [
-    window
-    for convolutions in (2, 2, 3, 3, 3)
-    for window in [Window(3)] * convolutions + [Window(2, 2)]
-]
-ALEXNET = [
-    Window(11, 4),
-    Window(3, 2),
-    Window(5),
-    Window(3, 2),
-    Window(3),
-    Window(3),
-    Window(3),
-    Window(3, 2),
-]
-
-
-def test_receptive_fields_of_known_networks():
-    assert geometry.receptive_field([]) == 1
-    assert geometry.receptive_field([Window(3, 2), Window(3, 2)]) == 7  # the chapter's figure
-    assert geometry.receptive_field(ALEXNET) == 195
-    assert len(VGG16) == 18
-    assert geometry.receptive_field(VGG16) == 212
-    assert geometry.receptive_field(iter([Window(3, dilation=2), Window(3)])) == 7
-
-
-@given(st.lists(st.builds(Window, st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))))
-def test_receptive_field_is_the_width_of_what_a_cell_reads(windows):
-    windows = windows[:6]
-    read = {0}
-    for window in reversed(windows):
-        taps = [window.dilation * tap for tap in range(window.kernel_size)]
-        read = {cell * window.stride + tap for cell in read for tap in taps}
-    assert geometry.receptive_field(windows) == max(read) - min(read) + 1
 
 
 # --- cost --------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ import math
 from fractions import Fraction
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from convjax.spans import START, WHOLE, Atom, LostError, Seen, Span, join, tidied
 
@@ -22,6 +24,22 @@ def test_layers_add_up():
     second = first.through(2, -1, 1)
     assert second == (4, -3, 3)
     assert (second.size, second.padding) == (7, 3)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)), max_size=6),
+    st.integers(0, 9),
+)
+def test_a_chain_sees_from_the_first_to_the_last_pixel_that_a_cell_reads(windows, cell):
+    read, span = {cell}, START
+    for size, stride, dilation in reversed(windows):  # from the last layer back to the image
+        taps = [dilation * tap for tap in range(size)]
+        read = {index * stride + tap for index in read for tap in taps}
+    for size, stride, dilation in windows:
+        span = span.through(stride, 0, dilation * (size - 1))
+    ends = span.stride * cell + span.low, span.stride * cell + span.high
+    assert ends == (min(read), max(read))
+    assert span.size == max(read) - min(read) + 1
 
 
 def test_the_whole_image_stays_whole():
