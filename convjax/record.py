@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convjax.arrays import Arrays, read_arrays
 from convjax.files import replacing
 from convjax.parameter_stats import ParameterRecord
+from convjax.record_file import PARAMETER_FIELDS, check_parameters, check_record
 from convjax.stats import HIST_BINS, HIST_RANGE, ActivationStats, group_starts, merge
 
 Array = npt.NDArray[Any]
@@ -186,38 +188,35 @@ class Record:
     def load(cls, path: str | os.PathLike[str]) -> "Record":
         """Reads a record that `save` wrote. Nothing in the file is executed.
 
+        Memory is bounded by the file's length and `convjax.arrays.LIMIT`.
+
         Raises:
           FileNotFoundError: if there is no such file.
-          RecordError: if the file is damaged or is no record.
+          RecordError: if the file is damaged or is no record: its arrays have other types, or
+            shapes or steps that do not fit each other.
+          TypeError: if path is no path.
         """
         try:
-            # Opened here, because np.load leaves a damaged file open.
-            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-                if int(file["format"]) != _FORMAT:
-                    raise RecordError(
-                        f"{path} has record format {file['format']}, this version reads {_FORMAT}: "
-                        "read it with the version that wrote it, or train again."
-                    )
-                arrays = {name: file[name] for name in _OWN}
-                parameters = None
-                if f"{_PARAMETERS}.names" in file:
-                    columns = {
-                        field.name: file[f"{_PARAMETERS}.{field.name}"]
-                        for field in fields(ParameterRecord)
-                    }
-                    columns["names"] = tuple(map(str, columns["names"]))
-                    parameters = ParameterRecord(**columns)
-        except FileNotFoundError:
-            raise
+            arrays = read_arrays(path)
+            if "format" not in arrays:
+                raise ValueError("format is missing")
+            if arrays["format"].tolist() != _FORMAT:
+                raise RecordError(
+                    f"{path} has record format {arrays['format']!s:.40}, this version reads "
+                    f"{_FORMAT}: read it with the version that wrote it, or train again."
+                )
+            check_record(arrays)
+            parameters = _parameters(arrays)
         except RecordError:
             raise
-        except Exception as error:  # zipfile, zlib, NumPy and KeyError all mean a damaged file
-            # Not NumPy's own words, which advise to load what may be dangerous; a KeyError names
-            # what is missing.
-            detail = str(error) if isinstance(error, KeyError) else type(error).__name__
-            raise RecordError(f"{path} is not a whole record of convjax: {detail}.") from error
-        arrays[_LAYERS] = tuple(str(name) for name in arrays[_LAYERS])
-        return cls(**arrays | {"steps": int(arrays["steps"])}, parameters=parameters)
+        except ValueError as error:
+            raise RecordError(
+                f"{path} is not a whole record of convjax: {error}. Take another copy of it, or "
+                "train again."
+            ) from error
+        own: dict[str, Any] = {name: arrays[name] for name in _OWN}
+        own["steps"], own[_LAYERS] = int(own["steps"]), tuple(map(str, own[_LAYERS]))
+        return cls(**own, parameters=parameters)
 
     def between(self, start: int, stop: int) -> "Record":
         """Returns the record of the steps from `start` to before `stop`.
@@ -279,6 +278,19 @@ class Record:
 
 # The record of parameters is written apart.
 _OWN = tuple(field.name for field in fields(Record) if field.name != "parameters")
+
+
+def _parameters(arrays: Arrays) -> ParameterRecord | None:
+    """Returns the record of parameters from the arrays of a file, None where there is none."""
+    prefix = f"{_PARAMETERS}."
+    found = {n.removeprefix(prefix): array for n, array in arrays.items() if n.startswith(prefix)}
+    if not found:
+        return None
+    check_parameters(found, int(arrays["steps"]))
+    names = tuple(map(str, found.pop("names")))
+    return ParameterRecord(
+        names, **{name: found[name] for name in PARAMETER_FIELDS if name in found}
+    )
 
 
 def _merged_statistics(record: Record, first: Array) -> dict[str, Any]:

@@ -5,13 +5,18 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 from flax import nnx
 
+from convjax.arrays import ArraysError, read_arrays
+from convjax.checks import check_type
 from convjax.files import replacing
 
 # So many names of arrays tell enough of another network.
 NAMED = 5
+
+
+# Booleans, integers and real numbers.
+_KINDS = "biuf"
 
 
 class WeightsError(ValueError):
@@ -40,9 +45,18 @@ def load_weights(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
 
     Raises:
       FileNotFoundError: if there is no such file.
-      WeightsError: if the file is damaged, or its names or shapes are not the network's.
+      WeightsError: if the file is damaged, or its names, shapes or kinds of numbers are not the
+        network's.
+      TypeError: if model is no network of Flax NNX, or path no path.
     """
-    found = _read(path)
+    check_type("model", model, nnx.Module, "Such as the network that `save_weights` was given.")
+    try:
+        found = read_arrays(path)
+    except ArraysError as error:
+        raise WeightsError(
+            f"{path} is not a whole file of weights: {error}. Take another copy of it, or train "
+            "again."
+        ) from error
     copy = nnx.clone(model)
     wanted = _weights(copy)
     if found.keys() != wanted.keys():
@@ -61,6 +75,8 @@ def load_weights(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
             raise WeightsError(
                 f"{path} holds {name} of shape {found[name].shape}, the network's has {leaf.shape}."
             )
+        if found[name].dtype.kind not in _KINDS:
+            raise WeightsError(f"{path} holds {name} of {found[name].dtype}, no real numbers.")
         leaf.set_value(jnp.asarray(found[name], leaf.dtype))
     return copy
 
@@ -71,17 +87,3 @@ def _weights(model: nnx.Module) -> dict[str, Any]:
         for path, leaf in nnx.to_flat_state(nnx.state(model))
         if not isinstance(leaf, nnx.RngState)
     }
-
-
-def _read(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
-    try:
-        # Opened here, because np.load leaves a damaged file open.
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # zipfile, zlib, NumPy and KeyError all mean a damaged file
-        # Not NumPy's own words, which advise to load what may be dangerous.
-        raise WeightsError(
-            f"{path} is not a whole file of weights ({type(error).__name__})."
-        ) from error

@@ -21,8 +21,7 @@ from convjax import models, optim, schedules
 from convjax.data import load, mnist5k_unsplit
 from convjax.layout import kernel_to
 from convjax.train import Images, Trainer
-
-Trajectory = Mapping[str, Any]
+from experiments.trajectory import VARIABLES, Trajectory, TrajectoryError, read, tensors
 
 # Bounds on the relative deviations. Rounding in float64 stays far below: about 1e-12.
 BOUNDS = {
@@ -39,27 +38,6 @@ BOUNDS = {
     "act_hist": 0,
     "valid_correct": 0,
 }
-
-# What a trajectory holds beside the parameters.
-NEEDED = (
-    *("config", "batch_size", "steps", "epochs", "lr_max", "mean", "std", "data"),
-    *("order", "valid", "layers", "loss", "lr", "mom"),
-    *("act_mean", "act_std", "act_near_zero", "act_hist", "valid_loss", "valid_accuracy"),
-)
-
-# PyTorch's names for a convolution's and a batch norm's variables, after the number of the block.
-VARIABLES = {
-    "0.weight": ("conv", "kernel"),
-    "0.bias": ("conv", "bias"),
-    "1.weight": ("norm", "scale"),
-    "1.bias": ("norm", "bias"),
-    "1.running_mean": ("norm", "mean"),
-    "1.running_var": ("norm", "var"),
-}
-
-
-class TrajectoryError(ValueError):
-    """A file does not hold a trajectory."""
 
 
 def replay(file: Path, *, data_dir: Path | None = None, layout: str = "auto") -> dict[str, Any]:
@@ -79,7 +57,10 @@ def replay(file: Path, *, data_dir: Path | None = None, layout: str = "auto") ->
     """
     golden = read(file)
     with jax.enable_x64(True):
-        measured = _train(golden, data_dir, layout)
+        try:
+            measured = _train(golden, data_dir, layout)
+        except TrajectoryError as error:
+            raise TrajectoryError(f"FILE {file}: {error}") from None
         deviations = _compare(golden, measured)
     holds = all(deviations[name] <= bound for name, bound in BOUNDS.items())
     return {
@@ -91,39 +72,6 @@ def replay(file: Path, *, data_dir: Path | None = None, layout: str = "auto") ->
     }
 
 
-def read(file: Path) -> dict[str, Any]:
-    """Reads a trajectory; nothing in the file is executed."""
-    try:
-        # Opened here, because np.load leaves a damaged file open.
-        with open(file, "rb") as raw, np.load(raw, allow_pickle=False) as archive:
-            golden = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise TrajectoryError(f"FILE {file} does not exist.") from None
-    except Exception as error:  # zipfile, zlib and NumPy, each with its own kind
-        raise TrajectoryError(
-            f"FILE {file} is not a whole .npz file ({type(error).__name__})."
-        ) from error
-    missing = [name for name in NEEDED if name not in golden]
-    if missing:
-        raise TrajectoryError(f"FILE {file} is not a trajectory: it lacks {', '.join(missing)}.")
-    schedule, norm = map(str, golden["config"])
-    if schedule not in ("flat", "onecycle") or norm not in ("none", "batch"):
-        raise TrajectoryError(
-            f"FILE {file}: config must be (flat or onecycle, none or batch), "
-            f"got ({schedule}, {norm})."
-        )
-    if str(golden["data"]) not in ("mnist", "mnist5k"):
-        raise TrajectoryError(f"FILE {file}: data must be mnist or mnist5k, got {golden['data']}.")
-    tensors = _tensors(golden, "final")
-    foreign = [name for name in tensors if name.partition(".")[2] not in VARIABLES]
-    if not tensors or foreign or set(tensors) != set(_tensors(golden, "init")):
-        raise TrajectoryError(
-            f"FILE {file}: init/ and final/ must hold the same tensors, named like 0.0.weight or "
-            f"1.1.running_var; got {', '.join(foreign) or 'others in init/ than in final/'}."
-        )
-    return golden
-
-
 def _train(golden: Trajectory, data_dir: Path | None, layout: str) -> dict[str, Any]:
     train, test = _images(str(golden["data"]), data_dir)
     schedule, norm = map(str, golden["config"])
@@ -133,7 +81,7 @@ def _train(golden: Trajectory, data_dir: Path | None, layout: str) -> dict[str, 
         param_dtype=jnp.float64,
         rngs=nnx.Rngs(0),
     )
-    for name in _tensors(golden, "init"):
+    for name in tensors(golden, "init"):
         variable = _variable(model, name)
         value = jnp.asarray(golden[f"init/{name}"])
         if value.ndim == 4:
@@ -145,6 +93,10 @@ def _train(golden: Trajectory, data_dir: Path | None, layout: str) -> dict[str, 
             )
         variable[...] = value
     trainer = Trainer(model, optim.adam(), mean=float(golden["mean"]), std=float(golden["std"]))
+    for name in ("order", "valid"):
+        indices, images = golden[name], len((train if name == "order" else test).labels)
+        if not 0 <= indices.min() <= indices.max() < images:
+            raise TrajectoryError(f"{name} must hold indices from 0 to {images - 1}.")
     order = golden["order"].reshape(-1, int(golden["batch_size"]))
     order = np.tile(order, (int(golden["epochs"]), 1))
     lr_max, steps = float(golden["lr_max"]), len(order)
@@ -152,8 +104,11 @@ def _train(golden: Trajectory, data_dir: Path | None, layout: str) -> dict[str, 
         schedules.one_cycle(steps, lr_max) if schedule == "onecycle" else schedules.constant(lr_max)
     )
     state, record = trainer.run(trainer.start(model), train, order, policy.table(steps), rows=steps)
-    if not 0 <= golden["valid"].min() <= golden["valid"].max() < len(test.labels):
-        raise TrajectoryError(f"valid must hold indices from 0 to {len(test.labels) - 1}.")
+    if record.mean.shape != golden["act_mean"].shape:
+        raise TrajectoryError(
+            f"layers must be the {len(record.layers)} of the chapter's network, got "
+            f"{len(golden['layers'])}."
+        )
     valid = Images(*(rows[golden["valid"]] for rows in test))
     trained: Any = trainer.model(state)
     return {
@@ -161,7 +116,7 @@ def _train(golden: Trajectory, data_dir: Path | None, layout: str) -> dict[str, 
         "scores": trainer.evaluate(state, valid),
         "final": {
             name: _in_torch_order(_variable(trained, name)[...], trained.layout)
-            for name in _tensors(golden, "final")
+            for name in tensors(golden, "final")
         },
     }
 
@@ -208,16 +163,19 @@ def _images(data: str, data_dir: Path | None) -> tuple[Images, Images]:
     return Images.put(dataset.train), Images.put(dataset.test)
 
 
-def _tensors(golden: Trajectory, when: str) -> list[str]:
-    return [name.removeprefix(f"{when}/") for name in golden if name.startswith(f"{when}/")]
-
-
 def _variable(model: Any, name: str) -> Any:
-    """Returns the variable that PyTorch calls `name`: "2.1.running_var" is block 2's variance."""
+    """Returns the variable that PyTorch calls `name`: "2.1.running_var" is block 2's variance.
+
+    Raises:
+      TrajectoryError: if the network has none such.
+    """
     block, _, rest = name.partition(".")
     # A plain network's blocks are bare convolutions in PyTorch as in "2.0.weight".
     layer, attribute = VARIABLES[rest]
-    return getattr(getattr(model.blocks[int(block)], layer), attribute)
+    try:
+        return getattr(getattr(model.blocks[int(block)], layer), attribute)
+    except (ValueError, IndexError, AttributeError):
+        raise TrajectoryError(f"the chapter's network has no {name}.") from None
 
 
 def _in_torch_order(value: jax.Array, layout: str) -> np.ndarray:
