@@ -418,7 +418,7 @@ def test_other_files_are_not_removed(run, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=r"run holds '.*', which is no event file\. Move it away"):
         write_events(run, run)
-    with pytest.raises(ValueError, match="a whole folder, and .*file is no folder"):
+    with pytest.raises(ValueError, match=r"a whole folder, and .*file is no folder"):
         write_events(run, tmp_path / "file")
     assert sorted(tmp_path.rglob("*")) == before
 
