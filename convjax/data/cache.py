@@ -22,6 +22,7 @@ import filelock
 import numpy as np
 import platformdirs
 
+from convjax.data.paths import expanded
 from convjax.data.types import DataError, Dataset, Split
 
 _FORMAT = b"convjax-dataset-1"
@@ -41,7 +42,7 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """The folder for prepared data: `cache_dir`, else $CONVJAX_CACHE_DIR, else the user's cache."""
     chosen = cache_dir or os.environ.get("CONVJAX_CACHE_DIR")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return expanded(chosen).absolute()
     return Path(platformdirs.user_cache_dir("convjax", appauthor=False))
 
 
@@ -180,6 +181,9 @@ def read(path: Path, fingerprint: str) -> Dataset | None:
                 raise ValueError("the checksum does not match")
             if info["fingerprint"] != fingerprint:
                 return None
+            names = (info["name"], *info["class_names"])
+            if not all(isinstance(name, str) for name in names):
+                raise ValueError("a name is no text")
             return Dataset(
                 name=info["name"],
                 train=Split(arrays["train", "images"], arrays["train", "labels"]),

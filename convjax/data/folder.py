@@ -6,18 +6,24 @@ import hashlib
 import importlib.util
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from convjax.data.cache import cached
+from convjax.data.paths import expanded
 from convjax.data.types import DataError, Dataset, Split
 
 _TRAIN_NAMES = ("train", "training")
 _TEST_NAMES = ("test", "testing", "valid")
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _GREY_MODES = ("L", "1")
+# Not all that Pillow knows by the content: it would hand PostScript to another program.
+_FORMATS = ("PNG", "JPEG")
+# An image of 4096×4096; a file of a few kilobytes may declare, and unfold to, thousands as many.
+_MAX_PIXELS = 1 << 24
 
 # The image files of one split by class, classes sorted, files in natural order.
 _Listing = dict[str, list[Path]]
@@ -41,11 +47,26 @@ def load_folder(
         images (N, H, W, 1) where all are greyscale (PIL modes L, 1 and I;16, of which the upper
         eight bits are kept), otherwise (N, H, W, 3) in RGB.
 
+    Memory is bounded by the number of files times the size of the first, which is at most 2^24
+    pixels. Nothing in the files is executed.
+
     Raises:
-        DataError: for a missing folder, a class without images, classes that differ between the
-            splits, an unreadable image, images of different sizes, and a missing Pillow.
+        DataError: for a missing or unreadable folder, a class without images or whose name is no
+            text, classes that differ between the splits, an unreadable or too large image, images
+            of different sizes, and a missing Pillow.
     """
-    root = Path(folder).expanduser().resolve()
+    try:
+        return _load(expanded(folder).resolve(), cache_dir)
+    # Links that lead in a circle are a RuntimeError.
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"{os.fspath(folder)}: cannot be read ({reason}); a readable folder of images is "
+            "needed: check the path, its links and its permissions"
+        ) from error
+
+
+def _load(root: Path, cache_dir: str | os.PathLike[str] | None) -> Dataset:
     if not root.is_dir():
         raise DataError(
             f"{root}: no such folder; a folder with train/CLASS/*.png and test/CLASS/*.png is "
@@ -92,6 +113,12 @@ def _list_split(root: Path, names: tuple[str, ...]) -> _Listing:
             f"{split}: has no class folder; images are looked for in {split.name}/CLASS/*.png: "
             "move them into a folder for each class"
         )
+    for name in classes:
+        if not name.isprintable():
+            raise DataError(
+                f"{str(split / name)!r}: a class needs a name of printable characters: rename the "
+                "folder in all splits"
+            )
     listing = {name: sorted(_images(split / name), key=_natural) for name in classes}
     for name, files in listing.items():
         if not files:
@@ -133,18 +160,21 @@ def _decode(root: Path, train: _Listing, test: _Listing) -> Dataset:
             '"convjax[data]"'
         )
     files = [path for listing in (train, test) for paths in listing.values() for path in paths]
-    pixels = [_read_image(path) for path in files]
-    for path, image in zip(files, pixels, strict=True):
-        if image.shape[:2] != pixels[0].shape[:2]:
-            (height, width), (first_height, first_width) = image.shape[:2], pixels[0].shape[:2]
-            raise DataError(
-                f"{path}: the image is {height}×{width}, but {files[0]} is {first_height}×"
-                f"{first_width} (height×width); all must be of one size: resize them"
-            )
-    num_channels = max(image.shape[2] for image in pixels)
-    images = np.concatenate(
-        [np.broadcast_to(image, (1, *image.shape[:2], num_channels)) for image in pixels]
-    )
+    pixels: list[np.ndarray] = []
+    try:
+        for path in files:
+            # Compared before it is decoded, so that one file cannot take more than its share.
+            pixels.append(_read_image(path, files[0], pixels[0].shape[:2] if pixels else None))
+        num_channels = max(image.shape[2] for image in pixels)
+        images = np.concatenate(
+            [np.broadcast_to(image, (1, *image.shape[:2], num_channels)) for image in pixels]
+        )
+    except MemoryError:
+        height, width = pixels[0].shape[:2]
+        raise DataError(
+            f"{root}: {len(files)} images of {height}×{width} do not fit the memory: take fewer, "
+            "or smaller ones"
+        ) from None
     num_train = sum(map(len, train.values()))
     return Dataset(
         name=root.name,
@@ -158,21 +188,44 @@ def _labels(listing: _Listing) -> np.ndarray:
     return np.repeat(np.arange(len(listing), dtype=np.int32), [len(f) for f in listing.values()])
 
 
-def _read_image(path: Path) -> np.ndarray:
-    """Decode one image to (H, W, 1) or (H, W, 3) uint8."""
+def _read_image(path: Path, first: Path, size: tuple[int, ...] | None) -> np.ndarray:
+    """Decode one image to (H, W, 1) or (H, W, 3) uint8; `size` is that of `first`, if known."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        # Of metadata that are damaged, or a transparency that RGB does not have.
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_FORMATS) as image:
+            _check_size(path, (image.height, image.width), first, size)
             if image.mode.startswith("I"):
                 # Pillow's own conversion clips 16 bits at 255 instead of scaling them.
                 return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)[..., np.newaxis]
             if image.mode in _GREY_MODES:
                 return np.asarray(image.convert("L"))[..., np.newaxis]
             return np.asarray(image.convert("RGB"))
+    except (DataError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:  # before `_check_size` can say it
+        raise DataError(f"{path}: the image is too large ({error}): resize it") from error
     # Decoders of damaged files raise whatever they happen to meet, SyntaxError included.
     except Exception as error:
         raise DataError(
             f"{path}: cannot be decoded ({type(error).__name__}: {error}); a readable PNG or JPEG "
             "image is needed: replace or remove the file"
         ) from error
+
+
+def _check_size(
+    path: Path, found: tuple[int, int], first: Path, size: tuple[int, ...] | None
+) -> None:
+    """Check (height, width) as the file declares it, before anything is decoded."""
+    height, width = found
+    if height * width > _MAX_PIXELS:
+        raise DataError(
+            f"{path}: the image is {height}×{width} (height×width); at most {_MAX_PIXELS} pixels "
+            "are decoded: resize it"
+        )
+    if size is not None and found != size:
+        raise DataError(
+            f"{path}: the image is {height}×{width}, but {first} is {size[0]}×{size[1]} "
+            "(height×width); all must be of one size: resize them"
+        )

@@ -6,9 +6,11 @@ Format: two zero bytes, the type (8: unsigned byte), the number of axes, each ax
 
 from __future__ import annotations
 
+import errno
 import gzip
 import math
 import os
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -18,12 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convjax.data.catalog import CLASS_NAMES
+from convjax.data.paths import is_folder
 from convjax.data.types import DataError, Dataset, Split
 
 _UNSIGNED_BYTE = 8
 _MAGIC = {1: bytes((0, 0, _UNSIGNED_BYTE, 1)), 3: bytes((0, 0, _UNSIGNED_BYTE, 3))}
 # Deflate cannot shrink data further, so a header that asks for more than this has to be wrong.
 _MAX_DEFLATE_RATIO = 1032
+# Twenty times the training images of MNIST: a small file may unfold to a thousand times its length.
+_MAX_UNFOLDED_BYTES = 1 << 30
 _CHUNK_BYTES = 1 << 20
 _STEMS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 # Both sets use the same file names; the first training labels tell them apart.
@@ -50,7 +55,7 @@ def find_idx_files(folder: Path, name: str) -> list[Path] | None:
     Raises:
         DataError: where `folder` is not a folder, and where some of the files are missing.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DataError(
             f"{name}: {folder} is not a folder; the four IDX files are looked for there: correct "
             "data_dir or $CONVJAX_DATA_DIR, or leave it out to download them"
@@ -97,8 +102,8 @@ def load_idx(name: str, files: list[Path]) -> Dataset:
 def read_idx(path: str | os.PathLike[str], num_axes: int) -> NDArray[np.uint8]:
     """Read one IDX file of unsigned bytes.
 
-    Memory stays bounded by the length of the file: its header is believed only as far as data
-    follow.
+    Memory stays bounded by the length of the file, and of a compressed one by 1 GiB: its header is
+    believed only as far as data follow.
 
     Args:
         path: the file; compressed where its name ends in .gz.
@@ -109,12 +114,20 @@ def read_idx(path: str | os.PathLike[str], num_axes: int) -> NDArray[np.uint8]:
 
     Raises:
         DataError: for a missing or unreadable file, one that is named .gz and is not gzip, a
-            truncated or damaged one, another magic number, and a length that differs from what
-            the header announces.
+            truncated or damaged one, another magic number, a length that differs from what
+            the header announces, a compressed file that unfolds to more than 1 GiB, and another
+            number of axes.
     """
     path = Path(path)
+    if num_axes not in _MAGIC:
+        raise DataError(
+            f"num_axes: got {num_axes!r}; it must be 3 for a file of images or 1 for one of labels"
+        )
     compressed = path.suffix == ".gz"
     try:
+        # Before it is opened, which would wait for a writer where it is a pipe.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError(errno.EINVAL, "it is a folder, a pipe or a device")
         with gzip.open(path) if compressed else path.open("rb") as file:
             longest = path.stat().st_size * (_MAX_DEFLATE_RATIO if compressed else 1)
             return _parse(file, path, _MAGIC[num_axes], longest)
@@ -131,8 +144,8 @@ def read_idx(path: str | os.PathLike[str], num_axes: int) -> NDArray[np.uint8]:
         ) from error
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error}); a readable IDX file is needed: check the path and "
-            "its permissions"
+            f"{path}: cannot be read ({error.strerror or error}); a readable IDX file is needed: "
+            "check the path and its permissions"
         ) from error
 
 
@@ -185,6 +198,12 @@ def _parse(
         raise DataError(
             f"{path}: the header announces {' × '.join(map(str, shape))} entries; each axis needs "
             "at least one: check that the source is not empty"
+        )
+    if path.suffix == ".gz" and longest >= announced > _MAX_UNFOLDED_BYTES:
+        raise DataError(
+            f"{path}: the header announces {' × '.join(map(str, shape))} = {announced} bytes; at "
+            f"most {_MAX_UNFOLDED_BYTES} are unfolded from a compressed file: where you trust it, "
+            "unpack it with gunzip first"
         )
     entries = bytearray()
     if announced <= longest:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from convjax.data.catalog import CLASS_NAMES, DATASET_NAMES, near_match
 from convjax.data.embedded import load_mnist5k
 from convjax.data.folder import load_folder
 from convjax.data.idx import IDX_DATASETS, find_idx_files, load_idx
+from convjax.data.paths import expanded, is_folder
 from convjax.data.prepared import load_prepared
 from convjax.data.selection import select_classes
 from convjax.data.types import DataError, Dataset
@@ -53,6 +53,17 @@ def load(
         DataError: for an unknown name, missing, damaged or inconsistent files, an unknown class,
             a missing package, or no network; the message says what to do.
     """
+    for argument, value in (
+        ("name_or_path", name_or_path),
+        *(("data_dir", data_dir), ("cache_dir", cache_dir)),
+    ):
+        if value is None and argument != "name_or_path":
+            continue
+        if not isinstance(value, str | os.PathLike) or "\0" in os.fspath(value):
+            raise DataError(
+                f"{argument}: got {value!r:.80} of type {type(value).__name__}; it must be a path, "
+                "as a string without zero characters or os.PathLike"
+            )
     name = _known_name(name_or_path)
     if data_dir is not None and name not in (*IDX_DATASETS, *_AS_FOLDERS):
         raise DataError(
@@ -77,7 +88,7 @@ def _known_name(name_or_path: str | os.PathLike[str]) -> str | None:
         return name_or_path if isinstance(name_or_path, str) else None
     looks_like_path = any(sep in name_or_path for sep in (os.sep, os.altsep or os.sep))
     # The empty path would be the current folder, which nobody means by it.
-    if looks_like_path or (name_or_path and Path(name_or_path).expanduser().is_dir()):
+    if looks_like_path or (name_or_path and is_folder(name_or_path)):
         return None
     raise DataError(
         f"name_or_path: got {name_or_path!r}, which is neither a folder nor a name; choose from "
@@ -112,7 +123,7 @@ def _load_from_idx(name: str, data_dir: str | os.PathLike[str] | None) -> Datase
     chosen = data_dir if data_dir is not None else os.environ.get("CONVJAX_DATA_DIR")
     if name not in IDX_DATASETS or not chosen:
         return None
-    folder = Path(chosen).expanduser()
+    folder = expanded(chosen)
     files = find_idx_files(folder, name)
     if files is not None:
         return load_idx(name, files)

@@ -138,8 +138,9 @@ def _absent(name: str, reason: str) -> DataError:
 def _way_out(name: str) -> str:
     if name == "cifar10":
         return (
-            "it is downloaded once and then cached: try again with a network connection, copy the "
-            "cache folder from another machine, or load a folder of images"
+            "it is downloaded once and then cached: pass a folder with its images, "
+            "train/CLASS/*.png and test/CLASS/*.png, as data_dir, try again with a network "
+            "connection, or copy the cache folder from another machine"
         )
     return (
         "it is downloaded once and then cached: try again with a network connection, or pass the "

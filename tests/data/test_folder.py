@@ -1,9 +1,12 @@
 import os
 import shutil
+import struct
 import subprocess
 import sys
+import tracemalloc
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -237,3 +240,103 @@ def test_real_colour_images(tmp_path):
     last = Path(tmp_path, "cifar", "test", "truck", "0299.jpg")
     np.testing.assert_array_equal(dataset.test.images[-1], np.asarray(Image.open(last)))
     assert_same(load(tmp_path / "cifar", cache_dir=tmp_path / "cache"), dataset)
+
+
+# --- files and folders of strangers --------------------------------------------------------------
+
+
+def declared_size(path, width, height):
+    """Makes a PNG declare another size, with the checksum that goes with it."""
+    content = bytearray(path.read_bytes())
+    struct.pack_into(">II", content, 16, width, height)
+    struct.pack_into(">I", content, 29, zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "message"),
+    [
+        (4096, 4097, r"1\.png: the image is 4097×4096 \(height×width\); at most 16777216 pixels"),
+        (10_000, 10_000, "the image is 10000×10000"),  # of which Pillow would warn
+        (2**31 - 1, 2**31 - 1, r"1\.png: the image is too large .*resize it"),
+    ],
+)
+def test_an_image_that_declares_far_too_much(root, width, height, message):
+    declared_size(root / "train" / "a" / "1.png", width, height)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=message):
+        load(root)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+def test_a_later_image_is_not_decoded_where_its_size_differs(root):
+    declared_size(root / "test" / "b" / "3.png", 4096, 4096)
+    with pytest.raises(DataError, match=r"3\.png: the image is 4096×4096, but .*1\.png is 4×5"):
+        load(root)
+
+
+def test_more_images_than_the_memory_holds(root, monkeypatch):
+    def full(arrays):
+        raise MemoryError
+
+    monkeypatch.setattr(np, "concatenate", full)
+    with pytest.raises(DataError, match=r"digits: 8 images of 4×5 do not fit the memory: take few"):
+        load(root)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "PPM"])
+def test_other_formats_are_not_opened_by_their_content(root, kind):
+    # EPS would be given to Ghostscript, which executes it.
+    Image.fromarray(colour(1, 2, 3)).save(root / "train" / "a" / "1.png", format=kind)
+    with pytest.raises(DataError, match=r"1\.png: cannot be decoded .*PNG or JPEG"):
+        load(root)
+
+
+def test_a_transparent_palette_is_no_reason_for_a_warning(tmp_path):
+    for split in ("train", "test"):
+        path = tmp_path / split / "x" / "1.png"
+        path.parent.mkdir(parents=True)
+        image = Image.fromarray(colour(255, 0, 0)).convert("P", palette=Image.Palette.ADAPTIVE)
+        image.save(path, transparency=b"\x80\xff\xff")
+    assert values(load(tmp_path).train) == [[255, 0, 0]]
+
+
+def test_links_that_lead_in_a_circle(root, tmp_path):
+    (root / "train" / "loop").symlink_to(root / "train" / "loop")
+    (root / "train" / "a" / "loop.png").symlink_to("loop.png")
+    (root / "train" / "a" / "up").symlink_to(root)
+    assert len(load(root).train.images) == 6
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(DataError, match="circle"):
+        load(tmp_path / "circle")
+
+
+def test_a_folder_that_may_not_be_read(root, monkeypatch):
+    def refuse(path):  # whoever runs the tests may read everything
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=r"digits: cannot be read \(Permission denied\); .*permis"):
+        load(root)
+
+
+@pytest.mark.parametrize("path", ["x" * 5000 + "/", "~nobody-of-this-name/images"])
+def test_paths_that_cannot_be(path):
+    with pytest.raises(DataError, match=r"no such folder|cannot be read"):
+        load(path)
+
+
+def test_odd_names(root):
+    odd = os.fsdecode(b"\xff\n 'quoted' .png")
+    save(root / "train" / "a" / "plain.png", grey(7))
+    (root / "train" / "a" / "plain.png").rename(root / "train" / "a" / odd)
+    (root / "train" / "a" / ("9" * 200 + ".png")).write_bytes(
+        (root / "train" / "a" / "1.png").read_bytes()
+    )
+    assert len(load(root).train.images) == 8
+    for split in ("train", "test"):
+        (root / split / "b").rename(root / split / os.fsdecode(b"\xffb"))
+    with pytest.raises(DataError, match=r"a class needs a name of printable characters: rename"):
+        load(root)

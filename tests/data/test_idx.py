@@ -1,5 +1,6 @@
 import contextlib
 import gzip
+import os
 import struct
 import tracemalloc
 
@@ -94,6 +95,20 @@ def test_a_gzip_that_expands_far_beyond_its_header(tmp_path):
     assert peak < 2 << 20
 
 
+def test_a_small_file_that_is_as_large_as_it_says(tmp_path, monkeypatch):
+    path = tmp_path / "file.gz"
+    path.write_bytes(gzip.compress(idx_bytes(np.zeros((16, 1024, 1024)))))
+    assert path.stat().st_size < 1 << 15
+    assert read_idx(path, 3).shape == (16, 1024, 1024)
+    monkeypatch.setattr("convjax.data.idx._MAX_UNFOLDED_BYTES", (1 << 24) - 1)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"= 16777216 bytes; at most 16777215 are .*gunzip first"):
+        read_idx(path, 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
 GOOD = idx_bytes(np.arange(24).reshape(2, 3, 4))
 
 
@@ -132,6 +147,11 @@ def test_read_rejects_what_is_no_file(tmp_path):
         read_idx(tmp_path / "absent", 3)
     with pytest.raises(DataError, match=r"cannot be read .*permissions"):
         read_idx(tmp_path, 3)
+    os.mkfifo(tmp_path / "pipe")  # to open it would wait for ever
+    with pytest.raises(DataError, match=r"pipe: cannot be read \(it is a folder, a pipe or a dev"):
+        read_idx(tmp_path / "pipe", 3)
+    with pytest.raises(DataError, match="num_axes: got 2; it must be 3 for a file of images or 1"):
+        read_idx(tmp_path / "absent", 2)
 
 
 @pytest.mark.parametrize("compress", [False, True])

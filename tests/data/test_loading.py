@@ -160,3 +160,21 @@ def test_a_name_comes_before_a_folder_of_that_name(tmp_path, monkeypatch):
     (tmp_path / "pictures").mkdir()
     with pytest.raises(DataError, match="pictures: has no folder train"):
         load("pictures")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((5,), "name_or_path: got 5 of type int; it must be a path"),
+        ((None,), "name_or_path: got None"),
+        (("a\0b/",), r"name_or_path: got 'a\\x00b/' .* without zero characters"),
+        (("x" * 5000,), "name_or_path: got 'xxx.*neither a folder nor a name"),
+        (("~nobody-of-this-name",), "neither a folder nor a name"),
+        (("mnist", 5), "data_dir: got 5 of type int"),
+        (("mnist", "~nobody-of-this-name"), "~nobody-of-this-name is not a folder"),
+        (("mnist", "x" * 5000), "xxx is not a folder"),
+    ],
+)
+def test_what_is_no_path(arguments, message):
+    with pytest.raises(DataError, match=message):
+        load(arguments[0], data_dir=arguments[1] if len(arguments) > 1 else None)
