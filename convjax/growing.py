@@ -40,13 +40,22 @@ class Growing:
         if sum(len(piece.first) for piece in self._pieces) > 2 * self.rows:
             self._pieces = [self.record()]
 
+    def whole(self) -> Record:
+        """Returns the record as it has grown, which may have up to twice as many rows: added to a
+        new one, it grows on to the same bits.
+
+        Raises:
+          ValueError: if there is none.
+        """
+        return concatenate(self._pieces)
+
     def record(self) -> Record:
         """Returns the record of all steps so far, in at most `rows` rows.
 
         Raises:
           ValueError: if there is none.
         """
-        return concatenate(self._pieces).merged(self.rows)
+        return self.whole().merged(self.rows)
 
 
 def from_steps(

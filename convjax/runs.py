@@ -1,10 +1,13 @@
 """A run's folder: what was configured, what each epoch scored, what every step did, pictures.
 
-  config.json    how the run was set up, and with which versions and device
-  metrics.jsonl  one JSON object per evaluation, of which an epoch has one as a rule
-  record.npz     the record of all steps so far (`convjax.record.Record`)
-  model.npz      the trained network's weights, at the end (`convjax.weights`)
-  plots/*.png    pictures
+  config.json      how the run was set up, and with which versions and device
+  metrics.jsonl    one JSON object per evaluation, of which an epoch has one as a rule
+  record.npz       the record of all steps so far (`convjax.record.Record`)
+  checkpoints/     what the run goes on from (`convjax.checkpoints.Checkpoints`)
+  model.npz        the trained network's weights, at the end (`convjax.weights`)
+  predictions.npz  what it answers to the test images (`convjax.predictions.Predictions`)
+  plots/*.png      pictures
+  report.html      all of it on a page (`convjax.report`)
 
 Every file is replaced whole, so that the folder can be read while the run goes on.
 """
@@ -13,7 +16,8 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +27,7 @@ import jax
 from flax import nnx
 
 from convjax.files import replacing, save_figure
+from convjax.locks import LockedError, locked
 from convjax.record import Record
 from convjax.weights import save_weights
 
@@ -52,33 +57,69 @@ class Run:
 class RunFolder:
     """A folder that one training writes into.
 
+    A context manager: until its end, or `close`, no other process may write there (see
+    `convjax.locks`).
+
     Args:
-      path: made if need be; it must not hold a run already.
+      path: made if need be; it must not hold a run already, unless this is to go on with it.
       config: everything that repeats the run, written at once.
+      resume: go on in the folder of a run that was set up like this.
 
     Raises:
-      RunError: if the folder already holds a run, or cannot be made.
+      RunError: if the folder already holds a run, or with `resume` none or one that was set up
+        otherwise; and if it cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], config: Mapping[str, Any]):
+    def __init__(
+        self, path: str | os.PathLike[str], config: Mapping[str, Any], *, resume: bool = False
+    ):
         self.path = Path(path)
-        if (self.path / "config.json").exists():
-            raise RunError(f"{self.path} already holds a run. Choose another folder, or remove it.")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.path / "config.json", {**config, "environment": environment()})
-        except OSError as error:
-            raise RunError(f"the run folder {self.path} cannot be written: {error}.") from error
         self._metrics: list[dict[str, Any]] = []
+        self._check_taken(resume)  # before anything is made
+        with ExitStack() as held:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(self.path))
+                self._check_taken(resume)  # another process may have been quicker
+                if resume:
+                    check_config(self.path, config, same_environment=False)
+                else:
+                    write_json(self.path / "config.json", {**config, "environment": environment()})
+            except LockedError as error:
+                raise RunError(str(error)) from error
+            except OSError as error:
+                raise RunError(f"the run folder {self.path} cannot be written: {error}.") from error
+            self._held = held.pop_all()
+
+    def _check_taken(self, resume: bool) -> None:
+        exists = (self.path / "config.json").exists()
+        if exists and not resume:
+            raise RunError(f"{self.path} already holds a run. Choose another folder, or remove it.")
+        if resume and not exists:
+            raise RunError(f"{self.path} holds no run to go on with: config.json is missing.")
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets other processes write into the folder."""
+        self._held.close()
 
     def add_metrics(self, *rows: Mapping[str, Any]) -> None:
         """Adds the metrics of an evaluation, or of several."""
-        self._metrics += map(dict, rows)
+        self.write_metrics([*self._metrics, *rows])
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Replaces the metrics of all evaluations."""
+        self._metrics = list(map(dict, rows))
         with replacing(self.path / "metrics.jsonl") as file:
             file.write("".join(_json(row) + "\n" for row in self._metrics).encode())
 
     def write_record(self, record: Record) -> None:
-        """Replaces the record with one that reaches further."""
+        """Replaces the record."""
         record.save(self.path / "record.npz")
 
     def write_model(self, model: nnx.Module) -> None:
@@ -114,16 +155,25 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     return Run(config, metrics, record)
 
 
-def check_config(path: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
-    """Checks that the run in a folder was set up like this, with the versions and device of now.
+def check_config(
+    path: str | os.PathLike[str], config: Mapping[str, Any], *, same_environment: bool = True
+) -> None:
+    """Checks that the run in a folder was set up like this.
+
+    Args:
+      same_environment: and with the versions and device of now.
 
     Raises:
       RunError: if not; the message names what differs.
     """
     file = Path(path) / "config.json"
     try:
-        found = json.loads(file.read_text())
-        differing = differences(found, {**config, "environment": environment()})
+        found = dict(json.loads(file.read_text()))
+        if same_environment:
+            config = {**config, "environment": environment()}
+        else:
+            found.pop("environment", None)
+        differing = differences(found, config)
     except (OSError, ValueError, AttributeError) as error:
         raise RunError(
             f"the run {path} cannot be read: {error}. Remove the folder to run it again."

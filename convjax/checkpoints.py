@@ -1,0 +1,319 @@
+"""Checkpoints of a training, by Orbax: written beside the training, whole or not at all.
+
+A checkpoint is a folder named by its step. It holds the state's arrays, the record of the steps so
+far, and as JSON what else the training needs to go on; checksums tell a damaged one. Nothing in it
+is executed.
+"""
+
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from convjax.record import Record, RecordError
+
+# Below every score, and a number, as JSON wants it.
+NO_SCORE = -1e308
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+# So many names of arrays tell enough of another training.
+NAMED = 3
+
+_RECORD = "record"  # the record's file, byte by byte; no array of a state has a name without a dot
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read, is damaged, or is of another training."""
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds."""
+
+    step: int
+    state: Any
+    record: Record
+    progress: dict[str, Any]
+
+
+class Checkpoints:
+    """A folder of checkpoints, of which the newest and the best stay.
+
+    A context manager: at its end what is still being written is waited for.
+
+    Args:
+      folder: made with the first checkpoint.
+      keep: how many of the newest stay; beside them the one of the highest score.
+
+    Raises:
+      ValueError: if keep is below 1.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2):
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, got {keep}.")
+        self.folder, self.keep = Path(folder).resolve(), keep
+        self._open: Any = None
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        record: Record,
+        progress: Mapping[str, Any],
+        *,
+        score: float | None = None,
+    ) -> None:
+        """Begins to write a checkpoint; returns once the state has been copied.
+
+        Args:
+          step: how many steps have been taken; more than in any checkpoint before.
+          state: a tree of arrays. Its buffers may be given up afterwards.
+          record: of all steps so far.
+          progress: plain data for JSON.
+          score: higher is better; None for a checkpoint that is not in the running.
+
+        Raises:
+          OSError: if this one or the one before cannot be written.
+        """
+        import orbax.checkpoint as ocp
+
+        arrays = named(jax.device_get(state))
+        arrays[_RECORD] = _as_bytes(record)
+        sums = {name: zlib.crc32(np.ascontiguousarray(a)) for name, a in arrays.items()}
+        manager = self._manager()
+        with _as_os_error(self.folder):
+            manager.wait_until_finished()  # where an error of the one before shows
+            manager.save(
+                step,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardSave(arrays),
+                    progress=ocp.args.JsonSave({"checksums": sums, **progress}),
+                ),
+                metrics={"score": NO_SCORE if score is None else score},
+                force=True,
+            )
+
+    def wait(self) -> None:
+        """Returns when all checkpoints are on the disk.
+
+        Raises:
+          OSError: if one cannot be written.
+        """
+        if self._open is not None:
+            with _as_os_error(self.folder):
+                self._open.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and lets go of the folder; the next call opens it again."""
+        if self._open is not None:
+            manager, self._open = self._open, None
+            with _as_os_error(self.folder):
+                manager.close()
+
+    def steps(self) -> list[int]:
+        """Returns the steps of the checkpoints that are whole, in order."""
+        return sorted(self._manager().all_steps()) if self.folder.is_dir() else []
+
+    def restore(self, like: Any, step: int | None = None) -> Saved | None:
+        """Returns the newest checkpoint, or that of a step; None where there is none.
+
+        Args:
+          like: a tree of arrays as it was saved.
+
+        Raises:
+          CheckpointError: if it is damaged, or not of such a state, or there is none of this step.
+        """
+        steps = self.steps()
+        if step is None:
+            step = steps[-1] if steps else None
+        if step is None:
+            return None
+        if step not in steps:
+            raise CheckpointError(
+                f"{self.folder} has no checkpoint of step {step}; it has "
+                f"{', '.join(map(str, steps)) or 'none'}."
+            )
+        earlier = [other for other in steps if other < step]
+        path = self.folder / str(step)
+        way_out = f"Remove {path}, and the run goes on from " + (
+            f"step {earlier[-1]}." if earlier else "its beginning."
+        )
+        try:
+            arrays, progress = self._read(step)
+            sums = progress.pop("checksums")
+            found = {name: zlib.crc32(np.ascontiguousarray(a)) for name, a in arrays.items()}
+            if found != sums:
+                raise ValueError("a checksum differs")
+            record = _from_bytes(arrays.pop(_RECORD))
+        except RecordError as error:
+            raise CheckpointError(f"the record in {path} is damaged: {error} {way_out}") from error
+        # Orbax, TensorStore and JSON raise whatever they happen to meet in a damaged file.
+        except Exception as error:
+            detail = str(error).splitlines()[0][:200] if str(error) else ""
+            raise CheckpointError(
+                f"the checkpoint {path} is damaged or cannot be read ({type(error).__name__}: "
+                f"{detail}). {way_out}"
+            ) from error
+        return Saved(step, _filled(like, arrays, path), record, progress)
+
+    def best(self) -> int | None:
+        """Returns the step of the checkpoint with the highest score, the last of several, or None
+        where none has a score."""
+        scores = {step: _score(self._manager().metrics(step)) for step in self.steps()}
+        scored = [step for step, score in scores.items() if score > NO_SCORE]
+        return max(scored, key=lambda step: (scores[step], step), default=None)
+
+    def _read(self, step: int) -> tuple[Arrays, dict[str, Any]]:
+        import orbax.checkpoint as ocp
+
+        found = self._manager().restore(
+            step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore()
+            ),
+        )
+        arrays = {name: np.asarray(array) for name, array in dict(found["arrays"]).items()}
+        return arrays, dict(found["progress"])
+
+    def _manager(self) -> Any:
+        """Opens the folder."""
+        if self._open is None:
+            import orbax.checkpoint as ocp
+            from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
+
+            best = policies.BestN(get_metric_fn=_score, n=1)
+            options = ocp.CheckpointManagerOptions(
+                create=False,
+                best_fn=_score,  # without which it does not write down the scores
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [policies.LatestN(self.keep), best]
+                ),
+                # What a killed run left half-written.
+                cleanup_tmp_directories=True,
+                # Every process holds the same state: one writes it, and none waits for another.
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    primary_host=jax.process_index(),
+                    active_processes={jax.process_index()},
+                    barrier_sync_key_prefix="convjax",
+                ),
+            )
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._open = ocp.CheckpointManager(self.folder, options=options)
+        return self._open
+
+
+def _score(metrics: Mapping[str, float]) -> float:
+    return metrics["score"]
+
+
+def named(tree: Any) -> Arrays:
+    """Returns the arrays of a tree by their paths, such as ".params['blocks'][0]['kernel']".
+
+    The state of random number generators is their bits.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): np.asarray(_bits(leaf)) for path, leaf in leaves}
+
+
+def _bits(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _filled(like: Any, arrays: Arrays, path: Path) -> Any:
+    """Returns a tree like another with the arrays of a file, on the host."""
+    wanted = {name: (a.shape, a.dtype) for name, a in named(like).items()}
+    found = {name: (a.shape, a.dtype) for name, a in arrays.items()}
+    differing = sorted(n for n in wanted.keys() | found if wanted.get(n) != found.get(n))
+    if differing:
+        shown = ", ".join(
+            f"{name} {_kind(found.get(name))}, not {_kind(wanted.get(name))}"
+            for name in differing[:NAMED]
+        )
+        more = f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
+        raise CheckpointError(
+            f"the checkpoint {path} is of another training: {shown}{more}. Remove it, or resume "
+            "the run that it belongs to."
+        )
+    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+
+    def leaf(path: Any, old: Any) -> Any:
+        new = arrays[jax.tree_util.keystr(path)]
+        if _is_key(old):
+            return jax.random.wrap_key_data(new, impl=jax.random.key_impl(old))
+        return new
+
+    return jax.tree.unflatten(structure, [leaf(path, old) for path, old in leaves])
+
+
+def _kind(array: tuple[Any, Any] | None) -> str:
+    return "missing" if array is None else f"{array[1]} {array[0]}"
+
+
+def _as_bytes(record: Record) -> npt.NDArray[np.uint8]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "record.npz"
+        record.save(file)
+        return np.frombuffer(file.read_bytes(), np.uint8)
+
+
+def _from_bytes(raw: npt.NDArray[np.uint8]) -> Record:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "record.npz"
+        file.write_bytes(raw.tobytes())
+        return Record.load(file)
+
+
+class _as_os_error:  # noqa: N801  # a context manager, read as a phrase
+    """Turns what Orbax raises where files cannot be written into an OSError that names them."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, CheckpointError):
+            if isinstance(error, OSError) and error.filename:
+                return
+            free = _free_bytes(self.folder)
+            raise OSError(
+                getattr(error, "errno", None) or 0,
+                f"no checkpoint could be written ({str(error).splitlines()[0][:200]}; "
+                f"{free >> 20} MiB are free)",
+                str(self.folder),
+            ) from error
+
+
+def _free_bytes(folder: Path) -> int:
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free

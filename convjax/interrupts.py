@@ -1,0 +1,45 @@
+"""Signals that ask a training to stop, which it does where it can go on."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+# What a terminal, and what a cluster's scheduler sends before it takes the machine away.
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """While the block lasts, the first SIGINT or SIGTERM is a request; a second interrupts at once.
+
+    Signals reach a process's main thread alone; in another one this does nothing.
+
+    Attributes:
+      received: the signal that came, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __bool__(self) -> bool:
+        return self.received is not None
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {name: signal.signal(name, self._request) for name in SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for name, handler in self._before.items():
+            signal.signal(name, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number)
