@@ -47,7 +47,7 @@ class Finding:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis:
     """What a record says about its training.
 
@@ -62,6 +62,15 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     consequences: tuple[Finding, ...]
     unchecked: dict[str, tuple[str, ...]]
+
+    def __repr__(self) -> str:
+        found = [f.symptom + (f" in {f.where}" if f.where else "") for f in self.findings]
+        return f"Diagnosis({', '.join(found) or 'nothing found'})"
+
+    def _repr_html_(self) -> str:
+        from convjax.notebook import diagnosis_html
+
+        return diagnosis_html(self)
 
     def __str__(self) -> str:
         lines = [str(finding) for finding in self.findings] or ["nothing found"]

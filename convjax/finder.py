@@ -29,7 +29,7 @@ SKIPPED_SHARE, SKIPPED_END = 0.1, 5
 SLIDE_STEPS, SLIDE_SLOPE = 15, 0.005
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LRFind:
     """The loss at each rate of a sweep, up to where it diverged.
 
@@ -43,6 +43,15 @@ class LRFind:
     learning_rate: Array
     loss: Array
     smoothed: Array
+
+    def __repr__(self) -> str:
+        rates = f", rates {self.learning_rate[0]:.1e} to {self.learning_rate[-1]:.1e}"
+        return f"LRFind({len(self.loss):,} of {self.steps:,} steps{rates})"
+
+    def _repr_html_(self) -> str:
+        from convjax.notebook import lr_find_html
+
+        return lr_find_html(self)
 
     @property
     def used(self) -> slice:

@@ -138,7 +138,7 @@ def _magnitude_counts(x: jax.Array) -> jax.Array:
     return count(jnp.where(jnp.isnan(x), LOG_BINS + 2, index), LOG_BINS + 2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ParameterRecord:
     """S rows of statistics of P parameters; a row may hold several merged steps.
 
@@ -163,6 +163,10 @@ class ParameterRecord:
     update_norm: Array
     grad_hist: Array
     update_hist: Array
+
+    def __repr__(self) -> str:
+        rows, parameters = len(self.watched), len(self.names)
+        return f"ParameterRecord({rows:,} rows, {parameters:,} parameters)"
 
     @property
     def kernels(self) -> Array:

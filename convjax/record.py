@@ -34,7 +34,7 @@ class RecordError(ValueError):
     """A file does not hold a record, or not a whole one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Record:
     """R rows of training steps, S of them with statistics of L layers.
 
@@ -81,6 +81,15 @@ class Record:
     active: Array
     eval_loss: Array
     parameters: ParameterRecord | None = None
+
+    def __repr__(self) -> str:
+        rows = "" if len(self.first) == self.steps else f" in {len(self.first):,} rows"
+        return f"Record({self.steps:,} steps{rows}, {len(self.layers):,} layers)"
+
+    def _repr_html_(self) -> str:
+        from convjax.notebook import record_html
+
+        return record_html(self)
 
     @property
     def counts(self) -> Array:

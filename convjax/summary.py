@@ -38,7 +38,7 @@ class Row:
     receptive_field: tuple[int | float, int | float] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
     """A model's layers in the order of their calls, and totals; `str` makes a table of it.
 
@@ -62,6 +62,18 @@ class Summary:
         """Multiplications per example of all rows in which they are known."""
         return sum(row.multiplications or 0 for row in self.rows)
 
+    def __repr__(self) -> str:
+        images = shape_text(self.input_shape)
+        return (
+            f"Summary({self.model}, {len(self.rows):,} layers, {self.parameters:,} parameters, "
+            f"input {images})"
+        )
+
+    def _repr_html_(self) -> str:
+        from convjax.notebook import summary_html
+
+        return summary_html(self)
+
     def __str__(self) -> str:
         shape_title = "output shape" + (f" ({self.layout})" if self.layout else "")
         lines = [("layer", "kind", shape_title, "parameters", "multiplications", "receptive field")]
@@ -70,10 +82,10 @@ class Summary:
                 (
                     row.name,
                     row.kind,
-                    _by(row.output_shape),
+                    shape_text(row.output_shape),
                     f"{row.parameters:,}",
                     "?" if row.multiplications is None else f"{row.multiplications:,}",
-                    _field(row.receptive_field),
+                    field_text(row.receptive_field),
                 )
             )
         lines.append(("total", "", "", f"{self.parameters:,}", f"{self.multiplications:,}", ""))
@@ -88,7 +100,7 @@ class Summary:
         ]
         rule = "-" * max(map(len, texts))
         texts = [texts[0], rule, *texts[1:-1], rule, texts[-1]]
-        notes = [f"{self.model}, input {_by(self.input_shape)}; multiplications per example"]
+        notes = [f"{self.model}, input {shape_text(self.input_shape)}; multiplications per example"]
         after = []
         if self.batch_statistics:
             after.append(f"batch statistics, beside the parameters: {self.batch_statistics:,}")
@@ -203,11 +215,13 @@ def _count(state: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state))
 
 
-def _field(size: tuple[int | float, int | float] | None) -> str:
+def field_text(size: tuple[int | float, int | float] | None) -> str:
+    """Returns a receptive field as height×width, "-" where it cannot be told."""
     if size is None:
         return "-"
     return "×".join("all" if side == math.inf else str(side) for side in size)
 
 
-def _by(shape: Sequence[int]) -> str:
+def shape_text(shape: Sequence[int]) -> str:
+    """Returns a shape such as 1×28×28×1."""
     return "×".join(map(str, shape))

@@ -19,7 +19,7 @@ from convjax.step import State
 from convjax.train import Images, Trainer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """What S seeds × V settings came to.
 
@@ -33,6 +33,15 @@ class Sweep:
     test_loss: Array
     accuracy: Array
     train_accuracy: Array | None = None
+
+    def __repr__(self) -> str:
+        seeds, settings, steps = self.loss.shape
+        return f"Sweep({seeds:,} seeds, {settings:,} settings, {steps:,} steps)"
+
+    def _repr_html_(self) -> str:
+        from convjax.notebook import sweep_html
+
+        return sweep_html(self)
 
     @property
     def broken_at(self) -> Array:

@@ -53,6 +53,11 @@ class Split:
             view.flags.writeable = False
             object.__setattr__(self, field.name, view)
 
+    def _repr_html_(self) -> str:
+        from convjax.notebook import split_html
+
+        return split_html(self)
+
     def __repr__(self) -> str:
         return f"Split({_size(self)})"
 
@@ -98,6 +103,11 @@ class Dataset:
                     f"{len(self.class_names)} classes, so labels must lie in "
                     f"0..{len(self.class_names) - 1}: check that the labels belong to this data set"
                 )
+
+    def _repr_html_(self) -> str:
+        from convjax.notebook import dataset_html
+
+        return dataset_html(self)
 
     def __repr__(self) -> str:
         shown = ", ".join(self.class_names[:10]) + (", …" if len(self.class_names) > 10 else "")
