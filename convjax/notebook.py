@@ -34,7 +34,8 @@ def record_html(record: "Record") -> str:
 def run_html(run: "Run") -> str:
     """Shows the configuration, the last evaluation, and what `record_html` shows."""
     config = table(("configuration", ""), [(name, _plain(run.config[name])) for name in run.config])
-    about = f"{inside(run.record)}, {len(run.metrics):,} evaluations"
+    evaluations = f"{len(run.metrics):,} evaluation{'s' * (len(run.metrics) != 1)}"
+    about = f"{inside(run.record)}, {evaluations}"
     parts = [title("Run", about), config]
     if run.metrics:
         parts.append(table(("last evaluation", ""), run.metrics[-1].items()))
@@ -93,7 +94,7 @@ def summary_html(summary: "Summary") -> str:
         for row in summary.rows
     ]
     rows.append(("total", "", "", summary.parameters, summary.multiplications, ""))
-    parts = [title(summary.model, inside(summary)), table(headings, rows)]
+    parts = [title("Summary", inside(summary)), table(headings, rows)]
     if summary.batch_statistics:
         count = text(summary.batch_statistics)
         parts.append(paragraph(f"Batch statistics, beside the parameters: {count}."))
@@ -108,7 +109,7 @@ def dataset_html(dataset: "Dataset") -> str:
     counts = [np.bincount(split.labels, minlength=len(dataset.class_names)) for split in splits]
     rows = list(zip(dataset.class_names, *(count.tolist() for count in counts), strict=True))
     return (
-        title(f"Dataset {dataset.name}", inside(dataset))
+        title("Dataset", inside(dataset))
         + _first(("class", "training images", "test images"), rows, "classes")
         + _examples(dataset.train, dataset.class_names)
     )
