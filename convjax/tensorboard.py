@@ -13,6 +13,7 @@ import shutil
 import struct
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ import numpy as np
 
 from convjax.checks import check_type
 from convjax.event_values import histograms, histograms_every, scalars
+from convjax.locks import LOCK, locked
 from convjax.record import Record
 from convjax.runs import RunError, load_run
 
@@ -47,7 +49,8 @@ class EventWriter:
 
     Raises:
       ImportError: if tensorboardX is not installed.
-      ValueError: if purge_step is below 0.
+      ValueError: if purge_step is below 0, or another writer is open in the folder
+        (`convjax.locks.LockedError`).
       OSError: if the folder cannot be written; so do all that add.
     """
 
@@ -64,12 +67,15 @@ class EventWriter:
             ) from error
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Names begin with the second, and TensorBoard reads in the order of names: the number keeps
-        # a file of the same second from being overwritten, and after it.
-        number = len(list(self.folder.glob(f"{_PREFIX}*")))
-        # Not the library's SummaryWriter, which sends every scalar as an event of its own through a
-        # queue of processes: one event for all scalars of a step is a third of the size.
-        self._file: Any = EventsWriter(str(self.folder / "events"), f".{number:06d}")
+        with ExitStack() as held:
+            held.enter_context(locked(self.folder))
+            # Names begin with the second, and TensorBoard reads in the order of names: the number
+            # keeps a file of the same second from being overwritten, and comes after it.
+            number = len(list(self.folder.glob(f"{_PREFIX}*")))
+            # Not the library's SummaryWriter, which sends every scalar as an event of its own
+            # through a queue of processes: all scalars of a step in one take less room and time.
+            self._file: Any = EventsWriter(str(self.folder / "events"), f".{number:06d}")
+            self._held = held.pop_all()
         self._events, self._summaries = event_pb2, summary_pb2
         self._row: int | None = None  # step of the last row with statistics
         if purge_step is not None:
@@ -159,8 +165,9 @@ class EventWriter:
     def close(self) -> None:
         """Closes the file; nothing can be added any more. A second call does nothing."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            with self._held:
+                file, self._file = self._file, None
+                file.close()
 
     def __enter__(self) -> "EventWriter":
         return self
@@ -218,7 +225,8 @@ def write_events(
 
     Raises:
       RunError, convjax.record.RecordError: if the run's files are missing or damaged.
-      ValueError: if `out` holds other files, too.
+      ValueError: if `out` holds other files, too, or is being written (a training that writes event
+        files itself has them up to date; others go elsewhere).
       ImportError: if tensorboardX is not installed.
     """
     folder = Path(run_folder)
@@ -228,6 +236,9 @@ def write_events(
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:
+        if target.exists():
+            with locked(target):  # a training that is writing there would go on where none looks
+                pass
         with EventWriter(partial) as events:
             events.add_record(run.record, 0)
             try:
@@ -253,7 +264,8 @@ def write_events(
 
 def _check_replaceable(target: Path) -> None:
     if target.is_dir():
-        others = [f.name for f in target.iterdir() if not f.name.startswith(_PREFIX)]
+        ours = (_PREFIX, LOCK)
+        others = [file.name for file in target.iterdir() if not file.name.startswith(ours)]
         what = f"holds {others[0]!r}, which is no event file" if others else ""
     else:
         what = "is no folder" if target.exists() else ""

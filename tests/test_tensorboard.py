@@ -1,4 +1,3 @@
-import logging
 import struct
 import subprocess
 import sys
@@ -250,16 +249,30 @@ def test_there_are_32_steps_of_a_histogram_to_a_doubling(step):
 # --- a training that goes on ---------------------------------------------------------------------
 
 
-def test_what_a_killed_training_wrote_past_its_checkpoint_is_hidden(tmp_path, read, caplog):
-    whole = make_record(steps=20, layers=2)
-    killed = EventWriter(tmp_path)
-    killed.add_record(replace(whole.between(0, 12), loss=np.full(12, 7.0)), 0)
-    killed.add_metrics({"step": 8, "accuracy": 0.5})
-    killed.add_metrics({"step": 12, "accuracy": 0.25})
-    # Nothing is closed, and the last event lacks its end.
-    (file,) = tmp_path.iterdir()
+KILLED = """
+import os, sys
+from dataclasses import replace
+import numpy as np
+from convjax.tensorboard import EventWriter
+from tests.helpers import make_record
+
+piece = make_record(steps=20, layers=2).between(0, 12)
+events = EventWriter(sys.argv[1])
+events.add_record(replace(piece, loss=np.full(12, 7.0)), 0)
+events.add_metrics({"step": 8, "accuracy": 0.5})
+events.add_metrics({"step": 12, "accuracy": 0.25})
+os._exit(9)  # nothing is closed
+"""
+
+
+def test_what_a_killed_training_wrote_past_its_checkpoint_is_hidden(tmp_path, read):
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    assert subprocess.run(command, check=False).returncode == 9
+    # The last event lacks its end, as if it had been killed while it wrote.
+    (file,) = tmp_path.glob("events*")
     file.write_bytes(file.read_bytes()[:-5])
-    with EventWriter(tmp_path, purge_step=8) as events, caplog.at_level(logging.ERROR):
+    whole = make_record(steps=20, layers=2)
+    with EventWriter(tmp_path, purge_step=8) as events:
         events.add_metrics({"step": 8, "accuracy": 0.5})
         events.add_record(whole.between(8, 20), 8)
     found = read()
@@ -268,16 +281,27 @@ def test_what_a_killed_training_wrote_past_its_checkpoint_is_hidden(tmp_path, re
         single([*[7.0] * 8, *whole.loss[8:]]),
     )
     assert scalars(found, "evaluation/accuracy") == ([8], [0.5])
-    steps = [event.step for event in found.Histograms("activations/blocks.0.conv/histogram")]
-    assert steps == list(range(20))
-    killed.close()
+    assert histogram_steps(read, tmp_path) == list(range(20))
+
+
+def test_one_writer_at_a_time(run):
+    with EventWriter(run / "tensorboard") as events:
+        with pytest.raises(ValueError, match=r"another process is writing into .*tensorboard"):
+            EventWriter(run / "tensorboard")
+        with pytest.raises(ValueError, match=r"another process is writing into .*tensorboard"):
+            write_events(run)
+        events.add_record(RECORD, 0)
+    assert len(list((run / "tensorboard").glob("events*"))) == 1
+    EventWriter(run / "tensorboard").close()
+    write_events(run)
+    assert len(list((run / "tensorboard").glob("events*"))) == 1
 
 
 def test_files_of_one_second_do_not_overwrite_each_other(tmp_path, read, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1_700_000_000.0)
     for number in range(12):
         write(tmp_path, (number, make_record(steps=1, layers=1)), purge_step=number)
-    names = sorted(path.name for path in tmp_path.iterdir())
+    names = sorted(path.name for path in tmp_path.glob("events*"))
     assert [name[-6:] for name in names] == [f"{number:06d}" for number in range(12)]
     assert scalars(read(), "training/loss")[0] == list(range(12))
 
@@ -410,7 +434,7 @@ def test_a_second_time_replaces_the_first(run, read, tmp_path):
         assert write_events(run, out) == out
         assert scalars(read(out), "training/loss")[0] == list(range(steps))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "run"]
-    assert len(list(out.iterdir())) == 1
+    assert len(list(out.glob("events*"))) == 1
 
 
 def test_other_files_are_not_removed(run, tmp_path):
