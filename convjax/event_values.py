@@ -11,9 +11,10 @@ from convjax.record import Array, Record
 STATISTICS = ("mean", "std", "near_zero", "abs_near_zero")
 
 # Histograms between one step and the step of twice its number. A histogram takes as much room as
-# twenty scalars. TensorBoard keeps 500 of a layer at most, and so many a doubling are 500 at half a
-# million steps: it shows all that is written, closest at the beginning, where most happens. One of
-# every n steps would either miss the beginning or grow with the length of the training.
+# twenty scalars. TensorBoard loads 500 of a layer at most, and draws some fifty of these; so many a
+# doubling are 500 at half a million steps, so that it chooses from all that is written, closest at
+# the beginning, where most happens. One of every n steps would either miss the beginning or grow
+# with the length of the training.
 HISTOGRAMS_PER_DOUBLING = 32
 
 # The record knows how many values lie outside its bins, and not where: they are drawn as one bin of
