@@ -6,6 +6,8 @@ records relies on what is checked here.
 
 from typing import Any
 
+import numpy as np
+
 from convjax.array_fields import Axis, Field, check_fields
 from convjax.arrays import Arrays
 from convjax.parameter_stats import LOG_BINS
@@ -17,6 +19,9 @@ _KEPT = _WATCHED._replace(optional=True)
 _BINS, _BYTES = Axis("bins"), Axis("bytes")
 _PARAMETERS, _LOG_BINS = Axis("parameters"), Axis("bins of magnitudes")
 _FIXED = {"bins": HIST_BINS, "bins of magnitudes": LOG_BINS + 2}
+
+# Counts stay below this, so that no arithmetic with them overflows.
+_MOST = 1 << 62
 
 _OF_ROWS = Field("f", (_ROWS,))
 _OF_LAYERS = Field("f", (_WATCHED, _LAYERS))
@@ -61,7 +66,12 @@ def check_record(arrays: Arrays) -> None:
         raise ValueError(f"first must begin with step 0 of {steps}, got {_start(first)}")
     _check_increasing("first", first, steps)
     _check_watched(arrays, steps)
-    _check_not_negative(arrays, "sizes", "hist", "under", "over", "channels")
+    _check_sizes(arrays, steps)
+    counted = sum(_totals(arrays, name) for name in ("hist", "under", "over"))
+    if (counted > arrays["watched_count"][:, None] * arrays["sizes"]).any():
+        raise ValueError("hist, under and over count more values than there are")
+    if min(arrays["channels"], default=0) < 0:
+        raise ValueError(f"channels holds a negative number, {min(arrays['channels'])}")
     # Units are one bit each.
     channels, (kept, found) = arrays["channels"], arrays["active"].shape
     bits = sum(map(int, channels))
@@ -77,13 +87,17 @@ def check_parameters(arrays: Arrays, steps: int) -> None:
     """
     check_fields(arrays, PARAMETER_FIELDS, _FIXED)
     _check_watched(arrays, steps)
-    _check_not_negative(arrays, "sizes", "ndims", "grad_hist", "update_hist")
+    _check_sizes(arrays, steps)
+    for name in ("grad_hist", "update_hist"):
+        if _totals(arrays, name).sum() >= _MOST:
+            raise ValueError(f"{name} counts more values than 64 bits hold")
 
 
 def _check_watched(arrays: Arrays, steps: int) -> None:
     _check_increasing("watched", arrays["watched"], steps)
-    if min(arrays["watched_count"], default=1) < 1:
-        raise ValueError("watched_count must be at least 1 in every row")
+    counts = arrays["watched_count"]
+    if min(counts, default=1) < 1 or sum(map(int, counts)) > steps:
+        raise ValueError(f"watched_count must be at least 1, and {steps} in all at most")
 
 
 def _check_increasing(name: str, found: Any, steps: int) -> None:
@@ -91,10 +105,20 @@ def _check_increasing(name: str, found: Any, steps: int) -> None:
         raise ValueError(f"{name} must hold increasing steps below {steps}, got {_start(found)}")
 
 
-def _check_not_negative(arrays: Arrays, *names: str) -> None:
-    for name in names:
-        if arrays[name].size and arrays[name].min() < 0:
-            raise ValueError(f"{name} holds a negative number, {arrays[name].min()}")
+def _check_sizes(arrays: Arrays, steps: int) -> None:
+    sizes = arrays["sizes"]
+    if min(sizes, default=1) < 1 or int(max(sizes, default=1)) * steps >= _MOST:
+        raise ValueError(f"sizes must be at least 1, and with {steps} steps below 2^62, {sizes}")
+
+
+def _totals(arrays: Arrays, name: str) -> Any:
+    """Returns the sums over all bins, as real numbers, which sums of anything fit: (S, L)."""
+    found = arrays[name]
+    if not found.size:
+        return np.zeros(1)
+    if found.min() < 0:
+        raise ValueError(f"{name} holds a negative number, {found.min()}")
+    return found.reshape(*found.shape[:2], -1).sum(-1, dtype=np.float64)
 
 
 def _start(found: Any) -> str:

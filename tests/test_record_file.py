@@ -53,6 +53,12 @@ WRONG = {
         (np.array("abc"), r"layers has the shape \(\)"),
         (np.arange(3), "layers is of the type int64"),
     ],
+    "sizes": [
+        (of("sizes") * 0, r"sizes must be at least 1, .* \[0 0 0\]"),
+        (of("sizes") + 2**60, "sizes must be at least 1, and with 7 steps below 2.62"),
+        (of("sizes") // 2, "hist, under and over count more values than there are"),
+    ],
+    "parameters.sizes": [(np.array([0, 36]), r"sizes must be at least 1, .* \[ 0 36\]")],
     "steps": [
         (np.int64(-1), "first must begin with step 0 of -1"),
         (np.int64(6), "first must hold increasing steps below 6, got 0, 1, 2, 3, 4 …"),
@@ -68,7 +74,10 @@ WRONG = {
         (of("watched") - 1, "watched must hold increasing steps below 7, got -1, 1, 3, 5"),
         (of("watched") * 0, "watched must hold increasing steps"),
     ],
-    "watched_count": [(of("watched_count") * 0, "watched_count must be at least 1")],
+    "watched_count": [
+        (of("watched_count") * 0, "watched_count must be at least 1"),
+        (of("watched_count") + 2**62, "watched_count must be at least 1, and 7 in all at most"),
+    ],
     "mean": [(of("mean")[:, :2], r"mean has the shape \(4, 2\), .* \(watched rows 4, layers 3\)")],
     "hist": [
         (of("hist")[..., :39], r"hist has the shape \(4, 3, 39\), .* bins 40\)"),
@@ -96,6 +105,7 @@ WRONG = {
     ],
     "parameters.grad_hist": [
         (np.ones((4, 2, 40), int), r"grad_hist .* bins of magnitudes 42\)"),
+        (np.full((4, 2, 42), 2**60), "grad_hist counts more values than 64 bits hold"),
         (-np.ones((4, 2, 42), int), "grad_hist holds a negative number, -1"),
     ],
 }

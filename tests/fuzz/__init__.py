@@ -1,0 +1,1 @@
+"""Random and mutated files: only documented errors, no warning, and bounded memory."""
