@@ -86,7 +86,9 @@ class Trainer:
         multiple of their number; None for JAX's default device. The result is that of one device
         up to rounding: batch norm, ours and Flax's, and the statistics are those of the whole
         batch. Every device holds the parameters and the data. On CPU, JAX shows more than one
-        device after `jax.config.update("jax_num_cpu_devices", n)`.
+        device after `jax.config.update("jax_num_cpu_devices", n)`. After
+        `convjax.distributed.initialize` they may be those of several processes, each of which makes
+        the same calls with the same arguments and gets the same results.
 
     Attributes:
       together: its programs for several trainings at once, which `convjax.sweep` runs.
@@ -121,6 +123,7 @@ class Trainer:
         )
         self._checks_labels = loss is cross_entropy
         self._parts = 1 if self._mesh is None else self._mesh.size
+        self._spans = self._mesh is not None and parallel.spans_processes(self._mesh)
         self._every = 1 if watch is None else watch.every
         self._known_layers: dict[tuple[int, ...], Layers] = {}
         self._known_classes: dict[tuple[int, ...], int] = {}
@@ -131,7 +134,7 @@ class Trainer:
                 chunk,
                 self._mesh,
                 (REPLICATED, REPLICATED, SPLIT_SECOND, REPLICATED, REPLICATED),
-                (REPLICATED, Rows(REPLICATED, SPLIT_FIRST)),
+                (REPLICATED, Rows(REPLICATED, REPLICATED if self._spans else SPLIT_FIRST)),
             )
             scores = parallel.on_devices(
                 scores, self._mesh, (REPLICATED, REPLICATED, SPLIT_SECOND), REPLICATED
@@ -193,9 +196,12 @@ class Trainer:
 
         length = len(order)
         state, rows = run_steps(take, state, length, steps, every=min(self._every, length))
-        if self._mesh is not None:
-            rows = rows._replace(seen=jax.tree.map(lambda a: a[None], rows.seen))
-        return state, rows
+        if self._mesh is None:
+            return state, rows
+        seen = jax.tree.map(lambda a: a[None], rows.seen)
+        if self._spans:  # no process could fetch the others' rows
+            seen = seen._replace(layers=parallel.gather_over_devices(rows.seen.layers))
+        return state, rows._replace(seen=seen)
 
     def run(
         self,
@@ -238,7 +244,10 @@ class Trainer:
             record.add(self._fetch(layers, kept, steps))
             on_steps(steps)
 
-        state = run_chunks(self._run_chunk, state, data, order, columns, length, fetch)
+        def program(state: State, data: Images, order: Any, *rest: Any) -> tuple[State, Rows]:
+            return self._run_chunk(state, data, *self._given(order, *rest))
+
+        state = run_chunks(program, state, data, order, columns, length, fetch)
         return state, record.record()
 
     def _fetch(self, layers: Layers, rows: Rows, steps: int) -> Record:
@@ -331,7 +340,7 @@ class Trainer:
         order = scoring_order(examples, batch_size, self._parts)
         self.check_labels(state, data)
         state, data = self._placed((state, data))
-        total, correct = self._run_scores(state, data, order)
+        total, correct = self._run_scores(state, data, *self._given(order))
         return Scores(float(total) / examples, int(correct), examples)
 
     def check_labels(self, state: State, data: Images) -> None:
@@ -357,6 +366,13 @@ class Trainer:
         zero = jnp.zeros((), jax.tree.leaves(state.params)[0].dtype)
         sums = lax.scan(body, (zero, jnp.int32(0)), order)[0]
         return sums if self._mesh is None else lax.psum(sums, AXIS)
+
+    def _given(self, order: Any, *rest: Any) -> tuple[Any, ...]:
+        """Returns a program's arguments from the host, placed where JAX could not do so itself."""
+        if self._mesh is None or not self._spans:
+            return order, *rest
+        order = parallel.place(order, self._mesh, SPLIT_SECOND)
+        return order, *parallel.replicate(rest, self._mesh)
 
     def _placed(self, tree: Any) -> Any:
         """Returns the tree where the training takes place; what is there already stays."""

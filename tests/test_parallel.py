@@ -253,7 +253,10 @@ def test_the_mesh_rejects(chosen):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"process_index": 1}, "belong to this process"), ({"platform": "gpu"}, "of one platform")],
+    [
+        ({"process_index": 1}, r"must include one of this process.*jax.local_devices\(\)"),
+        ({"platform": "gpu"}, "of one platform"),
+    ],
 )
 def test_the_mesh_rejects_devices_that_do_not_go_together(change, message):
     class Device(NamedTuple):
@@ -261,7 +264,7 @@ def test_the_mesh_rejects_devices_that_do_not_go_together(change, message):
         process_index: int = jax.process_index()
         platform: str = "cpu"
 
-    chosen: Any = [Device(0), Device(1, **change)]
+    chosen: Any = [Device(0, **change), Device(1, **{**change, "platform": "cpu"})]
     with pytest.raises(ValueError, match=message):
         parallel.data_mesh(chosen)
 
