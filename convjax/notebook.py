@@ -199,7 +199,7 @@ def _of_record(record: "Record", metrics: Sequence[Mapping[str, Any]]) -> str:
     else:
         parts.append(paragraph("No layer was watched."))
     drawn = []
-    if record.steps:
+    if len(record.first) > 1:  # a curve has two points
         scored = [row for row in metrics if {"step", "valid_loss"} <= row.keys()]
         drawn.append(("loss", lambda: plot_loss(record, scored)))
     if record.layers and len(record.watched) and len(record.hist):

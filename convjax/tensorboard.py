@@ -24,7 +24,8 @@ from convjax.checks import check_type
 from convjax.event_values import histograms, histograms_every, scalars
 from convjax.locks import LOCK, locked
 from convjax.record import Record
-from convjax.runs import RunError, load_run
+from convjax.reporting.saved import Saved
+from convjax.runs import RunError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -216,7 +217,8 @@ def write_events(
     """Writes the event files of a run, finished or not, from what it has saved.
 
     Args:
-      run_folder: with config.json, metrics.jsonl and record.npz; pictures of plots/ go in, too.
+      run_folder: with config.json and record.npz, and what else there is of metrics.jsonl and
+        plots/*.png.
       out: a new folder, or one of event files, which is replaced as a whole when the new ones are
         there; by default run_folder/tensorboard.
 
@@ -224,13 +226,16 @@ def write_events(
       That folder, for `tensorboard --logdir`.
 
     Raises:
-      RunError, convjax.record.RecordError: if the run's files are missing or damaged.
+      RunError, convjax.record.RecordError, convjax.predictions.PredictionsError: if the folder
+        holds no run with a record, or one of its files is damaged.
       ValueError: if `out` holds other files, too, or is being written (a training that writes event
         files itself has them up to date; others go elsewhere).
       ImportError: if tensorboardX is not installed.
     """
     folder = Path(run_folder)
-    run = load_run(folder)
+    run = Saved.read(folder)
+    if run.record is None:
+        raise RunError(f"{folder} holds no steps yet: record.npz is missing. Ask again later.")
     target = folder / "tensorboard" if out is None else Path(out)
     _check_replaceable(target)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")

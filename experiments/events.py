@@ -22,13 +22,13 @@ def run_events(
     ],
 ) -> None:
     """Writes what runs have saved as TensorBoard's event files, into RUN/tensorboard."""
-    from convjax.runs import load_run
+    from convjax.reporting.saved import Saved
     from convjax.tensorboard import write_events
     from experiments.console import console
 
     with mistakes_reported("stopped; folders that are there are whole."):
         for run in runs:
-            load_run(run)  # a wrong folder shows before any is written
+            Saved.read(run)  # a wrong folder shows before any is written
         folders = [write_events(run) for run in runs]
     # Here and not in an extra: who looks at event files has it, or looks at them elsewhere.
     missing = "" if find_spec("tensorboard") else "pip install tensorboard, then: "

@@ -46,7 +46,7 @@ SHOWN = {
     "no histograms": (without_histograms(RECORD), 1),
     "no layers": (without_layers(RECORD), 1),
     "no steps": (RECORD.between(3, 3), 0),
-    "one step": (RECORD.between(3, 4), 2),
+    "one step": (RECORD.between(3, 4), 1),
     "findings": (Diagnosis((FINDING,), (FINDING,), {"collapse": ("classes",)}), 0),
     "no findings": (Diagnosis((), (), {}), 0),
     "of a record": (diagnose(RECORD, classes=10), 0),

@@ -462,7 +462,16 @@ def test_damaged_runs_leave_nothing_behind(run):
     (run / "record.npz").write_bytes(b"PK")
     fails(RecordError, "not a whole record")
     (run / "record.npz").unlink()
-    fails(RunError, "holds no complete epoch")
+    fails(RunError, r"holds no steps yet: record\.npz is missing")
+    (run / "config.json").unlink()
+    fails(RunError, "holds no run")
+
+
+def test_a_run_before_its_first_evaluation(run, read):
+    (run / "metrics.jsonl").unlink()
+    found = read(write_events(run))
+    assert scalars(found, "training/loss")[0] == list(range(7))
+    assert not any(tag.startswith("evaluation/") for tag in found.Tags()["scalars"])
 
 
 def test_the_size_of_a_png_is_read_from_its_head(tmp_path, read):

@@ -70,7 +70,8 @@ def test_mistakes_write_nothing(runs, tmp_path, monkeypatch):
         assert message in result.stderr
         assert sorted(tmp_path.rglob("*")) == before
 
-    fails(runs[0], tmp_path / "nowhere", message="nowhere holds no complete epoch of a run")
+    fails(runs[0], tmp_path / "nowhere", message="nowhere does not exist. Give the folder of a run")
+    fails(runs[0], tmp_path, message="holds no run, but folders below it do. Give one or several")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
         fails(runs[0], message='pip install "convjax[tensorboard]"')
