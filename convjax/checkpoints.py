@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
@@ -99,7 +100,7 @@ class Checkpoints:
 
         arrays = named(jax.device_get(state))
         arrays[_RECORD] = _as_bytes(record)
-        sums = {name: zlib.crc32(np.ascontiguousarray(a)) for name, a in arrays.items()}
+        sums = _checksums(arrays)
         manager = self._manager()
         with _as_os_error(self.folder):
             manager.wait_until_finished()  # where an error of the one before shows
@@ -161,8 +162,7 @@ class Checkpoints:
         try:
             arrays, progress = self._read(step)
             sums = progress.pop("checksums")
-            found = {name: zlib.crc32(np.ascontiguousarray(a)) for name, a in arrays.items()}
-            if found != sums:
+            if _checksums(arrays) != sums:
                 raise ValueError("a checksum differs")
             record = _from_bytes(arrays.pop(_RECORD))
         except RecordError as error:
@@ -174,7 +174,7 @@ class Checkpoints:
                 f"the checkpoint {path} is damaged or cannot be read ({type(error).__name__}: "
                 f"{detail}). {way_out}"
             ) from error
-        return Saved(step, _filled(like, arrays, path), record, progress)
+        return Saved(step, filled(like, arrays, path), record, progress)
 
     def best(self) -> int | None:
         """Returns the step of the checkpoint with the highest score, the last of several, or None
@@ -235,6 +235,10 @@ def named(tree: Any) -> Arrays:
     return {jax.tree_util.keystr(path): np.asarray(_bits(leaf)) for path, leaf in leaves}
 
 
+def _checksums(arrays: Arrays) -> dict[str, int]:
+    return {name: zlib.crc32(array.tobytes()) for name, array in arrays.items()}
+
+
 def _bits(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
@@ -243,8 +247,15 @@ def _is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _filled(like: Any, arrays: Arrays, path: Path) -> Any:
-    """Returns a tree like another with the arrays of a file, on the host."""
+def filled(like: Any, arrays: Arrays, path: str | os.PathLike[str]) -> Any:
+    """Returns a tree like another with arrays by their paths, on the host.
+
+    Args:
+      path: of the checkpoint that they are from.
+
+    Raises:
+      CheckpointError: if their names, shapes or dtypes are others.
+    """
     wanted = {name: (a.shape, a.dtype) for name, a in named(like).items()}
     found = {name: (a.shape, a.dtype) for name, a in arrays.items()}
     differing = sorted(n for n in wanted.keys() | found if wanted.get(n) != found.get(n))
@@ -263,7 +274,7 @@ def _filled(like: Any, arrays: Arrays, path: Path) -> Any:
     def leaf(path: Any, old: Any) -> Any:
         new = arrays[jax.tree_util.keystr(path)]
         if _is_key(old):
-            return jax.random.wrap_key_data(new, impl=jax.random.key_impl(old))
+            return jax.random.wrap_key_data(jnp.asarray(new), impl=jax.random.key_impl(old))
         return new
 
     return jax.tree.unflatten(structure, [leaf(path, old) for path, old in leaves])
@@ -287,7 +298,7 @@ def _from_bytes(raw: npt.NDArray[np.uint8]) -> Record:
         return Record.load(file)
 
 
-class _as_os_error:  # noqa: N801  # a context manager, read as a phrase
+class _as_os_error:  # read as a phrase: with _as_os_error(folder)
     """Turns what Orbax raises where files cannot be written into an OSError that names them."""
 
     def __init__(self, folder: Path):

@@ -4,6 +4,7 @@ Steps are taken in pieces that the plan alone decides, whatever interrupts the t
 was stopped and goes on takes the same steps in the same programs, and ends with the same bits.
 """
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 
-from convjax.checkpoints import Checkpoints
+from convjax import distributed
+from convjax.checkpoints import Checkpoints, filled, named
 from convjax.growing import ROWS, Growing
 from convjax.nonfinite import NonFiniteError, first_non_finite
 from convjax.record import Record
@@ -35,7 +37,7 @@ SMOOTHING = 0.98
 Order = npt.NDArray[np.integer[Any]]
 
 
-class Stopped(Exception):  # noqa: N818  # no error: somebody asked for it
+class Stopped(Exception):  # no error: somebody asked for it
     """A training was asked to stop, and has saved a checkpoint where it has those.
 
     Attributes:
@@ -312,14 +314,17 @@ class _Keeper:
     def restore(self, state: State) -> State:
         """Returns the state of the newest checkpoint, with the record and progress put back."""
         saved = self._checkpoints.restore(state) if self._checkpoints else None
-        if saved is None:
+        # Process 0 alone reads the folder, which the others need not even see.
+        progress = _from_primary(saved and saved.progress)
+        if progress is None:
             return state
-        for name, value in saved.progress.items():
+        for name, value in progress.items():
             setattr(self._progress, name, value)
-        self._growing.add(saved.record)
-        self.write()  # the folder may have been ahead of the checkpoint
-        # Where the first state lies, so that no program is compiled for another place.
-        return jax.tree.map(lambda old, new: jax.device_put(new, old.sharding), state, saved.state)
+        if saved is not None:
+            self._growing.add(saved.record)
+            self.write()  # the folder may have been ahead of the checkpoint
+        arrays = distributed.broadcast(named(saved.state if saved else state))
+        return jax.tree.map(_like, state, filled(state, arrays, "of process 0"))
 
     def write(self, *, whole: bool = True) -> None:
         """Brings the folder up to date, so that it can be read while the training goes on.
@@ -349,3 +354,19 @@ class _Keeper:
         """Returns when all is on the disk."""
         if self._checkpoints is not None:
             self._checkpoints.wait()
+
+
+def _from_primary(value: Any) -> Any:
+    """Returns process 0's plain data in every process."""
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    length = int(distributed.broadcast(np.int64(len(data))))
+    if not distributed.is_primary():
+        data = np.zeros(length, np.uint8)
+    return json.loads(distributed.broadcast(data).tobytes())
+
+
+def _like(old: jax.Array, new: Any) -> jax.Array:
+    """Puts an array where another lies: no program is compiled for a place of its own."""
+    if old.is_fully_addressable:
+        return jax.device_put(new, old.sharding)
+    return jax.make_array_from_callback(new.shape, old.sharding, lambda index: new[index])

@@ -28,7 +28,7 @@ from flax import nnx
 
 from convjax.files import replacing, save_figure
 from convjax.locks import LockedError, locked
-from convjax.record import Record
+from convjax.record import Record, RecordError
 from convjax.weights import save_weights
 
 if TYPE_CHECKING:
@@ -140,15 +140,18 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """
     folder = Path(path)
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = _mapping(json.loads((folder / "config.json").read_text()))
         lines = (folder / "metrics.jsonl").read_text().splitlines()
-        metrics = [not_null(json.loads(line)) for line in lines]
+        metrics = [not_null(_mapping(json.loads(line))) for line in lines]
         record = Record.load(folder / "record.npz")
+    except RecordError:
+        raise
     except FileNotFoundError as error:
         raise RunError(
             f"{folder} holds no complete epoch of a run: {Path(error.filename).name} is missing."
         ) from error
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    # A number may be too long for Python, and brackets too deep.
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             f"a file of the run {folder} is damaged or cannot be read: {error}."
         ) from error
@@ -168,13 +171,13 @@ def check_config(
     """
     file = Path(path) / "config.json"
     try:
-        found = dict(json.loads(file.read_text()))
+        found = _mapping(json.loads(file.read_text()))
         if same_environment:
             config = {**config, "environment": environment()}
         else:
             found.pop("environment", None)
         differing = differences(found, config)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             f"the run {path} cannot be read: {error}. Remove the folder to run it again."
         ) from error
@@ -192,6 +195,12 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
         for name in sorted(first.keys() | second.keys())
         if first.get(name) != second.get(name)
     ]
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"an object of JSON was expected, found {str(value)[:40]!r}")
+    return value
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

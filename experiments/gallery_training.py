@@ -13,8 +13,8 @@ from experiments import pictures
 from experiments.gallery_operation import colour_pictures
 from experiments.gallery_page import Picture, Section
 from experiments.lab import Lab
-from experiments.setting import BATCH_NORM, ONE_CYCLE, PENULTIMATE, Setting
-from experiments.training import Training, fit, in_parts
+from experiments.setting import BATCH_NORM, ONE_CYCLE, PENULTIMATE
+from experiments.training import Training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,39 +23,11 @@ if TYPE_CHECKING:
 COLOUR = replace(BATCH_NORM, encoding="rgb", batch_size=64)
 
 
-def trained(lab: Lab, setting: Setting, *, watched: bool = True) -> Training:
-    """Trains once and leaves no folder.
-
-    Args:
-      watched: whether the record has statistics of layers, which take time.
-    """
-    orders, metrics = lab.orders(setting, 0), []
-    steps = lab.steps(setting, 0)
-
-    def on_score(row: dict[str, Any], records: Any) -> None:
-        lab.observer.scored(row)
-        metrics.append(row)
-
-    lab.observer.training(setting, 0, steps, watched=True)
-    trainer = lab.trainer(setting, watched)
-    state, record = fit(
-        trainer,
-        lab.network(setting, 0),
-        lab.material(setting),
-        [in_parts(order, setting.scores) for order in orders],
-        setting.table(steps),
-        on_score=on_score,
-        on_steps=lab.observer.steps,
-    )
-    lab.observer.trained(metrics)
-    return Training(setting, 0, metrics, record, trainer.model(state))
-
-
 def training_sections(lab: Lab) -> list[Section]:
     """Trains three networks and returns their pictures, with those of colour in their place."""
     dataset = lab.material(ONE_CYCLE).dataset
-    plain, normed = trained(lab, ONE_CYCLE), trained(lab, BATCH_NORM)
-    colour = trained(lab, COLOUR, watched=False)
+    plain, normed = lab.fit(ONE_CYCLE, 0), lab.fit(BATCH_NORM, 0)
+    colour = lab.fit(COLOUR, 0, watched=False)
     found = pictures.of_training(plain, lab.trainer(ONE_CYCLE, watched=True), dataset)
     return [
         _first_layer(plain, found),

@@ -14,8 +14,7 @@ from flax import nnx
 from convjax.data import Dataset, epoch_order, load
 from convjax.data.catalog import DATASET_NAMES
 from convjax.files import save_figure
-from convjax.growing import concatenate
-from convjax.record import Record
+from convjax.fit import Keeping, Plan, fit
 from convjax.runs import RunFolder
 from convjax.summary import summary
 from convjax.train import Trainer
@@ -27,7 +26,7 @@ from experiments.materials import Materials
 from experiments.observer import Observer
 from experiments.setting import Setting
 from experiments.sweeps import Sweeps
-from experiments.training import Material, Outcome, Training, fit, in_parts
+from experiments.training import Material, Outcome, Training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -213,45 +212,55 @@ class Lab:
             if told not in self._told:  # settings may differ in the schedule alone
                 self.observer.network(told)
             self._told.add(told)
-        folder = RunFolder(path, config)
-        training = Training(setting, seed, *self._fit(setting, seed, folder))
-        if first:  # one seed's pictures are enough, and they take their time
-            trainer = self.trainer(setting, watched=True)
-            for name, figure in pictures.of_training(training, trainer, dataset).items():
-                folder.add_plot(name, figure)
-        folder.write_model(training.model)
-        self.observer.trained(training.metrics)
+        with RunFolder(path, config) as folder:
+            training = self.fit(setting, seed, folder)
+            if first:  # one seed's pictures are enough, and they take their time
+                trainer = self.trainer(setting, watched=True)
+                for name, figure in pictures.of_training(training, trainer, dataset).items():
+                    folder.add_plot(name, figure)
+            folder.write_model(training.model)
         return training
 
-    def _fit(
-        self, setting: Setting, seed: int, folder: RunFolder
-    ) -> tuple[list[dict[str, Any]], Record, nnx.Module]:
-        """Trains with the layers watched: (metrics, record, trained network).
+    def fit(
+        self,
+        setting: Setting,
+        seed: int,
+        folder: RunFolder | None = None,
+        *,
+        watched: bool = True,
+    ) -> Training:
+        """Trains once, now.
 
         Args:
           folder: written after each evaluation.
+          watched: whether the record has statistics of layers, which take time.
         """
-        metrics: list[dict[str, Any]] = []
-
-        def on_score(row: dict[str, Any], records: Sequence[Record]) -> None:
-            self.observer.scored(row)
-            metrics.append(row)
-            folder.add_metrics(row)
-            folder.write_record(concatenate(records))
-
         steps = self.steps(setting, seed)
         self.observer.training(setting, seed, steps, watched=True)
-        trainer = self.trainer(setting, watched=True)
-        state, record = fit(
+        trainer, material = self.trainer(setting, watched), self.material(setting)
+        fitted = fit(
             trainer,
             self.network(setting, seed),
-            self.material(setting),
-            [in_parts(order, setting.scores) for order in self.orders(setting, seed)],
-            setting.table(steps),
-            on_score=on_score,
-            on_steps=self.observer.steps,
+            material.train,
+            material.test,
+            self.plan(setting, seed),
+            rows=steps,  # a row for each: trainings of the chapter are short enough
+            keeping=None if folder is None else Keeping(folder),
+            stop_at_non_finite=False,  # how it fails is what some claims are about
+            listener=self.observer,
         )
-        return metrics, record, trainer.model(state)
+        self.observer.trained(fitted.metrics)
+        model = trainer.model(fitted.state)
+        return Training(setting, seed, fitted.metrics, fitted.record, model)
+
+    def plan(self, setting: Setting, seed: int) -> Plan:
+        """Returns the batches and rates of a training."""
+        return Plan(
+            setting.epochs,
+            lambda epoch: self.order(setting, seed, epoch),
+            setting.table(self.steps(setting, seed)),
+            setting.scores,
+        )
 
     def run_config(self, setting: Setting, seed: int) -> dict[str, Any]:
         """Returns all that the figures of a training depend on."""
@@ -279,11 +288,10 @@ class Lab:
             ]
         )
 
-    def orders(self, setting: Setting, seed: int) -> list[Any]:
-        """Returns the batches that each epoch of a training takes."""
-        steps = QUICK_STEPS if self.quick else None
-        return [self.batches(setting, seed, epoch)[:steps] for epoch in range(setting.epochs)]
+    def order(self, setting: Setting, seed: int, epoch: int) -> npt.NDArray[np.integer[Any]]:
+        """Returns the batches that an epoch of a training takes."""
+        return self.batches(setting, seed, epoch)[: QUICK_STEPS if self.quick else None]
 
     def steps(self, setting: Setting, seed: int) -> int:
         """Returns how many steps a training takes."""
-        return sum(map(len, self.orders(setting, seed)))
+        return setting.epochs * len(self.order(setting, seed, 0))

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from convjax.fit import Listener
 from experiments.setting import Setting
 
 
-class Observer:
+class Observer(Listener):
     """Hears of the progress; this one keeps quiet."""
 
     def kept(self, claims: int) -> None:
@@ -19,12 +20,6 @@ class Observer:
 
     def training(self, setting: Setting, seed: int, steps: int, *, watched: bool) -> None:
         """A training of `steps` steps begins."""
-
-    def steps(self, done: int) -> None:
-        """`done` more steps have been recorded."""
-
-    def scored(self, metrics: dict[str, Any]) -> None:
-        """An epoch, or a part of one, has been scored."""
 
     def trained(self, metrics: list[dict[str, Any]]) -> None:
         """The training has come to its end."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convjax.fit import Progress
 from convjax.growing import concatenate, from_steps
 from convjax.record import Record
 from convjax.room import runs_at_once
@@ -17,7 +18,7 @@ from convjax.runs import RunFolder
 from convjax.step import Measures
 from convjax.sweep import groups, stacked_tables
 from experiments.setting import Setting
-from experiments.training import Outcome, in_parts, metrics_row
+from experiments.training import Outcome
 
 if TYPE_CHECKING:
     from experiments.lab import Lab
@@ -73,21 +74,20 @@ class Sweeps:
         for (setting, seed), metrics, record in list(zip(pairs, rows, records, strict=True))[:real]:
             if (setting, seed) != pairs[0]:
                 observer.training(setting, seed, steps, watched=False)
-            folder = RunFolder(*self._folder(setting, seed))
-            folder.add_metrics(*metrics)
-            folder.write_record(record)
+            with RunFolder(*self._folder(setting, seed)) as folder:
+                folder.write_metrics(metrics)
+                folder.write_record(record)
             observer.trained(metrics)
             self._outcomes[setting, seed] = Outcome(setting, seed, metrics)
 
     def _fit(self, pairs: Sequence[Pair]) -> tuple[list[list[dict[str, Any]]], list[Record]]:
-        """Returns for each run its metrics, as `experiments.training.fit` makes them, and record.
+        """Returns for each run its metrics, as `convjax.fit` makes them, and record.
 
         Seconds are the run's share of what all took together.
         """
         lab, first = self._lab, pairs[0][0]
         trainer, material = lab.trainer(first), lab.material(first)
         together = trainer.together
-        orders = [lab.orders(*pair) for pair in pairs]
         steps = lab.steps(*pairs[0])
         table = stacked_tables(
             [
@@ -96,11 +96,12 @@ class Sweeps:
             ]
         )
         states = together.start([trainer.start(lab.network(*pair)) for pair in pairs])
-        metrics: list[list[dict[str, Any]]] = [[] for _ in pairs]
+        progress = [Progress() for _ in pairs]
         records: list[list[Record]] = [[] for _ in pairs]
         done = 0
-        for epoch, of_runs in enumerate(zip(*orders, strict=True)):
-            for order in in_parts(np.stack(of_runs, 1), first.scores):
+        for epoch in range(first.epochs):
+            of_runs = np.stack([lab.order(*pair, epoch) for pair in pairs], 1)
+            for order in np.array_split(of_runs, min(first.scores, len(of_runs))):
                 began, compiled = time.perf_counter(), trainer.compile_seconds
                 rows = {name: column[done : done + len(order)] for name, column in table.items()}
                 states, measures = together.run(
@@ -111,18 +112,16 @@ class Sweeps:
                 seconds = time.perf_counter() - began - compile_seconds
                 done += len(order)
                 last = together.scores(states, material.train)[1] if done == steps else None
-                for run in range(len(pairs)):
-                    records[run].append(_record(measures, run))
-                    row = metrics_row(
-                        epoch,
-                        records[run],
-                        (loss[run], accuracy[run]),
-                        seconds / len(pairs),
-                        compile_seconds / len(pairs),
-                    )
+                for run, so_far in enumerate(progress):
+                    record = _record(measures, run)
+                    records[run].append(record)
+                    so_far.take(record.loss)
+                    so_far.seconds += seconds / len(pairs)
+                    so_far.compile_seconds += compile_seconds / len(pairs)
+                    row = so_far.score(epoch, loss[run], accuracy[run])
                     if last is not None:
                         row["train_accuracy"] = float(last[run])
-                    metrics[run].append(row)
+        metrics = [so_far.metrics for so_far in progress]
         return metrics, [concatenate(pieces) for pieces in records]
 
 

@@ -71,7 +71,7 @@ def test_a_run_alone_is_that_of_the_trainer(alone):
     state, record = trainer.run(
         trainer.start(alone.network(setting, 1)),
         material.train,
-        alone.orders(setting, 1)[0],
+        alone.order(setting, 1, 0),
         setting.table(steps),
     )
     outcome = alone.outcomes(setting)[1]
