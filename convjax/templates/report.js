@@ -86,7 +86,7 @@ const ZOOMS = { "+": 0.5, "=": 0.5, "-": 2, "−": 2 };
 function onKey(event) {
   const chart = event.currentTarget;
   if (!chart.data || event.ctrlKey || event.metaKey || event.altKey) return;
-  const xaxis = chart._fullLayout.xaxis, [low, high] = xaxis.range;
+  const [low, high] = chart.layout.xaxis.range;
   if (event.key in ZOOMS) {
     const middle = chart.cursor ?? (low + high) / 2, half = ((high - low) / 2) * ZOOMS[event.key];
     Plotly.relayout(chart, { "xaxis.range": [middle - half, middle + half] });
@@ -102,8 +102,9 @@ function onKey(event) {
 
 function whole(chart) {
   if (chart.spec.kind === "lines") {
-    const range = chart.spec.range;
-    return { "xaxis.autorange": true, ...(range ? { "yaxis.range": range } : { "yaxis.autorange": true }) };
+    const { range } = chart.spec;
+    const height = range ? { "yaxis.range": range } : { "yaxis.autorange": true };
+    return { "xaxis.autorange": true, ...height };
   }
   const columns = values(chart.spec.columns);
   return {
@@ -123,27 +124,38 @@ function point(chart, key, low, high) {
     ArrowLeft: before - 1, ArrowRight: before + 1, Home: 0, End: steps.length - 1,
     ArrowUp: before, ArrowDown: before,
   };
-  chart.cursor = steps[Math.min(Math.max(places[key], 0), steps.length - 1)];
+  chart.cursor = steps[clamp(places[key], steps.length)];
   const at = { xval: chart.cursor };
   if (chart.spec.kind === "dimension") {
-    const bins = values(chart.spec.bins), bin = (chart.bin ?? 0) + { ArrowUp: 1, ArrowDown: -1 }[key] || 0;
-    chart.bin = Math.min(Math.max(key.match(/Up|Down/) ? bin : chart.bin ?? 0, 0), bins.length - 2);
+    const bins = values(chart.spec.bins), up = { ArrowUp: 1, ArrowDown: -1 }[key] ?? 0;
+    chart.bin = clamp((chart.bin ?? 0) + up, bins.length - 1);
     at.yval = (bins[chart.bin] + bins[chart.bin + 1]) / 2;
   }
   Plotly.Fx.hover(chart, at, "xy");
+  tell(chart);
 }
 
+const clamp = (index, length) => Math.min(Math.max(index, 0), length - 1);
+
+// Says what the label shows, to those who do not see it.
 const live = document.getElementById("live");
 function tell(chart) {
-  const told = chart._hoverdata?.map(({ data: trace, x, y, z, customdata }) =>
-    z === undefined ? `${trace.name} ${y}` : `step ${x}, output ${y}: ${customdata} values`);
-  if (told?.length) live.textContent = `step ${chart._hoverdata[0].x}: ${told.join(", ")}`;
+  const { spec, cursor } = chart;
+  const told = spec.kind === "lines"
+    ? chart.data.filter((trace) => trace.visible).flatMap(({ meta, x, y }) => {
+        const place = x.indexOf(cursor);
+        return place < 0 ? [] : [`${meta} ${y[place]}`];
+      })
+    : [inBin(spec, values(spec.steps).indexOf(cursor), chart.bin)];
+  live.textContent = `step ${cursor}: ${told.join(", ")}`;
+}
+
+function inBin(spec, column, bin) {
+  const [low, high] = values(spec.bins).subarray(bin, bin + 2);
+  return `${rows(spec.counts)[bin][column]} values from ${low} to ${high}`;
 }
 
 for (const chart of charts) {
-  chart.addEventListener("keydown", (event) => {
-    onKey(event);
-    tell(chart);
-  });
+  chart.addEventListener("keydown", onKey);
   chart.addEventListener("blur", () => chart.data && Plotly.Fx.unhover(chart));
 }

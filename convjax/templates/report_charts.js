@@ -57,7 +57,7 @@ function lines(spec, hidden) {
 }
 
 function dimension(spec) {
-  const counts = rows(spec.counts), steps = values(spec.steps);
+  const counts = rows(spec.counts), steps = values(spec.steps), columns = values(spec.columns);
   const blue = colour("light-dark(#0072b2, #56b4e9)");
   const strip = (name, y, yaxis) => ({
     type: "scatter", mode: "lines", name, x: steps, y, yaxis, fill: "tozeroy",
@@ -70,7 +70,7 @@ function dimension(spec) {
   const traces = [
     {
       type: "heatmap",
-      x: values(spec.columns),
+      x: columns,
       y: values(spec.bins),
       z: counts.map((row) => row.map(Math.log1p)),
       customdata: counts.map((row) => Array.from(row)),
@@ -78,7 +78,8 @@ function dimension(spec) {
       zmin: 0,
       zmax: Math.log1p(spec.top),
       hoverongaps: false,
-      hovertemplate: "step %{x}<br>output %{y}<br>%{customdata:,.4~g} values<extra></extra>",
+      // A column of several steps has its middle as x.
+      hovertemplate: `${columns[1] - columns[0] > 1 ? "about step" : "step"} %{x}<br>output %{y}<br>%{customdata:,.4~g} values<extra></extra>`,
       colorbar: {
         title: { text: "values per bin, log(1 + count)", side: "bottom" },
         tickvals: ticks.map(Math.log1p),
@@ -95,7 +96,6 @@ function dimension(spec) {
   const layout = frame();
   layout.hovermode = "closest";
   Object.assign(layout.xaxis, { anchor: "y3", nticks: 5 });
-  const columns = values(spec.columns);
   layout.xaxis.range = [columns[0], columns.at(-1)];
   layout.yaxis = axis("output x", { domain: [0.17, 0.83], range: [spec.low, spec.high] });
   const outside = { range: [0, spec.strip], nticks: 3, rangemode: "tozero" };
