@@ -1,13 +1,13 @@
 """A folder that one process writes into."""
 
+import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-# Hidden, and left behind: a lock file that is removed lets two processes lock two files.
+# Hidden. It goes with the lock, but stays where a process was killed, and locks nothing then.
 LOCK = ".lock"
 
 
@@ -15,8 +15,7 @@ class LockedError(ValueError):
     """Another process writes into the folder."""
 
 
-@contextmanager
-def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+class locked:  # read as a phrase: with locked(folder)
     """Keeps other processes of convjax from writing into a folder while the block lasts.
 
     The operating system holds the lock, and lets it go with the process, however that ends. Some
@@ -26,22 +25,33 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
       LockedError: if another process holds it.
       OSError: if nothing can be written there.
     """
-    # A soft lock, which is but a file, would outlive a process that was killed.
-    lock = FileLock(Path(folder) / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except NotImplementedError:
-        yield
-        return
-    except Timeout as error:
-        raise LockedError(
-            f"another process is writing into {folder}. Wait until it ends, or choose another "
-            "folder."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        self._folder = Path(folder)
+        # A soft lock, which is but a file, would outlive a process that was killed.
+        self._lock = FileLock(self._folder / LOCK)
+
+    def __enter__(self) -> None:
+        if not self._folder.is_dir():  # which filelock would make
+            raise FileNotFoundError(errno.ENOENT, "no such folder", str(self._folder))
+        try:
+            self._lock.acquire(timeout=0)
+        except NotImplementedError:
+            pass
+        except Timeout as error:
+            raise LockedError(
+                f"another process is writing into {self._folder}. Wait until it ends, or choose "
+                "another folder."
+            ) from error
+
+    def __exit__(self, *error: object) -> None:
+        if not self._lock.is_locked:
+            return
+        # While it is held: filelock looks whether the file that it has locked is still there.
+        # Windows does not remove an open file.
+        with suppress(OSError):
+            (self._folder / LOCK).unlink(missing_ok=True)
+        self._lock.release()
 
 
 def holds_files(folder: Path) -> bool:

@@ -39,7 +39,7 @@ class RunError(ValueError):
     """A folder does not hold a run, or cannot take one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """What a run's folder holds.
 
@@ -52,6 +52,14 @@ class Run:
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
     record: Record
+
+    def __repr__(self) -> str:
+        return f"Run({len(self.metrics):,} evaluations, {self.record!r})"
+
+    def _repr_html_(self) -> str:
+        from convjax.notebook import run_html
+
+        return run_html(self)
 
 
 class RunFolder:

@@ -1,0 +1,32 @@
+import signal
+import threading
+
+import pytest
+
+from convjax.interrupts import Interrupts
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_is_a_request_and_the_second_interrupts(number):
+    before = signal.getsignal(number)
+    with Interrupts() as interrupts:
+        assert not interrupts
+        signal.raise_signal(number)
+        assert interrupts
+        assert interrupts.received is number
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+
+
+def test_another_thread_is_left_alone():
+    found = []
+
+    def work():
+        with Interrupts() as interrupts:
+            found.append(bool(interrupts))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [False]
