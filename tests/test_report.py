@@ -136,8 +136,8 @@ def test_tables(page):
         "data mnist5k",
         "blocks.0.conv 1,000",
         "3 of 6 answers are right, 3 are wrong.",
-        "5.00 % → 90.00 %",
-        "13.50 % → 75.00 %",
+        "5.0 % → 90.0 %",
+        "13.5 % → 75.0 %",
     ):
         assert words in text, words
     assert "plain/seed-0" in text
@@ -154,6 +154,33 @@ def test_a_confusion_matrix(page):
     cells = re.findall(r'<td class="number([^"]*)"[^>]*>(\d+)</td>', table)
     assert [int(count) for _, count in cells] == some_predictions().confusion.ravel().tolist()
     assert [i for i, (kind, _) in enumerate(cells) if kind] == [0, 4, 8]
+
+
+def test_many_classes(tmp_path):
+    names = tuple(f"class {i}" for i in range(100))
+    few = some_predictions()
+    many = replace(few, labels=few.labels + 90, answers=few.answers + 90, class_names=names)
+    path = left_run(tmp_path / "run", predictions=False)
+    many.save(path / "predictions.npz")
+    page = report(path)
+    assert 'class="confusion"' not in page
+    table = page[page.index("Confused most often, of 100 classes") :]
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", table[: table.index("</table>")])
+    assert cells[3:] == [
+        *("class 90", "class 91", "1"),
+        *("class 92", "class 90", "1"),
+        *("class 92", "class 91", "1"),
+    ]
+
+
+def test_a_training_that_diverged(tmp_path):
+    record = make_record(steps=20, layers=2)
+    gone = {name: getattr(record, name) * 0 for name in ("hist", "under", "over")}
+    gone |= {name: getattr(record, name) * np.nan for name in ("loss", "mean", "std", "eval_loss")}
+    page = report(left_run(tmp_path / "run", record=replace(record, **gone)))
+    numbers = Numbers(page)
+    assert np.isnan(numbers.trace("loss", "training")[1]).all()
+    assert np.isnan(numbers.of(numbers.charts["dimension-0"][0]["counts"])).all()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])

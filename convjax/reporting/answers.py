@@ -8,7 +8,10 @@ import numpy as np
 
 from convjax.predictions import Predictions
 from convjax.record import Array
-from convjax.reporting.blocks import Block, Confusion, Mistake, Mistakes, Text
+from convjax.reporting.blocks import Block, Confusion, Mistake, Mistakes, Table, Text
+
+# A matrix of more classes is too large to be read: its largest entries stand for it.
+MAX_CLASSES, PAIRS = 64, 32
 
 
 def blocks(predictions: Predictions) -> list[Block]:
@@ -28,6 +31,8 @@ def blocks(predictions: Predictions) -> list[Block]:
         ]
     elif wrong:
         found.append(Text("Their images were not kept."))
+    if len(predictions.class_names) > MAX_CLASSES:
+        return [*found, _confused(predictions)]
     found += [
         Text(
             "Each row of the confusion matrix is a class as it is labelled, each column an answer: "
@@ -38,6 +43,17 @@ def blocks(predictions: Predictions) -> list[Block]:
     return found
 
 
+def _confused(predictions: Predictions) -> Table:
+    """Returns the pairs of classes that are confused most often."""
+    counts, names = predictions.confusion, predictions.class_names
+    np.fill_diagonal(counts, 0)
+    most = np.argsort(-counts, axis=None, kind="stable")[:PAIRS]
+    pairs = [divmod(int(cell), len(names)) for cell in most]
+    rows = [(names[a], names[b], f"{counts[a, b]:,}") for a, b in pairs if counts[a, b]]
+    caption = f"Confused most often, of {len(names):,} classes"
+    return Table(caption, ("label", "answer", "images"), rows, (False, False, True))
+
+
 def _mistakes(predictions: Predictions) -> list[Mistake]:
     names = predictions.class_names
     return [
@@ -46,8 +62,8 @@ def _mistakes(predictions: Predictions) -> list[Mistake]:
             int(index),
             names[predictions.labels[index]],
             names[predictions.answers[index]],
-            f"{100 * right:.2f} %",
-            f"{100 * answered:.2f} %",
+            f"{100 * right:.1f} %",
+            f"{100 * answered:.1f} %",
         )
         for image, index, right, answered in zip(
             predictions.images,

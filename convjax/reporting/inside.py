@@ -86,22 +86,25 @@ def parameters_of_one(record: Record, arrays: Arrays) -> Charts | None:
         [n for n, kernel in zip(parameters.names, parameters.kernels, strict=True) if kernel]
     )
     charts = []
-    for name, title, values in _kept(parameters):
+    for name, title, axis, values in _kept(parameters):
         # A logarithmic axis has no place for zero.
         shown = np.where(values > 0, values, np.nan)[:, parameters.kernels].astype(np.float32)
         rows, steps = arrays.rows(shown.T), arrays.add(parameters.watched)
         traces = [trace(line, steps, row) for line, row in zip(lines, rows, strict=True)]
         rule = {"rule": RULE_OF_THUMB} if name == "update-ratio" else {}
-        charts.append(Chart(name, title, [spec(f"{title.lower()} (log scale)", traces, **rule)]))
+        charts.append(Chart(name, title, [spec(f"{axis} (log scale)", traces, **rule)]))
     return Charts(charts, lines) if charts and lines else None
 
 
-def _kept(parameters: ParameterRecord) -> list[tuple[str, str, Array]]:
-    kept: list[tuple[str, str, Array]] = []
+def _kept(parameters: ParameterRecord) -> list[tuple[str, str, str, Array]]:
+    """Returns the id, the title, the axis and the values of each chart."""
+    kept: list[tuple[str, str, str, Array]] = []
     if len(parameters.grad_norm):
-        kept.append(("gradient-norm", "Norm of the gradient", parameters.grad_norm))
+        norm = parameters.grad_norm
+        kept.append(("gradient-norm", "Norm of the gradient", "norm", norm))
     if len(parameters.update_norm):
-        kept.append(("update-ratio", "Norm of update / weights", parameters.update_ratio))
+        ratio = parameters.update_ratio
+        kept.append(("update-ratio", "Norm of the update over that of the weights", "ratio", ratio))
     return kept
 
 
