@@ -34,6 +34,7 @@ __all__ = [
     "initialize",
     "is_primary",
     "peers_watched",
+    "process_count",
 ]
 
 # Where only a peer's end could keep us waiting, which the watch finds.
@@ -165,6 +166,11 @@ def _check_free(coordinator: str) -> None:
                 f"coordinator {coordinator}: port {port} of this computer cannot be had "
                 f"({error.strerror}). Choose another, the same for every process."
             ) from error
+
+
+def process_count() -> int:
+    """Returns how many processes there are; unlike JAX's own this uses no device."""
+    return 1 if _peers is None else _peers.processes
 
 
 def is_primary() -> bool:

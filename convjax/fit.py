@@ -189,8 +189,8 @@ class Fitted(NamedTuple):
 class Listener:
     """Hears of a training while it goes on; this one keeps quiet."""
 
-    def restored(self, steps: int) -> None:
-        """The training goes on after so many steps."""
+    def restored(self, steps: int, metrics: list[dict[str, Any]]) -> None:
+        """The training goes on after so many steps, with the evaluations until there."""
 
     def steps(self, done: int) -> None:
         """`done` more steps have been recorded."""
@@ -259,7 +259,7 @@ def fit(
     keeper = _Keeper(keeping, growing, progress)
     state = keeper.restore(state)
     if progress.steps:
-        listener.restored(progress.steps)
+        listener.restored(progress.steps, progress.metrics)
     every = 1 if trainer.watch is None else trainer.watch.every
     for piece in plan.pieces(progress.steps, -(-PIECE // every) * every):
         began, compiled = time.perf_counter(), trainer.compile_seconds

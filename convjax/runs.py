@@ -34,6 +34,8 @@ from convjax.weights import save_weights
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from convjax.predictions import Predictions
+
 
 class RunError(ValueError):
     """A folder does not hold a run, or cannot take one."""
@@ -133,6 +135,10 @@ class RunFolder:
     def write_model(self, model: nnx.Module) -> None:
         """Writes the weights of the trained network."""
         save_weights(self.path / "model.npz", model)
+
+    def write_predictions(self, predictions: "Predictions") -> None:
+        """Writes what the trained network answers to the test images."""
+        predictions.save(self.path / "predictions.npz")
 
     def add_plot(self, name: str, figure: "Figure") -> None:
         """Saves a picture as plots/NAME.png."""

@@ -24,13 +24,16 @@ from experiments.bench_report import markdown_bars
 from experiments.bench_sweep import bench_sweep, markdown_costs
 from experiments.diagnosis import Row, run_diagnosis
 from experiments.diagnosis_report import tables
+from experiments.events import run_events
 from experiments.explore import run_explore
 from experiments.fields import markdown_fields, run_fields
 from experiments.gallery import run_gallery
 from experiments.layout_report import markdown_layouts
 from experiments.ledger import Result
-from experiments.options import Data, DataDir, mistakes_reported
+from experiments.options import Data, DataDir, Layout, mistakes_reported
+from experiments.report import run_report
 from experiments.speedrun import speedrun
+from experiments.train import EXAMPLES, run_train
 
 app = typer.Typer(
     add_completion=False,
@@ -38,14 +41,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Puts the claims of the chapter on convolutional networks to the test.",
 )
-
-Layout = Annotated[
-    str,
-    typer.Option(
-        help="Order of the axes in the networks: NHWC, NCHW, CHWN, or auto (CHWN on CPU, NHWC "
-        "elsewhere)."
-    ),
-]
 
 
 @app.command("list")
@@ -216,6 +211,9 @@ app.command("gallery")(run_gallery)
 app.command("bench-sweep")(bench_sweep)
 app.command("fields")(run_fields)
 app.command("speedrun")(speedrun)
+app.command("train", epilog=EXAMPLES)(run_train)
+app.command("report")(run_report)
+app.command("events")(run_events)
 
 
 def script(file: str) -> NoReturn:

@@ -9,6 +9,7 @@ from convjax import drawings, images, plots
 from convjax.crashes import active_share, crashes
 from convjax.drawings.histograms import counts_of, hidden
 from convjax.record import Record
+from convjax.watch import Watch
 from experiments import pictures
 from experiments.gallery_operation import colour_pictures
 from experiments.gallery_page import Picture, Section
@@ -27,8 +28,8 @@ def training_sections(lab: Lab) -> list[Section]:
     """Trains three networks and returns their pictures, with those of colour in their place."""
     dataset = lab.material(ONE_CYCLE).dataset
     plain, normed = lab.fit(ONE_CYCLE, 0), lab.fit(BATCH_NORM, 0)
-    colour = lab.fit(COLOUR, 0, watched=False)
-    found = pictures.of_training(plain, lab.trainer(ONE_CYCLE, watched=True), dataset)
+    colour = lab.fit(COLOUR, 0, watch=None)
+    found = pictures.of_training(plain, lab.trainer(ONE_CYCLE, Watch()), dataset)
     return [
         _first_layer(plain, found),
         _colour(colour, tinted=dataset.train.images.shape[-1] == 1),

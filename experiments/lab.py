@@ -80,7 +80,7 @@ class Lab:
         self._sweeps = Sweeps(self)
         self._told: set[str] = set()
         self._materials = Materials(self)
-        self._trainers: dict[tuple[Setting, bool], Trainer] = {}
+        self._trainers: dict[Any, Trainer] = {}
         self._networks: dict[tuple[Setting, int], nnx.Module] = {}
         self._trainings: dict[Setting, list[Training]] = {}
 
@@ -153,22 +153,36 @@ class Lab:
         """Saves a figure as plots/NAME.png below `out`."""
         save_figure(figure, self.out / "plots" / f"{name}.png")
 
+    def dataset_of(self, setting: Setting) -> Dataset:
+        """Returns the data set of a setting."""
+        return self._materials.dataset(setting)
+
+    def normalization(self, setting: Setting) -> tuple[list[float], list[float]]:
+        """Returns mean and std per channel of a setting's images, on the scale p/255."""
+        return self._materials.normalization(setting)
+
     def material(self, setting: Setting) -> Material:
         """Returns the data set of a setting and its images on the device."""
         return self._materials.of(setting)
 
-    def trainer(self, setting: Setting, watched: bool = False) -> Trainer:
+    def trainer(
+        self,
+        setting: Setting,
+        watch: Watch | None = None,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> Trainer:
         """One compiled program for all settings that differ in rates, schedule and length."""
-        key = (setting.structure, watched)
+        key = (setting.structure, watch, devices and tuple(devices))
         if key not in self._trainers:
-            mean, std = self._materials.normalization(setting)
+            mean, std = self.normalization(setting)
             self._trainers[key] = Trainer(
                 self.network(setting, 0),
                 setting.optimizer,
                 mean=mean,
                 std=std,
                 loss=setting.loss,
-                watch=Watch() if watched else None,
+                watch=watch,
+                devices=devices,
             )
         return self._trainers[key]
 
@@ -178,7 +192,7 @@ class Lab:
         Raises:
           ValueError: if the images are too large for it.
         """
-        dataset = self.material(setting).dataset
+        dataset = self.dataset_of(setting)
         image, classes = dataset.train.images.shape[1:], len(dataset.class_names)
         key = (setting.structure, seed)
         if key not in self._networks:
@@ -204,7 +218,7 @@ class Lab:
                 model = load_weights(path / "model.npz", self.network(setting, seed))
             model.eval()
             return Training(setting, seed, run.metrics, run.record, model)
-        dataset = self.material(setting).dataset
+        dataset = self.dataset_of(setting)
         first = seed == self.seeds[0]
         if first:
             shape = (setting.batch_size, *dataset.train.images.shape[1:])
@@ -215,7 +229,7 @@ class Lab:
         with RunFolder(path, config) as folder:
             training = self.fit(setting, seed, folder)
             if first:  # one seed's pictures are enough, and they take their time
-                trainer = self.trainer(setting, watched=True)
+                trainer = self.trainer(setting, Watch())
                 for name, figure in pictures.of_training(training, trainer, dataset).items():
                     folder.add_plot(name, figure)
             folder.write_model(training.model)
@@ -226,18 +240,17 @@ class Lab:
         setting: Setting,
         seed: int,
         folder: RunFolder | None = None,
-        *,
-        watched: bool = True,
+        watch: Watch | None = Watch(),  # noqa: B008  # frozen
     ) -> Training:
         """Trains once, now.
 
         Args:
           folder: written after each evaluation.
-          watched: whether the record has statistics of layers, which take time.
+          watch: of which layers the record has statistics, which take time.
         """
         steps = self.steps(setting, seed)
         self.observer.training(setting, seed, steps, watched=True)
-        trainer, material = self.trainer(setting, watched), self.material(setting)
+        trainer, material = self.trainer(setting, watch), self.material(setting)
         fitted = fit(
             trainer,
             self.network(setting, seed),
@@ -264,13 +277,13 @@ class Lab:
 
     def run_config(self, setting: Setting, seed: int) -> dict[str, Any]:
         """Returns all that the figures of a training depend on."""
-        mean, std = self._materials.normalization(setting)
+        mean, std = self.normalization(setting)
         return {
             "setting": setting.config,
             "mean": mean,
             "std": std,
             "data": self.data,
-            "classes": list(self.material(setting).dataset.class_names),
+            "classes": list(self.dataset_of(setting).class_names),
             "seed": seed,
             **self.config,
             "steps": self.steps(setting, seed),
@@ -278,7 +291,7 @@ class Lab:
 
     def batches(self, setting: Setting, seed: int, epoch: int) -> npt.NDArray[np.integer[Any]]:
         """Returns the images of each batch of an epoch of the chapter, (steps, batch)."""
-        examples, passes = len(self.material(setting).train.labels), PASSES.get(self.data, 1)
+        examples, passes = len(self.dataset_of(setting).train.labels), PASSES.get(self.data, 1)
         # A small folder trains with the images it has; no rule decides there.
         batch_size = min(setting.batch_size, examples)
         return np.concatenate(

@@ -18,14 +18,22 @@ class Materials:
 
     def __init__(self, lab: "Lab"):
         self._lab = lab
+        self._datasets: dict[str, Dataset] = {}
         self._materials: dict[str, Material] = {}
         self._normal: dict[str, tuple[list[float], list[float]]] = {}
+
+    def dataset(self, setting: Setting) -> Dataset:
+        """Returns the data set of a setting."""
+        kind = _kind(setting)
+        if kind not in self._datasets:
+            self._datasets[kind] = self._dataset(setting)
+        return self._datasets[kind]
 
     def of(self, setting: Setting) -> Material:
         """Returns the data set of a setting and its images on the device."""
         kind = _kind(setting)
         if kind not in self._materials:
-            dataset = self._dataset(setting)
+            dataset = self.dataset(setting)
             images = Images.put(dataset.train), Images.put(dataset.test)
             self._materials[kind] = Material(dataset, *images)
         return self._materials[kind]
@@ -39,7 +47,7 @@ class Materials:
             return [0.0], [1.0]
         kind = _kind(setting)
         if kind not in self._normal:
-            mean, std = normalization(self.of(setting).dataset.train.images)
+            mean, std = normalization(self.dataset(setting).train.images)
             self._normal[kind] = mean.tolist(), std.tolist()
         return self._normal[kind]
 

@@ -1,6 +1,6 @@
 """Options and manners that commands have in common."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -19,15 +19,27 @@ DataDir = Annotated[
         "cifar10."
     ),
 ]
+Layout = Annotated[
+    str,
+    typer.Option(
+        help="Order of the axes in the networks: NHWC, NCHW, CHWN, or auto (CHWN on CPU, NHWC "
+        "elsewhere)."
+    ),
+]
 OutFile = Annotated[Path, typer.Option(help="New file for all figures.")]
 
 
 @contextmanager
-def mistakes_reported(stopped: str) -> Iterator[None]:
+def mistakes_reported(stopped: str, *, fields: Collection[str] = ()) -> Iterator[None]:
     """Turns a user's mistake into one line and exit status 2, and an interrupt into 130.
 
     ValueError: arguments and data that cannot be (DataError is such); OSError: a full disk;
     ImportError: an extra that is not installed, and how to get it.
+
+    Args:
+      stopped: what an interrupt answers.
+      fields: of a configuration, each named by an option: a message that begins with one begins
+        with the option instead.
     """
     try:
         yield
@@ -45,18 +57,21 @@ def mistakes_reported(stopped: str) -> Iterator[None]:
         typer.echo(f"error: {error}{hint}", err=True)
         raise typer.Exit(2) from None
     except (ValueError, ImportError) as error:
-        typer.echo(f"error: {_with_options(str(error))}", err=True)
+        typer.echo(f"error: {_with_options(str(error), fields)}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo(stopped, err=True)
         raise typer.Exit(130) from None
 
 
-def _with_options(text: str) -> str:
+def _with_options(text: str, fields: Collection[str]) -> str:
     """Returns an error of the library with its arguments' names as those of the options.
 
     Only where they stand for arguments: a path may hold the same words.
     """
+    first, _, rest = text.partition(" ")
+    if first in fields:
+        return f"--{first.replace('_', '-')} {rest}"
     for name, option in (("name_or_path:", "--data:"), ("data_dir:", "--data-dir:")):
         if text.startswith(name):
             text = option + text.removeprefix(name)

@@ -10,6 +10,7 @@ from convjax import images, plots
 from convjax.capture import capture
 from convjax.data import Dataset
 from convjax.train import Trainer
+from convjax.watch import INPUT, LABELS
 from experiments.setting import PENULTIMATE
 from experiments.training import Training
 
@@ -18,22 +19,29 @@ if TYPE_CHECKING:
 
 
 def of_training(training: Training, trainer: Trainer, dataset: Dataset) -> dict[str, "Figure"]:
-    """Draws what the chapter shows of a run: images, kernels and maps, loss, schedule, layers."""
+    """Draws what the chapter shows of a run: images, kernels and maps, loss, schedule, layers.
+
+    What the network or its record has not is left out: kernels where it has no convolution, layers
+    where none was watched.
+    """
     record, model, test = training.record, training.model, dataset.test
-    # As one program: each operation by itself would be compiled for this one use.
-    first_maps = jax.jit(lambda model, x: capture(model, x)[1][record.layers[0]])
-    maps = np.asarray(first_maps(model, trainer.step.normalize(jnp.asarray(test.images[:1]))))
     # Files may be ordered by class: the first nine would all be zeros.
     nine = np.linspace(0, len(test.labels) - 1, 9).astype(int)
-    return {
-        "batch": images.show_batch(test.images[nine], test.labels[nine], dataset.class_names),
-        "kernels": images.show_kernels(model.blocks[0].conv.kernel, model.layout),
-        "feature-maps": images.show_feature_maps(maps, model.layout),
-        "loss": plots.plot_loss(record, training.metrics),
-        "schedule": plots.plot_sched(record),
-        **{
-            f"stats-{name}": plots.plot_layer_stats(record, name)
-            for name in (record.layers[0], PENULTIMATE)
-        },
-        f"color-dim-{PENULTIMATE}": plots.color_dim(record, PENULTIMATE),
+    figures = {
+        "batch": images.show_batch(test.images[nine], test.labels[nine], dataset.class_names)
     }
+    if hasattr(model, "blocks"):
+        # As one program: each operation by itself would be compiled for this one use.
+        first_maps = jax.jit(lambda model, x: next(iter(capture(model, x)[1].values())))
+        maps = np.asarray(first_maps(model, trainer.step.normalize(jnp.asarray(test.images[:1]))))
+        figures["kernels"] = images.show_kernels(model.blocks[0].conv.kernel, model.layout)
+        figures["feature-maps"] = images.show_feature_maps(maps, model.layout)
+    figures["loss"] = plots.plot_loss(record, training.metrics)
+    figures["schedule"] = plots.plot_sched(record)
+    layers = [name for name in record.layers if name not in (INPUT, LABELS)]
+    if len(record.watched) and layers:
+        shown = PENULTIMATE if PENULTIMATE in layers else layers[-1]
+        for name in dict.fromkeys((layers[0], shown)):
+            figures[f"stats-{name}"] = plots.plot_layer_stats(record, name)
+        figures[f"color-dim-{shown}"] = plots.color_dim(record, shown)
+    return figures

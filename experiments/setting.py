@@ -1,5 +1,6 @@
 """Settings of trainings: the network, the schedule and the size of the batches."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from convjax import models, optim, schedules
+from convjax.data.catalog import near_match
 from convjax.optim import Optimizer
 from convjax.step import LossFn, cross_entropy
 
@@ -21,6 +23,9 @@ CYCLES: dict[str, dict[str, Any]] = {
     "no-annealing": {"div_final": 1, "momentum": (0.95, 0.85, 0.85)},
     "flat-momentum": {"momentum": (0.9, 0.9, 0.9)},
 }
+
+NETWORKS = ("digits", "threes-sevens", "linear")
+NORMS = ("batch", "layer", "group", "instance")
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,24 @@ class Setting:
             momentum = 0.0 if self.network == "linear" else 0.9
             return schedules.constant(self.lr_max, momentum).table(steps)
         return schedules.one_cycle(steps, self.lr_max, **CYCLES[self.schedule]).table(steps)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a value that no training can have."""
+        known = {"network": NETWORKS, "norm": (None, *NORMS), "schedule": ("constant", *CYCLES)}
+        for name, names in known.items():
+            value = getattr(self, name)
+            if value not in names:
+                shown = [str(option or "none") for option in names]
+                raise ValueError(
+                    f"{name} must be one of {', '.join(shown)}, got {value!r}"
+                    f"{near_match(str(value), shown)}."
+                )
+        for name in ("batch_size", "epochs", "scores", "first_kernel"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}.")
+        if not (isinstance(self.lr_max, int | float) and 0 < self.lr_max < math.inf):
+            raise ValueError(f"lr_max must be a positive number, got {self.lr_max!r}.")
 
     @property
     def slug(self) -> str:

@@ -1,0 +1,233 @@
+"""What `train` does: prepares one training, runs it, and leaves all of it in a folder."""
+
+import json
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import typer
+
+from convjax import distributed
+from convjax.checkpoints import CheckpointError, Checkpoints
+from convjax.data import DataError
+from convjax.fit import Fitted, Keeping, Listener, Stopped, fit
+from convjax.interrupts import Interrupts
+from convjax.locks import holds_files
+from convjax.nonfinite import NonFiniteError
+from convjax.predictions import Predictions
+from convjax.runs import RunError, RunFolder, finite
+from convjax.summary import summary
+from convjax.train import Images
+from experiments import pictures
+from experiments.lab import Lab
+from experiments.train_config import check_data, read_config, resolved
+from experiments.train_observers import Both, Events, TrainObserver, speaking
+from experiments.training import Training
+
+STATUS_NON_FINITE = 3
+
+
+class Options(NamedTuple):
+    """How a training is run, on which its figures do not depend; see the command's help."""
+
+    out: Path
+    resume: bool = False
+    config: Path | None = None
+    data_dir: Path | None = None
+    save_seconds: float = 30.0
+    keep: int = 2
+    stream: bool = False
+    tensorboard: bool = False
+    quiet: bool = False
+    json_lines: bool = False
+
+
+def several(
+    coordinator: str | None, processes: int | None, process_id: int | None, cluster: bool
+) -> None:
+    """Connects with the other processes, where there are to be any.
+
+    Raises:
+      ValueError: as `convjax.distributed.initialize`.
+    """
+    named = (coordinator, processes, process_id)
+    if cluster and any(value is not None for value in named):
+        raise ValueError(
+            "--cluster takes all from the cluster: leave --coordinator, --processes and "
+            "--process-id out, or name all three without it."
+        )
+    if cluster or any(value is not None for value in named):
+        distributed.initialize(*named)
+
+
+class Run:
+    """One training, checked before anything is written.
+
+    Args:
+      given: the fields of a configuration that were given; the others are those of the
+        configuration to go on with or to repeat, or have their defaults.
+      again: the command that goes on with it.
+
+    Raises:
+      ValueError: for whatever cannot be.
+    """
+
+    def __init__(self, options: Options, given: dict[str, Any], again: str):
+        self.options, self.again = options, again
+        source = options.out if options.resume else options.config
+        if options.resume and options.config is not None:
+            raise ValueError("--resume goes on as --out was set up: leave --config out.")
+        if options.resume and not (options.out / "config.json").exists():
+            raise ValueError(
+                f"--resume needs the folder of a run as --out, got {options.out}, which has no "
+                "config.json."
+            )
+        if not options.resume and (options.out.is_file() or holds_files(options.out)):
+            raise ValueError(
+                f"--out must be a new or empty folder, got {options.out}, which is a file or holds "
+                "files. Choose another, remove it, or go on in it with --resume."
+            )
+        base = None if source is None else read_config(source)
+        if "devices" not in given and distributed.process_count() > 1 and base is None:
+            given = {**given, "devices": jax.device_count()}
+        self.config = config = resolved(base, given, source=str(source))
+        self.devices = _devices(config.devices)
+        self.lab = Lab(
+            config.data,
+            data_dir=options.data_dir,
+            out=options.out,
+            layout=config.layout,
+            quick=config.quick,
+        )
+        self.full = config.full(self.lab)
+        if base is not None and "data" not in given:
+            check_data(base, self.full, str(source))
+        self.lab.network(config.setting, config.seed)  # images that are too large show now
+
+    def show(self) -> None:
+        """Prints the configuration as config.json would have it."""
+        if distributed.is_primary():
+            typer.echo(json.dumps(finite(self.full), indent=2, ensure_ascii=False))
+
+    def train(self) -> int | None:
+        """Trains, and returns the number of the signal that stopped it, if one did."""
+        primary, options = distributed.is_primary(), self.options
+        with ExitStack() as held:
+            speaks = speaking(
+                self.full, silent=not primary, quiet=options.quiet, json_lines=options.json_lines
+            )
+            observer = held.enter_context(speaks)
+            interrupts = held.enter_context(Interrupts())
+            try:
+                keeping = self._keeping(held) if primary else None
+                fitted = self._fit(keeping, observer, interrupts, held)
+                if keeping is not None:
+                    self._finish(fitted, keeping.folder)
+                observer.finished(options.out, fitted.metrics)
+            except Stopped as stopped:
+                observer.stopped(stopped.step, self.again)
+                return int(interrupts.received or 0)
+            except NonFiniteError as error:
+                _fail(
+                    f"{error} The record up to there is in {self.options.out}. Try a lower "
+                    "--lr-max, or --non-finite go-on.",
+                    STATUS_NON_FINITE,
+                )
+            except (RunError, CheckpointError, DataError) as error:
+                _fail(str(error), 2)
+            except OSError as error:
+                _fail(
+                    f"cannot read or write {error.filename or self.options.out}: "
+                    f"{error.strerror or error}. What was saved before is whole: free the disk or "
+                    f"make it writable, then go on with: {self.again}",
+                    2,
+                )
+        return None
+
+    def _keeping(self, held: ExitStack) -> Keeping:
+        options = self.options
+        folder = held.enter_context(RunFolder(options.out, self.full, resume=options.resume))
+        kept = Checkpoints(options.out / "checkpoints", keep=options.keep)
+        return Keeping(folder, held.enter_context(kept), options.save_seconds)
+
+    def _fit(
+        self,
+        keeping: Keeping | None,
+        observer: TrainObserver,
+        interrupts: Interrupts,
+        held: ExitStack,
+    ) -> Fitted:
+        lab, setting, seed = self.lab, self.config.setting, self.config.seed
+        dataset = lab.dataset_of(setting)
+        shape = (setting.batch_size, *dataset.train.images.shape[1:])
+        observer.network(str(summary(lab.network(setting, seed), shape)))
+        observer.training(setting, seed, lab.steps(setting, seed), watched=True)
+        listener: Listener = observer
+        if self.options.tensorboard and keeping is not None:
+            events = held.enter_context(closing(Events(self.options.out / "tensorboard")))
+            listener = Both(observer, events)
+        fitted = fit(
+            lab.trainer(setting, self.config.watched, self.devices),
+            lab.network(setting, seed),
+            self._train_images(dataset.train),
+            Images.put(dataset.test, self.devices),
+            lab.plan(setting, seed),
+            keeping=keeping,
+            stop=lambda: distributed.any_process(bool(interrupts)),
+            stop_at_non_finite=self.config.non_finite == "stop",
+            listener=listener,
+        )
+        observer.trained(fitted.metrics)
+        return fitted
+
+    def _train_images(self, split: Any) -> Any:
+        if self.options.stream:
+            from convjax.data.stream import Stream
+
+            return Stream(split.images, split.labels)
+        return Images.put(split, self.devices)
+
+    def _finish(self, fitted: Fitted, folder: RunFolder) -> None:
+        """Writes what is made of the trained network."""
+        from convjax.report import write_report
+
+        lab, setting, seed = self.lab, self.config.setting, self.config.seed
+        dataset = lab.dataset_of(setting)
+        trainer = lab.trainer(setting, self.config.watched, self.devices)
+        model = trainer.model(fitted.state)
+        training = Training(setting, seed, fitted.metrics, fitted.record, model)
+        for name, figure in pictures.of_training(training, trainer, dataset).items():
+            folder.add_plot(name, figure)
+        predictions = Predictions.of(trainer, fitted.state, dataset.test, dataset.class_names)
+        folder.write_predictions(predictions)
+        folder.write_model(model)
+        write_report(folder.path)
+
+
+def _devices(count: int) -> list[jax.Device] | None:
+    """Returns the devices to train on, None for JAX's default one.
+
+    Raises:
+      ValueError: if there are not so many.
+    """
+    processes = distributed.process_count()
+    if count == processes == 1:
+        return None
+    if count % processes:
+        raise ValueError(f"devices must be a multiple of the {processes} processes, got {count}.")
+    with suppress(RuntimeError):  # a program that has used JAX before has the devices it has
+        # Of no meaning where there are others than CPUs.
+        jax.config.update("jax_num_cpu_devices", count // processes)
+    there = jax.devices()
+    if count > len(there) or (processes > 1 and count != len(there)):
+        rule = "at most" if processes == 1 else "all"
+        raise ValueError(
+            f"devices must be {rule} {len(there)}, as many as JAX shows here, got {count}."
+        )
+    return there[:count]
+
+
+def _fail(message: str, status: int) -> None:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(status) from None
