@@ -268,9 +268,10 @@ def test_damaged_files(tmp_path, record):
         ("metrics.jsonl", "[" * 100_000),
         ("config.json", "[1]"),
         ("config.json", "\xff"),
+        ("config.json", '{"seed": NaN}'),
     ):
         (path / name).write_text(text, encoding="latin-1")
-        with pytest.raises(RunError, match=f"{name} is damaged"):
+        with pytest.raises(RunError, match=f"run is damaged: .*{name}.* Take another copy"):
             report(path)
 
 

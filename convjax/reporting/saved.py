@@ -1,7 +1,6 @@
 """What a run's folder holds so far: unlike `convjax.runs.load_run`, nothing but its
 configuration has to be there."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from convjax.plain import PlainError, read_object, read_objects
 from convjax.predictions import Predictions
 from convjax.record import Record
 from convjax.runs import RunError, not_null
@@ -50,19 +50,23 @@ class Saved:
           convjax.record.RecordError, convjax.predictions.PredictionsError: if those files are.
         """
         folder = Path(path)
-        config = _json(folder, "config.json")
-        if not config:
+        if not (folder / "config.json").exists():
             raise RunError(_no_run(folder))
-        if len(config) > 1 or not isinstance(config[0], dict):
-            raise RunError(f"{folder / 'config.json'} is damaged: it holds no JSON object.")
-        metrics = [not_null(row) for row in _json(folder, "metrics.jsonl")]
-        if not all(isinstance(row, dict) for row in metrics):
-            raise RunError(f"{folder / 'metrics.jsonl'} is damaged: a line holds no JSON object.")
-        environment = config[0].pop("environment", {})
+        try:
+            config = read_object(folder / "config.json")
+            metrics = []
+            if (folder / "metrics.jsonl").exists():
+                metrics = [not_null(row) for row in read_objects(folder / "metrics.jsonl")]
+        except PlainError as error:
+            raise RunError(
+                f"a file of the run {folder} is damaged: {error}. Take another copy of it, or "
+                "train again."
+            ) from error
+        environment = config.pop("environment", {})
         record, predictions = folder / "record.npz", folder / "predictions.npz"
         return cls(
             name or names_of([folder])[0],
-            config[0],
+            config,
             environment if isinstance(environment, dict) else {},
             metrics,
             Record.load(record) if record.exists() else None,
@@ -80,18 +84,6 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     while length < max(map(len, parts)) and len({p[-length:] for p in parts}) < len(set(parts)):
         length += 1
     return ["/".join(p[-length:]).lstrip("/") for p in parts]
-
-
-def _json(folder: Path, name: str) -> list[Any]:
-    """Returns the value of a .json file, those of a .jsonl file, or none where there is no file."""
-    try:
-        text = (folder / name).read_text(encoding="utf-8")
-        parts = text.splitlines() if name.endswith("l") else [text]
-        return [json.loads(part) for part in parts]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except (ValueError, RecursionError) as error:  # of JSON, and of what is no UTF-8
-        raise RunError(f"{folder / name} is damaged: {error}.") from error
 
 
 def _no_run(folder: Path) -> str:
