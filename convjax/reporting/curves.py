@@ -123,7 +123,7 @@ def column(metrics: Metrics, name: str) -> tuple[Array, Array]:
 
 
 def _number(*values: Any) -> bool:
-    return all(isinstance(value, int | float) for value in values)
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
 def _records(runs: Sequence[tuple[Line, Saved]]) -> Iterator[tuple[Line, Record]]:

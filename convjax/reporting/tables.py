@@ -65,9 +65,8 @@ def _totals(run: Saved) -> dict[str, Any]:
             totals[_WORDS.get(name, name)] = _sum(run, name) if name in _SUMS else last[name]
         if name == "accuracy" and len(run.metrics) > 1:
             _, values = column(run.metrics, name)
-            totals |= (
-                {"highest accuracy": float(np.nanmax(values, initial=0))} if len(values) else {}
-            )
+            values = values[np.isfinite(values)]
+            totals |= {"highest accuracy": float(values.max())} if len(values) else {}
     return totals
 
 
