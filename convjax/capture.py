@@ -71,6 +71,11 @@ def capture(
         return _capture_nnx(model, args, kwargs, select)
     if isinstance(model, linen.Module):
         return _capture_linen(model, args, kwargs, matcher(select))
+    if isinstance(model, type):
+        raise TypeError(
+            f"model must be a Flax module or a function, got the class {model.__name__}. Make one "
+            "of it first."
+        )
     if not callable(model):
         raise TypeError(f"model must be a Flax module or a function, got {type(model).__name__}.")
     return _capture_named(model, args, kwargs, matcher(select))

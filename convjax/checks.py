@@ -1,9 +1,11 @@
-"""What a trainer is given, checked before any work: each message names the way out."""
+"""What a function is given, checked before any work: each message names the way out."""
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
@@ -11,13 +13,125 @@ import numpy.typing as npt
 def check_type(name: str, value: Any, kind: type, way_out: str) -> None:
     """Raises TypeError if an argument is of another kind."""
     if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {kind.__name__}, got {described(value)}. {way_out}")
+
+
+def described(value: Any) -> str:
+    """Returns the type of a value and, in 80 characters of one line at most, the value."""
+    text = " ".join(repr(value).split())
+    return f"{type(value).__name__}: {text if len(text) <= 80 else text[:79] + '…'}"
+
+
+def check_whole(name: str, value: Any, minimum: int) -> int:
+    """Returns a whole number that is at least `minimum`.
+
+    Raises:
+      TypeError: if it is none; a real number such as 2.0 counts as a mistake.
+      ValueError: if it is below.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {described(value)}.") from None
+    if number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {number}.")
+    return number
+
+
+def check_number(name: str, value: Any) -> float:
+    """Returns a real number, which may be of NumPy or JAX.
+
+    Raises:
+      TypeError: if it is none; text that reads as a number counts as a mistake.
+    """
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {described(value)}.") from None
+
+
+def check_function(name: str, value: Any, what: str) -> None:
+    """Raises TypeError if an argument cannot be called; `what` says from what to what it maps."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function {what}, got {described(value)}.")
+
+
+def check_array(name: str, value: Any) -> None:
+    """Raises TypeError if an argument is no array, of JAX or NumPy, and no tracer of one."""
+    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
         raise TypeError(
-            f"{name} must be {kind.__name__}, got {type(value).__name__}: {value!r:.80}. {way_out}"
+            f"{name} must be an array, got {described(value)}. jnp.asarray makes one of numbers."
+        )
+
+
+def check_scalar(name: str, value: Any) -> None:
+    """Checks that a value is one number; it may lie on a device, for which this does not wait.
+
+    Raises:
+      TypeError: if it is no number, or a tracer.
+      ValueError: if it is several.
+    """
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(
+            f"{name} must be a value, got a tracer: return the loss and the statistics from the "
+            "jitted step, and add them outside."
+        )
+    array = value if hasattr(value, "dtype") else np.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.number) or jnp.iscomplexobj(array):
+        raise TypeError(f"{name} must be a number, got {described(value)}.")
+    if np.shape(array) != ():
+        raise ValueError(f"{name} must be a scalar, got the shape {np.shape(array)}.")
+
+
+def check_split(split: Any) -> None:
+    """Raises TypeError if an argument has no images and labels, such as a whole data set."""
+    if not (hasattr(split, "images") and hasattr(split, "labels")):
+        raise TypeError(
+            f"split must have images and labels, got {described(split)}. A data set has two: "
+            "dataset.train and dataset.test; Split(images, labels) makes one of arrays."
+        )
+
+
+def check_images(images: Any, labels: Any) -> None:
+    """Checks a split on the device: images uint8 (N, H, W, C), as many labels.
+
+    Raises:
+      TypeError: for another type of numbers.
+      ValueError: for another number of axes, or numbers that differ.
+    """
+    for name, array in (("data.images", images), ("data.labels", labels)):
+        check_array(name, array)
+    if images.dtype != np.uint8:
+        raise TypeError(
+            f"data.images must be uint8 from 0 to 255, got {images.dtype}. They are normalised in "
+            "the step: give the trainer the mean and std of p/255."
+        )
+    if images.ndim != 4:
+        raise ValueError(
+            f"data.images must have the axes (N, H, W, C), got the shape {images.shape}. Grey "
+            "images have one channel: images[..., None]."
+        )
+    if not labels.ndim or len(labels) != len(images):
+        raise ValueError(
+            f"data must hold as many labels as images, got the shapes {labels.shape} and "
+            f"{images.shape}."
         )
 
 
 def check_alive(state: Any) -> None:
-    """Raises ValueError if the buffers of a state were given up to an earlier run."""
+    """Checks that a state may be gone on from.
+
+    Raises:
+      TypeError: if it is no state of a training.
+      ValueError: if its buffers were given up to an earlier run.
+    """
+    if not hasattr(state, "opt_state"):
+        raise TypeError(
+            f"state must be what Trainer.start(model) or Trainer.run returns, got "
+            f"{described(state)}."
+        )
     arrays = (leaf for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array))
     if any(array.is_deleted() for array in arrays):
         raise ValueError(
@@ -34,11 +148,17 @@ def checked_order(order: Any, examples: int, parts: int) -> npt.NDArray[np.int32
       parts: into which each batch is split.
 
     Raises:
+      TypeError: if it holds anything but whole numbers.
       ValueError: if it is empty, points outside the examples or cannot be split.
     """
-    order = np.asarray(order, np.int32)
+    order = np.asarray(order)
     if order.ndim != 2 or not order.size:
-        raise ValueError(f"order must have the shape (steps, batch), got {order.shape}.")
+        raise ValueError(
+            f"order must have the shape (steps, batch), got {order.shape}. "
+            "convjax.data.epoch_order makes one."
+        )
+    if order.dtype.kind not in "iu":
+        raise TypeError(f"order must hold indices, whole numbers, got {order.dtype}.")
     size = order.shape[1]
     if size % parts:
         near = [n for n in (size // parts * parts, -(-size // parts) * parts) if n]
@@ -50,14 +170,14 @@ def checked_order(order: Any, examples: int, parts: int) -> npt.NDArray[np.int32
         raise ValueError(
             f"order must hold indices from 0 to {examples - 1}, got {order.min()} to {order.max()}."
         )
-    return order
+    return order.astype(np.int32)
 
 
 def checked_table(table: Any, steps: int) -> dict[str, npt.NDArray[Any]]:
     """Returns the columns learning_rate and momentum, each of shape (steps,).
 
     Raises:
-      TypeError: if it is no mapping.
+      TypeError: if it is no mapping, or a column holds no numbers.
       ValueError: if a column is missing, of another name or of another length.
     """
     check_type(
@@ -69,6 +189,8 @@ def checked_table(table: Any, steps: int) -> dict[str, npt.NDArray[Any]]:
             f"table must hold learning_rate and momentum, got {', '.join(sorted(columns))}."
         )
     for name, column in columns.items():
+        if column.dtype.kind not in "fiu":
+            raise TypeError(f"table[{name!r}] must hold numbers, got {column.dtype}.")
         if column.shape != (steps,):
             raise ValueError(
                 f"table[{name!r}] must have one number per step ({steps}), "
@@ -78,11 +200,20 @@ def checked_table(table: Any, steps: int) -> dict[str, npt.NDArray[Any]]:
 
 
 def check_labels(labels: jax.Array, classes: int) -> None:
-    """Raises ValueError for a label without a logit.
+    """Checks that every label has a logit, without which its cross entropy would be NaN.
 
-    Its cross entropy would be NaN, without a word.
+    Raises:
+      TypeError: if they are no whole numbers.
+      ValueError: if they are not one per example, negative, or too large.
     """
-    if int(labels.max()) >= classes:
-        raise ValueError(
-            f"labels must be below the model's {classes} logits, got {int(labels.max())}."
+    if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
+        error = TypeError if labels.ndim == 1 else ValueError
+        raise error(
+            f"labels must be one whole number per example, got {labels.dtype} of the shape "
+            f"{labels.shape}. One-hot rows become such by labels.argmax(-1)."
         )
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0:
+        raise ValueError(f"labels must be 0 or above, got {lowest}.")
+    if highest >= classes:
+        raise ValueError(f"labels must be below the model's {classes} logits, got {highest}.")

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from convjax import geometry
+from convjax.checks import check_array
 from convjax.geometry import Padding, Pair
 from convjax.layout import KERNEL_AXES, check_layout
 
@@ -67,7 +68,8 @@ def conv2d(
       ⌊(n + padding − dilation·(k−1) − 1)/stride⌋ + 1.
 
     Raises:
-      TypeError: if `x`, `kernel` and `bias` differ in dtype, or a setting is not an integer.
+      TypeError: if `x`, `kernel` and `bias` are no arrays or differ in dtype, or a setting is not
+        an integer.
       ValueError: for wrong ranks, channels or groups, a stride or dilation below 1, negative
         padding, or a kernel larger than the padded input.
 
@@ -76,6 +78,8 @@ def conv2d(
     layout = check_layout(layout)
     if method not in get_args(Method):
         raise ValueError(f'method must be "lax", "matmul" or "auto", got {method!r}.')
+    for name, array in (("x", x), ("kernel", kernel), *([] if bias is None else [("bias", bias)])):
+        check_array(name, array)
     batch_axis = layout.index("N")
     batched = jnp.ndim(x) == 4
     if jnp.ndim(x) == 3:

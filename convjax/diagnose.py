@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from convjax.checks import check_whole
 from convjax.evidence import Evidence, network_columns
-from convjax.record import Record
+from convjax.record import Record, check_record
 from convjax.signs import ENOUGH, PATIENCE, Sign
 from convjax.symptoms import SYMPTOMS, Symptom
 from convjax.watch import INPUT, LABELS
@@ -97,14 +98,16 @@ def diagnose(
       nonlinearity: that follows the hidden layers: "relu", "tanh" or "sigmoid".
 
     Raises:
+      TypeError: if record is no record, or classes no whole number.
       ValueError: if nonlinearity is none of these, or classes is 1 or below 0.
     """
+    check_record("record", record)
     if nonlinearity not in NONLINEARITIES:
         raise ValueError(
             f"nonlinearity must be one of {', '.join(map(repr, NONLINEARITIES))}, got "
             f"{nonlinearity!r}. Others: the nearest of these."
         )
-    if classes is not None and (classes == 1 or classes < 0):
+    if classes is not None and (check_whole("classes", classes, 0) == 1):
         raise ValueError(
             f"classes must be at least 2, or 0 for a task without classes, got {classes}."
         )

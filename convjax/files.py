@@ -28,6 +28,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        if error.filename == str(partial):  # a name that says nothing to whoever reads the message
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

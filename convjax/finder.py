@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 
+from convjax.checks import check_number, check_type, checked_order
 from convjax.record import Array
 from convjax.schedules import exponential
 from convjax.train import Images, Trainer
@@ -105,9 +106,12 @@ def lr_find(
       ValueError: if start is not below end; and, like TypeError, as `Trainer.start`, `Trainer.run`
         and `convjax.schedules.exponential`.
     """
-    if not len(order):
+    check_type("trainer", trainer, Trainer, "Trainer(model, optimizer) makes one.")
+    check_type("data", data, Images, "Images.put(split) copies a split to the device.")
+    if np.ndim(order) and not len(order):
         raise ValueError("order must hold one batch or more, got none.")
-    if not start < end:
+    order = checked_order(order, len(data.labels), 1)
+    if not check_number("start", start) < check_number("end", end):
         raise ValueError(f"start must be below end, got {start} and {end}.")
     steps = len(order)
     table = exponential(steps, start, end, momentum).table(steps)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from convjax.checks import check_type, check_whole
 from convjax.layers import BatchNorm, Conv, GroupNorm, Linear
 from convjax.layout import images_to, permutation, resolve_layout
 
@@ -117,6 +118,8 @@ class ConvNet(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        check_type("rngs", rngs, nnx.Rngs, "nnx.Rngs(0) makes one of a seed.")
+        channels = [check_whole("channels", number, 1) for number in channels]
         layers = len(channels) - 1
         if layers < 1:
             raise ValueError(
@@ -179,6 +182,13 @@ class LinearNet(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        check_type("rngs", rngs, nnx.Rngs, "nnx.Rngs(0) makes one of a seed.")
+        if isinstance(features, str) or len(features) < 2:
+            raise ValueError(
+                f"features must be the numbers of the input and of one layer or more, got "
+                f"{features!r}."
+            )
+        features = [check_whole("features", number, 1) for number in features]
         self.layers = nnx.List(
             [
                 Linear(features[i], features[i + 1], param_dtype=param_dtype, rngs=rngs)

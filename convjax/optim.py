@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from convjax.checks import check_function, check_number
+
 Params = Any
 
 
@@ -86,9 +88,17 @@ def adam(
       group_scale: takes the parameters and returns for each the factor on its learning rate, as
         `group_scale` of this module makes it; None for one rate.
 
+    Raises:
+      TypeError: for what is no number, or a group_scale that is no function.
+      ValueError: if b2 is not at least 0 and below 1, or another is negative or not finite.
+
     Reference: https://docs.fast.ai/optimizer.html#Adam; Loshchilov and Hutter,
     https://arxiv.org/abs/1711.05101.
     """
+
+    if not 0 <= check_number("b2", b2) < 1:
+        raise ValueError(f"b2 must be at least 0 and below 1, got {b2}.")
+    _check_settings({"eps": eps, "weight_decay": weight_decay}, group_scale)
 
     def build(
         learning_rate: Any, b1: Any, eps: Any, weight_decay: Any
@@ -115,6 +125,8 @@ def sgd(
     Reference: https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
     """
 
+    _check_settings({"weight_decay": weight_decay}, group_scale)
+
     def build(learning_rate: Any, momentum: Any, weight_decay: Any) -> optax.GradientTransformation:
         step = optax.chain(
             optax.add_decayed_weights(weight_decay, decays),
@@ -125,6 +137,14 @@ def sgd(
 
     scalars = {"learning_rate": 0.0, "momentum": 0.0, "weight_decay": weight_decay}
     return Optimizer(optax.inject_hyperparams(build)(**scalars), "momentum")
+
+
+def _check_settings(settings: Mapping[str, float], scale: Any) -> None:
+    for name, value in settings.items():
+        if not 0 <= check_number(name, value) < float("inf"):
+            raise ValueError(f"{name} must be 0 or above and finite, got {value}.")
+    if scale is not None:
+        check_function("group_scale", scale, "of the parameters, as convjax.group_scale makes it")
 
 
 def group_scale(rates: Sequence[float], group_of: Callable[[str], int]) -> Callable[[Params], Any]:

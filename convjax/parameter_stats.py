@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from convjax.checks import check_array
 from convjax.optim import path_name
 from convjax.stats import count, count_dtype, group_starts
 
@@ -76,9 +77,12 @@ def parameter_stats(
       histogram: False leaves out the histograms of magnitudes.
 
     Raises:
+      TypeError: if a parameter is no array.
       ValueError: if neither gradients nor updates are given, there is no parameter, or the trees
         differ in structure or shapes.
     """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        check_array(f"params{jax.tree_util.keystr(path)}", leaf)
     if not jax.tree.leaves(params):
         raise ValueError("params must hold one array or more, got none.")
     if grads is None and updated is None:

@@ -4,6 +4,7 @@ A long training's record is bounded: neighbouring steps are merged into one row,
 record says how many steps each row holds.
 """
 
+import operator
 import os
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from convjax.arrays import Arrays, read_arrays
+from convjax.checks import check_type, check_whole, described
 from convjax.files import replacing
 from convjax.parameter_stats import ParameterRecord
-from convjax.record_file import PARAMETER_FIELDS, check_parameters, check_record
+from convjax.record_file import PARAMETER_FIELDS, check_parameter_arrays, check_record_arrays
 from convjax.stats import HIST_BINS, HIST_RANGE, ActivationStats, group_starts, merge
 
 Array = npt.NDArray[Any]
@@ -165,11 +167,16 @@ class Record:
 
         Raises:
           IndexError, KeyError: if there is none such; the message lists the layers.
+          TypeError: if it is neither a name nor a whole number.
         """
         if isinstance(which, str):
             if which not in self.layers:
                 raise KeyError(f"no layer {which!r}; the record has {', '.join(self.layers)}.")
             return self.layers.index(which)
+        try:
+            which = operator.index(which)
+        except TypeError:
+            raise TypeError(f"layer must be a name or an index, got {described(which)}.") from None
         if not -len(self.layers) <= which < len(self.layers):
             raise IndexError(
                 f"layer {which} is out of range; the record has {len(self.layers)} layers: "
@@ -214,7 +221,7 @@ class Record:
                     f"{path} has record format {arrays['format']!s:.40}, this version reads "
                     f"{_FORMAT}: read it with the version that wrote it, or train again."
                 )
-            check_record(arrays)
+            check_record_arrays(arrays)
             parameters = _parameters(arrays)
         except RecordError:
             raise
@@ -257,10 +264,10 @@ class Record:
         and momentum of a row are means over its steps; a loss that is not finite stays so.
 
         Raises:
-          ValueError: if rows is below 1.
+          TypeError: if rows is no whole number.
+          ValueError: if it is below 1.
         """
-        if rows < 1:
-            raise ValueError(f"rows must be at least 1, got {rows}.")
+        check_whole("rows", rows, 1)
         span = 1
         while -(-self.steps // span) > rows:
             span *= 2
@@ -295,11 +302,17 @@ def _parameters(arrays: Arrays) -> ParameterRecord | None:
     found = {n.removeprefix(prefix): array for n, array in arrays.items() if n.startswith(prefix)}
     if not found:
         return None
-    check_parameters(found, int(arrays["steps"]))
+    check_parameter_arrays(found, int(arrays["steps"]))
     names = tuple(map(str, found.pop("names")))
     return ParameterRecord(
         names, **{name: found[name] for name in PARAMETER_FIELDS if name in found}
     )
+
+
+def check_record(name: str, value: Any) -> None:
+    """Raises TypeError if an argument is no record."""
+    way_out = "Trainer.run returns one, Recorder.record() makes one, Record.load reads one."
+    check_type(name, value, Record, way_out)
 
 
 def _merged_statistics(record: Record, first: Array) -> dict[str, Any]:

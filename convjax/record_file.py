@@ -53,7 +53,7 @@ PARAMETER_FIELDS = {
 }
 
 
-def check_record(arrays: Arrays) -> None:
+def check_record_arrays(arrays: Arrays) -> None:
     """Checks the arrays of a record, by the names of `convjax.record.Record`'s fields.
 
     Raises:
@@ -79,7 +79,7 @@ def check_record(arrays: Arrays) -> None:
         raise ValueError(f"active has {found} bytes a row for {bits} channels")
 
 
-def check_parameters(arrays: Arrays, steps: int) -> None:
+def check_parameter_arrays(arrays: Arrays, steps: int) -> None:
     """Checks the arrays of a record's parameters, by the names of `ParameterRecord`'s fields.
 
     Raises:

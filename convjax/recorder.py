@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from convjax.checks import check_array, check_scalar, check_type, check_whole
 from convjax.growing import ROWS, Growing, from_steps
 from convjax.parameter_stats import ParameterRecord, ParameterStats
 from convjax.record import Record
@@ -61,11 +62,20 @@ def layer_stats(
         outputs)` gives them for this project's networks in any layout.
 
     Raises:
-      ValueError: if there is no output.
+      TypeError: if outputs are no mapping of arrays.
+      ValueError: if there is no output, or it has no such axis.
     """
+    check_type("outputs", outputs, Mapping, "convjax.capture(model, x) returns one.")
+    for name, x in outputs.items():
+        check_array(f"outputs[{name!r}]", x)
     if not outputs:
         raise ValueError("outputs must hold the output of one layer or more, got none.")
     axes = dict.fromkeys(outputs, -1) | dict(channel_axes or {})
+    for name, x in outputs.items():
+        if x.ndim and not -x.ndim <= axes[name] < x.ndim:
+            raise ValueError(
+                f"channel_axes[{name!r}] must be an axis of the shape {x.shape}, got {axes[name]}."
+            )
     stats = [
         activation_stats(x, histogram=histogram, channel_axis=axes[name] if units else None)
         for name, x in outputs.items()
@@ -114,7 +124,7 @@ class Recorder:
     """
 
     def __init__(self, *, rows: int = ROWS):
-        self._record = Growing(rows)
+        self._record = Growing(check_whole("rows", rows, 1))
         self._waiting: list[_Added] = []
         self._kind: _Kind | None = None
         self._parameters: tuple[Any, ...] | None = None  # the structure of their statistics
@@ -140,17 +150,15 @@ class Recorder:
 
         Raises:
           TypeError: if layers are not what `layer_stats` returns, parameters not what
-            `parameter_stats` returns, or the loss is a tracer.
-          ValueError: if the loss is no scalar, the layers or parameters are not those of the steps
-            before, or eval_loss comes without layers.
+            `parameter_stats` returns, or the loss, rate or momentum is a tracer or no number.
+          ValueError: if one of these is no scalar, the layers or parameters are not those of the
+            steps before, or eval_loss comes without layers.
         """
-        if isinstance(loss, jax.core.Tracer):
-            raise TypeError(
-                "loss must be a value, got a tracer: return the loss and the statistics from the "
-                "jitted step, and add them outside."
-            )
-        if np.shape(loss) != ():
-            raise ValueError(f"loss must be a scalar, got the shape {np.shape(loss)}.")
+        scalars = {"loss": loss, "learning_rate": learning_rate, "momentum": momentum}
+        if eval_loss is not None:
+            scalars["eval_loss"] = eval_loss
+        for name, scalar in scalars.items():
+            check_scalar(name, scalar)
         for name, value, cls, maker in (
             ("layers", layers, LayerStats, "layer_stats(outputs)"),
             ("parameters", parameters, ParameterStats, "parameter_stats(params, grads=grads)"),

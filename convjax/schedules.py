@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from convjax.checks import check_number, check_whole
+
 Anneal = Literal["cos", "linear"]
 
 
@@ -28,7 +30,7 @@ class Schedules(NamedTuple):
 
     def table(self, steps: int) -> dict[str, jax.Array]:
         """Returns both at steps 0 … steps − 1: {"learning_rate": (T,), "momentum": (T,)}."""
-        at = jnp.arange(steps)
+        at = jnp.arange(check_whole("steps", steps, 0))
         return {
             name: jnp.broadcast_to(jnp.asarray(schedule(at), float), at.shape)
             for name, schedule in self._asdict().items()
@@ -53,10 +55,10 @@ def exponential(steps: int, start: float, end: float, momentum: float = 0.9) -> 
       momentum: at all steps.
 
     Raises:
+      TypeError: for what is no number, or steps that are no whole one.
       ValueError: for a number outside its range.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}.")
+    check_whole("steps", steps, 1)
     _check_rate("start", start)
     _check_rate("end", end)
     _check_momentum("momentum", momentum)
@@ -96,18 +98,18 @@ def one_cycle(
       anneal: "cos" as in fastai, or "linear" as in the papers.
 
     Raises:
+      TypeError: for what is no number, or steps that are no whole one.
       ValueError: for a number outside its range or an unknown form.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}.")
+    check_whole("steps", steps, 1)
     _check_rate("lr_max", lr_max)
     for name, value in (("div", div), ("div_final", div_final)):
-        if not value > 0:
+        if not check_number(name, value) > 0:
             raise ValueError(f"{name} must be positive, got {value}.")
-    if not 0 <= pct_start <= 1:
+    if not 0 <= check_number("pct_start", pct_start) <= 1:
         raise ValueError(f"pct_start must be a share from 0 to 1, got {pct_start}.")
-    if len(momentum) != 3:
-        raise ValueError(f"momentum must be three numbers (start, middle, end), got {momentum}.")
+    if not isinstance(momentum, Sequence) or len(momentum) != 3:
+        raise ValueError(f"momentum must be three numbers (start, middle, end), got {momentum!r}.")
     for value in momentum:
         _check_momentum("momentum", value)
     if anneal not in get_args(Anneal):
@@ -169,8 +171,7 @@ def group_rates(lr_max: float | Sequence[float] | slice, groups: int) -> tuple[f
       ValueError: for a rate that is not positive, a sequence of another length, a slice with a
         step or without an end, or no groups.
     """
-    if groups < 1:
-        raise ValueError(f"groups must be at least 1, got {groups}.")
+    check_whole("groups", groups, 1)
     if isinstance(lr_max, slice):
         if lr_max.step is not None or lr_max.stop is None:
             raise ValueError(
@@ -184,7 +185,7 @@ def group_rates(lr_max: float | Sequence[float] | slice, groups: int) -> tuple[f
             ratio = lr_max.stop / lr_max.start
             rates = [lr_max.start * ratio ** (i / max(groups - 1, 1)) for i in range(groups)]
             rates[-1] = lr_max.stop
-    elif isinstance(lr_max, Sequence):
+    elif isinstance(lr_max, Sequence) and not isinstance(lr_max, str):
         rates = list(lr_max)
         if len(rates) != groups:
             raise ValueError(
@@ -198,10 +199,10 @@ def group_rates(lr_max: float | Sequence[float] | slice, groups: int) -> tuple[f
 
 
 def _check_rate(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
+    if not 0 < check_number(name, value) < float("inf"):
         raise ValueError(f"{name} must be positive and finite, got {value}.")
 
 
 def _check_momentum(name: str, value: float) -> None:
-    if not 0 <= value < 1:
+    if not 0 <= check_number(name, value) < 1:
         raise ValueError(f"{name} must be at least 0 and below 1, got {value}.")

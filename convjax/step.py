@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 
 from convjax import parallel
+from convjax.checks import check_function, check_type, described
 from convjax.optim import Optimizer
 from convjax.parameter_stats import Described, Norms, describe
 from convjax.stats import ActivationStats
@@ -68,6 +69,7 @@ class Step:
       structure: the model's, in training mode and over a whole batch.
 
     Raises:
+      TypeError: if the model, mean, std, loss or watch are of another kind.
       ValueError: if the std is not positive, or a synchronised model cannot be split, see
         `convjax.parallel.check_splits`.
     """
@@ -83,6 +85,12 @@ class Step:
         watch: Watch | None,
         synchronized: bool,
     ):
+        check_function("loss", loss, "from logits and labels to one loss per example")
+        if watch is not None:
+            check_type("watch", watch, Watch, "Watch() makes one; None watches nothing.")
+        for name, value in (("mean", mean), ("std", std)):
+            if np.asarray(value).dtype.kind not in "fiu":
+                raise TypeError(f"{name} must be numbers, got {described(value)}.")
         self._mean, self._std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
         if not (np.isfinite(self._mean).all() and (self._std > 0).all()):
             raise ValueError(f"mean must be finite and std positive, got {mean!r} and {std!r}.")
@@ -164,6 +172,7 @@ class Step:
         """Returns a model's parameters and its other variables.
 
         Raises:
+          TypeError: if it is no module of Flax NNX.
           ValueError: if it is not built like the step's.
         """
         structure, params, variables = _split(_whole(model))
@@ -225,6 +234,7 @@ class Step:
 
 def _whole(model: nnx.Module) -> nnx.Module:
     """Returns a copy in training mode for whole batches; the caller's model stays as it was."""
+    check_type("model", model, nnx.Module, "Make one of Flax NNX first: digits_net(rngs=…).")
     training = nnx.clone(model)
     training.train()
     parallel.set_axis_name(training, None)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 
-from convjax.checks import check_type, checked_order, checked_table
+from convjax.checks import check_type, check_whole, checked_order, checked_table
 from convjax.record import Array
 from convjax.room import runs_at_once
 from convjax.step import State
@@ -88,6 +88,11 @@ def sweep(
       TypeError: if trainer or splits are of another kind.
     """
     _check_kinds(trainer, data, test)
+    for name, value, way_out in (
+        ("models", models, "One network per seed: [model]."),
+        ("tables", tables, "One per setting: [schedule.table(steps)]."),
+    ):
+        check_type(name, value, Sequence, way_out)
     if not len(models) or not len(tables) or len(orders) != len(models):
         raise ValueError(
             f"models and orders must be as many, and tables one or more, got {len(models)} models, "
@@ -106,8 +111,8 @@ def sweep(
         trainer.check_labels(first, split)
     if at_once is None:
         at_once = runs_at_once(trainer.step, first, data, checked[0].shape[1])
-    elif at_once < 1:
-        raise ValueError(f"at_once must be at least 1, got {at_once}.")
+    else:
+        check_whole("at_once", at_once, 1)
 
     def start(seed: int, setting: int) -> State:
         state = trainer.start(models[seed])

@@ -28,7 +28,12 @@ def save_weights(path: str | os.PathLike[str], model: nnx.Module) -> None:
 
     Each array is named by its path in the network, such as "blocks.0.conv.kernel", and is float32
     where NumPy has no such type (bfloat16). The state of random number generators is left out.
+
+    Raises:
+      OSError: if the file cannot be written.
+      TypeError: if model is no network of Flax NNX.
     """
+    check_type("model", model, nnx.Module, "Trainer.model(state) returns one.")
     arrays: dict[str, Any] = {}
     for name, leaf in _weights(model).items():
         array = np.asarray(leaf[...])

@@ -31,6 +31,11 @@ def select_classes(dataset: Dataset, classes: Sequence[str | int]) -> Dataset:
             f"classes: got the string {classes!r}; a sequence of names is needed, or its letters "
             f"would be taken for classes: write classes=({classes!r},)"
         )
+    if not isinstance(classes, Sequence):
+        raise DataError(
+            f"classes: got {classes!r:.80} of type {type(classes).__name__}; a sequence of names "
+            "is needed: write classes=(3,) for one"
+        )
     names = tuple(str(name) for name in classes)
     if not names:
         raise DataError(

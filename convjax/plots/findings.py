@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from convjax.checks import described
 from convjax.diagnose import Finding
 from convjax.plots.figure import ORANGE
 
@@ -20,8 +21,16 @@ def mark(figure: "Figure", findings: Sequence[Finding]) -> "Figure":
       figure: of any picture over steps, such as `plot_loss` and `color_dim`.
 
     Raises:
+      TypeError: if figure is no figure, or findings are none.
       ValueError: if the figure has no panel over steps.
     """
+    if not hasattr(figure, "axes"):
+        raise TypeError(f"figure must be a figure of matplotlib, got {described(figure)}.")
+    if not (isinstance(findings, Sequence) and all(isinstance(f, Finding) for f in findings)):
+        raise TypeError(
+            f"findings must be those of a diagnosis, diagnose(record).findings, got "
+            f"{described(findings)}."
+        )
     panels = [axes for axes in figure.axes if axes.get_xlabel() == "step"]
     panels += [
         axes

@@ -1,12 +1,12 @@
 """Pictures of layers: the statistics of one, and the colourful dimension."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from convjax.plots.figure import BLUE, MAX_COLUMNS, ORANGE, caption, check_steps, new_figure
-from convjax.record import Array, Record
+from convjax.record import Array, Record, check_record
 from convjax.stats import HIST_RANGE, NEAR_ZERO
 
 if TYPE_CHECKING:
@@ -26,8 +26,10 @@ def plot_layer_stats(record: Record, layer: int | str) -> "Figure":
 
     Raises:
       KeyError, IndexError: if the record has no such layer.
+      TypeError: if it is no record.
       ValueError: if the record has no watched steps.
     """
+    check_record("record", record)
     check_steps(record.watched)
     column, steps = record.layer(layer), record.watched
     figure = new_figure(11, 3.4)
@@ -71,15 +73,17 @@ def color_dim(
 
     Raises:
       KeyError, IndexError: if a record has no such layer.
+      TypeError: for anything but a record or several.
       ValueError: if there is no record or one without histograms, or labels has another length.
 
     Reference: Stefano Giomo's colorful dimension,
     https://forums.fast.ai/t/the-colorful-dimension/42908; fastai's `color_dim`.
     """
-    records = [records] if isinstance(records, Record) else list(records)
+    records = list(records) if isinstance(records, Iterable) else [records]
     if not records:
         raise ValueError("records must hold at least one record, got none.")
     for record in records:
+        check_record("records", record)
         check_steps(record.watched)
         record.check_histograms()
     columns = [record.layer(layer) for record in records]

@@ -6,7 +6,7 @@ import numpy as np
 
 from convjax.parameter_stats import LOG_BINS, ParameterRecord
 from convjax.plots.figure import MAX_COLUMNS, new_figure
-from convjax.record import Array, Record
+from convjax.record import Array, Record, check_record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,6 +117,7 @@ def color_magnitudes(record: Record, parameter: str, *, of: str = "gradients") -
 
 
 def _parameters(record: Record) -> ParameterRecord:
+    check_record("record", record)
     if record.parameters is None or not len(record.parameters.watched):
         raise ValueError(
             "record must hold gradients or updates, got none. Train with Watch(gradients=True, "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convjax.checks import check_type
 from convjax.plots.figure import BLUE, ORANGE, new_figure
 from convjax.record import Array
 from convjax.sweep import Sweep
@@ -36,8 +37,11 @@ def plot_sweep(
       trains: a run trains where it keeps a finite loss and reaches this accuracy.
 
     Raises:
+      TypeError: if found is no sweep, or axes no mapping.
       ValueError: for no axis or more than two, or where their combinations are not V.
     """
+    check_type("found", found, Sweep, "convjax.sweep returns one.")
+    check_type("axes", axes, Mapping, 'Such as {"learning rate": [0.01, 0.1]}.')
     settings = found.accuracy.shape[1]
     sizes = [len(values) for values in axes.values()]
     if len(sizes) not in (1, 2) or prod(sizes) != settings:

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convjax.checks import check_type
 from convjax.finder import LRFind
 from convjax.plots.figure import BLUE, ORANGE, check_steps, new_figure
-from convjax.record import Record
+from convjax.record import Record, check_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,8 +21,10 @@ def plot_sched(record: Record) -> "Figure":
     """Draws the learning rate and the momentum that the optimiser used, against the step.
 
     Raises:
+      TypeError: if it is no record.
       ValueError: if the record has no steps.
     """
+    check_record("record", record)
     check_steps(record.loss)
     figure = new_figure(8, 3.2)
     rate, momentum = figure.subplots(1, 2)
@@ -46,8 +49,10 @@ def plot_loss(record: Record, metrics: Sequence[Mapping[str, Any]] | None = None
         "valid_loss". Other keys are ignored.
 
     Raises:
+      TypeError: if it is no record.
       ValueError: if the record has no steps, or a mapping lacks one of the two keys.
     """
+    check_record("record", record)
     check_steps(record.loss)
     steps, valid = [], []
     for row in metrics or ():
@@ -91,7 +96,11 @@ def plot_lr_find(found: LRFind) -> "Figure":
 
     Rates from which no rule suggests, the first and the last, are shaded. A sweep that diverged too
     soon for a suggestion has no marks: the picture shows why.
+
+    Raises:
+      TypeError: if found is not what `lr_find` returns.
     """
+    check_type("found", found, LRFind, "convjax.lr_find returns one.")
     rates, used = found.learning_rate, found.used
     figure = new_figure(8, 4)
     axes = figure.subplots()
