@@ -133,7 +133,23 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the steps of the checkpoints that are whole, in order."""
-        return sorted(self._manager().all_steps()) if self.folder.is_dir() else []
+        return sorted(int(path.name) for path in self._folders() if _is_whole(path))
+
+    def clean(self) -> None:
+        """Removes what a process that was killed left half-written or half-removed.
+
+        Only for the one that writes here: to others the checkpoint that is being written looks just
+        like that.
+        """
+        for path in self._folders():
+            if not _is_whole(path):
+                shutil.rmtree(path)
+
+    def _folders(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        named = (path for path in self.folder.iterdir() if path.name.split(".")[0].isdigit())
+        return [path for path in named if path.is_dir()]
 
     def restore(self, like: Any, step: int | None = None) -> Saved | None:
         """Returns the newest checkpoint, or that of a step; None where there is none.
@@ -208,8 +224,6 @@ class Checkpoints:
                 preservation_policy=policies.AnyPreservationPolicy(
                     [policies.LatestN(self.keep), best]
                 ),
-                # What a killed run left half-written.
-                cleanup_tmp_directories=True,
                 # Every process holds the same state: one writes it, and none waits for another.
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
                     primary_host=jax.process_index(),
@@ -220,6 +234,11 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._open = ocp.CheckpointManager(self.folder, options=options)
         return self._open
+
+
+def _is_whole(path: Path) -> bool:
+    # Orbax writes under another name, and the metadata last; removing takes the files one by one.
+    return path.name.isdigit() and (path / "_CHECKPOINT_METADATA").exists()
 
 
 def _score(metrics: Mapping[str, float]) -> float:

@@ -313,7 +313,10 @@ class _Keeper:
 
     def restore(self, state: State) -> State:
         """Returns the state of the newest checkpoint, with the record and progress put back."""
-        saved = self._checkpoints.restore(state) if self._checkpoints else None
+        saved = None
+        if self._checkpoints is not None:
+            self._checkpoints.clean()
+            saved = self._checkpoints.restore(state)
         # Process 0 alone reads the folder, which the others need not even see.
         progress = _from_primary(saved and saved.progress)
         if progress is None:

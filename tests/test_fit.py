@@ -1,0 +1,267 @@
+"""The whole training, and that it ends with the same bits wherever it was interrupted."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from convjax.checkpoints import Checkpoints
+from convjax.fit import Keeping, Listener, Piece, Plan, Progress, Stopped, fit
+from convjax.nonfinite import NonFiniteError
+from convjax.record import smooth
+from convjax.runs import RunError, RunFolder, load_run
+from tests import fits, trainings
+
+KILLS = 20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_pieces():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["convjax.fit"], "PIECE", fits.PIECE)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    return fits.trainer()
+
+
+@pytest.fixture(scope="module")
+def untouched(trainer):
+    """The training that nobody interrupts."""
+    return fits.run(trainer)
+
+
+def after(pieces):
+    """Asks to stop at the end of so many pieces."""
+    asked = iter(range(1, 10**6))
+    return lambda: next(asked) >= pieces
+
+
+class TestPlan:
+    def order(self, epoch):
+        return np.full((5, 2), epoch)
+
+    def plan(self, **settings):
+        settings = {"epochs": 2, "order": self.order, "evaluations": 2, **settings}
+        steps = np.arange(10.0)
+        return Plan(table={"learning_rate": steps, "momentum": -steps}, **settings)
+
+    def test_pieces_by_hand(self):
+        """Five steps of an epoch are parts of 3 and 2, which pieces of 2 cut into 2 + 1 and 2."""
+        pieces = list(self.plan().pieces(0, 2))
+        assert [(p.epoch, p.first, len(p.order), p.evaluated) for p in pieces] == [
+            (0, 0, 2, False),
+            (0, 2, 1, True),
+            (0, 3, 2, True),
+            (1, 5, 2, False),
+            (1, 7, 1, True),
+            (1, 8, 2, True),
+        ]
+        assert {int(p.order[0, 0]) for p in pieces[3:]} == {1}
+        rates = self.plan().rates(pieces[3])
+        np.testing.assert_array_equal(rates["learning_rate"], [5, 6])
+        np.testing.assert_array_equal(rates["momentum"], [-5, -6])
+
+    @pytest.mark.parametrize("length", [1, 2, 3, 5, 99])
+    def test_what_is_left_is_the_end_of_the_whole(self, length):
+        whole = list(self.plan().pieces(0, length))
+        for taken, piece in enumerate(whole):
+            left = list(self.plan().pieces(piece.first, length))
+            assert [p.first for p in left] == [p.first for p in whole[taken:]]
+        assert list(self.plan().pieces(10, length)) == []
+
+    def test_errors(self):
+        for name in ("epochs", "evaluations"):
+            with pytest.raises(ValueError, match=rf"{name} must be at least 1, got 0"):
+                self.plan(**{name: 0})
+        with pytest.raises(ValueError, match="equally many steps for each of 3 epochs, got 10"):
+            self.plan(epochs=3)
+        with pytest.raises(ValueError, match="5 batches for each epoch, as the table has, got 4"):
+            list(self.plan(order=lambda epoch: np.zeros((4, 2))).pieces(0, 2))
+        with pytest.raises(ValueError, match="taken must end with a piece, got 4 steps"):
+            list(self.plan().pieces(4, 2))
+
+
+def test_progress_smooths_as_the_record_does():
+    progress, losses = Progress(), np.random.default_rng(0).random(50)
+    progress.take(losses[:20])
+    assert progress.score(0, 1.0, 0.5)["train_loss"] == smooth(losses)[19]
+    progress.take(losses[20:])
+    row = progress.score(1, 2.0, 0.25)
+    assert row["train_loss"] == pytest.approx(smooth(losses)[-1], rel=1e-14)
+    assert (row["step"], row["epoch"], row["valid_loss"], row["accuracy"]) == (50, 1, 2.0, 0.25)
+    assert progress.best == 0.5
+
+
+def test_it_is_the_trainers_own_steps(trainer, untouched):
+    """Against `Trainer.run` of all steps at once."""
+    order = np.concatenate([fits.plan().order(epoch) for epoch in range(fits.EPOCHS)])
+    start = trainer.start(trainings.conv_net())
+    state, record = trainer.run(start, trainings.split(), order, fits.plan().table, rows=fits.ROWS)
+    for left, right in zip(jax.tree.leaves(state), jax.tree.leaves(untouched.state), strict=True):
+        np.testing.assert_array_equal(left, right)
+    np.testing.assert_array_equal(record.hist, untouched.record.hist)
+    last = untouched.metrics[-1]
+    assert last["accuracy"] == trainer.evaluate(state, trainings.split(11, seed=5)).accuracy
+    assert last["train_accuracy"] == trainer.evaluate(state, trainings.split()).accuracy
+    assert [row["step"] for row in untouched.metrics] == list(
+        range(10, fits.EPOCHS * fits.PER_EPOCH + 1, 10)
+    )
+
+
+def test_a_run_that_is_stopped_again_and_again(trainer, untouched, tmp_path):
+    programs, stops = trainer._run_chunk.programs, []
+    for number in range(1, 100):
+        try:
+            fitted = fits.run(trainer, tmp_path, resume=number > 1, stop=after(number))
+            break
+        except Stopped as stopped:
+            stops.append((stopped.step, load_run(tmp_path).record.steps))
+    assert len(stops) > 5
+    assert all(step == recorded for step, recorded in stops)
+    fits.assert_same(fitted, untouched)
+    run = load_run(tmp_path)
+    assert fits.untimed(run.metrics) == fits.untimed(untouched.metrics)
+    fits.assert_same_records(run.record, untouched.record)
+    assert trainer._run_chunk.programs == programs  # none for states from a file
+    # Once more: nothing is left to do.
+    fits.assert_same(fits.run(trainer, tmp_path, resume=True), untouched)
+
+
+def test_what_is_kept(trainer, untouched, tmp_path):
+    fits.run(trainer, tmp_path)
+    accuracies = {row["step"]: row["accuracy"] for row in untouched.metrics}
+    best = max(accuracies, key=lambda step: (accuracies[step], step))
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.best() == best
+        # The newest two, one of which is within an epoch, and the best.
+        assert set(checkpoints.steps()) == {317, 320, best}
+
+
+def test_killed_at_random_moments(untouched, tmp_path):
+    """SIGKILL, from the first import to the last write, until at last it is left alone."""
+    chance = random.Random(7)
+    last = [start_and_kill(tmp_path, chance) for _ in range(KILLS)]
+    with started(tmp_path) as process:
+        assert process.communicate(timeout=300)[0].endswith("done\n")
+    # Many hit a training under way, which then went on from a checkpoint.
+    assert sum(line.startswith("recorded") for line in last) >= KILLS // 2, last
+    run = load_run(tmp_path / "run")
+    assert fits.untimed(run.metrics) == fits.untimed(untouched.metrics)
+    fits.assert_same_records(run.record, untouched.record)
+    fits.assert_same(fits.run(fits.trainer(), tmp_path / "run", resume=True), untouched)
+
+
+def started(folder):
+    # With JAX's cache, so that most of the time does not go into compiling.
+    settings = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.fits", str(folder / "run")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | settings,
+    )
+
+
+def start_and_kill(folder, chance):
+    """Returns the last line that the process printed before it was killed.
+
+    Most of its time goes into starting: so the moment is drawn among the pieces that it may reach,
+    the start itself being one of them, and then within what takes longer than a piece.
+    """
+    pieces = chance.choice([0, 1, 2, 3, 4, 5])
+    with started(folder) as process:
+        lines = [process.stdout.readline() for _ in range(pieces)]
+        time.sleep(chance.uniform(0, 0.1 if pieces else 4))
+        process.kill()
+        lines += process.stdout.readlines()
+    return lines[-1] if lines else "starting"
+
+
+class TestNonFinite:
+    def run(self, trainer, **options):
+        table = {name: np.array(column) for name, column in fits.plan().table.items()}
+        table["learning_rate"][30:] = np.inf
+        plan = replace(fits.plan(), table=table)
+        data = trainings.split(), trainings.split(11, seed=5)
+        return fit(trainer, trainings.conv_net(), *data, plan, rows=fits.ROWS, **options)
+
+    def test_it_stops_and_keeps_the_record_and_the_checkpoint_before(self, trainer, tmp_path):
+        with (
+            RunFolder(tmp_path, {}) as folder,
+            Checkpoints(tmp_path / "checkpoints") as checkpoints,
+            pytest.raises(NonFiniteError, match=r"the loss is nan at step 31; the first") as caught,
+        ):
+            self.run(trainer, keeping=Keeping(folder, checkpoints, 0.0))
+        # The update of step 30 spoils all parameters, the first layer's, too.
+        assert caught.value.found.layer == "blocks.0.conv"
+        run = load_run(tmp_path)
+        assert run.record.steps == 37  # with the piece it happened in
+        assert np.isnan(run.record.loss).any()
+        assert [row["step"] for row in run.metrics] == [10, 20, 30]
+        assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == 30
+
+    def test_or_goes_on(self, trainer):
+        fitted = self.run(trainer, stop_at_non_finite=False)
+        assert fitted.record.steps == 320
+        assert np.isnan(fitted.metrics[-1]["train_loss"])
+
+
+class TestErrors:
+    def test_a_changed_configuration(self, trainer, tmp_path):
+        with pytest.raises(Stopped):
+            fits.run(trainer, tmp_path, stop=after(2))
+        before = load_run(tmp_path)
+        with pytest.raises(RunError, match=r"holds a run with seed 0, not 1\. Choose"):
+            RunFolder(tmp_path, {"seed": 1}, resume=True)
+        assert load_run(tmp_path).metrics == before.metrics
+
+    def test_nothing_to_go_on_with(self, tmp_path):
+        with pytest.raises(RunError, match="holds no run to go on with"):
+            RunFolder(tmp_path / "new", {}, resume=True)
+        assert not (tmp_path / "new").exists()
+
+    def test_two_at_once(self, tmp_path):
+        with RunFolder(tmp_path, {}), pytest.raises(RunError, match="another process is writing"):
+            RunFolder(tmp_path, {}, resume=True)
+
+
+def test_the_listener_hears_everything(trainer, tmp_path):
+    class Hearing(Listener):
+        def __init__(self):
+            self.found = []
+
+        def restored(self, steps, metrics):
+            self.found.append(("restored", steps, len(metrics)))
+
+        def recorded(self, record, first):
+            self.found.append(("recorded", first, record.steps))
+
+        def scored(self, metrics):
+            self.found.append(("scored", metrics["step"]))
+
+    hearing = Hearing()
+    with pytest.raises(Stopped):
+        fits.run(trainer, tmp_path, stop=after(2), listener=hearing)
+    with pytest.raises(Stopped):
+        fits.run(trainer, tmp_path, resume=True, stop=after(1), listener=hearing)
+    assert hearing.found == [
+        ("recorded", 0, 7),
+        ("recorded", 7, 3),
+        ("scored", 10),
+        ("restored", 10, 1),
+        ("recorded", 10, 7),
+    ]
+    assert isinstance(next(fits.plan().pieces(10, 7)), Piece)
