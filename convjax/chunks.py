@@ -28,7 +28,7 @@ TakeStep = Callable[[jax.Array, Any, bool], tuple[Any, Measures, Seen]]
 
 
 def run_steps(
-    take: TakeStep, state: Any, length: int, steps: jax.Array, *, every: int
+    take: TakeStep, state: Any, length: int, steps: jax.Array, *, every: int, watched: bool = True
 ) -> tuple[Any, Rows]:
     """Takes `steps` steps of a training in one loop on the device.
 
@@ -38,6 +38,7 @@ def run_steps(
       length: number of rows, at least `steps` and a multiple of `every`.
       steps: an int32 scalar.
       every: steps 0, every, 2·every, … are watched.
+      watched: False watches none, where `every` is above 1.
 
     Returns:
       The state, and rows: `length` of the measures, `length`/`every` of what is watched. Those past
@@ -57,13 +58,14 @@ def run_steps(
     def group(g: jax.Array, carry: tuple[Any, Rows]) -> tuple[Any, Rows]:
         """One watched step and the unwatched ones up to the next."""
         first = g * every
-        carry = body(first, carry, True)
+        if watched:
+            carry = body(first, carry, True)
         if every == 1:
             return carry
         rest = every if fixed_loops() else jnp.minimum(every, steps - first)
-        return lax.fori_loop(1, rest, lambda j, c: body(first + j, c, False), carry)
+        return lax.fori_loop(int(watched), rest, lambda j, c: body(first + j, c, False), carry)
 
-    _, measures, seen = jax.eval_shape(lambda s: take(jnp.int32(0), s, True), state)
+    _, measures, seen = jax.eval_shape(lambda s: take(jnp.int32(0), s, watched), state)
     rows = Rows(_zeros(measures, length), _zeros(seen, length // every))
     groups = length // every if fixed_loops() else (steps + every - 1) // every
     return lax.fori_loop(0, groups, group, (state, rows))
@@ -88,6 +90,24 @@ def chunk_length(steps: int, every: int) -> int:
         length = -(-steps // -(-steps // CHUNK))
     every = min(every, max(steps, length))
     return -(-length // every) * every
+
+
+def bounded_length(length: int, every: int, most: int) -> int:
+    """Returns the steps per chunk where no more than `most` are to be taken at once, if possible.
+
+    Watched steps stay where they are: the steps are a multiple of `every`, or else a divisor of it,
+    so that only the first of a chunk is watched, or none. They are at least two, because of a chunk
+    of one step XLA makes another program, whose results are rounded otherwise.
+
+    Args:
+      length: from `chunk_length`.
+      every: as for `chunk_length`, and at most `length`.
+    """
+    most = max(most, 2)
+    if most >= every:
+        return min(length, most // every * every)
+    divisors = [n for n in range(2, every + 1) if every % n == 0]
+    return max((n for n in divisors if n <= most), default=divisors[0])
 
 
 def run_chunks(

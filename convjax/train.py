@@ -6,7 +6,9 @@ and updates. Nothing but the records leaves the device, and the host fetches tho
 while the next runs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -24,8 +26,15 @@ from convjax.checks import (
     checked_order,
     checked_table,
 )
-from convjax.chunks import Rows, chunk_length, run_chunks, run_steps, scoring_order
-from convjax.data import Split
+from convjax.chunks import (
+    Rows,
+    bounded_length,
+    chunk_length,
+    run_chunks,
+    run_steps,
+    scoring_order,
+)
+from convjax.data import Split, Stream
 from convjax.growing import ROWS, Growing, from_steps
 from convjax.optim import Optimizer
 from convjax.parallel import AXIS, REPLICATED, SPLIT_FIRST, SPLIT_SECOND
@@ -34,6 +43,7 @@ from convjax.program import Program
 from convjax.record import Record
 from convjax.stats import merge_parts
 from convjax.step import Layers, LossFn, Measures, State, Step, cross_entropy
+from convjax.streaming import pieces, steps_at_once
 from convjax.together import Together
 from convjax.watch import Watch
 
@@ -128,28 +138,44 @@ class Trainer:
         self._known_layers: dict[tuple[int, ...], Layers] = {}
         self._known_classes: dict[tuple[int, ...], int] = {}
         self._run_start = Program(self._start)
-        chunk, scores = self._chunk, self._scores
+        # Of resident data every device has all; of a stream's, what its part of the steps needs.
+        self._run_chunk = self._program_of(self._chunk, REPLICATED)
+        self._run_scores = self._program_of(self._scores, REPLICATED)
+        self._run_piece, self._run_scored_piece = self._run_chunk, self._run_scores
         if self._mesh is not None:
-            chunk = parallel.on_devices(
-                chunk,
-                self._mesh,
-                (REPLICATED, REPLICATED, SPLIT_SECOND, REPLICATED, REPLICATED),
-                (REPLICATED, Rows(REPLICATED, REPLICATED if self._spans else SPLIT_FIRST)),
-            )
-            scores = parallel.on_devices(
-                scores, self._mesh, (REPLICATED, REPLICATED, SPLIT_SECOND), REPLICATED
-            )
-        self._run_chunk = Program(chunk, donate_argnums=0)
-        self._run_scores = Program(scores)
+            self._run_piece = self._program_of(self._chunk, SPLIT_FIRST)
+            self._run_scored_piece = self._program_of(self._scores, SPLIT_FIRST)
+        self._run_unwatched = self._program_of(self._unwatched_chunk, SPLIT_FIRST)
         self._run_logits = Program(self.step.logits)
         self.together = Together(self._chunk, self._scores)
 
     @property
     def compile_seconds(self) -> float:
         """Seconds spent so far in compiling training and evaluation; running is not in it."""
-        programs = self._run_start, self._run_chunk, self._run_scores, self._run_logits
+        programs = {  # some may be the same
+            self._run_start,
+            self._run_chunk,
+            self._run_scores,
+            self._run_piece,
+            self._run_scored_piece,
+            self._run_unwatched,
+            self._run_logits,
+        }
         seconds = sum(program.compile_seconds for program in programs)
         return seconds + self.together.compile_seconds
+
+    def _program_of(self, function: Callable[..., Any], of_data: Any) -> Program:
+        """Returns the program of a chunk or of scores, over all devices, where data lie so."""
+        given: tuple[Any, ...] = REPLICATED, of_data, SPLIT_SECOND
+        returned, settings = REPLICATED, {}
+        if function != self._scores:
+            given += REPLICATED, REPLICATED  # table and steps
+            # No process could fetch the rows that lie on another's devices.
+            returned = REPLICATED, Rows(REPLICATED, REPLICATED if self._spans else SPLIT_FIRST)
+            settings = {"donate_argnums": 0}
+        if self._mesh is not None:
+            function = parallel.on_devices(function, self._mesh, given, returned)
+        return Program(function, **settings)
 
     def start(self, model: nnx.Module) -> State:
         """Returns the state before the first step, with the model's parameters, copied.
@@ -182,11 +208,13 @@ class Trainer:
         order: jax.Array,
         table: Mapping[str, jax.Array],
         steps: jax.Array,
+        *,
+        watched: bool = True,
     ) -> tuple[State, Rows]:
         """Takes `steps` steps, at most K; rows of the result past them mean nothing.
 
         order: (K, B) indices into data; table: K learning rates and momenta. With devices, the
-        rows of what is watched have a first axis more, the device.
+        rows of what is watched have a first axis more, the device. watched: False watches no step.
         """
 
         def take(i: jax.Array, state: State, watched: bool) -> tuple[State, Measures, Any]:
@@ -195,7 +223,8 @@ class Trainer:
             return self.step(state, images, labels, *rates, watched=watched)
 
         length = len(order)
-        state, rows = run_steps(take, state, length, steps, every=min(self._every, length))
+        every = min(self._every, length)
+        state, rows = run_steps(take, state, length, steps, every=every, watched=watched)
         if self._mesh is None:
             return state, rows
         seen = jax.tree.map(lambda a: a[None], rows.seen)
@@ -203,10 +232,13 @@ class Trainer:
             seen = seen._replace(layers=parallel.gather_over_devices(rows.seen.layers))
         return state, rows._replace(seen=seen)
 
+    def _unwatched_chunk(self, *args: Any) -> tuple[State, Rows]:
+        return self._chunk(*args, watched=False)
+
     def run(
         self,
         state: State,
-        data: Images,
+        data: Images | Stream,
         order: npt.NDArray[np.integer[Any]],
         table: Mapping[str, npt.ArrayLike],
         *,
@@ -217,7 +249,10 @@ class Trainer:
 
         Args:
           state: where to go on from. Its buffers are given up: use the returned state.
-          data: the training split on the device.
+          data: the training split, on the device or left in its files. A stream's images come in
+            chunks of as many steps as resident data's, or fewer where they are large
+            (`convjax.streaming`), while the device works on the chunk before; the results are the
+            same bit for bit.
           order: (T, B) indices of the examples of each batch.
           table: "learning_rate" and "momentum" of each step, T numbers each.
           rows: the record has at most so many; beyond, neighbouring steps are merged, see
@@ -229,28 +264,58 @@ class Trainer:
             the devices, the table lacks a column or has another length, rows is below 1, a label
             has no logit, or the state was given up to an earlier run.
           TypeError: if data or table are of another kind.
+          ImportError: for a stream without Grain.
+          DataError: if a stream's file cannot be read. The state is given up.
         """
         record = Growing(rows)
         check_alive(state)
-        check_type("data", data, Images, "Images.put(split) copies a split to the device.")
+        _check_data(data)
         order = checked_order(order, len(data.labels), self._parts)
         columns = checked_table(table, len(order))
         self.check_labels(state, data)
         layers = self._layers(state, data, order.shape[1])
         length = chunk_length(len(order), self._every)
-        state, data = self._placed((state, data))
+        if isinstance(data, Stream):
+            most = steps_at_once(data, order.shape[1])
+            length = bounded_length(length, min(self._every, length), most)
+        arrived = 0
 
         def fetch(kept: Rows, steps: int) -> None:
-            record.add(self._fetch(layers, kept, steps))
+            nonlocal arrived
+            record.add(self._fetch(layers, kept, steps, watched=arrived % self._every == 0))
+            arrived += steps
             on_steps(steps)
 
-        def program(state: State, data: Images, order: Any, *rest: Any) -> tuple[State, Rows]:
-            return self._run_chunk(state, data, *self._given(order, *rest))
-
-        state = run_chunks(program, state, data, order, columns, length, fetch)
+        with self._program(data, order, length) as program:
+            state = run_chunks(program, self._placed(state), data, order, columns, length, fetch)
         return state, record.record()
 
-    def _fetch(self, layers: Layers, rows: Rows, steps: int) -> Record:
+    @contextmanager
+    def _program(
+        self, data: Images | Stream, order: npt.NDArray[np.int32], length: int
+    ) -> Iterator[Callable[..., tuple[State, Rows]]]:
+        """Yields what takes the next chunk of `length` steps of order."""
+        if isinstance(data, Images):
+            resident = self._placed(data)
+
+            def whole(state: State, _: Any, *given: Any) -> tuple[State, Rows]:
+                return self._run_chunk(state, resident, *self._given(*given))
+
+            yield whole
+            return
+        with pieces(data, order, length, self._mesh) as chunks:
+            starts = itertools.count(0, length)
+
+            def streamed(state: State, _: Any, __: Any, *given: Any) -> tuple[State, Rows]:
+                images, labels, rows = next(chunks)
+                # Shorter than from one watched step to the next: not every chunk has one.
+                watched = next(starts) % self._every == 0
+                run = self._run_piece if watched else self._run_unwatched
+                return run(state, Images(images, labels), *self._given(rows, *given))
+
+            yield streamed
+
+    def _fetch(self, layers: Layers, rows: Rows, steps: int, *, watched: bool) -> Record:
         measures, seen = jax.device_get(rows)
         # Sliced on the host: on the device each length would be a program of its own.
         measures = jax.tree.map(lambda column: column[:steps], measures)
@@ -259,26 +324,26 @@ class Trainer:
             parts, seen = seen.layers, jax.tree.map(lambda column: column[0], seen)
             sizes = (size // self._parts for size in layers.sizes)
             seen = seen._replace(layers=tuple(map(merge_parts, parts, sizes)))
-        watched = np.arange(0, steps, self._every)
-        if self.watch is None:
-            watched = watched[:0]
-        seen = jax.tree.map(lambda column: column[: len(watched)], seen)
+        at = np.arange(0, steps, self._every)
+        if self.watch is None or not watched:
+            at = at[:0]
+        seen = jax.tree.map(lambda column: column[: len(at)], seen)
         parameters = None
         if seen.parameters is not None:
-            parameters = ParameterRecord.from_steps(layers.parameters, watched, seen.parameters)
+            parameters = ParameterRecord.from_steps(layers.parameters, at, seen.parameters)
         return from_steps(
-            layers.names,
-            layers.sizes,
+            layers.names if watched else (),
+            layers.sizes if watched else (),
             measures.loss,
             measures.learning_rate,
             measures.momentum,
-            watched,
+            at,
             seen.layers,
             parameters=parameters,
             eval_loss=seen.eval_loss,
         )
 
-    def _layers(self, state: State, data: Images, batch_size: int) -> Layers:
+    def _layers(self, state: State, data: Images | Stream, batch_size: int) -> Layers:
         """Returns the watched layers' names and values per step."""
         batch = (batch_size, *data.images.shape[1:])
         # Tracing the model takes as long as dozens of steps: once per kind of batch.
@@ -318,10 +383,12 @@ class Trainer:
             )
         return self._run_logits(parallel.gather(state), images)
 
-    def evaluate(self, state: State, data: Images, *, batch_size: int = 1000) -> Scores:
+    def evaluate(self, state: State, data: Images | Stream, *, batch_size: int = 1000) -> Scores:
         """Scores every example of a split exactly once, with the running statistics.
 
         Args:
+          data: the split, on the device or left in its files. The loss of a stream in several
+            chunks may differ from that of resident data by the rounding of its sum.
           batch_size: examples at a time, rounded up to a multiple of the devices; it bounds the
             memory and changes nothing else.
 
@@ -329,9 +396,10 @@ class Trainer:
           ValueError: if there is no example, batch_size is below 1, a label has no logit, or the
             state was given up to an earlier run.
           TypeError: if data are of another kind.
+          ImportError, DataError: as `run`, for a stream.
         """
         check_alive(state)
-        check_type("data", data, Images, "Images.put(split) copies a split to the device.")
+        _check_data(data)
         examples = len(data.labels)
         if not examples:
             raise ValueError("data must hold at least one example, got none.")
@@ -339,11 +407,30 @@ class Trainer:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         order = scoring_order(examples, batch_size, self._parts)
         self.check_labels(state, data)
-        state, data = self._placed((state, data))
-        total, correct = self._run_scores(state, data, *self._given(order))
+        state = self._placed(state)
+        if isinstance(data, Stream):
+            total, correct = self._score_stream(state, data, order)
+        else:
+            total, correct = self._run_scores(state, self._placed(data), *self._given(order))
         return Scores(float(total) / examples, int(correct), examples)
 
-    def check_labels(self, state: State, data: Images) -> None:
+    def _score_stream(
+        self, state: State, data: Stream, order: npt.NDArray[np.int32]
+    ) -> tuple[float, int]:
+        """Returns the sums of loss and correct answers over all examples of a stream."""
+        length = min(len(order), steps_at_once(data, order.shape[1]))
+        total, correct = 0.0, 0
+        with pieces(data, order, length, self._mesh) as chunks:
+            running: tuple[Any, Any] = total, correct
+            for images, labels, rows in chunks:
+                given = self._given(rows)
+                found = self._run_scored_piece(state, Images(images, labels), *given)
+                # Fetching waits for a chunk: do so only once the next is on its way.
+                total, correct = total + float(running[0]), correct + int(running[1])
+                running = found
+        return total + float(running[0]), correct + int(running[1])
+
+    def check_labels(self, state: State, data: Images | Stream) -> None:
         """Raises ValueError for a label that the model has no logit for."""
         if not self._checks_labels:  # a loss of the user's own may mean something else by them
             return
@@ -352,7 +439,8 @@ class Trainer:
             images = jax.ShapeDtypeStruct((1, *image), data.images.dtype)
             logits = jax.eval_shape(self.step.logits, state, images)
             self._known_classes[image] = logits.shape[-1]
-        check_labels(data.labels, self._known_classes[image])
+        labels: Any = data.labels
+        check_labels(labels, self._known_classes[image])
 
     def _scores(self, state: State, data: Images, order: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Sums loss and correct answers over the rows of order, in which −1 counts for nothing."""
@@ -377,3 +465,9 @@ class Trainer:
     def _placed(self, tree: Any) -> Any:
         """Returns the tree where the training takes place; what is there already stays."""
         return parallel.gather(tree) if self._mesh is None else parallel.replicate(tree, self._mesh)
+
+
+def _check_data(data: Any) -> None:
+    if not isinstance(data, Stream):
+        way_out = "Images.put(split) copies a split to the device; a Stream leaves it in its files."
+        check_type("data", data, Images, way_out)

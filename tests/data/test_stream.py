@@ -1,0 +1,299 @@
+"""Images left in their files: the same pixels as loaded, and the same training."""
+
+from dataclasses import fields
+from functools import cache
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from convjax import chunks, streaming
+from convjax.chunks import bounded_length
+from convjax.data import (
+    DataError,
+    Split,
+    Stream,
+    load,
+    normalization,
+    stream_folder,
+    stream_idx,
+)
+from convjax.data.rows import ArrayRows, FileRows
+from convjax.optim import adam
+from convjax.train import Images, Trainer
+from convjax.watch import Watch
+from tests import trainings
+from tests.data.conftest import write_idx_set
+
+STEPS, BATCH = 13, 8
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (7, 4, 5, 3), np.uint8)
+
+
+LABELS = np.arange(7) % 3
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def test_rows_by_hand(tmp_path):
+    file = tmp_path / "pixels"
+    file.write_bytes(bytes([99, 99, 0, 1, 2, 3, 4, 5, 6, 7]))
+    rows = FileRows(file, 2, (4, 1, 2, 1))
+    assert rows.read(np.array([3, 0, 3]))[:, 0, :, 0].tolist() == [[6, 7], [0, 1], [6, 7]]
+
+
+@pytest.mark.parametrize(
+    "view", [np.s_[:], np.s_[2:], np.s_[1::2], np.s_[::-1], np.s_[:, 1:], np.s_[3:4, :, :, :1]]
+)
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_mapped_array_and_its_parts(tmp_path, pixels, view, raw):
+    if raw:  # behind a header that ends anywhere
+        (tmp_path / "a").write_bytes(b"x" * 5001 + pixels.tobytes())
+        mapped = np.memmap(tmp_path / "a", np.uint8, "r", 5001, pixels.shape)
+    else:
+        np.save(tmp_path / "a.npy", pixels)
+        mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    wanted = pixels[view]
+    stream = Stream(mapped[view], np.zeros(len(wanted), int))
+    order = np.random.default_rng(0).integers(0, len(wanted), (2, 3))
+    np.testing.assert_array_equal(stream.read(order), wanted[order])
+    # By reading, unless an image lies in pieces or before its forerunner.
+    contiguous = wanted[0].flags.c_contiguous and view != np.s_[::-1]
+    assert isinstance(stream.images, FileRows if contiguous else ArrayRows)
+
+
+class Library:
+    """What libraries for files offer: a shape, a dtype, and one row."""
+
+    def __init__(self, pixels):
+        self.shape, self.dtype, self._pixels = pixels.shape, pixels.dtype, pixels
+
+    def __getitem__(self, index):
+        assert type(index) is int
+        return self._pixels[index]
+
+
+@settings(max_examples=25, deadline=None)
+@given(order=st.lists(st.lists(st.integers(-1, 6), min_size=3, max_size=3), min_size=1))
+def test_reading_is_indexing(order):
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 2, 2, 1), np.uint8)
+    order = np.array(order)
+    wanted = pixels[order] * (order >= 0)[..., None, None, None].astype(np.uint8)
+    for images in (pixels, Library(pixels)):
+        np.testing.assert_array_equal(Stream(images, LABELS).read(order), wanted)
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 50])
+@pytest.mark.parametrize("group", [1, 2 * 60 * 3, 1 << 20])
+def test_reading_ahead_keeps_the_order(pixels, ahead, group, monkeypatch):
+    monkeypatch.setattr("convjax.data.stream._ELEMENT_BYTES", group)
+    order = np.random.default_rng(0).integers(0, 7, (11, 3))
+    with Stream(pixels, LABELS).reading(order, ahead=ahead) as steps:
+        np.testing.assert_array_equal(np.stack(list(steps)), pixels[order])
+
+
+def test_the_moments_are_those_of_the_array(pixels):
+    for found, wanted in zip(
+        Stream(Library(pixels), LABELS).normalization(), normalization(pixels), strict=True
+    ):
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((7, 2, 2), np.uint8), LABELS, r"images: got uint8 of shape \(7, 2, 2\)"),
+        (np.zeros((7, 2, 2, 1)), LABELS, "images: got float64 of shape"),
+        (np.zeros((0, 2, 2, 1), np.uint8), LABELS[:0], r"got uint8 of shape \(0, 2, 2, 1\)"),
+        ([1], LABELS, "images: got list; they must be uint8"),
+        (np.zeros((7, 2, 2, 1), np.uint8), LABELS[:6], r"labels: got int64 of shape \(6,\) for 7"),
+        (np.zeros((7, 2, 2, 1), np.uint8), LABELS / 2, "labels: got float64"),
+        (np.zeros((7, 2, 2, 1), np.uint8), LABELS - 1, "labels: got -1 to 1; .*: renumber them"),
+    ],
+)
+def test_what_is_no_stream(images, labels, message):
+    with pytest.raises(DataError, match=message):
+        Stream(images, labels)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def same(found, wanted):
+    for name in ("train", "test"):
+        stream, split = getattr(found, name), getattr(wanted, name)
+        everything = stream.read(np.arange(len(stream)))
+        np.testing.assert_array_equal(everything, split.images, strict=True)
+        np.testing.assert_array_equal(stream.labels, split.labels, strict=True)
+    assert (found.name, found.class_names) == (wanted.name, wanted.class_names)
+
+
+def test_idx_files(tmp_path):
+    write_idx_set(tmp_path, compress=False)
+    same(stream_idx("mnist", tmp_path), load("mnist", data_dir=tmp_path))
+
+
+def test_idx_files_that_cannot_be_streamed(tmp_path):
+    with pytest.raises(DataError, match="has none of its four IDX files"):
+        stream_idx("mnist", tmp_path)
+    with pytest.raises(
+        DataError, match="name: got 'cifar10'; the data sets in IDX files are mnist"
+    ):
+        stream_idx("cifar10", tmp_path)
+    write_idx_set(tmp_path / "packed")
+    with pytest.raises(DataError, match=r"idx3-ubyte.gz: is compressed.*gunzip"):
+        stream_idx("mnist", tmp_path / "packed")
+    write_idx_set(tmp_path, compress=False)
+    images = tmp_path / "t10k-images-idx3-ubyte"
+    whole = images.read_bytes()
+    for content, message in (
+        (whole[:-1], "ends before the last of 10 images of 5×5×1 bytes"),
+        (whole[:15], "starts with 00 00 08 03; an IDX file"),
+        (b"\0\0\x08\x01" + whole[4:], "starts with 00 00 08 01; an IDX file"),
+        (whole[:4] + bytes(4) + whole[8:], "announces 0 × 5 × 5 entries"),
+    ):
+        images.write_bytes(content)
+        with pytest.raises(DataError, match=f"{images.name}: .*{message}"):
+            stream_idx("mnist", tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes; in the first all images are grey."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name, mode in (("a", "L"), ("b", "RGB")):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            for i in (1, 2, 10):
+                image = Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8)).convert(mode)
+                image.save(tmp_path / "set" / split / name / f"{i}.png")
+    return tmp_path / "set"
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_folder_of_images(folder, grey):
+    if grey:
+        for path in folder.glob("*/b/*.png"):
+            Image.open(path).convert("L").save(path)
+    found = stream_folder(folder)
+    assert found.train.images.shape == (6, 4, 5, 1 if grey else 3)
+    same(found, load(folder))
+
+
+def test_folders_that_cannot_be_streamed(folder):
+    with pytest.raises(DataError, match="no such folder"):
+        stream_folder(folder / "nowhere")
+    odd = folder / "test/b/2.png"
+    Image.new("L", (6, 4)).save(odd)
+    with pytest.raises(DataError, match=r"2\.png: the image is 4×6, but .*1\.png is 4×5"):
+        stream_folder(folder)
+    odd.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"2\.png: cannot be decoded"):
+        stream_folder(folder)
+    for path in (folder / "test/b").iterdir():
+        path.unlink()
+    (folder / "test/b").rmdir()
+    with pytest.raises(DataError, match=r"the splits have different classes \(a, b and a\)"):
+        stream_folder(folder)
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def order():
+    return np.random.default_rng(0).integers(0, trainings.EXAMPLES, (STEPS, BATCH))
+
+
+def labels():
+    return np.asarray(trainings.split().labels)
+
+
+class Trained:
+    """A training in float64 in chunks of at most four steps, and its evaluation."""
+
+    def __init__(self, data, every, count, most, trainer=None):
+        devices = None if count is None else jax.devices("cpu")[:count]
+        with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(chunks, "CHUNK", 4)
+            patch.setattr(streaming, "CHUNK_BYTES", most * BATCH * 4 * 4 * 2)
+            self.trainer = trainer or Trainer(
+                trainings.Normed(),
+                adam(),
+                mean=trainings.MEAN,
+                std=trainings.STD,
+                watch=Watch(every=every),
+                devices=devices,
+            )
+            if isinstance(data, Split):
+                data = Images.put(data, devices)
+            start = self.trainer.start(trainings.Normed())
+            state, self.record = self.trainer.run(start, data, order(), trainings.table(STEPS))
+            self.scores = self.trainer.evaluate(state, data, batch_size=7)
+            self.state = jax.tree.map(np.array, state)
+
+
+@cache
+def resident(every, count):
+    return Trained(Split(trainings.pixels(), labels().astype(np.int32)), every, count, 99)
+
+
+@pytest.mark.parametrize(
+    ("every", "count", "most"),
+    # Chunks of four steps and of two; of six, of three with every other one unwatched; and of
+    # more steps than there are.
+    [(1, None, 99), (1, 4, 2), (6, 2, 3), (6, None, 3), (100, None, 3)],
+)
+def test_a_stream_trains_bit_for_bit_as_resident_data(every, count, most):
+    wanted = resident(every, count)
+    found = Trained(Stream(trainings.pixels(), labels()), every, count, most, wanted.trainer)
+    jax.tree.map(np.testing.assert_array_equal, found.state, wanted.state)
+    for column in fields(found.record):
+        actual, expected = (getattr(each.record, column.name) for each in (found, wanted))
+        np.testing.assert_array_equal(actual, expected, err_msg=column.name)
+    assert found.scores.correct == wanted.scores.correct
+    # Partial sums of float64 numbers of order 1.
+    assert found.scores.loss == pytest.approx(wanted.scores.loss, rel=1e-14)
+    # The last chunk is short, and needs no program of its own.
+    kinds = 1 if count else 2  # one device runs the same program on resident data
+    assert found.trainer._run_piece.programs <= kinds
+    assert found.trainer._run_unwatched.programs == (most < every <= STEPS)
+
+
+def test_a_file_that_is_cut_short_or_vanishes_in_training(tmp_path):
+    for damage in (lambda file: file.write_bytes(b"short"), lambda file: file.unlink()):
+        file = tmp_path / "images.npy"
+        np.save(file, trainings.pixels())
+        stream = Stream(np.load(file, mmap_mode="r"), labels())
+        damage(file)
+        with pytest.raises(DataError, match=r"images\.npy: (ends before|cannot be read)"):
+            Trained(stream, 1, None, 99, resident(1, None).trainer)
+
+
+@pytest.mark.parametrize(
+    ("length", "every", "most", "wanted"),
+    [
+        (128, 1, 1000, 128),
+        (128, 1, 50, 50),
+        (128, 1, 1, 2),  # a chunk of one step would be another program
+        (129, 3, 50, 48),
+        (100, 100, 30, 25),  # a divisor of `every`
+        (97, 97, 30, 97),  # a prime has none
+        (6, 6, 1, 2),
+    ],
+)
+def test_the_length_of_a_bounded_chunk(length, every, most, wanted):
+    assert bounded_length(length, every, most) == wanted
+
+
+@given(st.integers(1, 300), st.integers(1, 5), st.integers(1, 400))
+def test_watched_steps_begin_a_chunk_or_lie_within(every, times, most):
+    length = bounded_length(every * times, every, most)
+    assert length % every == 0 or every % length == 0
+    assert 2 <= max(length, 2) <= max(every * times, 2)
