@@ -15,10 +15,11 @@ from flax import nnx
 
 from convjax.explored import Convolution, Dense, Layer, MaxPool, Relu, layers_of
 from convjax.explorer import page
+from convjax.layout import KERNEL_AXES
 from convjax.precedents import Windows
 from experiments.edge_kernels import LEFT_EDGE, TOP_EDGE, embedded_three
 from experiments.options import DataDir, mistakes_reported, prepare_file
-from experiments.setting import Setting
+from experiments.setting import NETWORKS, Setting
 from experiments.spreadsheet import FILTERS_1, FILTERS_2, IMAGE, WEIGHTS, Sheet
 
 # Data sets that hold the chapter's three. It comes from the embedded sample in any case, so that
@@ -148,6 +149,7 @@ def of_run(path: Path, data_dir: Path | None) -> Explored:
     from convjax.runs import load_run
     from convjax.weights import load_weights
 
+    _check_run(path)
     config = load_run(path).config
     try:
         setting = Setting(**config["setting"])
@@ -156,10 +158,14 @@ def of_run(path: Path, data_dir: Path | None) -> Explored:
         layout = config["layout"]
         # What "auto" meant where the run was made.
         made_on_cpu = config["environment"]["backend"] == "cpu"
-    except (KeyError, TypeError) as error:
+        known = setting.network in NETWORKS and layout in ("auto", *KERNEL_AXES)
+        if not known or not isinstance(data, str) or not isinstance(seed, int) or mean.ndim != 1:
+            raise ValueError("other values")
+    except (KeyError, TypeError, ValueError) as error:
+        lacking = f"lacks {error}" if isinstance(error, KeyError) else "does not hold what those do"
         raise ValueError(
             f"--run must be a training of `python -m experiments run`, got {path}, whose "
-            f"config.json lacks what those hold: {error}."
+            f"config.json {lacking}."
         ) from None
     if setting.network == "linear":
         raise ValueError(
@@ -182,6 +188,11 @@ def of_run(path: Path, data_dir: Path | None) -> Explored:
             f"--run must hold the weights of its network, model.npz, and {path} does not: they "
             "are written at the end of a training, and not below runs/comparisons."
         )
+    if len(mean) not in (1, channels) or mean.shape != std.shape or not (std > 0).all():
+        raise ValueError(
+            f"--run must be a training of `python -m experiments run`, got {path}, whose mean and "
+            f"std are not those of {channels} channels."
+        )
     layers = layers_of(load_weights(weights, network))
     normal = (image / 255 - mean[:, None, None]) / std[:, None, None]
     norm = ", with batch norm as in evaluation" if setting.norm else ""
@@ -191,6 +202,26 @@ def of_run(path: Path, data_dir: Path | None) -> Explored:
         f"training{norm}.",
         normal,
         layers,
+    )
+
+
+def _check_run(path: Path) -> None:
+    """Raises ValueError if a folder is none of a single training, and names those within."""
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise ValueError(
+            f"--run must be the folder of a training, …/runs/SETTING/seed-N, got {path}, which "
+            f"{what}."
+        )
+    if (path / "config.json").exists():
+        return
+    # Not below every folder, which may be the root of all.
+    places = ("seed-*", "*/seed-*", "runs/*/seed-*")
+    within = [file.parent for place in places for file in sorted(path.glob(f"{place}/config.json"))]
+    hint = f"; did you mean {within[0]}?" if within else "."
+    raise ValueError(
+        f"--run must be the folder of a training, …/runs/SETTING/seed-N, got {path}, which holds "
+        f"no config.json{hint}"
     )
 
 

@@ -1,7 +1,8 @@
 """Options and manners that commands have in common."""
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated
 
@@ -29,20 +30,28 @@ Layout = Annotated[
 OutFile = Annotated[Path, typer.Option(help="New file for all figures.")]
 
 
+# Folders that `prepare_file` made for a command's results.
+_made: ContextVar[list[Path] | None] = ContextVar("made", default=None)
+
+
 @contextmanager
 def mistakes_reported(stopped: str, *, fields: Collection[str] = ()) -> Iterator[None]:
     """Turns a user's mistake into one line and exit status 2, and an interrupt into 130.
 
     ValueError: arguments and data that cannot be (DataError is such); OSError: a full disk;
-    ImportError: an extra that is not installed, and how to get it.
+    ImportError: an extra that is not installed, and how to get it. The folders that were made for
+    results that did not come are removed.
 
     Args:
       stopped: what an interrupt answers.
       fields: of a configuration, each named by an option: a message that begins with one begins
         with the option instead.
     """
+    made: list[Path] = []
+    before = _made.set(made)
     try:
-        yield
+        with _removed_unless_done(made):
+            yield
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         typer.echo(
@@ -62,6 +71,21 @@ def mistakes_reported(stopped: str, *, fields: Collection[str] = ()) -> Iterator
     except KeyboardInterrupt:
         typer.echo(stopped, err=True)
         raise typer.Exit(130) from None
+    finally:
+        _made.reset(before)
+
+
+@contextmanager
+def _removed_unless_done(made: list[Path]) -> Iterator[None]:
+    try:
+        yield
+    except typer.Exit:
+        raise  # a verdict, which has its results
+    except BaseException:
+        for folder in reversed(made):
+            with suppress(OSError):  # somebody else's file has come there
+                folder.rmdir()
+        raise
 
 
 def _with_options(text: str, fields: Collection[str]) -> str:
@@ -75,9 +99,9 @@ def _with_options(text: str, fields: Collection[str]) -> str:
     for name, option in (("name_or_path:", "--data:"), ("data_dir:", "--data-dir:")):
         if text.startswith(name):
             text = option + text.removeprefix(name)
-    return text.replace(": correct data_dir", ": correct --data-dir").replace(
-        "leave data_dir out", "leave --data-dir out"
-    )
+    for words in (": correct data_dir", "leave data_dir out", "as data_dir"):
+        text = text.replace(words, words.replace("data_dir", "--data-dir"))
+    return text
 
 
 def prepare_file(out: Path) -> None:
@@ -88,10 +112,28 @@ def prepare_file(out: Path) -> None:
       OSError: if nothing can be written there.
     """
     if out.is_dir():
-        raise ValueError(f"--out must be a file, got the folder {out}.")
+        raise ValueError(f"--out must be a file, got the folder {out}. Add the file's name.")
     if out.exists():
         raise ValueError(f"--out must be a new file, got {out}. Choose another, or remove it.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out.with_name(f".{out.name}.trial")):
-        pass
-    out.with_name(f".{out.name}.trial").unlink()
+    missing = []
+    for folder in out.parents:
+        if folder.is_dir():
+            break
+        if folder.exists():
+            raise ValueError(
+                f"--out must lie in a folder, got {out}, but {folder} is a file. Choose another."
+            )
+        missing.append(folder)
+    trial = out.with_name(f".{out.name}.trial")
+    try:
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            made = _made.get()
+            if made is not None:
+                made.append(folder)
+        with replacing(trial):
+            pass
+        trial.unlink()
+    except OSError as error:
+        # The file that was asked for, and not the one that was tried.
+        raise OSError(error.errno, error.strerror, str(out)) from error

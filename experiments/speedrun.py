@@ -215,8 +215,8 @@ def speedrun(
     with mistakes_reported("stopped; nothing was written."):
         if seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {seeds}.")
-        dataset = load(data, data_dir=data_dir)
         prepare_file(out)
+        dataset = load(data, data_dir=data_dir)
         report = _report(dataset, seeds, data_dir is not None, quick, shown)
         write_json(out, report)
     shown.print(result_table(report))

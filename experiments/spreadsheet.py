@@ -16,7 +16,7 @@ Command: python -m experiments run spreadsheet --spreadsheet conv-example.xlsx
 
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,8 @@ from experiments.ledger import Claim, Decision, Measured, NotMeasuredError, Rule
 
 PUBLISHED = 258.73762671075724
 SHEET = "conv-example"
+# The file's 0.6 MB unfold to 3; what another may unfold to, in bytes.
+LIMIT = 100 << 20
 
 # Where the sheet has what: upper left and lower right cell.
 IMAGE = "A2:AB29"
@@ -52,26 +54,63 @@ class Sheet:
     def __init__(self, path: Path):
         # Here, because every command imports every experiment.
         import openpyxl
-        from openpyxl.utils.exceptions import InvalidFileException
 
-        other = OSError, LookupError, TypeError, ValueError, BadZipFile, InvalidFileException
         try:
-            book = openpyxl.load_workbook(path, data_only=True)
-            self._cells = book[SHEET]
+            self._cells = _sheet(openpyxl, path)
             self.dense = float(self._cells[DENSE].value)
-        except other as error:
-            raise ValueError(
-                f"--spreadsheet must be the chapter's conv-example.xlsx with its sheet "
-                f"{SHEET!r}, got {path}: {error!r}."
-            ) from None
+        except _OtherError as error:
+            reason = str(error)
+        except (TypeError, ValueError):
+            reason = f"its cell {DENSE} holds no number"
+        else:
+            return
+        raise ValueError(
+            f"--spreadsheet must be the chapter's conv-example.xlsx with its sheet {SHEET!r}, got "
+            f"{path}: {reason}."
+        )
 
     def block(self, *ranges: str, step: int = 1) -> npt.NDArray[np.float64]:
-        """Returns the values of equally large ranges, shape (ranges, rows, columns)."""
+        """Returns the values of equally large ranges, shape (ranges, rows, columns).
+
+        Raises:
+          ValueError: if a cell holds text.
+        """
         blocks = [
             [[cell.value or 0 for cell in row[::step]] for row in self._cells[cells][::step]]
             for cells in ranges
         ]
-        return np.array(blocks, np.float64)
+        try:
+            return np.array(blocks, np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"--spreadsheet must be the chapter's conv-example.xlsx, got a file whose cells "
+                f"{' or '.join(ranges)} hold something else than numbers."
+            ) from None
+
+
+class _OtherError(Exception):
+    """A file is not the chapter's."""
+
+
+def _sheet(openpyxl: Any, path: Path) -> Any:
+    if not path.is_file():
+        raise _OtherError("it is a folder" if path.is_dir() else "there is no such file")
+    try:
+        with ZipFile(path) as archive:
+            unfolded = sum(member.file_size for member in archive.infolist())
+        if unfolded > LIMIT:
+            raise _OtherError(f"it unfolds to {unfolded} bytes, of which at most {LIMIT} are read")
+        with path.open("rb") as file:
+            book = openpyxl.load_workbook(file, data_only=True)
+    except _OtherError:
+        raise
+    except OSError as error:
+        raise _OtherError(f"it cannot be read, {error.strerror or error}") from error
+    except Exception as error:  # the readers of archives and of XML, each with kinds of its own
+        raise _OtherError("it is no spreadsheet, or a damaged one") from error
+    if SHEET not in book.sheetnames:
+        raise _OtherError(f"its sheets are {', '.join(book.sheetnames)}")
+    return book[SHEET]
 
 
 def network(sheet: Sheet) -> dict[str, Any]:

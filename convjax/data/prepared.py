@@ -123,7 +123,7 @@ def _check_network(name: str, urls: list[str]) -> None:
             requests.head(url, timeout=_CONNECT_SECONDS)
         except requests.RequestException as error:
             raise DataError(
-                f"{name}: no network: {url} cannot be reached ({type(error).__name__}: {error}); "
+                f"{name}: no network: {url} cannot be reached ({type(error).__name__}); "
                 f"{_way_out(name)}"
             ) from error
 

@@ -77,7 +77,7 @@ def test_seeds_differ_and_repeat(quick_chapter, tmp_path):
         (["run", "spreadsheet", "--spreadsheet", __file__], "must be the chapter's"),
         (["run", "edge-values", "--resume"], "--resume needs the folder of a run"),
         (["run", "edge-values", "--out", f"{__file__}/x"], "cannot read or write"),
-        (["bench", "--quick", "--out", f"{__file__}/x"], "cannot read or write"),
+        (["bench", "--quick", "--out", f"{__file__}/x"], "--out must lie in a folder"),
         (["run", "edge-values", "spreadsheet", "--spreadsheet", __file__], "must be the chapter's"),
         (["run"], "NAME"),
     ],

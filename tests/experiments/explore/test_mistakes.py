@@ -1,5 +1,6 @@
 """What the command says to files and folders that it cannot show."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -14,8 +15,8 @@ from tests.experiments.explore.command import assert_mistake, invoke, leave_run
     [
         (["--spreadsheet", "absent.xlsx"], "must be the chapter's conv-example.xlsx"),
         (["--spreadsheet", __file__], "must be the chapter's conv-example.xlsx"),
-        (["--run", "absent"], "holds no complete epoch of a run: config.json is missing"),
-        (["--run", __file__], "a file of the run"),
+        (["--run", "absent"], "--run must be the folder of a training"),
+        (["--run", __file__], "--run must be the folder of a training"),
         (["--data-dir", "absent"], "--data-dir belongs to --run"),
         (["--run", "a", "--spreadsheet", "b"], "--run and --spreadsheet exclude each other"),
     ],
@@ -50,7 +51,23 @@ def test_runs_that_cannot_be_shown(lab, tmp_path):
     message = "is not a whole file of weights"
     assert_mistake(invoke("--run", tmp_path / "run", "--out", out), message, out)
     config = tmp_path / "run" / "config.json"
-    for text in ('{"setting": {"nonsense": 1}}', "{}", "[]"):
-        config.write_text(text)
+    whole = json.loads(config.read_text())
+    others = [{"setting": {"nonsense": 1}}, {}]
+    wrong = {"data": 3, "seed": "0", "layout": "HWC", "classes": 10, "std": [0.0], "mean": ["a"]}
+    others += [{**whole, name: value} for name, value in wrong.items()]
+    others += [{**whole, "setting": {**whole["setting"], "network": "digit"}}]
+    for other in others:
+        config.write_text(json.dumps(other))
         message = "--run must be a training of `python -m experiments run`"
         assert_mistake(invoke("--run", tmp_path / "run", "--out", out), message, out)
+    config.write_text("[]")
+    assert_mistake(invoke("--run", tmp_path / "run", "--out", out), "a file of the run", out)
+
+
+def test_a_folder_of_several_trainings_is_answered_with_the_first(tmp_path):
+    first = tmp_path / "runs" / "digits" / "seed-0"
+    first.mkdir(parents=True)
+    (first / "config.json").write_text("{}")
+    for folder in (tmp_path, first.parent, first.parent.parent):
+        result = invoke("--run", folder, "--out", tmp_path / "out" / "x.html")
+        assert_mistake(result, f"did you mean {first}?", tmp_path / "out" / "x.html")

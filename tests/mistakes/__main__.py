@@ -1,0 +1,76 @@
+"""Prints the tables of mistakes with their messages in Markdown: `python -m tests.mistakes`."""
+
+import contextlib
+import os
+import shlex
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer
+from typer.testing import CliRunner
+
+from experiments.cli import app
+from experiments.usage import OneLineGroup
+from tests.mistakes import commands, damaged, library
+
+
+def main() -> None:
+    """Does every mistake in a folder of its own, and prints what came of it."""
+    for title, rows in (
+        ("Command line", _of_commands()),
+        ("Python", _of_library()),
+        ("Damaged run folders", _of_runs()),
+    ):
+        print(f"\n## {title}\n\n| mistake | message |\n|---|---|")
+        for what, message in rows:
+            print(f"| `{what}` | {_cell(message)} |")
+
+
+def _of_commands() -> Iterator[tuple[str, str]]:
+    program = typer.Typer(cls=OneLineGroup)
+    program.registered_commands = app.registered_commands
+    for mistake in commands.ROWS:
+        with _somewhere() as folder:
+            commands.make_files(folder)
+            yield mistake.what, CliRunner().invoke(program, shlex.split(mistake.what)).stderr
+
+
+def _of_library() -> Iterator[tuple[str, str]]:
+    for mistake in library.ROWS:
+        with _somewhere() as folder:
+            library.make_files(folder)
+            try:
+                library.run(mistake.what)
+            except Exception as error:
+                yield mistake.what, f"{type(error).__name__}: {error}"
+
+
+def _of_runs() -> Iterator[tuple[str, str]]:
+    for mistake in damaged.ROWS:
+        with _somewhere():
+            damaged.make_run(Path("run"))
+            damaged.DAMAGES[mistake.what](Path("run"))
+            try:
+                damaged.load(Path("run"))
+            except Exception as error:
+                yield mistake.what, f"{type(error).__name__}: {error}"
+
+
+@contextlib.contextmanager
+def _somewhere() -> Iterator[Path]:
+    before = os.environ.get("CONVJAX_CACHE_DIR")
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        os.environ["CONVJAX_CACHE_DIR"] = str(Path(folder) / "cache")
+        yield Path(folder)
+    os.environ.pop("CONVJAX_CACHE_DIR")
+    if before is not None:
+        os.environ["CONVJAX_CACHE_DIR"] = before
+
+
+def _cell(message: str) -> str:
+    return " ".join(message.split()).replace("|", "\\|").replace(str(Path.cwd()), "…")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Mistakes on the command line: the words after `python -m experiments`, in a folder that holds
+what `make_files` makes."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from tests.mistakes import Mistake
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = "tests/golden"
+
+
+def make_files(folder: Path) -> None:
+    """Makes what the commands name."""
+    (folder / "text.txt").write_text("hello")
+    (folder / "list.json").write_text("[1, 2]")
+    (folder / "folder").mkdir()
+    (folder / "half" / "train").mkdir(parents=True)
+    (folder / "images" / "train" / "a").mkdir(parents=True)
+    (folder / "images" / "train" / "a" / "1.png").write_text("no image")
+    shutil.copytree(folder / "images" / "train", folder / "images" / "test")
+    run = folder / "out" / "runs" / "digits" / "seed-0"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    np.savez(folder / "arrays.npz", x=np.arange(3))
+    shutil.copy(ROOT / "tests/golden/mnist5k_onecycle_batchnorm.npz", folder / "golden.npz")
+    content = (folder / "golden.npz").read_bytes()
+    (folder / "cut.npz").write_bytes(content[: len(content) // 2])
+
+
+def _rows(*rows: tuple[str, tuple[str, ...]]) -> list[Mistake]:
+    return [Mistake(what, None, holds) for what, holds in rows]
+
+
+# The three kinds of --out that commands with one file for all figures refuse.
+OUT = {
+    "folder": ("--out must be a file, got the folder folder", "Add the file's name"),
+    "text.txt": ("--out must be a new file, got text.txt", "Choose another"),
+    "text.txt/x": ("--out must lie in a folder, got text.txt/x", "text.txt is a file"),
+}
+NO_TRAIN = ("has no folder train or training", "train/CLASS/*.png", "rename or move")
+ROWS = _rows(
+    # --- names of commands and options ---------------------------------------------------------
+    ("lst", ("No such command 'lst'", "Did you mean 'list'")),
+    ("explor", ("No such command 'explor'", "Did you mean", "explore")),
+    ("list everything", ("unexpected extra argument", "everything")),
+    ("run one-cycle --seed 1", ("No such option: --seed", "--seeds")),
+    ("diagnosis --fast", ("No such option: --fast",)),
+    # --- run -----------------------------------------------------------------------------------
+    ("run", ("Missing argument 'NAME...'",)),
+    ("run one-cicle", ("NAME must be a claim", "got 'one-cicle'", "did you mean 'one-cycle'?")),
+    ("run edge_kernals.py", ("got 'edge_kernals.py'", "did you mean 'edge_kernels'?")),
+    ("run ''", ("NAME must be a claim", "got ''", "experiments list")),
+    ("run one-cycle --seeds 0", ("--seeds", "greater than or equal to 1")),
+    ("run one-cycle --seeds two", ("--seeds", "valid integer")),
+    ("run one-cycle --layout nhwc", ("layout must be one of 'NHWC'", "'auto'", "got 'nhwc'")),
+    ("run one-cycle --data Mnist", ("--data: got 'Mnist'", "did you mean 'mnist'?")),
+    ("run one-cycle --data ''", ("--data: got ''", "neither a folder nor a name")),
+    ("run one-cycle --data text.txt", ("--data: got 'text.txt'", "choose from mnist5k")),
+    ("run one-cycle --data folder/", ("folder", *NO_TRAIN)),
+    ("run one-cycle --data half", ("half/train", "has no class folder")),
+    ("run one-cycle --data images", ("1.png: cannot be decoded", "replace or remove the file")),
+    (
+        "run one-cycle --data-dir folder",
+        ("--data-dir: got 'folder' with 'mnist5k'", "leave it out"),
+    ),
+    ("run one-cycle --data mnist --data-dir none", ("none is not a folder", "correct --data-dir")),
+    ("run one-cycle --data mnist --data-dir folder", ("--data-dir: folder has none of the four",)),
+    ("run one-cycle --data cifar10 --data-dir folder", ("folder", *NO_TRAIN)),
+    ("run one-cycle --out text.txt", ("--out must be a new or empty folder, got text.txt",)),
+    ("run one-cycle --out images", ("--out must be a new or empty folder, got images", "--resume")),
+    ("run one-cycle --out text.txt/x", ("cannot read or write text.txt/x", "another --out")),
+    ("run one-cycle --resume", ("--resume needs the folder of a run as --out", "got no --out")),
+    ("run one-cycle --resume --out folder", ("--resume needs the folder of a run", "got folder")),
+    ("run spreadsheet --spreadsheet none.xlsx", ("--spreadsheet", "'none.xlsx' does not exist")),
+    ("run spreadsheet --spreadsheet folder", ("--spreadsheet", "'folder' is a directory")),
+    ("run spreadsheet --spreadsheet text.txt", ("--spreadsheet must be", "it is no spreadsheet")),
+    # --- parity --------------------------------------------------------------------------------
+    ("parity", ("Missing argument 'FILE...'",)),
+    ("parity none.npz", ("FILE none.npz does not exist", "Correct its path")),
+    ("parity folder", ("FILE folder is not a whole .npz file", "it is no file")),
+    ("parity text.txt", ("FILE text.txt is not a whole .npz file", "Take another copy")),
+    ("parity cut.npz", ("FILE cut.npz is not a whole .npz file",)),
+    ("parity arrays.npz", ("FILE arrays.npz is not a trajectory", "it lacks config", GOLDEN)),
+    ("parity golden.npz --layout HWCN", ("layout must be one of 'NHWC'", "got 'HWCN'")),
+    ("parity golden.npz --data-dri x", ("No such option: --data-dri", "--data-dir")),
+    # --- table ---------------------------------------------------------------------------------
+    ("table", ("Missing argument 'FILE'",)),
+    ("table none.json", ("FILE none.json cannot be read: No such file",)),
+    ("table folder", ("FILE folder cannot be read: Is a directory",)),
+    ("table text.txt", ("FILE text.txt is not a results.json",)),
+    ("table list.json", ("FILE list.json is not a results.json",)),
+    # --- explore -------------------------------------------------------------------------------
+    ("explore --run none", ("--run must be the folder of a training", "got none", "not exist")),
+    ("explore --run text.txt", ("--run must be the folder", "got text.txt", "is a file")),
+    ("explore --run folder", ("got folder, which holds no config.json",)),
+    ("explore --run out/runs/digits", ("no config.json; did you mean out/runs/digits/seed-0?",)),
+    ("explore --run out", ("no config.json; did you mean out/runs/digits/seed-0?",)),
+    ("explore --run out/runs/digits/seed-0", ("no complete epoch", "metrics.jsonl is missing")),
+    ("explore --run out --spreadsheet x.xlsx", ("--run and --spreadsheet exclude each other",)),
+    ("explore --spreadsheet none.xlsx", ("--spreadsheet must be", "there is no such file")),
+    ("explore --spreadsheet folder", ("--spreadsheet must be", "it is a folder")),
+    ("explore --spreadsheet text.txt", ("--spreadsheet must be", "it is no spreadsheet")),
+    ("explore --spreadsheet arrays.npz", ("--spreadsheet must be", "it is no spreadsheet")),
+    ("explore --data-dir folder", ("--data-dir belongs to --run", "Leave it out")),
+    ("explore --run none --out new/folder/x.html", ("--run must be the folder of a training",)),
+    # --- measurements --------------------------------------------------------------------------
+    ("gallery --data nmist --out new/x.html", ("--data: got 'nmist'", "did you mean 'mnist'?")),
+    ("bench --only foo", ("--only", "'foo' is not one of", "engines")),
+    ("bench --rounds 0", ("--rounds", "greater than or equal to 1")),
+    ("bench-sweep --rounds x", ("--rounds", "valid integer")),
+    ("bench-sweep --data fashion", ("--data: got 'fashion'", "did you mean 'fashion_mnist'?")),
+    ("speedrun --seeds 0", ("--seeds must be at least 1, got 0",)),
+    ("speedrun --data folder/ --out new/x.json", ("folder", *NO_TRAIN)),
+    *(
+        (f"{command} --out {out}", holds)
+        for command in ("explore", "gallery", "bench", "bench-record", "bench-sweep", "fields")
+        for out, holds in OUT.items()
+    ),
+    ("diagnosis --out folder", OUT["folder"]),
+    ("speedrun --out text.txt", OUT["text.txt"]),
+)

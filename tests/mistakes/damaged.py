@@ -1,0 +1,161 @@
+"""Run folders that were damaged, or of which somebody changed a file."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+
+from convjax.record import RecordError
+from convjax.runs import Run, RunError, RunFolder, load_run
+from convjax.weights import WeightsError, load_weights, save_weights
+from tests.helpers import make_record
+from tests.mistakes import Mistake
+
+
+def network(outputs: int = 3) -> nnx.Module:
+    """A network whose weights the run has."""
+    return nnx.Linear(2, outputs, rngs=nnx.Rngs(0))
+
+
+def make_run(path: Path) -> None:
+    """Makes a whole run of five steps."""
+    with RunFolder(path, {"data": "mnist5k", "seed": 0}) as folder:
+        folder.add_metrics({"epoch": 1, "step": 5, "valid_loss": 0.5})
+        folder.write_record(make_record(steps=5, layers=2))
+    save_weights(path / "model.npz", network())
+
+
+def load(path: Path) -> tuple[Run, nnx.Module]:
+    """Reads all of a run."""
+    run = load_run(path)
+    return run, load_weights(path / "model.npz", network())
+
+
+def written(name: str, content: str | bytes) -> Callable[[Path], None]:
+    """Puts something else into a file."""
+    whole = content.encode() if isinstance(content, str) else content
+    return lambda run: (run / name).write_bytes(whole) and None
+
+
+def missing(name: str) -> Callable[[Path], None]:
+    """Removes a file."""
+    return lambda run: (run / name).unlink()
+
+
+def cut(name: str, length: int) -> Callable[[Path], None]:
+    """Keeps the first bytes of a file."""
+    return lambda run: (run / name).write_bytes((run / name).read_bytes()[:length]) and None
+
+
+def flipped(name: str, at: int) -> Callable[[Path], None]:
+    """Changes one byte."""
+
+    def damage(run: Path) -> None:
+        content = bytearray((run / name).read_bytes())
+        content[at] ^= 0xFF
+        (run / name).write_bytes(content)
+
+    return damage
+
+
+def arrays(name: str, **changed: np.ndarray | None) -> Callable[[Path], None]:
+    """Changes arrays of an .npz file; None takes one out."""
+
+    def damage(run: Path) -> None:
+        with np.load(run / name) as file:
+            found = dict(file) | changed
+        np.savez(run / name, **{key: value for key, value in found.items() if value is not None})
+
+    return damage
+
+
+def folder_instead(name: str) -> Callable[[Path], None]:
+    """Puts a folder in a file's place."""
+
+    def damage(run: Path) -> None:
+        (run / name).unlink()
+        (run / name).mkdir()
+
+    return damage
+
+
+def other_weights(run: Path) -> None:
+    """Puts the weights of another network there."""
+    save_weights(run / "model.npz", network(outputs=4))
+
+
+R, C, W = RunError, RecordError, WeightsError
+_CASES: list[tuple[str, Callable[[Path], None], type[Exception], tuple[str, ...]]] = [
+    ("config.json is missing", missing("config.json"), R, ("no complete epoch", "config.json")),
+    ("metrics.jsonl is missing", missing("metrics.jsonl"), R, ("no complete", "metrics.jsonl")),
+    ("record.npz is missing", missing("record.npz"), R, ("no complete epoch", "record.npz")),
+    ("model.npz is missing", missing("model.npz"), FileNotFoundError, ("model.npz",)),
+    ("config.json is empty", written("config.json", ""), R, ("run", "Expecting value")),
+    ("config.json is cut off", cut("config.json", 30), R, ("run", "damaged")),
+    ("config.json is no text", written("config.json", b"\xff\xfe\0"), R, ("damaged", "utf-8")),
+    ("config.json is a folder", folder_instead("config.json"), R, ("damaged", "config.json")),
+    ("metrics.jsonl has half a line", cut("metrics.jsonl", 20), R, ("run", "damaged")),
+    ("record.npz is empty", written("record.npz", ""), C, ("not a whole record", "train again")),
+    ("record.npz is cut off", cut("record.npz", 3000), C, ("not a whole record", "BadZipFile")),
+    ("record.npz has one byte changed", flipped("record.npz", 80), C, ("not a whole record",)),
+    ("record.npz is a folder", folder_instead("record.npz"), C, ("it is no file",)),
+    (
+        "record.npz is of another format",
+        arrays("record.npz", format=np.int64(9)),
+        C,
+        ("record format 9, this version reads 4", "train again"),
+    ),
+    ("record.npz lacks the losses", arrays("record.npz", loss=None), C, ("loss is missing",)),
+    (
+        "record.npz has a loss too few",
+        arrays("record.npz", loss=np.ones(4, np.float32)),
+        C,
+        ("loss has the shape (4,), its axes are (rows 5)",),
+    ),
+    (
+        "record.npz has text for losses",
+        arrays("record.npz", loss=np.array(["2.3"] * 5)),
+        C,
+        ("loss is of the type <U3",),
+    ),
+    (
+        "record.npz holds objects, which would have to be unpickled",
+        arrays("record.npz", loss=np.array([{}] * 5, object)),
+        C,
+        ("'loss' is of the type object", "no plain numbers"),
+    ),
+    (
+        "record.npz has steps that go back",
+        arrays("record.npz", first=np.array([0, 2, 1, 3, 4])),
+        C,
+        ("first must hold increasing steps below 5, got 0, 2, 1",),
+    ),
+    (
+        "record.npz is of a negative number of steps",
+        arrays("record.npz", steps=np.int64(-5)),
+        C,
+        ("step 0 of -5",),
+    ),
+    ("model.npz is cut off", cut("model.npz", 100), W, ("not a whole file of weights", "again")),
+    (
+        "model.npz is of another network",
+        other_weights,
+        W,
+        ("of shape (4,), the network's has (3,)",),
+    ),
+    (
+        "model.npz lacks a bias",
+        arrays("model.npz", bias=None),
+        W,
+        ("holds the weights of another network: without bias",),
+    ),
+    (
+        "model.npz has text for a bias",
+        arrays("model.npz", bias=np.array(["a", "b", "c"])),
+        W,
+        ("holds bias of <U1, no real numbers",),
+    ),
+]
+ROWS = [Mistake(what, kind, holds) for what, _, kind, holds in _CASES]
+DAMAGES = {what: damage for what, damage, _, _ in _CASES}

@@ -1,0 +1,350 @@
+"""Mistakes in Python: wrong arguments of public functions, and files that do not hold what they
+should."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import convjax
+from convjax.data import DataError, Split, load
+from convjax.record import RecordError
+from convjax.runs import RunError
+from convjax.weights import WeightsError
+from tests.helpers import make_record
+from tests.mistakes import Mistake
+
+
+@cache
+def names() -> dict[str, Any]:
+    """What the expressions are about: small, and made once."""
+    network = convjax.digits_net(rngs=nnx.Rngs(0))
+    trainer = convjax.Trainer(network, convjax.adam(), watch=None)
+    rng = np.random.default_rng(0)
+    split = Split(rng.integers(0, 256, (8, 28, 28, 1), np.uint8), np.arange(8, dtype=np.int32))
+    return {
+        **{name: getattr(convjax, name) for name in convjax.__all__},
+        "np": np,
+        "jnp": jnp,
+        "jax": jax,
+        "nnx": nnx,
+        "Path": Path,
+        "load": load,
+        "Split": Split,
+        "x": jnp.ones((2, 8, 8, 3)),
+        "kernel": jnp.ones((3, 3, 3, 4)),
+        "network": network,
+        "one_hot": jax.nn.one_hot(split.labels, 10),
+        "linear": nnx.Linear(2, 3, rngs=nnx.Rngs(0)),
+        "trainer": trainer,
+        "state": trainer.start(network),
+        "split": split,
+        "images": convjax.Images.put(split),
+        "order": np.arange(8).reshape(2, 4),
+        "table": convjax.constant(0.1).table(2),
+        "record": make_record(steps=5, layers=2),
+    }
+
+
+def make_files(folder: Path) -> None:
+    """Makes what the expressions name."""
+    (folder / "text.txt").write_text("hello")
+    (folder / "folder").mkdir()
+    np.savez(folder / "other.npz", x=np.arange(3))
+
+
+def run(what: str) -> Any:
+    """Does what a user typed; the expressions are those of this file."""
+    return eval(what, dict(names()))
+
+
+T, V, D, W = TypeError, ValueError, DataError, WeightsError
+LAYOUTS = "one of 'NHWC', 'NCHW', 'CHWN'"
+ROWS = [
+    # --- convolution -------------------------------------------------------------------------
+    Mistake("conv2d([[1.0, 2.0]], kernel)", T, ("x must be an array", "got list: [[1.0, 2.0]]")),
+    Mistake("conv2d(x, None)", T, ("kernel must be an array", "got NoneType: None")),
+    Mistake("conv2d(x, kernel, 1.0)", T, ("bias must be an array", "got float: 1.0")),
+    Mistake("conv2d(kernel, x)", V, ("x has 4 channels, but the kernel expects 8", "(2, 8, 8, 3)")),
+    Mistake(
+        "conv2d(x.astype(jnp.uint8), kernel)",
+        T,
+        ("x, kernel and bias must have one dtype", "x uint8, kernel float32", "astype"),
+    ),
+    Mistake("conv2d(x, kernel, stride=0)", V, ("stride must be at least 1", "got 0")),
+    Mistake("conv2d(x, kernel, stride=2.0)", T, ("stride must be an int or a pair", "got 2.0")),
+    Mistake("conv2d(x, kernel, stride='2')", V, ("stride must be an int or a pair", "got '2'")),
+    Mistake("conv2d(x, kernel, padding='full')", V, ('"same", "valid" or numbers', "got 'full'")),
+    Mistake("conv2d(x, kernel, padding=-1)", V, ("padding must be at least 0", "got -1")),
+    Mistake("conv2d(x, kernel, layout='HWC')", V, ("layout must be", LAYOUTS, "got 'HWC'")),
+    Mistake("conv2d(x, kernel, method='fft')", V, ("method must be", '"matmul"', "got 'fft'")),
+    Mistake("conv2d(x, kernel, groups=3)", V, ("groups must divide the 4 output", "groups=3")),
+    Mistake(
+        "conv2d(x, kernel, jnp.ones(3))", V, ("bias must have one number per", "got the shape")
+    ),
+    Mistake("conv2d(x[:, :2, :2], kernel)", V, ("larger than the padded input", "Pad more")),
+    # --- networks ----------------------------------------------------------------------------
+    Mistake("digits_net(rngs=0)", T, ("rngs must be Rngs, got int: 0", "nnx.Rngs(0) makes one")),
+    Mistake("digits_net(classes=0, rngs=nnx.Rngs(0))", V, ("channels must be at least 1, got 0",)),
+    Mistake("digits_net(norm='batchnorm', rngs=nnx.Rngs(0))", V, ("norm must be", "'batchnorm'")),
+    Mistake("digits_net(layout='nhwc', rngs=nnx.Rngs(0))", V, ("layout must be", "'auto'")),
+    Mistake("LinearNet((784,), rngs=nnx.Rngs(0))", V, ("features must be", "got (784,)")),
+    # --- trainer -----------------------------------------------------------------------------
+    Mistake("Trainer(network, adam(), watch=True)", T, ("watch must be Watch, got bool: True",)),
+    Mistake("Trainer(network, adam)", T, ("optimizer must be Optimizer", "convjax.adam() and")),
+    Mistake("Trainer(ConvNet, adam())", T, ("model must be Module", "Make one of Flax NNX first")),
+    Mistake("Trainer('digits', adam())", T, ("model must be Module, got str: 'digits'",)),
+    Mistake(
+        "Trainer(network, adam(), std=0)", V, ("mean must be finite and std positive", "and 0")
+    ),
+    Mistake("Trainer(network, adam(), std='0.3')", T, ("std must be numbers, got str: '0.3'",)),
+    Mistake(
+        "Trainer(network, adam(), loss='cross_entropy')",
+        T,
+        ("loss must be a function from logits and labels", "got str: 'cross_entropy'"),
+    ),
+    Mistake("Trainer(network, adam(), devices=2)", T, ("devices must be a sequence", "got 2")),
+    Mistake("trainer.start(linear)", V, ("model must have the structure of the model",)),
+    Mistake("trainer.start('network')", T, ("model must be Module, got str: 'network'",)),
+    Mistake(
+        "trainer.run(None, images, order, table)", T, ("state must be", "got NoneType", "start")
+    ),
+    Mistake("trainer.run(state, split, order, table)", T, ("data must be Images", "Images.put(sp")),
+    Mistake(
+        "trainer.run(state, images, np.arange(8), table)",
+        V,
+        ("order must have the shape (steps, batch), got (8,)", "epoch_order"),
+    ),
+    Mistake(
+        "trainer.run(state, images, order / 2, table)", T, ("order must hold indices", "float64")
+    ),
+    Mistake("trainer.run(state, images, order + 1, table)", V, ("from 0 to 7, got 1 to 8",)),
+    Mistake(
+        "trainer.run(state, images, order, constant(0.1))", T, ("table must be Mapping", ".table(")
+    ),
+    Mistake(
+        "trainer.run(state, images, order, constant(0.1).table(3))",
+        V,
+        ("table['learning_rate'] must have one number per step (2)", "(3,)"),
+    ),
+    Mistake(
+        "trainer.run(state, images, order, {'lr': [0.1, 0.1]})",
+        V,
+        ("table must hold learning_rate and momentum, got lr",),
+    ),
+    Mistake(
+        "trainer.run(state, images, order, {'learning_rate': ['a', 'b'], 'momentum': [0.9, 0.9]})",
+        T,
+        ("table['learning_rate'] must hold numbers, got <U1",),
+    ),
+    Mistake(
+        "trainer.run(state, Images(images.images, one_hot), order, table)",
+        V,
+        ("labels must be one whole number per example, got float32 of the shape (8, 10)", "argmax"),
+    ),
+    Mistake(
+        "trainer.run(state, Images(images.images, images.labels - 5), order, table)",
+        V,
+        ("labels must be 0 or above, got -5",),
+    ),
+    Mistake(
+        "trainer.run(state, Images(images.images, images.labels + 5), order, table)",
+        V,
+        ("labels must be below the model's 10 logits, got 12",),
+    ),
+    Mistake("trainer.evaluate(state, split)", T, ("data must be Images, got Split",)),
+    Mistake("trainer.evaluate(state, images, batch_size=0)", V, ("batch_size must be", "got 0")),
+    Mistake(
+        "trainer.predict(state, split.images / 255)",
+        V,
+        ("images must be uint8 of the shape (N, H, W, C), got float64", "normalised here"),
+    ),
+    Mistake("trainer.predict(state, split.images[0])", V, ("images must be uint8", "(28, 28, 1)")),
+    # --- what is watched ---------------------------------------------------------------------
+    Mistake("Watch(every=0)", V, ("every must be a whole number of steps, at least 1, got 0",)),
+    Mistake("Watch(every=2.5)", V, ("every must be a whole number of steps", "got 2.5")),
+    Mistake("Watch(select=3)", T, ("select must be a function", '"*conv"', "got 3")),
+    Mistake("Watch(activations=False)", V, ("one quantity or more", "watch=None")),
+    Mistake(
+        "capture(ConvNet, x)",
+        T,
+        (
+            "model must be",
+            "got the class ConvNet. Make one",
+        ),
+    ),
+    Mistake("capture(None, x)", T, ("model must be a Flax module or a function, got NoneType",)),
+    Mistake(
+        "capture(network, x, select='nothing')", V, ("select matches no layer", "blocks.0.conv")
+    ),
+    Mistake("layer_stats([x])", T, ("outputs must be Mapping, got list", "convjax.capture")),
+    Mistake("layer_stats({})", V, ("outputs must hold the output of one layer or more, got none",)),
+    Mistake("layer_stats({'conv': 3.0})", T, ("outputs['conv'] must be an array, got float: 3.0",)),
+    Mistake(
+        "layer_stats({'conv': x}, units=True, channel_axes={'conv': 4})",
+        V,
+        ("channel_axes['conv'] must be an axis of the shape (2, 8, 8, 3), got 4",),
+    ),
+    Mistake(
+        "parameter_stats({'a': 'text'}, grads={'a': 'text'})", T, ("params['a'] must be an arr",)
+    ),
+    Mistake("parameter_stats({'a': x}, grads={'b': x})", V, ("grads must have the structure of",)),
+    Mistake("parameter_stats({'a': x})", V, ("grads or updated must be given, got neither",)),
+    Mistake("Recorder(rows='10')", T, ("rows must be a whole number, got str: '10'",)),
+    Mistake("Recorder().add(None)", T, ("loss must be a number, got NoneType",)),
+    Mistake("Recorder().add(np.ones(3))", V, ("loss must be a scalar, got the shape (3,)",)),
+    Mistake("Recorder().add(0.3, {'conv': x})", T, ("layers must be what layer_stats(outputs)",)),
+    Mistake(
+        "Recorder().add(0.3, learning_rate='0.1')", T, ("learning_rate must be a number", "'0.1'")
+    ),
+    Mistake("Recorder().record()", V, ("the recorder has no steps yet", "add(loss, layers)")),
+    # --- schedules and optimisers --------------------------------------------------------------
+    Mistake("one_cycle(0, 0.1)", V, ("steps must be at least 1, got 0",)),
+    Mistake("one_cycle(0.1, 100)", T, ("steps must be a whole number, got float: 0.1",)),
+    Mistake("one_cycle('100', 0.1)", T, ("steps must be a whole number, got str: '100'",)),
+    Mistake("one_cycle(100, '0.1')", T, ("lr_max must be a number, got str: '0.1'",)),
+    Mistake("one_cycle(100, float('nan'))", V, ("lr_max must be positive and finite, got nan",)),
+    Mistake("one_cycle(100, -0.1)", V, ("lr_max must be positive and finite, got -0.1",)),
+    Mistake(
+        "one_cycle(100, 0.1, pct_start=25)", V, ("pct_start must be a share from 0 to 1, got 25",)
+    ),
+    Mistake("one_cycle(100, 0.1, momentum=0.9)", V, ("momentum must be three numbers", "got 0.9")),
+    Mistake(
+        "one_cycle(100, 0.1, anneal='cosine')", V, ('anneal must be "cos" or "linear"', "'cosine'")
+    ),
+    Mistake("constant(None)", T, ("learning_rate must be a number, got NoneType: None",)),
+    Mistake("constant(0.1, 1.0)", V, ("momentum must be at least 0 and below 1, got 1.0",)),
+    Mistake("constant(0.1).table(2.5)", T, ("steps must be a whole number, got float: 2.5",)),
+    Mistake("adam(b2=1.5)", V, ("b2 must be at least 0 and below 1, got 1.5",)),
+    Mistake("adam(eps=float('nan'))", V, ("eps must be 0 or above and finite, got nan",)),
+    Mistake("adam(weight_decay='0.1')", T, ("weight_decay must be a number, got str: '0.1'",)),
+    Mistake("sgd(weight_decay=-1)", V, ("weight_decay must be 0 or above", "got -1")),
+    Mistake(
+        "adam(group_scale=[0.1, 1])", T, ("group_scale must be a function", "got list: [0.1, 1]")
+    ),
+    Mistake("group_rates('0.1', 3)", T, ("lr_max must be a number, got str: '0.1'",)),
+    Mistake("group_rates([0.1, 0.2], 3)", V, ("one rate per layer group (3), got 2",)),
+    # --- diagnosis, finder and sweeps ----------------------------------------------------------
+    Mistake(
+        "diagnose(Recorder())", T, ("record must be Record, got Recorder", "Recorder.record()")
+    ),
+    Mistake("diagnose(Path('runs/seed-0'))", T, ("record must be Record", "Record.load reads one")),
+    Mistake(
+        "diagnose(record, classes='10')", T, ("classes must be a whole number, got str: '10'",)
+    ),
+    Mistake("diagnose(record, classes=1)", V, ("classes must be at least 2", "got 1")),
+    Mistake("diagnose(record, nonlinearity='Relu')", V, ("nonlinearity must be one of", "'Relu'")),
+    Mistake(
+        "lr_find(network, trainer, images, order)", T, ("trainer must be Trainer, got ConvNet",)
+    ),
+    Mistake(
+        "lr_find(trainer, network, images, order, start=1, end=0.1)", V, ("start must be below",)
+    ),
+    Mistake("lr_find(trainer, network, images, 100)", V, ("order must have the shape", "got ()")),
+    Mistake(
+        "sweep(trainer, network, images, [order], [table], test=images)",
+        T,
+        ("models must be Sequence, got ConvNet", "One network per seed: [model]"),
+    ),
+    Mistake(
+        "sweep(trainer, [network], images, [order], table, test=images)",
+        T,
+        ("tables must be Sequence, got dict", "One per setting"),
+    ),
+    Mistake(
+        "sweep(trainer, [network], images, [order], [table], test=images, scalars={'wd': [0.1]})",
+        V,
+        ("scalars must be among eps, weight_decay", "got wd"),
+    ),
+    # --- pictures and receptive fields -----------------------------------------------------------
+    Mistake("plots.color_dim(Recorder(), 0)", T, ("records must be Record, got Recorder",)),
+    Mistake("plots.color_dim(record, 'conv9')", KeyError, ("no layer 'conv9'", "blocks.0.conv")),
+    Mistake(
+        "plots.color_dim(record, 1.5)", T, ("layer must be a name or an index, got float: 1.5",)
+    ),
+    Mistake(
+        "plots.plot_layer_stats(record, 9)", IndexError, ("layer 9 is out of range", "2 layers")
+    ),
+    Mistake("plots.plot_loss([2.3, 2.2])", T, ("record must be Record, got list: [2.3, 2.2]",)),
+    Mistake("plots.plot_sched(one_cycle(100, 0.1))", T, ("record must be Record, got Schedules",)),
+    Mistake(
+        "plots.plot_lr_find(record)", T, ("found must be LRFind, got Record", "lr_find returns")
+    ),
+    Mistake("plots.plot_sweep(record, {})", T, ("found must be Sweep, got Record",)),
+    Mistake(
+        "plots.mark(plots.new_figure(1, 1), diagnose(record))",
+        T,
+        ("findings must be those of a diagnosis, diagnose(record).findings, got Diagnosis",),
+    ),
+    Mistake("receptive_fields(network)", T, ("the last argument must be images", "got none")),
+    Mistake(
+        "receptive_fields(network, (1, 28, 28, 1))", T, ("must be images, an array, got tuple",)
+    ),
+    Mistake(
+        "receptive_fields(network, jnp.ones((28, 28, 1)))", V, ("four axes NHWC", "(28, 28, 1)")
+    ),
+    # --- data ------------------------------------------------------------------------------------
+    Mistake(
+        "load('nmist')", D, ("name_or_path: got 'nmist'", "choose from", "did you mean 'mnist'?")
+    ),
+    Mistake("load(5)", D, ("name_or_path: got 5 of type int", "it must be a path")),
+    Mistake(
+        "load('./absent')", D, ("absent: no such folder", "train/CLASS/*.png", "correct the path")
+    ),
+    Mistake("load('mnist', data_dir='absent')", D, ("absent is not a folder", "leave it out")),
+    Mistake(
+        "load('mnist5k', data_dir='.')", D, ("data_dir: got '.' with 'mnist5k'", "leave it out")
+    ),
+    Mistake("load('mnist5k', classes=3)", D, ("classes: got 3 of type int", "classes=(3,)")),
+    Mistake(
+        "load('mnist5k', classes='37')", D, ("classes: got the string '37'", "classes=('37',)")
+    ),
+    Mistake("load('mnist5k', classes=(3, 70))", D, ("classes: got '70'", "choose from 0, 1, 2")),
+    Mistake(
+        "Split(split.images / 255, split.labels)",
+        D,
+        ("images: got float64 of shape (8, 28, 28, 1); it must be uint8", "astype"),
+    ),
+    Mistake(
+        "Split(split.images, np.eye(10, dtype=np.int32)[split.labels])",
+        D,
+        ("labels: got int32 of shape (8, 10)", "axes (N)"),
+    ),
+    Mistake(
+        "Split(split.images[..., 0], split.labels)", D, ("images: got uint8 of shape (8, 28, 28)",)
+    ),
+    Mistake("Split(split.images[:0], split.labels[:0])", D, ("images: got shape (0, 28, 28, 1)",)),
+    Mistake(
+        "Split(split.images, split.labels[:3])", D, ("got 8 images and 3 labels", "must be equal")
+    ),
+    # --- files -----------------------------------------------------------------------------------
+    Mistake("weights.load_weights('absent.npz', network)", FileNotFoundError, ("absent.npz",)),
+    Mistake(
+        "weights.load_weights('text.txt', network)", W, ("text.txt is not a whole file of wei",)
+    ),
+    Mistake(
+        "weights.load_weights('folder', network)", W, ("folder is not a whole file", "no file")
+    ),
+    Mistake(
+        "weights.load_weights('other.npz', network)", W, ("other.npz holds the weights of anot",)
+    ),
+    Mistake("weights.load_weights('text.txt', 'network')", T, ("model must be Module, got str",)),
+    Mistake("weights.save_weights('out.npz', 'network')", T, ("model must be Module, got str",)),
+    Mistake(
+        "weights.save_weights('absent/model.npz', network)",
+        OSError,
+        ("'absent/model.npz'", "No such"),
+    ),
+    Mistake("Record.load('absent.npz')", FileNotFoundError, ("absent.npz",)),
+    Mistake(
+        "Record.load('text.txt')", RecordError, ("text.txt is not a whole record", "train again")
+    ),
+    Mistake("Record.load('other.npz')", RecordError, ("other.npz is not a", "format is missing")),
+    Mistake("Record.load(None)", T, ("path must be a file's path, got NoneType: None",)),
+    Mistake("runs.load_run('absent')", RunError, ("absent holds no complete epoch", "config.json")),
+    Mistake("runs.load_run('text.txt')", RunError, ("text.txt",)),
+]
