@@ -50,8 +50,9 @@ def read_arrays(path: str | os.PathLike[str], *, limit: int = LIMIT) -> Arrays:
         raise TypeError(f"path must be a file's path, got {type(path).__name__}: {path!r:.80}.")
     try:
         # Before it is opened, which would wait for a writer where it is a pipe.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ArraysError("it is no file")
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise ArraysError(f"it is {'a folder' if stat.S_ISDIR(mode) else 'no file'}")
         # Opened here, because ZipFile leaves a damaged file open.
         with open(path, "rb") as raw, warnings.catch_warnings():
             # NumPy and Python's parser warn of headers that no writer leaves.

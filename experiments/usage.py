@@ -4,6 +4,7 @@ Typer draws a box of several lines, and where a value is wrong it passes on the 
 that checks it, without the value.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -13,6 +14,16 @@ from typer.core import TyperCommand, TyperGroup
 
 # The common ancestor of all that Typer raises for wrong usage, whichever Click it brings along.
 UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+# What the library that checks values says, as a pattern, and what we say.
+_WORDS = {
+    "Value error, ": "",
+    "Input should be a valid integer.*": "it must be a whole number",
+    "Input should be a valid number.*": "it must be a number",
+    "Input should be greater than or equal to": "it must be at least",
+    "Input should be": "it must be",
+}
 
 
 class _OneLine:
@@ -51,9 +62,8 @@ def _tell(error: Any, given: Sequence[str]) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     text = " ".join(error.format_message().split()).rstrip(".")
-    # Those of the library that checks values.
-    for theirs, ours in (("Value error, ", ""), ("Input should be", "it must be")):
-        text = text.replace(theirs, ours)
+    for theirs, ours in _WORDS.items():
+        text = re.sub(theirs, ours, text)
     value = _value(getattr(error, "param", None), given)
     got = f", got {value!r}" if value is not None and repr(value) not in text else ""
     program = error.ctx.command_path if error.ctx else "--help"

@@ -39,7 +39,7 @@ def test_arrays_come_back(save, tmp_path):
 def test_what_is_no_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_arrays(tmp_path / "absent.npz")
-    with pytest.raises(ArraysError, match="it is no file"):
+    with pytest.raises(ArraysError, match="it is a folder"):
         read_arrays(tmp_path)
     os.mkfifo(tmp_path / "pipe.npz")  # to open it would wait for ever
     with pytest.raises(ArraysError, match="it is no file"):

@@ -33,7 +33,12 @@ def _of_commands() -> Iterator[tuple[str, str]]:
     for mistake in commands.ROWS:
         with _somewhere() as folder:
             commands.make_files(folder)
-            yield mistake.what, CliRunner().invoke(program, shlex.split(mistake.what)).stderr
+            yield (
+                mistake.what,
+                CliRunner()
+                .invoke(program, shlex.split(mistake.what), prog_name="python -m experiments")
+                .stderr,
+            )
 
 
 def _of_library() -> Iterator[tuple[str, str]]:

@@ -99,7 +99,7 @@ _CASES: list[tuple[str, Callable[[Path], None], type[Exception], tuple[str, ...]
     ("record.npz is empty", written("record.npz", ""), C, ("not a whole record", "train again")),
     ("record.npz is cut off", cut("record.npz", 3000), C, ("not a whole record", "BadZipFile")),
     ("record.npz has one byte changed", flipped("record.npz", 80), C, ("not a whole record",)),
-    ("record.npz is a folder", folder_instead("record.npz"), C, ("it is no file",)),
+    ("record.npz is a folder", folder_instead("record.npz"), C, ("it is a folder",)),
     (
         "record.npz is of another format",
         arrays("record.npz", format=np.int64(9)),

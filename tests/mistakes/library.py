@@ -327,7 +327,9 @@ ROWS = [
         "weights.load_weights('text.txt', network)", W, ("text.txt is not a whole file of wei",)
     ),
     Mistake(
-        "weights.load_weights('folder', network)", W, ("folder is not a whole file", "no file")
+        "weights.load_weights('folder', network)",
+        W,
+        ("folder is not a whole file", "it is a folder"),
     ),
     Mistake(
         "weights.load_weights('other.npz', network)", W, ("other.npz holds the weights of anot",)
