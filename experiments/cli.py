@@ -1,5 +1,6 @@
-"""The commands of `python -m experiments`: list, run, parity, table; the pages explore and gallery;
-and the measurements bench, bench-record, bench-sweep, diagnosis, fields and speedrun.
+"""The commands of `python -m experiments`: list, run, train, parity, table, events; the pages
+report, explore and gallery; and the measurements bench, bench-record, bench-sweep, diagnosis,
+fields and speedrun.
 
 Exit status of `run`: 0 where every verdict is the expected one, 1 where one departs, 2 for wrong
 usage or data that cannot be had. Of `parity`: 0 where all figures hold, 1 where one does not, 2 for
@@ -9,7 +10,6 @@ a file that is no trajectory.
 import inspect
 import json
 from collections.abc import Callable
-from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -30,8 +30,9 @@ from experiments.fields import markdown_fields, run_fields
 from experiments.gallery import run_gallery
 from experiments.layout_report import markdown_layouts
 from experiments.ledger import Result
-from experiments.options import Data, DataDir, Layout, mistakes_reported
+from experiments.options import DataDir, Layout
 from experiments.report import run_report
+from experiments.run import run
 from experiments.speedrun import speedrun
 from experiments.train import EXAMPLES, run_train
 
@@ -47,95 +48,6 @@ app = typer.Typer(
 def list_claims() -> None:
     """Lists the claims, the file that tests each, and what the chapter says."""
     view.console().print(view.claims_table(registry.all_claims()))
-
-
-@app.command()
-def run(
-    names: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="NAME...", help="Claims, experiments' files, or 'chapter' for all of them."
-        ),
-    ],
-    data: Data = "mnist5k",
-    data_dir: DataDir = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: 0 to N − 1.")] = 1,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for results, new or empty (see --resume). Default: runs/DATE-TIME."
-        ),
-    ] = None,
-    layout: Layout = "auto",
-    quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick", help="Three steps per epoch: passes through all the code, decides nothing."
-        ),
-    ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on in the folder --out of a run that was stopped, or add to it: claims and "
-            "trainings that are finished there are not run again.",
-        ),
-    ] = False,
-    spreadsheet: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True, dir_okay=False, help="The chapter's conv-example.xlsx, for its claim."
-        ),
-    ] = None,
-) -> None:
-    """Measures claims, prints the ledger, and writes results.json, pictures and run folders."""
-    from convjax.layout import resolve_layout
-    from convjax.plots import new_figure
-    from experiments.compilation import use_compilation_cache
-    from experiments.lab import Lab
-    from experiments.measure import measure
-    from experiments.spreadsheet import Sheet
-
-    use_compilation_cache()
-    where = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
-    with mistakes_reported(
-        f"stopped; the same command with --out {where} --resume goes on where it was."
-    ):
-        claims = registry.find(names)
-        resolve_layout(layout)
-        _check_out(out, resume)
-        if spreadsheet and any(claim.id == "spreadsheet" for claim in claims):
-            Sheet(spreadsheet)  # not when its turn has come
-        shown = view.console()
-        observer = view.ConsoleObserver(shown)
-        lab = Lab(
-            data,
-            data_dir=data_dir,
-            seeds=seeds,
-            out=where,
-            layout=layout,
-            quick=quick,
-            resume=resume,
-            spreadsheet=spreadsheet,
-            observer=observer,
-        )
-        command = ["python", "-m", "experiments", "run", *names, "--data", lab.data]
-        command += ["--seeds", str(seeds), "--layout", layout, *(["--quick"] if quick else [])]
-        # No path of this machine.
-        command += ["--spreadsheet", spreadsheet.name] if spreadsheet else []
-        lab.dataset  # noqa: B018  # a wrong name or a missing file shows before any work
-        new_figure(1, 1)  # nor a library without which no picture can be drawn
-        where.mkdir(parents=True, exist_ok=True)
-        try:
-            with observer.progress:
-                results = measure(claims, lab, command)
-        except (ValueError, ImportError):
-            if not resume:
-                _remove_unless_begun(where)
-            raise
-    shown.print(view.ledger_table(results, data, seeds))
-    shown.print(f"results, pictures and runs: {where}", highlight=False, soft_wrap=True)
-    raise typer.Exit(int(any(result.verdict != result.expected for result in results)))
 
 
 @app.command()
@@ -203,6 +115,7 @@ def table(
         )
 
 
+app.command()(run)
 app.command("bench")(run_bench)
 app.command("bench-record")(run_bench_record)
 app.command("diagnosis")(run_diagnosis)
@@ -232,32 +145,6 @@ def script(file: str) -> NoReturn:
     alone.command()(run_this)
     alone(prog_name=f"python experiments/{stem}.py")
     raise AssertionError("a Typer app always exits")
-
-
-def _check_out(path: Path | None, resume: bool) -> None:
-    if resume and not (path and any((path / name).exists() for name in ("results.json", "runs"))):
-        raise ValueError(
-            f"--resume needs the folder of a run as --out, with its results.json or runs; got "
-            f"{path or 'no --out'}."
-        )
-    if path and not resume and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
-        raise ValueError(
-            f"--out must be a new or empty folder, got {path}, which is a file or holds files. "
-            "Choose another, remove it, or go on in it with --resume."
-        )
-
-
-def _remove_unless_begun(out: Path) -> None:
-    """Removes the folder of a run that came to no figure: the corrected command may have it."""
-    results = out / "results.json"
-    if (out / "runs").exists() or not results.exists():
-        return
-    if json.loads(results.read_text())["claims"]:
-        return
-    results.unlink()
-    for folder in (out / "plots", out):
-        if folder.exists() and not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def _note(note: str) -> str:

@@ -69,6 +69,10 @@ class ConsoleObserver(Observer):
         self._training: TaskID | None = None
         self._title, self._watched = "", True
 
+    def on_screen(self) -> Progress:
+        """Returns the bars."""
+        return self.progress
+
     def kept(self, claims: int) -> None:
         """Says so."""
         are = "claim is" if claims == 1 else "claims are"

@@ -1,5 +1,6 @@
 """What experiments tell while they work."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from convjax.fit import Listener
@@ -8,6 +9,10 @@ from experiments.setting import Setting
 
 class Observer(Listener):
     """Hears of the progress; this one keeps quiet."""
+
+    def on_screen(self) -> AbstractContextManager[Any]:
+        """Surrounds the work: what a terminal shows meanwhile is gone afterwards."""
+        return nullcontext()
 
     def kept(self, claims: int) -> None:
         """So many claims keep the figures of a run that was stopped."""

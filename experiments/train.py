@@ -8,7 +8,7 @@ import logging
 import shlex
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,92 +32,111 @@ Exit status: 0 done; 2 wrong usage, missing data or a full disk; 3 a loss that i
 """
 
 
+def option(panel: str, help: str, **settings: Any) -> Any:
+    """Returns an option that the help shows among those of its kind."""
+    flags = settings.pop("flags", ())
+    return typer.Option(*flags, help=help, rich_help_panel=panel, **settings)
+
+
+NETWORK, WATCH = "Network and schedule", "What is watched"
+FOLDER, SEVERAL, MANNER = "Folder", "Devices and processes", "This command"
+
+
 def run_train(
     context: typer.Context,
     network: Annotated[
-        str,
-        typer.Option(help="digits, or for threes and sevens: threes-sevens, linear."),
+        str, option(NETWORK, "digits, or for threes and sevens: threes-sevens, linear.")
     ] = "digits",
-    norm: Annotated[str, typer.Option(help="none, batch, layer, group or instance.")] = "none",
-    first_kernel: Annotated[int, typer.Option(help="Pixels a side of the first kernel.")] = 5,
-    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 64,
-    epochs: Annotated[int, typer.Option(help="On mnist5k each is 15 passes.")] = 1,
-    scores: Annotated[int, typer.Option(help="Evaluations per epoch.")] = 1,
+    norm: Annotated[str, option(NETWORK, "none, batch, layer, group or instance.")] = "none",
+    first_kernel: Annotated[int, option(NETWORK, "Pixels a side of the first kernel.")] = 5,
+    batch_size: Annotated[int, option(NETWORK, "Images per step.")] = 64,
+    epochs: Annotated[int, option(NETWORK, "On mnist5k each is 15 passes.")] = 1,
+    scores: Annotated[int, option(NETWORK, "Evaluations per epoch.")] = 1,
     schedule: Annotated[
         str,
-        typer.Option(
-            help="constant, one-cycle, or one-cycle without a part: linear, no-warm-up, "
-            "no-annealing, flat-momentum."
+        option(
+            NETWORK,
+            "constant, one-cycle, or one-cycle without a part: linear, no-warm-up, no-annealing, "
+            "flat-momentum.",
         ),
     ] = "constant",
-    lr_max: Annotated[float, typer.Option(help="The constant, or the highest, rate.")] = 0.06,
-    seed: Annotated[int, typer.Option(help="Of the parameters and of the images' order.")] = 0,
+    lr_max: Annotated[float, option(NETWORK, "The constant, or the highest, rate.")] = 0.06,
+    seed: Annotated[int, option(NETWORK, "Of the parameters and of the images' order.")] = 0,
     data: Data = "mnist5k",
     data_dir: DataDir = None,
     layout: Layout = "auto",
     watch: Annotated[
-        str, typer.Option(help="nothing, activations, or everything (what a diagnosis uses).")
+        str, option(WATCH, "nothing, activations, or everything (what a diagnosis uses).")
     ] = "everything",
-    watch_every: Annotated[
-        int, typer.Option(help="Steps from one with statistics to the next.")
-    ] = 1,
+    watch_every: Annotated[int, option(WATCH, "Steps from one with statistics to the next.")] = 1,
     non_finite: Annotated[
-        str, typer.Option(help="stop or go-on, where the loss is no finite number.")
+        str, option(WATCH, "stop or go-on, where the loss is no finite number.")
     ] = "stop",
-    quick: Annotated[bool, typer.Option("--quick", help="Three steps per epoch.")] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="Repeat a run: its folder or config.json. Other options change it."),
-    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run, new or empty. Default: runs/DATE-TIME.")
+        Path | None, option(FOLDER, "Folder of the run, new or empty. Default: runs/DATE-TIME.")
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume", help="Go on in --out from its newest checkpoint, as it was set up there."
+        option(
+            FOLDER,
+            "Go on in --out from its newest checkpoint, as it was set up there.",
+            flags=["--resume"],
         ),
     ] = False,
+    config: Annotated[
+        Path | None,
+        option(FOLDER, "Repeat a run: its folder or config.json. Other options change it."),
+    ] = None,
     save_seconds: Annotated[
-        float, typer.Option(min=0, help="From one checkpoint to the next.")
+        float, option(FOLDER, "From one checkpoint to the next.", min=0)
     ] = 30.0,
     keep: Annotated[
-        int, typer.Option(min=1, help="Newest checkpoints that stay, besides the best.")
+        int, option(FOLDER, "Newest checkpoints that stay, besides the best.", min=1)
     ] = 2,
-    stream: Annotated[
-        bool,
-        typer.Option("--stream", help="Leave the images off the device; read them ahead."),
-    ] = False,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write event files as the training goes.")
+        bool,
+        option(FOLDER, "Write event files as the training goes.", flags=["--tensorboard"]),
     ] = False,
     devices: Annotated[
-        int,
-        typer.Option(
-            help="Devices to split each batch over, of all processes. Default: 1, or all of them "
-            "with several processes.",
-            show_default=False,
+        int | None,
+        option(
+            SEVERAL,
+            "Devices to split each batch over, those of all processes. Default: 1, or all with "
+            "several processes.",
         ),
-    ] = 0,
+    ] = None,
+    stream: Annotated[
+        bool,
+        option(
+            SEVERAL,
+            "Leave the training images off the device, and read them ahead.",
+            flags=["--stream"],
+        ),
+    ] = False,
     coordinator: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Of process 0, with several processes."),
+        option(SEVERAL, "Of process 0, with several processes.", metavar="HOST:PORT"),
     ] = None,
-    processes: Annotated[int | None, typer.Option(help="How many there are.")] = None,
-    process_id: Annotated[int | None, typer.Option(help="This one's, from 0.")] = None,
+    processes: Annotated[int | None, option(SEVERAL, "How many there are.")] = None,
+    process_id: Annotated[int | None, option(SEVERAL, "This one's, from 0.")] = None,
     cluster: Annotated[
         bool,
-        typer.Option(
-            "--cluster", help="Several processes as Slurm, MPI, Kubernetes or a TPU pod tell."
+        option(
+            SEVERAL,
+            "Several processes, as Slurm, MPI, Kubernetes or a TPU pod tell.",
+            flags=["--cluster"],
         ),
     ] = False,
+    quick: Annotated[bool, option(MANNER, "Three steps per epoch.", flags=["--quick"])] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Check everything, print the configuration, and stop."),
+        option(MANNER, "Check everything, print the configuration, and stop.", flags=["--dry-run"]),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the folder at the end.")] = False,
+    quiet: Annotated[
+        bool, option(MANNER, "Print the folder at the end.", flags=["--quiet"])
+    ] = False,
     json_lines: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object per line.")
+        bool, option(MANNER, "Print one JSON object per line.", flags=["--json"])
     ] = False,
 ) -> None:
     """Trains a network and keeps it: configuration, record, checkpoints, predictions, report."""

@@ -171,5 +171,5 @@ def speaking(
         yield Quiet()
     else:
         table = Table(console())
-        with table.progress:
+        with table.on_screen():
             yield table

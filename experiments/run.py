@@ -1,0 +1,164 @@
+"""`python -m experiments run`: claims put to the test, one after the other."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from convjax.locks import holds_files, locked
+from experiments import console as view
+from experiments import registry
+from experiments.ledger import Claim
+from experiments.observer import Observer
+from experiments.options import Data, DataDir, Layout, mistakes_reported
+
+if TYPE_CHECKING:
+    from experiments.lab import Lab
+
+
+def run(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...", help="Claims, experiments' files, or 'chapter' for all of them."
+        ),
+    ],
+    data: Data = "mnist5k",
+    data_dir: DataDir = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: 0 to N − 1.")] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for results, new or empty (see --resume). Default: runs/DATE-TIME."
+        ),
+    ] = None,
+    layout: Layout = "auto",
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Three steps per epoch: passes through all the code, decides nothing."
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on in the folder --out of a run that was stopped, or add to it: claims and "
+            "trainings that are finished there are not run again.",
+        ),
+    ] = False,
+    spreadsheet: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="The chapter's conv-example.xlsx, for its claim."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print what would run, and stop.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the folder at the end.")] = False,
+    json_line: Annotated[
+        bool, typer.Option("--json", help="Print what results.json holds, as one line.")
+    ] = False,
+) -> None:
+    """Measures claims, prints the ledger, and writes results.json, pictures and run folders."""
+    from convjax.layout import resolve_layout
+    from convjax.plots import new_figure
+    from experiments.compilation import use_compilation_cache
+    from experiments.lab import Lab
+    from experiments.measure import measure
+    from experiments.spreadsheet import Sheet
+
+    use_compilation_cache()
+    where = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    with mistakes_reported(
+        f"stopped; the same command with --out {where} --resume goes on where it was."
+    ):
+        if quiet and json_line:
+            raise ValueError("--quiet and --json exclude each other: choose one.")
+        claims = registry.find(names)
+        resolve_layout(layout)
+        _check_out(out, resume)
+        if spreadsheet and any(claim.id == "spreadsheet" for claim in claims):
+            Sheet(spreadsheet)  # not when its turn has come
+        shown = view.console()
+        silent = quiet or json_line
+        observer = Observer() if silent else view.ConsoleObserver(shown)
+        lab = Lab(
+            data,
+            data_dir=data_dir,
+            seeds=seeds,
+            out=where,
+            layout=layout,
+            quick=quick,
+            resume=resume,
+            spreadsheet=spreadsheet,
+            observer=observer,
+        )
+        command = ["python", "-m", "experiments", "run", *names, "--data", lab.data]
+        command += ["--seeds", str(seeds), "--layout", layout, *(["--quick"] if quick else [])]
+        # No path of this machine.
+        command += ["--spreadsheet", spreadsheet.name] if spreadsheet else []
+        lab.dataset  # noqa: B018  # a wrong name or a missing file shows before any work
+        new_figure(1, 1)  # nor a library without which no picture can be drawn
+        if dry_run:
+            typer.echo(json.dumps(_plan(claims, lab), indent=2))
+            return
+        where.mkdir(parents=True, exist_ok=True)
+        with locked(where):
+            _check_out(out, resume)  # another process may have been quicker
+            try:
+                with observer.on_screen():
+                    results = measure(claims, lab, command)
+            except (ValueError, ImportError):
+                if not resume:
+                    _remove_unless_begun(where)
+                raise
+    if json_line:
+        typer.echo(json.dumps(json.loads((where / "results.json").read_text())))
+    elif quiet:
+        typer.echo(where)
+    else:
+        shown.print(view.ledger_table(results, data, seeds))
+        shown.print(f"results, pictures and runs: {where}", highlight=False, soft_wrap=True)
+    raise typer.Exit(int(any(result.verdict != result.expected for result in results)))
+
+
+def _plan(claims: list[Claim], lab: "Lab") -> dict[str, Any]:
+    """Returns what `run` would do, as plain data."""
+    return {
+        "out": str(lab.out),
+        "data": lab.data,
+        "seeds": list(lab.seeds),
+        **lab.config,
+        "measured": [claim.id for claim in claims if claim.is_measured(lab)],
+        "left_out": [claim.id for claim in claims if not claim.is_measured(lab)],
+    }
+
+
+def _check_out(path: Path | None, resume: bool) -> None:
+    if resume and not (path and any((path / name).exists() for name in ("results.json", "runs"))):
+        raise ValueError(
+            f"--resume needs the folder of a run as --out, with its results.json or runs; got "
+            f"{path or 'no --out'}."
+        )
+    if path and not resume and (path.is_file() or holds_files(path)):
+        raise ValueError(
+            f"--out must be a new or empty folder, got {path}, which is a file or holds files. "
+            "Choose another, remove it, or go on in it with --resume."
+        )
+
+
+def _remove_unless_begun(out: Path) -> None:
+    """Removes the folder of a run that came to no figure: the corrected command may have it."""
+    results = out / "results.json"
+    if (out / "runs").exists() or not results.exists():
+        return
+    if json.loads(results.read_text())["claims"]:
+        return
+    results.unlink()
+    for folder in (out / "plots", out):
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
