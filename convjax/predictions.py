@@ -128,7 +128,8 @@ class Predictions:
     def confusion(self) -> Array:
         """Counts of answers by label, (C, C): [label, answer]."""
         classes = len(self.class_names)
-        cells = self.labels.astype(np.int64) * classes + self.answers
+        # Unsigned numbers of 64 bits, as others may have saved them, would make it real ones.
+        cells = self.labels.astype(np.int64) * classes + self.answers.astype(np.int64)
         return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
     def save(self, path: str | os.PathLike[str]) -> None:

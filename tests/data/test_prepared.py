@@ -189,7 +189,7 @@ class TestPreparing:
 def test_without_tensorflow(name, monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     message = rf'{name}: is not cached.*tensorflow not found.*pip install "convjax\[tfds\]"'
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=f"{message}.*pass .* folder with its .* as data_dir"):
         load(name, cache_dir=tmp_path)
 
 

@@ -78,8 +78,8 @@ def mutated_array(draw: st.DrawFn, array: np.ndarray) -> np.ndarray:
                     values = (np.nan, np.inf, -np.inf, 0.0, -1.0, 1e-40, 1e38)
                 value = draw(st.sampled_from(values))
                 info = np.iinfo(array.dtype) if array.dtype.kind in "iu" else np.finfo(array.dtype)
-                if not np.isnan(value) and np.isfinite(value):
-                    value = min(max(value, info.min), info.max)
+                if np.isfinite(value):
+                    value = min(max(value, float(info.min)), float(info.max))
                 everywhere = draw(st.booleans())
                 array.flat[slice(None) if everywhere else draw(st.integers(0, array.size - 1))] = (
                     value

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from convjax import diagnose
 from convjax.arrays import ArraysError, read_arrays
+from convjax.predictions import Predictions, PredictionsError
 from convjax.record import Record, RecordError
 from convjax.weights import WeightsError, load_weights, save_weights
 from tests.archives import npy, write_archive
@@ -138,6 +139,39 @@ def test_weights_that_do_not_fit(network, path, data):
             assert str(path) in str(error)  # noqa: PT017
             return
         assert loaded(jnp.ones((1, 2))).shape == (1, 3)
+
+
+PREDICTIONS = Predictions(
+    labels=np.array([0, 1, 2, 1]),
+    answers=np.array([0, 2, 2, 0]),
+    losses=np.array([0.1, 2.0, 0.2, 1.5], np.float32),
+    worst=np.array([1, 3]),
+    images=np.zeros((2, 4, 4, 1), np.uint8),
+    label_probabilities=np.array([0.1, 0.2], np.float32),
+    answer_probabilities=np.array([0.8, 0.7], np.float32),
+    class_names=("a", "b", "c"),
+)
+
+
+@on_files(100)
+@given(data=st.data())
+def test_predictions_that_do_not_fit(path, data):
+    PREDICTIONS.save(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    for name in data.draw(st.lists(st.sampled_from(sorted(arrays)), min_size=1, max_size=2)):
+        arrays[name] = data.draw(mutated_array(arrays[name]))
+    np.savez(path, **arrays)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            found = Predictions.load(path)
+        except PredictionsError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            return
+        assert found.confusion.shape == (len(found.class_names),) * 2
+        assert 0 <= found.correct <= len(found.labels)
+        repr(found)
 
 
 def test_the_record_that_is_mutated_is_whole(arrays, path):
