@@ -178,7 +178,9 @@ class Peers:
 
     def wait_for_verdict(self) -> None:
         """Waits as long as it takes to see whether a peer is gone; then this does not return."""
-        time.sleep((_BEATS + 4) * self._interval)
+        # The silence, the look after it, and the time in which process 0 lingers; and as much again
+        # for a computer with more to do.
+        time.sleep(2 * (_BEATS + 5) * self._interval)
 
     def leave(self, reason: str, status: int) -> None:
         """Says that this process stops by a mistake of its own, with that exit status."""
@@ -217,8 +219,9 @@ class Peers:
         else:
             # In a thread of its own: the main one may hold the lock of a stream for good.
             flushing = threading.Thread(target=_flush, daemon=True)
-            flushing.start()
-            flushing.join(1.0)
+            with contextlib.suppress(RuntimeError):  # Python is shutting down, and flushes itself
+                flushing.start()
+                flushing.join(1.0)
         os.write(2, f"error: {message}\n".encode())
         # Not sys.exit, which would wait for the device and for the others.
         os._exit(PEER_GONE)

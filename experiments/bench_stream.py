@@ -21,7 +21,7 @@ import typer
 from flax import nnx
 
 from convjax.data import Dataset, Split, Stream, epoch_order, load, normalization, stream_folder
-from convjax.models import digits_net
+from convjax.models import ConvNet, digits_net
 from convjax.optim import adam
 from convjax.runs import environment, write_json
 from convjax.schedules import one_cycle
@@ -115,11 +115,10 @@ def _measure(
     dataset: Dataset, found: dict[str, Images | Stream], size: int, rounds: int, quick: bool
 ) -> list[dict[str, Any]]:
     mean, std = normalization(dataset.train.images)
-    network = digits_net(
-        in_features=dataset.train.images.shape[-1],
-        classes=len(dataset.class_names),
-        rngs=nnx.Rngs(0),
-    )
+    channels, classes = dataset.train.images.shape[-1], len(dataset.class_names)
+    network = digits_net(in_features=channels, classes=classes, rngs=nnx.Rngs(0))
+    if quick:  # to compile
+        network = ConvNet((channels, 4, 4, classes), stride=4, rngs=nnx.Rngs(0))
     trainer = Trainer(network, adam(), mean=mean, std=std, watch=None)
     steps = QUICK_STEPS if quick else IMAGES // size
     examples = len(found[RESIDENT].labels)
@@ -175,7 +174,8 @@ def run_bench_stream(
         int, typer.Option(min=1, help="Trainings of each case, taken in turns; medians are shown.")
     ] = 5,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Three steps, two rounds: decides nothing.")
+        bool,
+        typer.Option("--quick", help="A small network, three steps, two rounds: decides nothing."),
     ] = False,
     out: OutFile = Path("stream.json"),
 ) -> None:
