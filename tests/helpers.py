@@ -1,5 +1,6 @@
 """What several test modules share: layouts by their letters, recorded cases, tree comparison."""
 
+import socket
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,13 @@ GOLDEN = Path(__file__).parent / "golden"
 KERNELS = {"NHWC": "HWIO", "NCHW": "OIHW", "CHWN": "IHWO"}
 LAYOUTS = tuple(KERNELS)
 METHODS = ("lax", "matmul")
+
+
+def free_port() -> int:
+    """A port of this computer that nobody listens on."""
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return trial.getsockname()[1]
 
 
 def reorder(array: Any, source: str, target: str) -> np.ndarray:

@@ -3,7 +3,10 @@
 import gzip
 import re
 import shlex
+import socket
+import subprocess
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,13 @@ import pytest
 from typer.testing import CliRunner
 
 from experiments.cli import app
+from tests.helpers import free_port
 
 # The chapter's file, which is not part of the project.
 SPREADSHEET = Path(__file__).parents[1] / "../shared/data/conv-example.xlsx"
+
+# Where the README's commands put what they make.
+MADE = ("runs/mine", "runs/higher", "runs/both", "comparison.html")
 
 
 def blocks(root, language):
@@ -39,13 +46,15 @@ def test_commands(request, mnist_folder, monkeypatch):
     root = request.config.rootpath
     monkeypatch.chdir(root)
     lines = [line for block in blocks(root, "bash") for line in block.splitlines()]
-    commands = {
+    commands = dict.fromkeys(
         line[line.index("-m experiments") + len("-m experiments ") :]
         for line in lines
         if "-m experiments" in line
-    }
+    )
     assert len(commands) >= 4
-    for i, command in enumerate(sorted(commands)):
+    together = []
+    # In the README's order: a command that resumes or shows a run comes after the one that made it.
+    for i, command in enumerate(commands):
         words = [w.replace("MNIST_FOLDER", str(mnist_folder)) for w in shlex.split(command)]
         if words[0] in ("explore", "gallery"):
             if "--spreadsheet" in words and not SPREADSHEET.exists():
@@ -54,16 +63,36 @@ def test_commands(request, mnist_folder, monkeypatch):
             words += ["--quick"] if words[0] == "gallery" else []
             out = words.pop(words.index("--out") + 1) if "--out" in words else f"page{i}.html"
             words = [w for w in words if w != "--out"] + ["--out", str(mnist_folder / out)]
+        elif words[0] in ("train", "report", "events"):
+            words = [str(mnist_folder / w) if w.startswith(MADE) else w for w in words]
+            new = words[0] == "train" and "--resume" not in words and "--config" not in words
+            words += ["--quick"] if new else []
+            if "--coordinator" in words:
+                together.append([w for w in words if w != "&"])
+                continue
         elif words[0] not in ("list", "table", "parity"):
             out = words[words.index("--out") + 1] if "--out" in words else f"out{i}"
             # The chapter's spreadsheet is not part of the project.
             for option in ("--seeds", "--out", "--spreadsheet"):
                 if option in words:
                     del words[words.index(option) : words.index(option) + 2]
-            # A command that resumes comes after the one whose folder it goes on in.
             words += ["--quick", "--out", str(mnist_folder / out)]
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, f"{command}: {result.output}"
+    assert len(together) == 2
+    port = str(free_port())
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "experiments", *(w.replace("7000", port) for w in words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for words in together
+    ]
+    for process in processes:
+        told = process.communicate(timeout=300)[0]
+        assert process.returncode == 0, told
 
 
 def test_snippets(request, tmp_path, monkeypatch, capsys):
