@@ -68,7 +68,7 @@ def assert_same(actual: Fitted, expected: Fitted) -> None:
 def assert_same_records(actual: Record, expected: Record) -> None:
     for field in fields(Record):
         left, right = getattr(actual, field.name), getattr(expected, field.name)
-        if field.name == "parameters":
+        if field.name == "parameters" and left is not None:
             for inner in fields(left):
                 np.testing.assert_array_equal(
                     getattr(left, inner.name), getattr(right, inner.name), inner.name
