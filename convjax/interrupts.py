@@ -1,5 +1,6 @@
 """Signals that ask a training to stop, which it does where it can go on."""
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -14,12 +15,16 @@ class Interrupts:
 
     Signals reach a process's main thread alone; in another one this does nothing.
 
+    Args:
+      message: a line for stderr when the first comes.
+
     Attributes:
       received: the signal that came, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, message: str = ""):
         self.received: signal.Signals | None = None
+        self._message = message
         self._before: dict[signal.Signals, Any] = {}
 
     def __bool__(self) -> bool:
@@ -43,3 +48,6 @@ class Interrupts:
         if self.received is not None:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
+        if self._message:
+            # Not by print, which may be at work itself where the signal came.
+            os.write(2, f"{self._message}\n".encode())

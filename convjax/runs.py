@@ -75,6 +75,9 @@ class RunFolder:
       config: everything that repeats the run, written at once.
       resume: go on in the folder of a run that was set up like this.
 
+    Attributes:
+      moved: where versions and devices are not those with which the run began, in words.
+
     Raises:
       RunError: if the folder already holds a run, or with `resume` none or one that was set up
         otherwise; and if it cannot be written.
@@ -84,6 +87,7 @@ class RunFolder:
         self, path: str | os.PathLike[str], config: Mapping[str, Any], *, resume: bool = False
     ):
         self.path = Path(path)
+        self.moved: list[str] = []
         self._metrics: list[dict[str, Any]] = []
         self._check_taken(resume)  # before anything is made
         with ExitStack() as held:
@@ -92,7 +96,8 @@ class RunFolder:
                 held.enter_context(locked(self.path))
                 self._check_taken(resume)  # another process may have been quicker
                 if resume:
-                    check_config(self.path, config, same_environment=False)
+                    found = check_config(self.path, config, same_environment=False)
+                    self.moved = differences(found.get("environment", {}), environment())
                 else:
                     write_json(self.path / "config.json", {**config, "environment": environment()})
             except LockedError as error:
@@ -174,8 +179,8 @@ def load_run(path: str | os.PathLike[str]) -> Run:
 
 def check_config(
     path: str | os.PathLike[str], config: Mapping[str, Any], *, same_environment: bool = True
-) -> None:
-    """Checks that the run in a folder was set up like this.
+) -> dict[str, Any]:
+    """Checks that the run in a folder was set up like this, and returns how it was.
 
     Args:
       same_environment: and with the versions and device of now.
@@ -186,11 +191,9 @@ def check_config(
     file = Path(path) / "config.json"
     try:
         found = _mapping(json.loads(file.read_text()))
-        if same_environment:
-            config = {**config, "environment": environment()}
-        else:
-            found.pop("environment", None)
-        differing = differences(found, config)
+        own = found if same_environment else {**found, "environment": None}
+        now = environment() if same_environment else None
+        differing = differences(own, {**config, "environment": now})
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             f"the run {path} cannot be read: {error}. Remove the folder to run it again."
@@ -199,6 +202,7 @@ def check_config(
         raise RunError(
             f"{path} holds a run with {'; '.join(differing)}. Choose another folder, or remove it."
         )
+    return found
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -26,6 +26,7 @@ from experiments.train_observers import Both, Events, TrainObserver, speaking
 from experiments.training import Training
 
 STATUS_NON_FINITE = 3
+STOPPING = "stopping at the end of these steps, to save; once more stops at once."
 
 
 class Options(NamedTuple):
@@ -118,7 +119,7 @@ class Run:
                 self.full, silent=not primary, quiet=options.quiet, json_lines=options.json_lines
             )
             observer = held.enter_context(speaks)
-            interrupts = held.enter_context(Interrupts())
+            interrupts = held.enter_context(Interrupts(STOPPING))
             try:
                 keeping = self._keeping(held) if primary else None
                 fitted = self._fit(keeping, observer, interrupts, held)
@@ -134,6 +135,8 @@ class Run:
                     "--lr-max, or --non-finite go-on.",
                     STATUS_NON_FINITE,
                 )
+            except KeyboardInterrupt:
+                _fail(f"interrupted. What was saved is whole; go on with: {self.again}", 130)
             except (RunError, CheckpointError, DataError) as error:
                 _fail(str(error), 2)
             except OSError as error:
@@ -148,6 +151,12 @@ class Run:
     def _keeping(self, held: ExitStack) -> Keeping:
         options = self.options
         folder = held.enter_context(RunFolder(options.out, self.full, resume=options.resume))
+        if folder.moved:
+            typer.echo(
+                f"note: the run began with {'; '.join(folder.moved)}. What follows may differ "
+                "in its last bits from a run that nobody stopped.",
+                err=True,
+            )
         kept = Checkpoints(options.out / "checkpoints", keep=options.keep)
         return Keeping(folder, held.enter_context(kept), options.save_seconds)
 

@@ -19,6 +19,12 @@ def test_the_first_is_a_request_and_the_second_interrupts(number):
     assert signal.getsignal(number) is before
 
 
+def test_the_first_is_answered(capfd):
+    with Interrupts("stopping"):
+        signal.raise_signal(signal.SIGTERM)
+    assert capfd.readouterr().err == "stopping\n"
+
+
 def test_another_thread_is_left_alone():
     found = []
 

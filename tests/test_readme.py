@@ -3,9 +3,8 @@
 import gzip
 import re
 import shlex
-import socket
-import subprocess
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
