@@ -242,7 +242,7 @@ def main(engine: str, path: str) -> None:
             reply = child.answer(**json.loads(line))
         except Exception as error:
             traceback.print_exc()
-            # Messages for users stand for themselves. By name: PyTorch's side does not load the class.
+            # Messages for users stand for themselves. By name, as PyTorch's side has no such class.
             kind = type(error).__name__
             reply = {"error": str(error) if kind == "DataError" else f"{kind}: {error}"}
         print(json.dumps(reply), file=replies, flush=True)
