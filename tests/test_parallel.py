@@ -238,6 +238,45 @@ def test_the_mean_over_devices_by_hand():
     }
 
 
+def test_gathering_over_devices_by_hand():
+    mesh = parallel.data_mesh(devices(2))
+    # Two dtypes in turns, and whole numbers that float32 does not hold.
+    tree = {
+        "a": jnp.array([[1.5], [2.5]], jnp.float32),
+        "b": jnp.array([2**24 + 1, 2**24 + 3], jnp.int32),
+        "c": jnp.array([[[1.0, 2.0]], [[3.0, 4.0]]], jnp.float32),
+        "d": jnp.array([True, False]),
+    }
+    gathered = parallel.on_devices(
+        lambda part: parallel.gather_over_devices(jax.tree.map(lambda a: a[0], part)),
+        mesh,
+        (parallel.SPLIT_FIRST,),
+        parallel.REPLICATED,
+    )
+    found = jax.jit(gathered)(tree)
+    assert_trees_close(found, tree)
+    assert jax.tree.map(lambda a: a.dtype, found) == jax.tree.map(lambda a: a.dtype, tree)
+    assert str(jax.make_jaxpr(gathered)(tree)).count("= all_gather[") == 3  # one for each dtype
+
+
+@pytest.mark.parametrize("spans", [False, True])
+def test_placing_on_devices(spans, monkeypatch):
+    mesh = parallel.data_mesh(devices(2))
+    monkeypatch.setattr(parallel, "spans_processes", lambda mesh: spans)
+    values = np.arange(12, dtype=np.float64).reshape(4, 3)
+    first = parallel.place(values, mesh, parallel.SPLIT_FIRST)
+    assert [shard.data.tolist() for shard in first.addressable_shards] == [
+        values[:2].tolist(),
+        values[2:].tolist(),
+    ]
+    assert first.dtype == np.float32  # as everywhere without x64
+    everywhere = parallel.replicate((first, 5), mesh)
+    for array, wanted in zip(everywhere, (values, 5), strict=True):
+        assert array.is_fully_replicated
+        np.testing.assert_array_equal(array, wanted)
+    assert parallel.replicate(everywhere[0], mesh) is everywhere[0]
+
+
 def test_the_mesh_keeps_the_order_of_the_devices():
     one, two, three = devices(3)
     mesh = parallel.data_mesh([three, one, two])
