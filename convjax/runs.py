@@ -28,7 +28,8 @@ from flax import nnx
 
 from convjax.files import replacing, save_figure
 from convjax.locks import LockedError, locked
-from convjax.record import Record, RecordError
+from convjax.plain import PlainError, read_object, read_objects
+from convjax.record import Record
 from convjax.weights import save_weights
 
 if TYPE_CHECKING:
@@ -159,18 +160,14 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """
     folder = Path(path)
     try:
-        config = _mapping(json.loads((folder / "config.json").read_text()))
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-        metrics = [not_null(_mapping(json.loads(line))) for line in lines]
+        config = read_object(folder / "config.json")
+        metrics = [not_null(row) for row in read_objects(folder / "metrics.jsonl")]
         record = Record.load(folder / "record.npz")
-    except RecordError:
-        raise
     except FileNotFoundError as error:
         raise RunError(
             f"{folder} holds no complete epoch of a run: {Path(error.filename).name} is missing."
         ) from error
-    # A number may be too long for Python, and brackets too deep.
-    except (OSError, ValueError, RecursionError) as error:
+    except PlainError as error:
         raise RunError(
             f"a file of the run {folder} is damaged or cannot be read: {error}."
         ) from error
@@ -190,11 +187,11 @@ def check_config(
     """
     file = Path(path) / "config.json"
     try:
-        found = _mapping(json.loads(file.read_text()))
+        found = read_object(file)
         own = found if same_environment else {**found, "environment": None}
         now = environment() if same_environment else None
         differing = differences(own, {**config, "environment": now})
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, PlainError) as error:
         raise RunError(
             f"the run {path} cannot be read: {error}. Remove the folder to run it again."
         ) from error
@@ -213,12 +210,6 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
         for name in sorted(first.keys() | second.keys())
         if first.get(name) != second.get(name)
     ]
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"an object of JSON was expected, found {str(value)[:40]!r}")
-    return value
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

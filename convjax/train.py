@@ -21,7 +21,9 @@ from jax import lax
 from convjax import parallel
 from convjax.checks import (
     check_alive,
+    check_images,
     check_labels,
+    check_split,
     check_type,
     checked_order,
     checked_table,
@@ -62,6 +64,7 @@ class Images(NamedTuple):
           devices: those of a `Trainer` over several, each of which takes the whole split; without
             them such a trainer copies it at every call.
         """
+        check_split(split)
         here = split.images, split.labels
         if devices is None:
             return cls(*jax.device_put(here))
@@ -471,3 +474,4 @@ def _check_data(data: Any) -> None:
     if not isinstance(data, Stream):
         way_out = "Images.put(split) copies a split to the device; a Stream leaves it in its files."
         check_type("data", data, Images, way_out)
+        check_images(data.images, data.labels)

@@ -1,5 +1,10 @@
 """`python -m experiments`: see `experiments.cli`."""
 
-from experiments.cli import app
+import sys
 
-app(prog_name="python -m experiments")
+try:
+    from experiments.cli import app
+
+    app(prog_name="python -m experiments")
+except KeyboardInterrupt:  # while it was still importing, or outside what a command looks after
+    sys.exit(130)

@@ -35,8 +35,10 @@ from experiments.report import run_report
 from experiments.run import run
 from experiments.speedrun import speedrun
 from experiments.train import EXAMPLES, run_train
+from experiments.usage import OneLineCommand, OneLineGroup
 
 app = typer.Typer(
+    cls=OneLineGroup,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -106,7 +108,7 @@ def table(
         typer.echo(TABLES[kind](found))
     except OSError as error:
         _fail(ValueError(f"FILE {file} cannot be read: {error.strerror}."))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         _fail(
             ValueError(
                 f"FILE {file} is not a results.json or layouts.json of `run`, or what `diagnosis`, "
@@ -142,7 +144,7 @@ def script(file: str) -> NoReturn:
     options = [option for name, option in signature.parameters.items() if name != "names"]
     setattr(run_this, "__signature__", signature.replace(parameters=options))  # noqa: B010
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    alone.command()(run_this)
+    alone.command(cls=OneLineCommand)(run_this)
     alone(prog_name=f"python experiments/{stem}.py")
     raise AssertionError("a Typer app always exits")
 

@@ -38,6 +38,7 @@ from convjax.train import Images, Trainer
 from experiments.console import console
 from experiments.ledger import mean, std
 from experiments.options import Data, DataDir, OutFile, mistakes_reported, prepare_file
+from experiments.usage import OneLineCommand
 
 GOAL = 0.99
 SEEDS_OF_A_RECORD = 20
@@ -263,7 +264,7 @@ def _cut(split: Split, pixels: int) -> Split:
 def main() -> None:
     """The command line of this file."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(speedrun)
+    app.command(cls=OneLineCommand)(speedrun)
     app()
 
 

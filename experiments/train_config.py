@@ -1,6 +1,5 @@
 """What one training is set up with: from options, or from the config.json of another."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from convjax.data.catalog import DATASET_NAMES, near_match
 from convjax.layout import resolve_layout
+from convjax.plain import read_object
 from convjax.runs import RunError, differences
 from convjax.watch import Watch
 from experiments.lab import Lab
@@ -141,16 +141,13 @@ def read_config(file: Path) -> dict[str, Any]:
     if file.is_dir():  # of a run
         file = file / "config.json"
     try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        return read_object(file)
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RunError(
             f"the configuration {file} cannot be read: {reason}. Take the config.json of a run's "
             "folder."
         ) from error
-    if not isinstance(found, dict):
-        raise RunError(f"{file} is no configuration: an object of JSON was expected.")
-    return found
 
 
 def _check_choice(name: str, value: Any, choices: Any) -> None:

@@ -4,16 +4,10 @@ import subprocess
 import sys
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from experiments.cli import app
-from experiments.usage import OneLineGroup
 from tests.mistakes import check_message, commands
-
-# The commands, with the manners of `experiments.usage`.
-program = typer.Typer(cls=OneLineGroup, no_args_is_help=True)
-program.registered_commands = app.registered_commands
 
 
 @pytest.fixture
@@ -35,7 +29,7 @@ def listing(folder):
 @pytest.mark.parametrize("mistake", commands.ROWS, ids=lambda mistake: mistake.what)
 def test_on_the_command_line(mistake, somewhere):
     before = listing(somewhere)
-    result = CliRunner().invoke(program, shlex.split(mistake.what))
+    result = CliRunner().invoke(app, shlex.split(mistake.what))
     assert result.exit_code == 2, result.output
     assert isinstance(result.exception, SystemExit)
     assert result.stdout == ""
@@ -45,7 +39,7 @@ def test_on_the_command_line(mistake, somewhere):
 
 
 @pytest.mark.parametrize(
-    "what", ["run one-cicle", "table none.json", "explore --run out --out new/x.html"]
+    "what", ["bench --only foo", "table none.json", "explore --run out --out new/x.html"]
 )
 def test_in_a_process_of_its_own(what, somewhere, request):
     before = listing(somewhere)

@@ -19,7 +19,7 @@ from tests.fits import assert_same_records, untimed
 
 # Three steps per epoch, and an evaluation after each.
 SHORT = ("--quick", "--batch-size", 32, "--norm", "batch", "--schedule", "one-cycle", "--epochs", 3)
-LONG = ("--quick", "--batch-size", 32, "--epochs", 400, "--lr-max", 0.001, "--save-seconds", 0.2)
+LONG = ("--quick", "--batch-size", 32, "--epochs", 150, "--lr-max", 0.001, "--save-seconds", 0.2)
 
 
 def invoke(*arguments):
@@ -191,26 +191,35 @@ def test_other_networks(compiled_once, tmp_path, network):
     assert (tmp_path / "r" / "report.html").exists()
 
 
+def start(*arguments):
+    """The command in a process of its own, without the devices that these tests give themselves."""
+    command = [sys.executable, "-m", "experiments", "train", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(*arguments):
+    with start(*arguments) as process:
+        told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+
+
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory, compiled_once):
     """The folder of a long run that nobody stops."""
     out = tmp_path_factory.mktemp("untouched") / "run"
-    assert invoke(*LONG, "--out", out).exit_code == 0
+    finish(*LONG, "--out", out)
     return out
 
 
 class TestSignals:
     """Processes of their own, which are stopped, killed, and go on."""
 
-    def start(self, *arguments):
-        command = [sys.executable, "-m", "experiments", "train", *map(str, arguments)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
     def stop(self, number, out, *arguments):
-        """Sends a signal once there are checkpoints; returns (status, stderr)."""
-        with self.start(*arguments, "--out", out) as process:
-            wait_for(lambda: any((out / "checkpoints").glob("[0-9]*[0-9]")), process)
-            time.sleep(0.3)
+        """Sends a signal a moment after the next checkpoint; returns (status, stderr)."""
+        before = checkpoints(out)
+        with start(*arguments, "--out", out) as process:
+            wait_for(lambda: checkpoints(out) - before, process)
+            time.sleep(0.1)
             process.send_signal(number)
             _, told = process.communicate(timeout=60)
         return process.returncode, told
@@ -222,7 +231,7 @@ class TestSignals:
         again = f"python -m experiments train --resume --out {out}"
         assert "saved. Go on with: " + again in told
         steps = load_run(out).record.steps
-        assert 0 < steps < 1200
+        assert 0 < steps < 450
         status, told = self.stop(signal.SIGKILL, out, "--resume", "--save-seconds", 0.2)
         assert status == -signal.SIGKILL
         assert "Traceback" not in told
@@ -230,9 +239,12 @@ class TestSignals:
         assert status in (130, 0)  # 0 if it came to its end before
         if status:
             assert load_run(out).record.steps > steps
-        result = invoke("--resume", "--out", out)
-        assert result.exit_code == 0, result.output
+        finish("--resume", "--out", out)
         assert_same_runs(out, untouched)
+
+
+def checkpoints(out):
+    return {path.name for path in (out / "checkpoints").glob("*") if path.name.isdigit()}
 
 
 def wait_for(condition, process, seconds=120):

@@ -7,11 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import typer
 from typer.testing import CliRunner
 
 from experiments.cli import app
-from experiments.usage import OneLineGroup
 from tests.mistakes import commands, damaged, library
 
 
@@ -28,17 +26,12 @@ def main() -> None:
 
 
 def _of_commands() -> Iterator[tuple[str, str]]:
-    program = typer.Typer(cls=OneLineGroup)
-    program.registered_commands = app.registered_commands
     for mistake in commands.ROWS:
         with _somewhere() as folder:
             commands.make_files(folder)
-            yield (
-                mistake.what,
-                CliRunner()
-                .invoke(program, shlex.split(mistake.what), prog_name="python -m experiments")
-                .stderr,
-            )
+            words = shlex.split(mistake.what)
+            result = CliRunner().invoke(app, words, prog_name="python -m experiments")
+            yield mistake.what, result.stderr
 
 
 def _of_library() -> Iterator[tuple[str, str]]:

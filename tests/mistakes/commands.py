@@ -15,6 +15,7 @@ GOLDEN = "tests/golden"
 def make_files(folder: Path) -> None:
     """Makes what the commands name."""
     (folder / "text.txt").write_text("hello")
+    (folder / "deep.json").write_text("[" * 100_000)
     (folder / "list.json").write_text("[1, 2]")
     (folder / "folder").mkdir()
     (folder / "half" / "train").mkdir(parents=True)
@@ -48,6 +49,63 @@ ROWS = _rows(
     ("list everything", ("unexpected extra argument", "everything")),
     ("run one-cycle --seed 1", ("No such option: --seed", "--seeds")),
     ("diagnosis --fast", ("No such option: --fast",)),
+    # --- train ---------------------------------------------------------------------------------
+    (
+        "train --norm bacth",
+        ("--norm must be one of none, batch", "'bacth'", "did you mean 'batch'"),
+    ),
+    ("train --schedule onecycle", ("--schedule must be one of constant", "mean 'one-cycle'?")),
+    ("train --network dgits", ("--network must be one of digits", "did you mean 'digits'?")),
+    ("train --watch al", ("--watch must be one of nothing, activations, everything, got 'al'",)),
+    ("train --non-finite halt", ("--non-finite must be one of stop, go-on, got 'halt'",)),
+    ("train --lr-max 0", ("--lr-max must be a positive number, got 0.0",)),
+    ("train --lr-max nan", ("--lr-max must be a positive number, got nan",)),
+    ("train --lr-max fast", ("--lr-max", "must be a number", "'fast'")),
+    ("train --epochs 0", ("--epochs must be a whole number, at least 1, got 0",)),
+    ("train --batch-size -5", ("--batch-size must be a whole number, at least 1, got -5",)),
+    ("train --scores 0", ("--scores must be a whole number, at least 1, got 0",)),
+    ("train --first-kernel 0", ("--first-kernel must be a whole number, at least 1, got 0",)),
+    ("train --seed -1", ("--seed must be a whole number, at least 0, got -1",)),
+    ("train --watch-every 0", ("--watch-every must be a whole number, at least 1, got 0",)),
+    ("train --layout nchw", ("layout must be one of 'NHWC'", "got 'nchw'")),
+    ("train --data mnits", ("--data: got 'mnits'", "did you mean 'mnist'?")),
+    ("train --data half", ("has no class folder", "move them into a folder for each class")),
+    ("train --lr 0.1", ("No such option: --lr", "--lr-max")),
+    ("train --keep 0", ("--keep", "must be at least 1, got '0'")),
+    ("train --save-seconds -1", ("--save-seconds", "must be at least 0, got '-1'")),
+    ("train --quiet --json", ("--quiet and --json exclude each other",)),
+    ("train --resume", ("--resume needs the folder of a run as --out, got none",)),
+    ("train --resume --out new", ("--resume needs the folder of a run", "new", "no config.json")),
+    ("train --resume --out folder", ("folder, which has no config.json",)),
+    ("train --resume --out folder --config list.json", ("leave --config out",)),
+    ("train --out images", ("--out must be a new or empty folder, got images", "--resume")),
+    ("train --out text.txt", ("--out must be a new or empty folder", "which is a file")),
+    ("train --config nowhere", ("the configuration nowhere cannot be read", "config.json")),
+    ("train --config text.txt", ("text.txt", "config.json of a run")),
+    ("train --config list.json", ("list.json", "config.json of a run")),
+    ("train --config out/runs/digits/seed-0", ("is no configuration of a training", "'setting'")),
+    ("train --devices 0", ("--devices must be a whole number, at least 1, got 0",)),
+    ("train --devices 3", ("batch_size must be a multiple of the number of devices, 3, got 64",)),
+    ("train --devices 64", ("devices must be at most", "as many as JAX shows here, got 64")),
+    ("train --processes 2", ("go together, got no coordinator and no process_id", "--process-id")),
+    ("train --cluster --processes 2", ("--cluster takes all from the cluster",)),
+    (
+        "train --coordinator here --processes 2 --process-id 0",
+        ("coordinator must be HOST:PORT", "got 'here'"),
+    ),
+    (
+        "train --coordinator localhost:7000 --processes 2 --process-id 2",
+        ("process_id must be from 0 to processes − 1, got 2 of 2",),
+    ),
+    # --- report and events ---------------------------------------------------------------------
+    ("report", ("Missing argument 'RUN...'",)),
+    ("report nowhere", ("nowhere",)),
+    ("report folder", ("folder",)),
+    ("report out", ("out/runs/digits/seed-0",)),
+    ("report out/runs/digits/seed-0 folder", ("folder",)),
+    ("events nowhere", ("nowhere",)),
+    ("events out", ("out/runs/digits/seed-0",)),
+    ("run edge-values --quiet --json", ("--quiet and --json exclude each other",)),
     # --- run -----------------------------------------------------------------------------------
     ("run", ("Missing argument 'NAME...'",)),
     ("run one-cicle", ("NAME must be a claim", "got 'one-cicle'", "did you mean 'one-cycle'?")),
@@ -91,6 +149,7 @@ ROWS = _rows(
     ("table none.json", ("FILE none.json cannot be read: No such file",)),
     ("table folder", ("FILE folder cannot be read: Is a directory",)),
     ("table text.txt", ("FILE text.txt is not a results.json",)),
+    ("table deep.json", ("FILE deep.json is not a results.json",)),
     ("table list.json", ("FILE list.json is not a results.json",)),
     # --- explore -------------------------------------------------------------------------------
     ("explore --run none", ("--run must be the folder of a training", "got none", "not exist")),

@@ -156,6 +156,25 @@ ROWS = [
         V,
         ("labels must be below the model's 10 logits, got 12",),
     ),
+    Mistake(
+        "Images.put(load('mnist5k'))", T, ("split must have images and labels", "dataset.train")
+    ),
+    Mistake("Images.put((split.images, split.labels))", T, ("split must have", "got tuple")),
+    Mistake(
+        "trainer.run(state, Images(images.images / 255, images.labels), order, table)",
+        T,
+        ("data.images must be uint8 from 0 to 255, got float32", "mean and std of p/255"),
+    ),
+    Mistake(
+        "trainer.run(state, Images(images.labels, images.images), order, table)",
+        T,
+        ("data.images must be uint8", "got int32"),
+    ),
+    Mistake(
+        "trainer.run(state, Images(images.images, images.labels[:3]), order, table)",
+        V,
+        ("as many labels as images, got the shapes (3,) and (8, 28, 28, 1)",),
+    ),
     Mistake("trainer.evaluate(state, split)", T, ("data must be Images, got Split",)),
     Mistake("trainer.evaluate(state, images, batch_size=0)", V, ("batch_size must be", "got 0")),
     Mistake(
