@@ -28,8 +28,9 @@ from convjax.train import Images, Trainer
 # Steps of a piece, at whose end a training can be stopped: long enough that asking costs nothing.
 PIECE = 512
 
-# The record is written after an evaluation at most so often: it takes longer than a short epoch.
-RECORD_SECONDS = 2.0
+# The folder is brought up to date after an evaluation at most so often: writing, with all bytes on
+# the disk before the old file goes, takes longer than a short epoch.
+WRITE_SECONDS = 1.0
 
 # fastai's average of the training loss, https://docs.fast.ai/learner.html#AvgSmoothLoss
 SMOOTHING = 0.98
@@ -288,7 +289,7 @@ def fit(
             metrics = progress.score(piece.epoch, scores.loss, scores.accuracy)
             if ended:
                 metrics["train_accuracy"] = trainer.evaluate(state, train).accuracy
-            keeper.write(whole=ended)
+            keeper.write(now=ended)
             listener.scored(metrics)
         stopped = bool(stop()) and not ended
         if ended or stopped or keeper.due() or (scores is not None and better):
@@ -309,7 +310,7 @@ class _Keeper:
         self._checkpoints = keeping and keeping.checkpoints
         self._seconds = keeping.seconds if keeping else math.inf
         self._growing, self._progress = growing, progress
-        self._last, self._recorded = time.monotonic(), -math.inf
+        self._last, self._written = time.monotonic(), -math.inf
 
     def restore(self, state: State) -> State:
         """Returns the state of the newest checkpoint, with the record and progress put back."""
@@ -329,18 +330,17 @@ class _Keeper:
         arrays = distributed.broadcast(named(saved.state if saved else state))
         return jax.tree.map(_like, state, filled(state, arrays, "of process 0"))
 
-    def write(self, *, whole: bool = True) -> None:
+    def write(self, *, now: bool = True) -> None:
         """Brings the folder up to date, so that it can be read while the training goes on.
 
         Args:
-          whole: False leaves the record as it is where it was written a moment ago.
+          now: False leaves it as it is where it was written a moment ago.
         """
-        if self._folder is None:
+        if self._folder is None or not (now or time.monotonic() - self._written > WRITE_SECONDS):
             return
         self._folder.write_metrics(self._progress.metrics)
-        if whole or time.monotonic() - self._recorded > RECORD_SECONDS:
-            self._folder.write_record(self._growing.record())
-            self._recorded = time.monotonic()
+        self._folder.write_record(self._growing.record())
+        self._written = time.monotonic()
 
     def due(self) -> bool:
         """Tells whether it is time for a checkpoint."""

@@ -1,6 +1,5 @@
 """The commands of `python -m experiments`: list, run, train, parity, table, events; the pages
-report, explore and gallery; and the measurements bench, bench-record, bench-sweep, diagnosis,
-fields and speedrun.
+report, explore and gallery; and the measurements bench, bench-…, diagnosis, fields and speedrun.
 
 Exit status of `run`: 0 where every verdict is the expected one, 1 where one departs, 2 for wrong
 usage or data that cannot be had. Of `parity`: 0 where all figures hold, 1 where one does not, 2 for
@@ -19,8 +18,10 @@ import typer
 from experiments import console as view
 from experiments import registry
 from experiments.bench import run_bench
+from experiments.bench_devices import markdown_devices, run_bench_devices
 from experiments.bench_record import markdown_records, run_bench_record
 from experiments.bench_report import markdown_bars
+from experiments.bench_stream import markdown_streams, run_bench_stream
 from experiments.bench_sweep import bench_sweep, markdown_costs
 from experiments.diagnosis import Row, run_diagnosis
 from experiments.diagnosis_report import tables
@@ -83,9 +84,11 @@ def parity(
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "claims": lambda found: view.markdown_ledger(list(map(Result.from_json, found["claims"]))),
     "bars": lambda found: "\n".join([markdown_bars(found["bars"]), *map(_note, found["notes"])]),
+    "devices": lambda found: markdown_devices(found["devices"]),
     "fields": lambda found: markdown_fields(found["fields"]),
     "layouts": markdown_layouts,
     "records": lambda found: markdown_records(found["records"]),
+    "streams": lambda found: markdown_streams(found["streams"]),
     "sweeps": lambda found: markdown_costs(found["sweeps"]),
     "trainings": lambda found: "\n\n".join(tables([Row(**row) for row in found["trainings"]])),
 }
@@ -112,7 +115,7 @@ def table(
         _fail(
             ValueError(
                 f"FILE {file} is not a results.json or layouts.json of `run`, or what `diagnosis`, "
-                "`fields`, `bench`, `bench-record` or `bench-sweep` wrote."
+                "`fields` or a `bench…` wrote."
             )
         )
 
@@ -123,6 +126,8 @@ app.command("bench-record")(run_bench_record)
 app.command("diagnosis")(run_diagnosis)
 app.command("explore")(run_explore)
 app.command("gallery")(run_gallery)
+app.command("bench-devices")(run_bench_devices)
+app.command("bench-stream")(run_bench_stream)
 app.command("bench-sweep")(bench_sweep)
 app.command("fields")(run_fields)
 app.command("speedrun")(speedrun)
