@@ -8,32 +8,22 @@ is executed.
 import os
 import shutil
 import tempfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from convjax.named_arrays import Arrays, CheckpointError, checksums, filled, named
 from convjax.record import Record, RecordError
 
 # Below every score, and a number, as JSON wants it.
 NO_SCORE = -1e308
 
-Arrays = dict[str, npt.NDArray[Any]]
-
-# So many names of arrays tell enough of another training.
-NAMED = 3
-
 _RECORD = "record"  # the record's file, byte by byte; no array of a state has a name without a dot
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be read, is damaged, or is of another training."""
 
 
 class Saved(NamedTuple):
@@ -100,7 +90,7 @@ class Checkpoints:
 
         arrays = named(jax.device_get(state))
         arrays[_RECORD] = _as_bytes(record)
-        sums = _checksums(arrays)
+        sums = checksums(arrays)
         manager = self._manager()
         with _as_os_error(self.folder):
             manager.wait_until_finished()  # where an error of the one before shows
@@ -178,7 +168,7 @@ class Checkpoints:
         try:
             arrays, progress = self._read(step)
             sums = progress.pop("checksums")
-            if _checksums(arrays) != sums:
+            if checksums(arrays) != sums:
                 raise ValueError("a checksum differs")
             record = _from_bytes(arrays.pop(_RECORD))
         except RecordError as error:
@@ -243,64 +233,6 @@ def _is_whole(path: Path) -> bool:
 
 def _score(metrics: Mapping[str, float]) -> float:
     return metrics["score"]
-
-
-def named(tree: Any) -> Arrays:
-    """Returns the arrays of a tree by their paths, such as ".params['blocks'][0]['kernel']".
-
-    The state of random number generators is their bits.
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): np.asarray(_bits(leaf)) for path, leaf in leaves}
-
-
-def _checksums(arrays: Arrays) -> dict[str, int]:
-    return {name: zlib.crc32(array.tobytes()) for name, array in arrays.items()}
-
-
-def _bits(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def filled(like: Any, arrays: Arrays, path: str | os.PathLike[str]) -> Any:
-    """Returns a tree like another with arrays by their paths, on the host.
-
-    Args:
-      path: of the checkpoint that they are from.
-
-    Raises:
-      CheckpointError: if their names, shapes or dtypes are others.
-    """
-    wanted = {name: (a.shape, a.dtype) for name, a in named(like).items()}
-    found = {name: (a.shape, a.dtype) for name, a in arrays.items()}
-    differing = sorted(n for n in wanted.keys() | found if wanted.get(n) != found.get(n))
-    if differing:
-        shown = ", ".join(
-            f"{name} {_kind(found.get(name))}, not {_kind(wanted.get(name))}"
-            for name in differing[:NAMED]
-        )
-        more = f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
-        raise CheckpointError(
-            f"the checkpoint {path} is of another training: {shown}{more}. Remove it, or resume "
-            "the run that it belongs to."
-        )
-    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
-
-    def leaf(path: Any, old: Any) -> Any:
-        new = arrays[jax.tree_util.keystr(path)]
-        if _is_key(old):
-            return jax.random.wrap_key_data(jnp.asarray(new), impl=jax.random.key_impl(old))
-        return new
-
-    return jax.tree.unflatten(structure, [leaf(path, old) for path, old in leaves])
-
-
-def _kind(array: tuple[Any, Any] | None) -> str:
-    return "missing" if array is None else f"{array[1]} {array[0]}"
 
 
 def _as_bytes(record: Record) -> npt.NDArray[np.uint8]:

@@ -14,7 +14,9 @@ from flax import nnx
 from convjax.data import Dataset, epoch_order, load
 from convjax.data.catalog import DATASET_NAMES
 from convjax.files import save_figure
-from convjax.fit import Keeping, Plan, fit
+from convjax.fit import fit
+from convjax.keeping import Keeping
+from convjax.plan import Plan
 from convjax.runs import RunFolder
 from convjax.summary import summary
 from convjax.train import Trainer

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convjax.fit import Progress
 from convjax.growing import concatenate, from_steps
+from convjax.keeping import Progress
 from convjax.record import Record
 from convjax.room import runs_at_once
 from convjax.runs import RunFolder

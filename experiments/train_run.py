@@ -9,11 +9,13 @@ import jax
 import typer
 
 from convjax import distributed
-from convjax.checkpoints import CheckpointError, Checkpoints
+from convjax.checkpoints import Checkpoints
 from convjax.data import DataError
-from convjax.fit import Fitted, Keeping, Listener, Stopped, fit
+from convjax.fit import Fitted, Listener, Stopped, fit
 from convjax.interrupts import Interrupts
+from convjax.keeping import Keeping
 from convjax.locks import holds_files
+from convjax.named_arrays import CheckpointError
 from convjax.nonfinite import NonFiniteError
 from convjax.predictions import Predictions
 from convjax.runs import RunError, RunFolder, finite

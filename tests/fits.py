@@ -11,10 +11,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from convjax import fit as _fit  # noqa: F401  # makes the module known
 from convjax.checkpoints import Checkpoints
-from convjax.fit import Fitted, Keeping, Listener, Plan, fit
+from convjax.fit import Fitted, Listener, fit
+from convjax.keeping import Keeping
 from convjax.optim import adam
+from convjax.plan import Plan
 from convjax.record import Record
 from convjax.runs import RunFolder
 from convjax.train import Trainer

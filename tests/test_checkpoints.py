@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convjax.checkpoints import CheckpointError, Checkpoints, named
+from convjax.checkpoints import Checkpoints
+from convjax.named_arrays import CheckpointError, named
 from tests.fits import assert_same_records
 from tests.helpers import make_record
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from convjax.checkpoints import Checkpoints
-from convjax.fit import Keeping, Listener, Piece, Plan, Progress, Stopped, fit
+from convjax.fit import Listener, Stopped, fit
+from convjax.keeping import Keeping
 from convjax.nonfinite import NonFiniteError
-from convjax.record import smooth
 from convjax.runs import RunError, RunFolder, load_run
 from tests import fits, trainings
 
@@ -43,62 +43,6 @@ def after(pieces):
     """Asks to stop at the end of so many pieces."""
     asked = iter(range(1, 10**6))
     return lambda: next(asked) >= pieces
-
-
-class TestPlan:
-    def order(self, epoch):
-        return np.full((5, 2), epoch)
-
-    def plan(self, **settings):
-        settings = {"epochs": 2, "order": self.order, "evaluations": 2, **settings}
-        steps = np.arange(10.0)
-        return Plan(table={"learning_rate": steps, "momentum": -steps}, **settings)
-
-    def test_pieces_by_hand(self):
-        """Five steps of an epoch are parts of 3 and 2, which pieces of 2 cut into 2 + 1 and 2."""
-        pieces = list(self.plan().pieces(0, 2))
-        assert [(p.epoch, p.first, len(p.order), p.evaluated) for p in pieces] == [
-            (0, 0, 2, False),
-            (0, 2, 1, True),
-            (0, 3, 2, True),
-            (1, 5, 2, False),
-            (1, 7, 1, True),
-            (1, 8, 2, True),
-        ]
-        assert {int(p.order[0, 0]) for p in pieces[3:]} == {1}
-        rates = self.plan().rates(pieces[3])
-        np.testing.assert_array_equal(rates["learning_rate"], [5, 6])
-        np.testing.assert_array_equal(rates["momentum"], [-5, -6])
-
-    @pytest.mark.parametrize("length", [1, 2, 3, 5, 99])
-    def test_what_is_left_is_the_end_of_the_whole(self, length):
-        whole = list(self.plan().pieces(0, length))
-        for taken, piece in enumerate(whole):
-            left = list(self.plan().pieces(piece.first, length))
-            assert [p.first for p in left] == [p.first for p in whole[taken:]]
-        assert list(self.plan().pieces(10, length)) == []
-
-    def test_errors(self):
-        for name in ("epochs", "evaluations"):
-            with pytest.raises(ValueError, match=rf"{name} must be at least 1, got 0"):
-                self.plan(**{name: 0})
-        with pytest.raises(ValueError, match="equally many steps for each of 3 epochs, got 10"):
-            self.plan(epochs=3)
-        with pytest.raises(ValueError, match="5 batches for each epoch, as the table has, got 4"):
-            list(self.plan(order=lambda epoch: np.zeros((4, 2))).pieces(0, 2))
-        with pytest.raises(ValueError, match="taken must end with a piece, got 4 steps"):
-            list(self.plan().pieces(4, 2))
-
-
-def test_progress_smooths_as_the_record_does():
-    progress, losses = Progress(), np.random.default_rng(0).random(50)
-    progress.take(losses[:20])
-    assert progress.score(0, 1.0, 0.5)["train_loss"] == smooth(losses)[19]
-    progress.take(losses[20:])
-    row = progress.score(1, 2.0, 0.25)
-    assert row["train_loss"] == pytest.approx(smooth(losses)[-1], rel=1e-14)
-    assert (row["step"], row["epoch"], row["valid_loss"], row["accuracy"]) == (50, 1, 2.0, 0.25)
-    assert progress.best == 0.5
 
 
 def test_it_is_the_trainers_own_steps(trainer, untouched):
@@ -264,4 +208,3 @@ def test_the_listener_hears_everything(trainer, tmp_path):
         ("restored", 10, 1),
         ("recorded", 10, 7),
     ]
-    assert isinstance(next(fits.plan().pieces(10, 7)), Piece)

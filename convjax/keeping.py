@@ -1,0 +1,158 @@
+"""What a training needs to go on, and where it is kept: a run's folder and its checkpoints."""
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from convjax import distributed
+from convjax.checkpoints import Checkpoints
+from convjax.growing import Growing
+from convjax.named_arrays import filled, named
+from convjax.runs import RunFolder
+from convjax.step import State
+
+# The folder is brought up to date after an evaluation at most so often: writing, with all bytes on
+# the disk before the old file goes, takes longer than a short epoch.
+WRITE_SECONDS = 1.0
+
+# fastai's average of the training loss, https://docs.fast.ai/learner.html#AvgSmoothLoss
+SMOOTHING = 0.98
+
+
+@dataclass
+class Progress:
+    """How far a training is, as plain data.
+
+    Attributes:
+      steps: taken so far.
+      average: of the loss as fastai smooths it, before its start is corrected for.
+      seconds, compile_seconds: spent since the last evaluation; compiling is not in the seconds.
+      metrics: of each evaluation so far, see `Fitted`.
+    """
+
+    steps: int = 0
+    average: float = 0.0
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+
+    def take(self, losses: npt.NDArray[Any]) -> None:
+        """Counts steps with these losses."""
+        for loss in losses.astype(np.float64).tolist():
+            self.average = SMOOTHING * self.average + (1 - SMOOTHING) * loss
+        self.steps += len(losses)
+
+    def score(self, epoch: int, loss: float, accuracy: float) -> dict[str, Any]:
+        """Adds an evaluation on the test images and returns its metrics."""
+        row = {
+            "epoch": epoch,
+            "step": self.steps,
+            # fastai's average goes on over the epochs; only the validation starts anew.
+            "train_loss": self.average / (1 - SMOOTHING**self.steps),
+            "valid_loss": float(loss),
+            "accuracy": float(accuracy),
+            "seconds": round(self.seconds, 3),
+            "compile_seconds": round(self.compile_seconds, 3),
+        }
+        self.seconds = self.compile_seconds = 0.0
+        self.metrics.append(row)
+        return row
+
+    @property
+    def best(self) -> float:
+        """The highest accuracy so far."""
+        return max((row["accuracy"] for row in self.metrics), default=-math.inf)
+
+
+class Keeping(NamedTuple):
+    """Where a training is kept, so that it can go on.
+
+    Attributes:
+      folder: takes metrics and record after each evaluation.
+      checkpoints: takes the newest state; with none there is no going on.
+      seconds: between checkpoints. One is written besides at the end, when the training is stopped,
+        and where an evaluation is the best so far.
+    """
+
+    folder: RunFolder
+    checkpoints: Checkpoints | None = None
+    seconds: float = 30.0
+
+
+class Keeper:
+    """Writes a training's folder and checkpoints, where there are any."""
+
+    def __init__(self, keeping: Keeping | None, growing: Growing, progress: Progress):
+        self._folder = keeping and keeping.folder
+        self._checkpoints = keeping and keeping.checkpoints
+        self._seconds = keeping.seconds if keeping else math.inf
+        self._growing, self._progress = growing, progress
+        self._last, self._written = time.monotonic(), -math.inf
+
+    def restore(self, state: State) -> State:
+        """Returns the state of the newest checkpoint, with the record and progress put back."""
+        saved = None
+        if self._checkpoints is not None:
+            self._checkpoints.clean()
+            saved = self._checkpoints.restore(state)
+        # Process 0 alone reads the folder, which the others need not even see.
+        progress = _from_primary(saved and saved.progress)
+        if progress is None:
+            return state
+        for name, value in progress.items():
+            setattr(self._progress, name, value)
+        if saved is not None:
+            self._growing.add(saved.record)
+            self.write()  # the folder may have been ahead of the checkpoint
+        arrays = distributed.broadcast(named(saved.state if saved else state))
+        return jax.tree.map(_like, state, filled(state, arrays, "of process 0"))
+
+    def write(self, *, now: bool = True) -> None:
+        """Brings the folder up to date, so that it can be read while the training goes on.
+
+        Args:
+          now: False leaves it as it is where it was written a moment ago.
+        """
+        if self._folder is None or not (now or time.monotonic() - self._written > WRITE_SECONDS):
+            return
+        self._folder.write_metrics(self._progress.metrics)
+        self._folder.write_record(self._growing.record())
+        self._written = time.monotonic()
+
+    def due(self) -> bool:
+        """Tells whether it is time for a checkpoint."""
+        return time.monotonic() - self._last >= self._seconds
+
+    def save(self, state: State, score: float | None) -> None:
+        """Begins to write a checkpoint."""
+        if self._checkpoints is not None:
+            steps, progress = self._progress.steps, asdict(self._progress)
+            self._checkpoints.save(steps, state, self._growing.whole(), progress, score=score)
+            self._last = time.monotonic()
+
+    def wait(self) -> None:
+        """Returns when all is on the disk."""
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
+
+
+def _from_primary(value: Any) -> Any:
+    """Returns process 0's plain data in every process."""
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    length = int(distributed.broadcast(np.int64(len(data))))
+    if not distributed.is_primary():
+        data = np.zeros(length, np.uint8)
+    return json.loads(distributed.broadcast(data).tobytes())
+
+
+def _like(old: jax.Array, new: Any) -> jax.Array:
+    """Puts an array where another lies: no program is compiled for a place of its own."""
+    if old.is_fully_addressable:
+        return jax.device_put(new, old.sharding)
+    return jax.make_array_from_callback(new.shape, old.sharding, lambda index: new[index])

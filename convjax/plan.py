@@ -1,0 +1,86 @@
+"""Which images each step of a training takes, and at which rate; cut into pieces."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Order = npt.NDArray[np.integer[Any]]
+
+
+class Piece(NamedTuple):
+    """Some steps of an epoch: the first of them, their batches (steps, B), and whether an
+    evaluation follows."""
+
+    epoch: int
+    first: int
+    order: Order
+    evaluated: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which images each step takes, and at which rate.
+
+    Attributes:
+      epochs: each of equally many steps.
+      order: from the number of an epoch to its batches, (steps, B) indices; the same at each call.
+      table: "learning_rate" and "momentum" of each step, (T,).
+      evaluations: per epoch, which they cut into parts of nearly the same length.
+
+    Raises:
+      ValueError: if there is no epoch or evaluation, or the steps of the table are not a multiple
+        of the epochs.
+    """
+
+    epochs: int
+    order: Callable[[int], Order]
+    table: Mapping[str, npt.ArrayLike]
+    evaluations: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "evaluations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.steps % self.epochs:
+            raise ValueError(
+                f"table must have equally many steps for each of {self.epochs} epochs, got "
+                f"{self.steps}."
+            )
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training, T."""
+        return len(np.asarray(self.table["learning_rate"]))
+
+    def rates(self, piece: Piece) -> dict[str, npt.NDArray[Any]]:
+        """Returns the table of a piece's steps."""
+        inside = slice(piece.first, piece.first + len(piece.order))
+        return {name: np.asarray(column)[inside] for name, column in self.table.items()}
+
+    def pieces(self, taken: int, length: int) -> Iterator[Piece]:
+        """Yields what is left after so many steps, in pieces of at most `length` steps.
+
+        Raises:
+          ValueError: if an epoch has another number of steps than the table, or the steps taken do
+            not end with a piece.
+        """
+        per_epoch = self.steps // self.epochs
+        for epoch in range(taken // per_epoch, self.epochs):
+            order = np.asarray(self.order(epoch))
+            if len(order) != per_epoch:
+                raise ValueError(
+                    f"order must have {per_epoch} batches for each epoch, as the table has, got "
+                    f"{len(order)} for epoch {epoch}."
+                )
+            first = epoch * per_epoch
+            for part in np.array_split(order, min(self.evaluations, per_epoch)):
+                for start in range(0, len(part), length):
+                    piece = part[start : start + length]
+                    if first >= taken:
+                        yield Piece(epoch, first, piece, start + length >= len(part))
+                    elif first + len(piece) > taken:
+                        raise ValueError(f"taken must end with a piece, got {taken} steps.")
+                    first += len(piece)

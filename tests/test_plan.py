@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+from convjax.plan import Plan
+
+
+def of_epoch(epoch):
+    return np.full((5, 2), epoch)
+
+
+def make(**settings):
+    settings = {"epochs": 2, "order": of_epoch, "evaluations": 2, **settings}
+    steps = np.arange(10.0)
+    return Plan(table={"learning_rate": steps, "momentum": -steps}, **settings)
+
+
+def test_pieces_by_hand():
+    """Five steps of an epoch are parts of 3 and 2, which pieces of 2 cut into 2 + 1 and 2."""
+    pieces = list(make().pieces(0, 2))
+    assert [(p.epoch, p.first, len(p.order), p.evaluated) for p in pieces] == [
+        (0, 0, 2, False),
+        (0, 2, 1, True),
+        (0, 3, 2, True),
+        (1, 5, 2, False),
+        (1, 7, 1, True),
+        (1, 8, 2, True),
+    ]
+    assert {int(p.order[0, 0]) for p in pieces[3:]} == {1}
+    rates = make().rates(pieces[3])
+    np.testing.assert_array_equal(rates["learning_rate"], [5, 6])
+    np.testing.assert_array_equal(rates["momentum"], [-5, -6])
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 99])
+def test_what_is_left_is_the_end_of_the_whole(length):
+    whole = list(make().pieces(0, length))
+    for taken, piece in enumerate(whole):
+        left = list(make().pieces(piece.first, length))
+        assert [p.first for p in left] == [p.first for p in whole[taken:]]
+    assert list(make().pieces(10, length)) == []
+
+
+def test_errors():
+    for name in ("epochs", "evaluations"):
+        with pytest.raises(ValueError, match=rf"{name} must be at least 1, got 0"):
+            make(**{name: 0})
+    with pytest.raises(ValueError, match="equally many steps for each of 3 epochs, got 10"):
+        make(epochs=3)
+    with pytest.raises(ValueError, match="5 batches for each epoch, as the table has, got 4"):
+        list(make(order=lambda epoch: np.zeros((4, 2))).pieces(0, 2))
+    with pytest.raises(ValueError, match="taken must end with a piece, got 4 steps"):
+        list(make().pieces(4, 2))
