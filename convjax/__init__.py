@@ -1,14 +1,18 @@
 """convjax: see why convolutional networks train or fail to train, in JAX and Flax."""
 
-from convjax import data, drawings, plots, reference, runs, weights
+from convjax import data, distributed, drawings, plots, reference, runs, weights
 from convjax.capture import capture, channel_axes
+from convjax.checkpoints import Checkpoints
 from convjax.conv import conv2d
 from convjax.diagnose import diagnose
 from convjax.effective import effective_field
 from convjax.finder import lr_find
+from convjax.fit import fit
+from convjax.keeping import Keeping
 from convjax.models import ConvNet, LinearNet, broken_net, digits_net, threes_sevens_net
 from convjax.optim import adam, group_scale, sgd
 from convjax.parameter_stats import parameter_stats
+from convjax.plan import Plan
 from convjax.precedents import Windows, precedents, trace_precedents
 from convjax.receptive import receptive_fields
 from convjax.record import Record
@@ -21,9 +25,12 @@ from convjax.train import Images, Trainer
 from convjax.watch import Watch
 
 __all__ = [
+    "Checkpoints",
     "ConvNet",
     "Images",
+    "Keeping",
     "LinearNet",
+    "Plan",
     "Record",
     "Recorder",
     "Trainer",
@@ -39,9 +46,11 @@ __all__ = [
     "data",
     "diagnose",
     "digits_net",
+    "distributed",
     "drawings",
     "effective_field",
     "exponential",
+    "fit",
     "group_rates",
     "group_scale",
     "layer_stats",

@@ -29,6 +29,7 @@ def named(tree: Any) -> Arrays:
 
 
 def checksums(arrays: Arrays) -> dict[str, int]:
+    """Returns the CRC-32 of each array's bytes."""
     return {name: zlib.crc32(array.tobytes()) for name, array in arrays.items()}
 
 

@@ -17,7 +17,16 @@ from experiments.options import Data, DataDir, Layout, mistakes_reported
 # Which option stands for which field of `TrainConfig` or `Setting`; the others have their name.
 _NOT_CONFIG = {
     *("out", "resume", "config", "data_dir", "stream", "save_seconds", "keep", "tensorboard"),
-    *("dry_run", "quiet", "json_lines", "coordinator", "processes", "process_id", "cluster"),
+    *(
+        "dry_run",
+        "quiet",
+        "json_lines",
+        "coordinator",
+        "processes",
+        "process_id",
+        "cluster",
+        "heartbeat",
+    ),
 }
 
 EXAMPLES = """
@@ -119,6 +128,9 @@ def run_train(
     ] = None,
     processes: Annotated[int | None, option(SEVERAL, "How many there are.")] = None,
     process_id: Annotated[int | None, option(SEVERAL, "This one's, from 0.")] = None,
+    heartbeat: Annotated[
+        float, option(SEVERAL, "Seconds of silence after which a process counts as gone.")
+    ] = 20.0,
     cluster: Annotated[
         bool,
         option(
@@ -165,7 +177,7 @@ def run_train(
             raise ValueError("--quiet and --json exclude each other: choose one.")
         if resume and out is None:
             raise ValueError("--resume needs the folder of a run as --out, got none.")
-        several(coordinator, processes, process_id, cluster)
+        several(coordinator, processes, process_id, cluster, heartbeat)
     with distributed.peers_watched(f"Start all again: {again}"):
         with mistakes_reported("stopped; nothing was written.", fields=given):
             run = Run(options, given, again)
@@ -185,7 +197,7 @@ def _was_given(context: typer.Context, name: str) -> bool:
 def _command(context: typer.Context, out: Path) -> str:
     """Returns the command that goes on with this run."""
     words = ["python", "-m", "experiments", "train", "--resume", "--out", str(out)]
-    for name in ("data", "data_dir", "save_seconds", "keep", "stream", "tensorboard"):
+    for name in ("data", "data_dir", "save_seconds", "keep", "stream", "tensorboard", "heartbeat"):
         if _was_given(context, name):
             value = context.params[name]
             words.append(f"--{name.replace('_', '-')}")

@@ -1,6 +1,7 @@
 """What `train` does: prepares one training, runs it, and leaves all of it in a folder."""
 
 import json
+import signal
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +48,11 @@ class Options(NamedTuple):
 
 
 def several(
-    coordinator: str | None, processes: int | None, process_id: int | None, cluster: bool
+    coordinator: str | None,
+    processes: int | None,
+    process_id: int | None,
+    cluster: bool,
+    heartbeat: float,
 ) -> None:
     """Connects with the other processes, where there are to be any.
 
@@ -61,7 +66,7 @@ def several(
             "--process-id out, or name all three without it."
         )
     if cluster or any(value is not None for value in named):
-        distributed.initialize(*named)
+        distributed.initialize(*named, heartbeat=heartbeat)
 
 
 class Run:
@@ -130,7 +135,8 @@ class Run:
                 observer.finished(options.out, fitted.metrics)
             except Stopped as stopped:
                 observer.stopped(stopped.step, self.again)
-                return int(interrupts.received or 0)
+                # Another process may have had the signal.
+                return interrupts.received or signal.SIGTERM
             except NonFiniteError as error:
                 _fail(
                     f"{error} The record up to there is in {self.options.out}. Try a lower "

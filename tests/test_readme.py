@@ -99,7 +99,7 @@ def test_snippets(request, tmp_path, monkeypatch, capsys):
     run = ["run", "one-cycle", "--quick", "--out", str(tmp_path / "FOLDER")]
     assert CliRunner().invoke(app, run).exit_code == 0
     snippets = blocks(root, "python")
-    assert len(snippets) == 5
+    assert len(snippets) == 7
     monkeypatch.chdir(tmp_path)
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), {})
@@ -121,6 +121,7 @@ def test_links_lead_to_files(request):
 @pytest.mark.parametrize(
     "name",
     [
+        "devices",
         "mnist",
         "diagnosis",
         "bench",
