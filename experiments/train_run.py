@@ -97,6 +97,7 @@ class Run:
                 "files. Choose another, remove it, or go on in it with --resume."
             )
         base = None if source is None else read_config(source)
+        _show_devices(given.get("devices") or (base or {}).get("devices"))
         if "devices" not in given and distributed.process_count() > 1 and base is None:
             given = {**given, "devices": jax.device_count()}
         self.config = config = resolved(base, given, source=str(source))
@@ -222,6 +223,13 @@ class Run:
         write_report(folder.path)
 
 
+def _show_devices(count: Any) -> None:
+    """Lets JAX show so many devices where they are CPUs; before anything asks which there are."""
+    if isinstance(count, int) and count > distributed.process_count():
+        with suppress(RuntimeError):  # a program that has used JAX before has the devices it has
+            jax.config.update("jax_num_cpu_devices", count // distributed.process_count())
+
+
 def _devices(count: int) -> list[jax.Device] | None:
     """Returns the devices to train on, None for JAX's default one.
 
@@ -233,9 +241,6 @@ def _devices(count: int) -> list[jax.Device] | None:
         return None
     if count % processes:
         raise ValueError(f"devices must be a multiple of the {processes} processes, got {count}.")
-    with suppress(RuntimeError):  # a program that has used JAX before has the devices it has
-        # Of no meaning where there are others than CPUs.
-        jax.config.update("jax_num_cpu_devices", count // processes)
     there = jax.devices()
     if count > len(there) or (processes > 1 and count != len(there)):
         rule = "at most" if processes == 1 else "all"
