@@ -5,23 +5,26 @@ far, and as JSON what else the training needs to go on; checksums tell a damaged
 is executed.
 """
 
+import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import numpy.typing as npt
 
 from convjax.named_arrays import Arrays, CheckpointError, checksums, filled, named
 from convjax.record import Record, RecordError
 
 # Below every score, and a number, as JSON wants it.
 NO_SCORE = -1e308
+
+# A checkpoint, and one that Orbax has not finished; nobody else's copies beside them.
+_OURS = re.compile(r"[0-9]+(\.orbax-checkpoint-tmp.*)?")
 
 _RECORD = "record"  # the record's file, byte by byte; no array of a state has a name without a dot
 
@@ -57,12 +60,7 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def save(
@@ -85,12 +83,23 @@ class Checkpoints:
 
         Raises:
           OSError: if this one or the one before cannot be written.
+          ValueError: if there is one of this step or a later one.
+          TypeError: if progress is no plain data.
         """
         import orbax.checkpoint as ocp
 
+        newest = max(self.steps(), default=-1)
+        if step <= newest:
+            raise ValueError(
+                f"step must be above {newest}, that of the newest checkpoint in {self.folder}, got "
+                f"{step}."
+            )
         arrays = named(jax.device_get(state))
-        arrays[_RECORD] = _as_bytes(record)
+        with _as_os_error(self.folder):
+            arrays[_RECORD] = np.frombuffer(as_bytes(record), np.uint8)
         sums = checksums(arrays)
+        content = {"checksums": sums, **progress}
+        json.dumps(content)  # what is no plain data shows here, and not in Orbax's thread
         manager = self._manager()
         with _as_os_error(self.folder):
             manager.wait_until_finished()  # where an error of the one before shows
@@ -98,7 +107,7 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     arrays=ocp.args.StandardSave(arrays),
-                    progress=ocp.args.JsonSave({"checksums": sums, **progress}),
+                    progress=ocp.args.JsonSave(content),
                 ),
                 metrics={"score": NO_SCORE if score is None else score},
                 force=True,
@@ -138,8 +147,7 @@ class Checkpoints:
     def _folders(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        named = (path for path in self.folder.iterdir() if path.name.split(".")[0].isdigit())
-        return [path for path in named if path.is_dir()]
+        return [p for p in self.folder.iterdir() if _OURS.fullmatch(p.name) and p.is_dir()]
 
     def restore(self, like: Any, step: int | None = None) -> Saved | None:
         """Returns the newest checkpoint, or that of a step; None where there is none.
@@ -170,15 +178,14 @@ class Checkpoints:
             sums = progress.pop("checksums")
             if checksums(arrays) != sums:
                 raise ValueError("a checksum differs")
-            record = _from_bytes(arrays.pop(_RECORD))
+            record = from_bytes(arrays.pop(_RECORD).tobytes())
         except RecordError as error:
             raise CheckpointError(f"the record in {path} is damaged: {error} {way_out}") from error
         # Orbax, TensorStore and JSON raise whatever they happen to meet in a damaged file.
         except Exception as error:
-            detail = str(error).splitlines()[0][:200] if str(error) else ""
             raise CheckpointError(
-                f"the checkpoint {path} is damaged or cannot be read ({type(error).__name__}: "
-                f"{detail}). {way_out}"
+                f"the checkpoint {path} is damaged or cannot be read ({_first_line(error)}). "
+                f"{way_out}"
             ) from error
         return Saved(step, filled(like, arrays, path), record, progress)
 
@@ -228,25 +235,36 @@ class Checkpoints:
 
 def _is_whole(path: Path) -> bool:
     # Orbax writes under another name, and the metadata last; removing takes the files one by one.
-    return path.name.isdigit() and (path / "_CHECKPOINT_METADATA").exists()
+    return path.name.isdecimal() and (path / "_CHECKPOINT_METADATA").exists()
 
 
 def _score(metrics: Mapping[str, float]) -> float:
     return metrics["score"]
 
 
-def _as_bytes(record: Record) -> npt.NDArray[np.uint8]:
+def as_bytes(record: Record) -> bytes:
+    """Returns a record's file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "record.npz"
         record.save(file)
-        return np.frombuffer(file.read_bytes(), np.uint8)
+        return file.read_bytes()
 
 
-def _from_bytes(raw: npt.NDArray[np.uint8]) -> Record:
+def from_bytes(raw: bytes) -> Record:
+    """Reads a record's file.
+
+    Raises:
+      RecordError: if it is damaged.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "record.npz"
-        file.write_bytes(raw.tobytes())
+        file.write_bytes(raw)
         return Record.load(file)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 class _as_os_error:  # read as a phrase: with _as_os_error(folder)
@@ -258,20 +276,12 @@ class _as_os_error:  # read as a phrase: with _as_os_error(folder)
     def __enter__(self) -> None:
         pass
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, Exception) and not isinstance(error, CheckpointError):
-            if isinstance(error, OSError) and error.filename:
-                return
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception):
             free = _free_bytes(self.folder)
             raise OSError(
                 getattr(error, "errno", None) or 0,
-                f"no checkpoint could be written ({str(error).splitlines()[0][:200]}; "
-                f"{free >> 20} MiB are free)",
+                f"no checkpoint could be written ({_first_line(error)}; {free >> 20} MiB are free)",
                 str(self.folder),
             ) from error
 

@@ -29,7 +29,6 @@ from convjax.peers import PEER_GONE, Peers
 __all__ = [
     "PEER_GONE",
     "any_process",
-    "barrier",
     "broadcast",
     "initialize",
     "is_primary",
@@ -96,8 +95,9 @@ def initialize(
             heartbeat_timeout_seconds=math.ceil(max(60.0, 4 * heartbeat)),
             shutdown_timeout_seconds=math.ceil(timeout),
         )
-    except ValueError as error:
-        if coordinator is not None:
+    except Exception as error:
+        peers.let_aborts_be()
+        if coordinator is not None or not isinstance(error, ValueError):
             raise
         raise ValueError(
             f"no cluster was detected (JAX: {error}) Name the processes with {_FLAGS}, the same N "
@@ -115,7 +115,7 @@ def initialize(
         atexit.register(peers.at_exit)
         _peers = peers
     else:
-        signal.signal(signal.SIGABRT, signal.SIG_DFL)
+        peers.let_aborts_be()
 
 
 def _check(
@@ -227,28 +227,6 @@ def _may_be_a_peers(error: BaseException) -> bool:
     words = ("gloo", "nccl", "collective", "unavailable", "deadline_exceeded", "coordination")
     text = str(error).lower()
     return isinstance(error, Exception) and any(word in text for word in words)
-
-
-def barrier(name: str, timeout: float | None = None) -> None:
-    """Waits until every process has come here.
-
-    Args:
-      name: of the place, the same for all; it may be used again.
-      timeout: seconds; None waits as long as all are alive.
-
-    Raises:
-      TimeoutError: if not all came in time.
-    """
-    if _peers is None:
-        return
-    try:
-        _meet(f"barrier/{name}", timeout or _LONG)
-    except jax.errors.JaxRuntimeError as error:
-        if "DEADLINE_EXCEEDED" not in str(error):
-            raise
-        raise TimeoutError(
-            f"not all {_peers.processes} processes came to {name!r} within {timeout:g} s."
-        ) from error
 
 
 def any_process(flag: bool) -> bool:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 
+from convjax.checks import check_type, check_whole, described
+from convjax.data.stream import Stream
 from convjax.growing import ROWS, Growing
 from convjax.keeping import Keeper, Keeping, Progress
 from convjax.nonfinite import NonFiniteError, first_non_finite
@@ -17,9 +19,6 @@ from convjax.plan import Plan
 from convjax.record import Record
 from convjax.step import State
 from convjax.train import Images, Trainer
-
-# Steps of a piece, at whose end a training can be stopped: long enough that asking costs nothing.
-PIECE = 512
 
 
 class Stopped(Exception):  # no error: somebody asked for it
@@ -69,8 +68,8 @@ class Listener:
 def fit(
     trainer: Trainer,
     model: nnx.Module,
-    train: Images,
-    test: Images,
+    train: Images | Stream,
+    test: Images | Stream,
     plan: Plan,
     *,
     rows: int = ROWS,
@@ -90,7 +89,7 @@ def fit(
       model: has the initial parameters.
       train, test: on the device.
       rows: of the record, see `Trainer.run`.
-      stop: asked after each piece of some hundred steps; where it says so, a checkpoint is saved.
+      stop: asked after each of the plan's pieces; where it says so, a checkpoint is saved.
       stop_at_non_finite: whether a loss that is not finite ends the training. Neither the state
         nor a checkpoint is written then, but the record.
       listener: hears of the progress.
@@ -99,9 +98,20 @@ def fit(
       Stopped: if `stop` said so before the end.
       NonFiniteError: if a loss is not finite.
       CheckpointError: if the newest checkpoint is damaged or of another training.
-      ValueError: as `Trainer.run` and `Plan.pieces`.
+      ValueError, TypeError: as `Trainer.run` and `Plan.pieces`.
       OSError: if something cannot be written.
     """
+    check_type("trainer", trainer, Trainer, "convjax.Trainer makes one.")
+    check_type("plan", plan, Plan, "convjax.Plan makes one.")
+    for name, images in (("train", train), ("test", test)):
+        if not isinstance(images, Images | Stream):
+            raise TypeError(
+                f"{name} must be Images or a Stream, got {described(images)}. Images.put(split) "
+                "copies a split to the device."
+            )
+    if keeping is not None:
+        check_type("keeping", keeping, Keeping, "convjax.Keeping(folder, checkpoints) makes one.")
+    check_whole("rows", rows, 1)
     listener = listener or Listener()
     state = trainer.start(model)
     growing, progress = Growing(rows), Progress()
@@ -110,7 +120,7 @@ def fit(
     if progress.steps:
         listener.restored(progress.steps, progress.metrics)
     every = 1 if trainer.watch is None else trainer.watch.every
-    for piece in plan.pieces(progress.steps, -(-PIECE // every) * every):
+    for piece in plan.pieces(progress.steps, every):
         began, compiled = time.perf_counter(), trainer.compile_seconds
         state, record = trainer.run(
             state,

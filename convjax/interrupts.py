@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 # What a terminal, and what a cluster's scheduler sends before it takes the machine away.
@@ -35,14 +35,10 @@ class Interrupts:
             self._before = {name: signal.signal(name, self._request) for name in SIGNALS}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for name, handler in self._before.items():
-            signal.signal(name, handler)
+            # None stands for one that was not set from Python, which cannot be put back.
+            signal.signal(name, signal.SIG_DFL if handler is None else handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:

@@ -4,14 +4,15 @@ import json
 import math
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import numpy.typing as npt
 
 from convjax import distributed
-from convjax.checkpoints import Checkpoints
+from convjax.checkpoints import Checkpoints, as_bytes, from_bytes
+from convjax.checks import check_type
 from convjax.growing import Growing
 from convjax.named_arrays import filled, named
 from convjax.runs import RunFolder
@@ -70,11 +71,12 @@ class Progress:
         return max((row["accuracy"] for row in self.metrics), default=-math.inf)
 
 
-class Keeping(NamedTuple):
+@dataclass(frozen=True)
+class Keeping:
     """Where a training is kept, so that it can go on.
 
     Attributes:
-      folder: takes metrics and record after each evaluation.
+      folder: takes metrics and record, after an evaluation at most once a second.
       checkpoints: takes the newest state; with none there is no going on.
       seconds: between checkpoints. One is written besides at the end, when the training is stopped,
         and where an evaluation is the best so far.
@@ -84,13 +86,22 @@ class Keeping(NamedTuple):
     checkpoints: Checkpoints | None = None
     seconds: float = 30.0
 
+    def __post_init__(self) -> None:
+        check_type("folder", self.folder, RunFolder, "convjax.runs.RunFolder(path, config) is one.")
+        if self.checkpoints is not None:
+            check_type(
+                "checkpoints", self.checkpoints, Checkpoints, "convjax.Checkpoints(path) is one."
+            )
+        if not self.seconds >= 0:
+            raise ValueError(f"seconds must be at least 0, got {self.seconds!r}.")
+
 
 class Keeper:
     """Writes a training's folder and checkpoints, where there are any."""
 
     def __init__(self, keeping: Keeping | None, growing: Growing, progress: Progress):
-        self._folder = keeping and keeping.folder
-        self._checkpoints = keeping and keeping.checkpoints
+        self._folder = None if keeping is None else keeping.folder
+        self._checkpoints = None if keeping is None else keeping.checkpoints
         self._seconds = keeping.seconds if keeping else math.inf
         self._growing, self._progress = growing, progress
         self._last, self._written = time.monotonic(), -math.inf
@@ -102,14 +113,15 @@ class Keeper:
             self._checkpoints.clean()
             saved = self._checkpoints.restore(state)
         # Process 0 alone reads the folder, which the others need not even see.
-        progress = _from_primary(saved and saved.progress)
+        text = "null" if saved is None else json.dumps(saved.progress)
+        progress = json.loads(_from_primary(text.encode()))
         if progress is None:
             return state
         for name, value in progress.items():
             setattr(self._progress, name, value)
-        if saved is not None:
-            self._growing.add(saved.record)
-            self.write()  # the folder may have been ahead of the checkpoint
+        raw = b"" if saved is None else as_bytes(saved.record)
+        self._growing.add(from_bytes(_from_primary(raw)))
+        self.write()  # the folder may have been ahead of the checkpoint
         arrays = distributed.broadcast(named(saved.state if saved else state))
         return jax.tree.map(_like, state, filled(state, arrays, "of process 0"))
 
@@ -142,13 +154,13 @@ class Keeper:
             self._checkpoints.wait()
 
 
-def _from_primary(value: Any) -> Any:
-    """Returns process 0's plain data in every process."""
-    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+def _from_primary(data: bytes) -> bytes:
+    """Returns process 0's bytes in every process."""
+    if distributed.process_count() == 1:
+        return data
     length = int(distributed.broadcast(np.int64(len(data))))
-    if not distributed.is_primary():
-        data = np.zeros(length, np.uint8)
-    return json.loads(distributed.broadcast(data).tobytes())
+    raw = np.frombuffer(data, np.uint8) if distributed.is_primary() else np.zeros(length, np.uint8)
+    return distributed.broadcast(raw).tobytes()
 
 
 def _like(old: jax.Array, new: Any) -> jax.Array:

@@ -11,6 +11,10 @@ from filelock import FileLock, Timeout
 LOCK = ".lock"
 
 
+# What file systems without locks answer.
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
 class LockedError(ValueError):
     """Another process writes into the folder."""
 
@@ -29,20 +33,21 @@ class locked:  # read as a phrase: with locked(folder)
     def __init__(self, folder: str | os.PathLike[str]):
         self._folder = Path(folder)
         # A soft lock, which is but a file, would outlive a process that was killed.
-        self._lock = FileLock(self._folder / LOCK)
+        self._lock = FileLock(self._folder / LOCK, fallback_to_soft=False)
 
     def __enter__(self) -> None:
         if not self._folder.is_dir():  # which filelock would make
             raise FileNotFoundError(errno.ENOENT, "no such folder", str(self._folder))
         try:
             self._lock.acquire(timeout=0)
-        except NotImplementedError:
-            pass
         except Timeout as error:
             raise LockedError(
                 f"another process is writing into {self._folder}. Wait until it ends, or choose "
                 "another folder."
             ) from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
 
     def __exit__(self, *error: object) -> None:
         if not self._lock.is_locked:

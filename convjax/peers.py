@@ -76,6 +76,11 @@ class Peers:
         self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)
         ctypes.CDLL(None).signal(signal.SIGABRT, self._on_abort)
 
+    def let_aborts_be(self) -> None:
+        """Takes back what `catch_aborts` did."""
+        if os.name == "posix":
+            ctypes.CDLL(None).signal(signal.SIGABRT, None)  # SIG_DFL is 0
+
     def _lost_connection(self) -> str:
         for i in range(self.processes):
             if f"left/{i}" in self._found:

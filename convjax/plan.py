@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from convjax.checks import check_function, check_whole, checked_table
+
 Order = npt.NDArray[np.integer[Any]]
+
+# Steps of a piece, at whose end a training can be stopped: long enough that asking costs nothing.
+PIECE = 512
 
 
 class Piece(NamedTuple):
@@ -28,22 +33,32 @@ class Plan:
       epochs: each of equally many steps.
       order: from the number of an epoch to its batches, (steps, B) indices; the same at each call.
       table: "learning_rate" and "momentum" of each step, (T,).
-      evaluations: per epoch, which they cut into parts of nearly the same length.
+      evaluations: per epoch, which they cut into parts of nearly the same length; at most one for
+        each step.
+      piece: the most steps after which a training can be stopped and saved. Part of the plan,
+        because it decides in which pieces the steps are taken: another number is another training,
+        up to rounding.
 
     Raises:
-      ValueError: if there is no epoch or evaluation, or the steps of the table are not a multiple
-        of the epochs.
+      ValueError: if there is no epoch, evaluation or step, the table is none, or its steps are not
+        a multiple of the epochs.
+      TypeError: for values of another kind.
     """
 
     epochs: int
     order: Callable[[int], Order]
     table: Mapping[str, npt.ArrayLike]
     evaluations: int = 1
+    piece: int = PIECE
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "evaluations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("epochs", "evaluations", "piece"):
+            check_whole(name, getattr(self, name), 1)
+        check_function("order", self.order, "from an epoch to the indices of its batches")
+        rates = self.table.get("learning_rate", ()) if isinstance(self.table, Mapping) else ()
+        checked_table(self.table, len(np.atleast_1d(np.asarray(rates))))
+        if not self.steps:
+            raise ValueError("table must have at least one step, got none.")
         if self.steps % self.epochs:
             raise ValueError(
                 f"table must have equally many steps for each of {self.epochs} epochs, got "
@@ -60,14 +75,19 @@ class Plan:
         inside = slice(piece.first, piece.first + len(piece.order))
         return {name: np.asarray(column)[inside] for name, column in self.table.items()}
 
-    def pieces(self, taken: int, length: int) -> Iterator[Piece]:
-        """Yields what is left after so many steps, in pieces of at most `length` steps.
+    def pieces(self, taken: int, every: int = 1) -> Iterator[Piece]:
+        """Yields what is left after so many steps.
+
+        Args:
+          every: of `Watch`: pieces have a multiple of so many steps, but for the last before an
+            evaluation.
 
         Raises:
           ValueError: if an epoch has another number of steps than the table, or the steps taken do
             not end with a piece.
         """
         per_epoch = self.steps // self.epochs
+        length = -(-self.piece // every) * every
         for epoch in range(taken // per_epoch, self.epochs):
             order = np.asarray(self.order(epoch))
             if len(order) != per_epoch:

@@ -89,7 +89,6 @@ class RunFolder:
     ):
         self.path = Path(path)
         self.moved: list[str] = []
-        self._metrics: list[dict[str, Any]] = []
         self._check_taken(resume)  # before anything is made
         with ExitStack() as held:
             try:
@@ -124,15 +123,10 @@ class RunFolder:
         """Lets other processes write into the folder."""
         self._held.close()
 
-    def add_metrics(self, *rows: Mapping[str, Any]) -> None:
-        """Adds the metrics of an evaluation, or of several."""
-        self.write_metrics([*self._metrics, *rows])
-
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replaces the metrics of all evaluations."""
-        self._metrics = list(map(dict, rows))
         with replacing(self.path / "metrics.jsonl") as file:
-            file.write("".join(_json(row) + "\n" for row in self._metrics).encode())
+            file.write("".join(_json(row) + "\n" for row in rows).encode())
 
     def write_record(self, record: Record) -> None:
         """Replaces the record."""

@@ -13,10 +13,11 @@ from flax import nnx
 
 from convjax.data import Dataset, epoch_order, load
 from convjax.data.catalog import DATASET_NAMES
+from convjax.data.paths import expanded
 from convjax.files import save_figure
 from convjax.fit import fit
 from convjax.keeping import Keeping
-from convjax.plan import Plan
+from convjax.plan import PIECE, Plan
 from convjax.runs import RunFolder
 from convjax.summary import summary
 from convjax.train import Trainer
@@ -73,7 +74,7 @@ class Lab:
         self.source, self.data_dir = data, data_dir
         # Results are to tell no path of this machine. The slash tells a folder from a data set.
         named = data in DATASET_NAMES
-        self.data = data if named else f"{Path(data).expanduser().resolve().name}/"
+        self.data = data if named else f"{expanded(data).resolve().name}/"
         self.seeds = tuple(range(seeds))
         self.out, self.layout, self.quick = out, layout, quick
         self.resume, self.spreadsheet = resume, spreadsheet
@@ -268,13 +269,14 @@ class Lab:
         model = trainer.model(fitted.state)
         return Training(setting, seed, fitted.metrics, fitted.record, model)
 
-    def plan(self, setting: Setting, seed: int) -> Plan:
-        """Returns the batches and rates of a training."""
+    def plan(self, setting: Setting, seed: int, piece: int = PIECE) -> Plan:
+        """Returns the batches and rates of a training, which can be stopped after each piece."""
         return Plan(
             setting.epochs,
             lambda epoch: self.order(setting, seed, epoch),
             setting.table(self.steps(setting, seed)),
             setting.scores,
+            piece,
         )
 
     def run_config(self, setting: Setting, seed: int) -> dict[str, Any]:

@@ -1,18 +1,18 @@
 """`python -m experiments run`: claims put to the test, one after the other."""
 
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convjax.locks import holds_files, locked
+from convjax.locks import locked
 from experiments import console as view
 from experiments import registry
 from experiments.ledger import Claim
 from experiments.observer import Observer
 from experiments.options import Data, DataDir, Layout, mistakes_reported
+from experiments.run_options import check_manner, check_new, results_folder
 
 if TYPE_CHECKING:
     from experiments.lab import Lab
@@ -72,12 +72,11 @@ def run(
     from experiments.spreadsheet import Sheet
 
     use_compilation_cache()
-    where = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    where = results_folder(out)
     with mistakes_reported(
         f"stopped; the same command with --out {where} --resume goes on where it was."
     ):
-        if quiet and json_line:
-            raise ValueError("--quiet and --json exclude each other: choose one.")
+        check_manner(quiet, json_line)
         claims = registry.find(names)
         resolve_layout(layout)
         _check_out(out, resume)
@@ -144,11 +143,8 @@ def _check_out(path: Path | None, resume: bool) -> None:
             f"--resume needs the folder of a run as --out, with its results.json or runs; got "
             f"{path or 'no --out'}."
         )
-    if path and not resume and (path.is_file() or holds_files(path)):
-        raise ValueError(
-            f"--out must be a new or empty folder, got {path}, which is a file or holds files. "
-            "Choose another, remove it, or go on in it with --resume."
-        )
+    if path and not resume:
+        check_new(path)
 
 
 def _remove_unless_begun(out: Path) -> None:

@@ -6,28 +6,13 @@ The folder that it leaves (`convjax.runs`) can be read while the training goes o
 
 import logging
 import shlex
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from experiments.options import Data, DataDir, Layout, mistakes_reported
-
-# Which option stands for which field of `TrainConfig` or `Setting`; the others have their name.
-_NOT_CONFIG = {
-    *("out", "resume", "config", "data_dir", "stream", "save_seconds", "keep", "tensorboard"),
-    *(
-        "dry_run",
-        "quiet",
-        "json_lines",
-        "coordinator",
-        "processes",
-        "process_id",
-        "cluster",
-        "heartbeat",
-    ),
-}
+from experiments.run_options import check_manner, results_folder
 
 EXAMPLES = """
 Examples (a run is a folder; every command prints where it is):
@@ -37,7 +22,7 @@ python -m experiments train --resume --out runs/20261126-101500
 python -m experiments train --config runs/20261126-101500 --lr-max 0.1
 
 Exit status: 0 done; 2 wrong usage, missing data or a full disk; 3 a loss that is not finite;
-4 another process of the training is gone; 130 or 143 stopped by SIGINT or SIGTERM, saved.
+4 another process of the training is gone; 130 or 143 stopped by SIGINT or SIGTERM.
 """
 
 
@@ -139,6 +124,9 @@ def run_train(
             flags=["--cluster"],
         ),
     ] = False,
+    piece: Annotated[
+        int, option(FOLDER, "Steps after which it can be stopped and saved; fewer for large ones.")
+    ] = 512,
     quick: Annotated[bool, option(MANNER, "Three steps per epoch.", flags=["--quick"])] = False,
     dry_run: Annotated[
         bool,
@@ -154,36 +142,42 @@ def run_train(
     """Trains a network and keeps it: configuration, record, checkpoints, predictions, report."""
     from convjax import distributed
     from experiments.compilation import use_compilation_cache
-    from experiments.train_run import Options, Run, several
+    from experiments.train_config import FIELDS
+    from experiments.train_run import Options, TrainRun, several
 
     use_compilation_cache()
-
     # Of Orbax: what it has to say is said by the errors that it raises.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    given = {
-        name: context.params[name]
-        for name in context.params
-        if name not in _NOT_CONFIG and _was_given(context, name)
-    }
+    given = {name: context.params[name] for name in FIELDS if _was_given(context, name)}
     if given.get("norm") == "none":
         given["norm"] = None
-    where = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
-    options = Options(
-        where, resume, config, data_dir, save_seconds, keep, stream, tensorboard, quiet, json_lines
-    )
+    where = results_folder(out)
     again = _command(context, where)
+    options = Options(
+        out=where,
+        resume=resume,
+        config=config,
+        data_dir=data_dir,
+        save_seconds=save_seconds,
+        keep=keep,
+        stream=stream,
+        tensorboard=tensorboard,
+        quiet=quiet,
+        json_lines=json_lines,
+        again=again,
+    )
     with mistakes_reported("stopped; nothing was written.", fields=given):
-        if quiet and json_lines:
-            raise ValueError("--quiet and --json exclude each other: choose one.")
-        if resume and out is None:
-            raise ValueError("--resume needs the folder of a run as --out, got none.")
+        check_manner(quiet, json_lines)
+        if out is None and (resume or cluster or processes is not None):
+            wants = "--resume needs the folder of a run" if resume else "Several processes need one"
+            raise ValueError(f"{wants} as --out, got none.")
         several(coordinator, processes, process_id, cluster, heartbeat)
-    with distributed.peers_watched(f"Start all again: {again}"):
+    with distributed.peers_watched(f"Start all processes again, this one with: {again}"):
         with mistakes_reported("stopped; nothing was written.", fields=given):
-            run = Run(options, given, again)
-            if dry_run:
-                run.show()
-                return
+            run = TrainRun(options, given)
+        if dry_run:
+            run.show()
+            return
         received = run.train()
     if received is not None:
         raise typer.Exit(128 + received)
@@ -194,10 +188,17 @@ def _was_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
 
 
+# What a command that goes on says again; the rest stands in the folder.
+_AGAIN = (
+    *("data", "data_dir", "save_seconds", "keep", "tensorboard", "stream"),
+    *("coordinator", "processes", "process_id", "cluster", "heartbeat"),
+)
+
+
 def _command(context: typer.Context, out: Path) -> str:
     """Returns the command that goes on with this run."""
     words = ["python", "-m", "experiments", "train", "--resume", "--out", str(out)]
-    for name in ("data", "data_dir", "save_seconds", "keep", "stream", "tensorboard", "heartbeat"):
+    for name in _AGAIN:
         if _was_given(context, name):
             value = context.params[name]
             words.append(f"--{name.replace('_', '-')}")

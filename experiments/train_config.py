@@ -8,6 +8,7 @@ from typing import Any
 from convjax.data.catalog import DATASET_NAMES, near_match
 from convjax.layout import resolve_layout
 from convjax.plain import read_object
+from convjax.plan import PIECE
 from convjax.runs import RunError, differences
 from convjax.watch import Watch
 from experiments.lab import Lab
@@ -34,6 +35,7 @@ class TrainConfig:
       watch: one of WATCHES.
       watch_every: steps from one with statistics to the next.
       non_finite: "stop" ends the training at a loss that is not finite.
+      piece: the most steps after which it can be stopped, see `convjax.Plan`.
       devices: over how many the batches are split, those of all processes together.
 
     Raises:
@@ -49,15 +51,18 @@ class TrainConfig:
     watch_every: int = 1
     non_finite: str = "stop"
     devices: int = 1
+    piece: int = PIECE
 
     def __post_init__(self) -> None:
         _check_choice("watch", self.watch, WATCHES)
         _check_choice("non_finite", self.non_finite, NON_FINITE)
         resolve_layout(self.layout)
-        for name, least in (("seed", 0), ("watch_every", 1), ("devices", 1)):
+        for name, least in (("seed", 0), ("watch_every", 1), ("devices", 1), ("piece", 1)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}.")
+        if type(self.quick) is not bool:
+            raise ValueError(f"quick must be true or false, got {self.quick!r}.")
         if self.setting.batch_size % self.devices:
             raise ValueError(
                 f"batch_size must be a multiple of the number of devices, {self.devices}, got "
@@ -77,8 +82,14 @@ class TrainConfig:
 
 
 # What a config.json of `train` has beside what those of `run` have.
-_ADDED = ("watch", "watch_every", "non_finite", "devices")
+_ADDED = ("watch", "watch_every", "non_finite", "devices", "piece")
 _OF_SETTING = tuple(field.name for field in fields(Setting))
+
+# What may be given: of the setting, what has an option.
+FIELDS = (
+    *("network", "norm", "first_kernel", "batch_size", "epochs", "scores", "schedule", "lr_max"),
+    *(field.name for field in fields(TrainConfig) if field.name != "setting"),
+)
 
 
 def resolved(

@@ -114,7 +114,8 @@ class Events(Listener):
     def recorded(self, record: Record, first: int) -> None:
         """Writes the steps."""
         if self._writer is None:
-            self._writer = self._open(None)
+            # A process that was killed before its first checkpoint may have been here.
+            self._writer = self._open(first)
         self._writer.add_record(record, first)
 
     def scored(self, metrics: dict[str, Any]) -> None:

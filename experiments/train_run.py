@@ -1,6 +1,8 @@
 """What `train` does: prepares one training, runs it, and leaves all of it in a folder."""
 
+import importlib.util
 import json
+import math
 import signal
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -15,7 +17,6 @@ from convjax.data import DataError
 from convjax.fit import Fitted, Listener, Stopped, fit
 from convjax.interrupts import Interrupts
 from convjax.keeping import Keeping
-from convjax.locks import holds_files
 from convjax.named_arrays import CheckpointError
 from convjax.nonfinite import NonFiniteError
 from convjax.predictions import Predictions
@@ -24,6 +25,7 @@ from convjax.summary import summary
 from convjax.train import Images
 from experiments import pictures
 from experiments.lab import Lab
+from experiments.run_options import check_new
 from experiments.train_config import check_data, read_config, resolved
 from experiments.train_observers import Both, Events, TrainObserver, speaking
 from experiments.training import Training
@@ -33,7 +35,11 @@ STOPPING = "stopping at the end of these steps, to save; once more stops at once
 
 
 class Options(NamedTuple):
-    """How a training is run, on which its figures do not depend; see the command's help."""
+    """How a training is run, on which its figures do not depend; see the command's help.
+
+    Attributes:
+      again: the command that goes on with it.
+    """
 
     out: Path
     resume: bool = False
@@ -45,6 +51,7 @@ class Options(NamedTuple):
     tensorboard: bool = False
     quiet: bool = False
     json_lines: bool = False
+    again: str = ""
 
 
 def several(
@@ -59,6 +66,8 @@ def several(
     Raises:
       ValueError: as `convjax.distributed.initialize`.
     """
+    if not 0 < heartbeat < math.inf:
+        raise ValueError(f"--heartbeat must be a positive number of seconds, got {heartbeat}.")
     named = (coordinator, processes, process_id)
     if cluster and any(value is not None for value in named):
         raise ValueError(
@@ -69,20 +78,20 @@ def several(
         distributed.initialize(*named, heartbeat=heartbeat)
 
 
-class Run:
+class TrainRun:
     """One training, checked before anything is written.
 
     Args:
       given: the fields of a configuration that were given; the others are those of the
         configuration to go on with or to repeat, or have their defaults.
-      again: the command that goes on with it.
 
     Raises:
       ValueError: for whatever cannot be.
+      ImportError: for a library that the training or its report needs.
     """
 
-    def __init__(self, options: Options, given: dict[str, Any], again: str):
-        self.options, self.again = options, again
+    def __init__(self, options: Options, given: dict[str, Any]):
+        self.options = options
         source = options.out if options.resume else options.config
         if options.resume and options.config is not None:
             raise ValueError("--resume goes on as --out was set up: leave --config out.")
@@ -91,11 +100,9 @@ class Run:
                 f"--resume needs the folder of a run as --out, got {options.out}, which has no "
                 "config.json."
             )
-        if not options.resume and (options.out.is_file() or holds_files(options.out)):
-            raise ValueError(
-                f"--out must be a new or empty folder, got {options.out}, which is a file or holds "
-                "files. Choose another, remove it, or go on in it with --resume."
-            )
+        if not options.resume:
+            check_new(options.out)
+        _check_installed(options)
         base = None if source is None else read_config(source)
         _show_devices(given.get("devices") or (base or {}).get("devices"))
         if "devices" not in given and distributed.process_count() > 1 and base is None:
@@ -112,7 +119,16 @@ class Run:
         self.full = config.full(self.lab)
         if base is not None and "data" not in given:
             check_data(base, self.full, str(source))
-        self.lab.network(config.setting, config.seed)  # images that are too large show now
+        setting, seed = config.setting, config.seed
+        self.plan = self.lab.plan(setting, seed, config.piece)
+        batch = self.plan.order(0).shape[1]
+        if batch % config.devices:
+            raise ValueError(
+                f"devices must divide the batch, which is {batch} where there are no more images, "
+                f"got {config.devices}."
+            )
+        # Images that are too large show now.
+        self.trainer = self.lab.trainer(setting, config.watched, self.devices)
 
     def show(self) -> None:
         """Prints the configuration as config.json would have it."""
@@ -121,41 +137,47 @@ class Run:
 
     def train(self) -> int | None:
         """Trains, and returns the number of the signal that stopped it, if one did."""
-        primary, options = distributed.is_primary(), self.options
-        with ExitStack() as held:
-            speaks = speaking(
-                self.full, silent=not primary, quiet=options.quiet, json_lines=options.json_lines
-            )
-            observer = held.enter_context(speaks)
-            interrupts = held.enter_context(Interrupts(STOPPING))
+        options = self.options
+        silent = not distributed.is_primary()
+        speaks = speaking(
+            self.full, silent=silent, quiet=options.quiet, json_lines=options.json_lines
+        )
+        with speaks as observer, Interrupts(STOPPING) as interrupts:
             try:
-                keeping = self._keeping(held) if primary else None
-                fitted = self._fit(keeping, observer, interrupts, held)
-                if keeping is not None:
-                    self._finish(fitted, keeping.folder)
+                fitted = self._kept(observer, interrupts)
                 observer.finished(options.out, fitted.metrics)
             except Stopped as stopped:
-                observer.stopped(stopped.step, self.again)
+                observer.stopped(stopped.step, options.again)
                 # Another process may have had the signal.
                 return interrupts.received or signal.SIGTERM
             except NonFiniteError as error:
                 _fail(
-                    f"{error} The record up to there is in {self.options.out}. Try a lower "
-                    "--lr-max, or --non-finite go-on.",
+                    f"{error} The record up to there is in {options.out}. Try a lower --lr-max, or "
+                    "--non-finite go-on.",
                     STATUS_NON_FINITE,
                 )
             except KeyboardInterrupt:
-                _fail(f"interrupted. What was saved is whole; go on with: {self.again}", 130)
+                _fail(f"interrupted. What was saved is whole; go on with: {options.again}", 130)
             except (RunError, CheckpointError, DataError) as error:
                 _fail(str(error), 2)
             except OSError as error:
                 _fail(
-                    f"cannot read or write {error.filename or self.options.out}: "
+                    f"cannot read or write {error.filename or options.out}: "
                     f"{error.strerror or error}. What was saved before is whole: free the disk or "
-                    f"make it writable, then go on with: {self.again}",
+                    f"make it writable, then go on with: {options.again}",
                     2,
                 )
         return None
+
+    def _kept(self, observer: TrainObserver, interrupts: Interrupts) -> Fitted:
+        """Trains; process 0 keeps the training in its folder."""
+        with ExitStack() as held:
+            # At its end the last checkpoint is waited for, whatever happened.
+            keeping = self._keeping(held) if distributed.is_primary() else None
+            fitted = self._fit(keeping, observer, interrupts, held)
+            if keeping is not None:
+                self._finish(fitted, keeping.folder)
+        return fitted
 
     def _keeping(self, held: ExitStack) -> Keeping:
         options = self.options
@@ -186,11 +208,11 @@ class Run:
             events = held.enter_context(closing(Events(self.options.out / "tensorboard")))
             listener = Both(observer, events)
         fitted = fit(
-            lab.trainer(setting, self.config.watched, self.devices),
+            self.trainer,
             lab.network(setting, seed),
             self._train_images(dataset.train),
             Images.put(dataset.test, self.devices),
-            lab.plan(setting, seed),
+            self.plan,
             keeping=keeping,
             stop=lambda: distributed.any_process(bool(interrupts)),
             stop_at_non_finite=self.config.non_finite == "stop",
@@ -212,7 +234,7 @@ class Run:
 
         lab, setting, seed = self.lab, self.config.setting, self.config.seed
         dataset = lab.dataset_of(setting)
-        trainer = lab.trainer(setting, self.config.watched, self.devices)
+        trainer = self.trainer
         model = trainer.model(fitted.state)
         training = Training(setting, seed, fitted.metrics, fitted.record, model)
         for name, figure in pictures.of_training(training, trainer, dataset).items():
@@ -221,6 +243,16 @@ class Run:
         folder.write_predictions(predictions)
         folder.write_model(model)
         write_report(folder.path)
+
+
+def _check_installed(options: Options) -> None:
+    """Raises ImportError for a library that would be missed in or after the training."""
+    needed = {"matplotlib": "plots", "jinja2": "pages", "plotly": "pages"}
+    needed |= {"tensorboardX": "tensorboard"} if options.tensorboard else {}
+    needed |= {"grain": "stream"} if options.stream else {}
+    for name, extra in needed.items():
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f'{name} is not installed: pip install "convjax[{extra}]"')
 
 
 def _show_devices(count: Any) -> None:

@@ -1,6 +1,6 @@
 """A small training with checkpoints, for the tests in this process and in others, which kill it.
 
-As a program (`python -m tests.fits FOLDER`) it goes on until its end and prints a line before each
+As a program (`python -m tests.fits FOLDER`) it goes on until its end and prints a line after each
 piece of steps.
 """
 
@@ -33,6 +33,7 @@ def plan(epochs=EPOCHS):
         lambda epoch: trainings.batches(PER_EPOCH, seed=epoch),
         trainings.table(epochs * PER_EPOCH),
         evaluations=2,
+        piece=PIECE,
     )
 
 
@@ -92,7 +93,6 @@ class Speaking(Listener):
 
 
 if __name__ == "__main__":
-    sys.modules["convjax.fit"].PIECE = PIECE
     out = Path(sys.argv[1])
     run(trainer(), out, resume=(out / "config.json").exists(), listener=Speaking())
     print("done", flush=True)

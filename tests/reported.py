@@ -20,7 +20,7 @@ def left_run(path, *, steps=30, layers=3, record=None, metrics=True, predictions
     """Leaves a run in a folder; what is None or False is not written."""
     with RunFolder(path, {"data": "mnist5k", "seed": 0, "steps": steps, **config}) as folder:
         if metrics:
-            folder.add_metrics(row(steps // 2), row(steps))
+            folder.write_metrics([row(steps // 2), row(steps)])
         if record is None:
             record = make_record(steps=steps, layers=layers)
         if record:

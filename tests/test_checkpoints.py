@@ -84,12 +84,13 @@ def test_what_a_kill_leaves_behind(saved):
     (saved / "30.orbax-checkpoint-tmp" / "arrays").mkdir(parents=True)
     (saved / "10" / "_CHECKPOINT_METADATA").unlink()
     (saved / "notes").mkdir()
+    (saved / "20.mine").mkdir()
     with Checkpoints(saved) as checkpoints:
         assert checkpoints.steps() == [20]
         assert checkpoints.restore(state()).step == 20
         assert (saved / "30.orbax-checkpoint-tmp").exists()  # of a run that may go on
         checkpoints.clean()
-        assert sorted(path.name for path in saved.iterdir()) == ["20", "notes"]
+        assert sorted(path.name for path in saved.iterdir()) == ["20", "20.mine", "notes"]
 
 
 def test_saving_copies(tmp_path):
@@ -177,6 +178,16 @@ def test_other_errors(saved):
         Checkpoints(saved, keep=0)
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 15; it has 10, 20\."):
         Checkpoints(saved).restore(state(), 15)
+
+
+def test_an_earlier_step_and_what_is_no_plain_data(saved):
+    record = make_record(steps=5, layers=2)
+    with Checkpoints(saved) as checkpoints:
+        with pytest.raises(ValueError, match=r"step must be above 20, .* got 20"):
+            checkpoints.save(20, state(), record, {})
+        with pytest.raises(TypeError, match="not JSON serializable"):
+            checkpoints.save(30, state(), record, {"a": object()})
+        assert checkpoints.steps() == [10, 20]
 
 
 def test_a_file_in_the_way(tmp_path):

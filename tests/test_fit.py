@@ -21,13 +21,6 @@ from tests import fits, trainings
 KILLS = 20
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_pieces():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["convjax.fit"], "PIECE", fits.PIECE)
-        yield
-
-
 @pytest.fixture(scope="module")
 def trainer():
     return fits.trainer()

@@ -21,13 +21,14 @@ EXTREMES = [0.1, -0.0, 2.2250738585072014e-308, 1.7976931348623157e308, 2.5]
 def run(tmp_path):
     """A run's folder whose losses were not finite for a while."""
     folder = RunFolder(tmp_path / "run", {})
-    folder.add_metrics(
+    rows = [
         *(
             {"epoch": epoch, "step": 3 * (epoch + 1), "valid_loss": loss, "accuracy": 0.5}
             for epoch, loss in enumerate([*LOSSES, *EXTREMES, np.nan, np.inf, -np.inf])
         ),
         {"epoch": 508, "step": 1527, "valid_loss": 1.0, "train_accuracy": 0.75},
-    )
+    ]
+    folder.write_metrics(rows)
     record = make_record(steps=7, layers=3, every=2)
     loss, mean = record.loss.copy(), record.mean.copy()
     loss[:3], mean[1] = (np.nan, np.inf, -np.inf), np.nan

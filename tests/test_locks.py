@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import subprocess
 import sys
 
@@ -47,4 +49,13 @@ def test_nothing_is_left_and_a_lock_is_no_file(tmp_path):
 
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(OSError, match="missing"), locked(tmp_path / "missing" / "inner"):
+        pass
+
+
+def test_file_systems_without_locks_are_no_hindrance(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with locked(tmp_path), locked(tmp_path):
         pass

@@ -12,13 +12,15 @@ def test_round_trip_and_readable_while_it_goes_on(tmp_path):
     folder = RunFolder(tmp_path / "run", {"lr": 0.06})
     with pytest.raises(RunError, match="holds no complete epoch"):
         load_run(tmp_path / "run")
+    rows = []
     for epoch in range(2):
-        folder.add_metrics({"epoch": epoch, "accuracy": 0.9})
+        rows.append({"epoch": epoch, "accuracy": 0.9})
+        folder.write_metrics(rows)
         folder.write_record(make_record(steps=3 * (epoch + 1), layers=2))
         run = load_run(tmp_path / "run")
         assert run.metrics[-1] == {"epoch": epoch, "accuracy": 0.9}
         assert run.record.steps == 3 * (epoch + 1)
-    folder.add_metrics({"epoch": 2, "valid_loss": np.nan}, {"epoch": 3})
+    folder.write_metrics([*rows, {"epoch": 2, "valid_loss": np.nan}, {"epoch": 3}])
     assert np.isnan(load_run(tmp_path / "run").metrics[2]["valid_loss"])
     assert len(load_run(tmp_path / "run").metrics) == 4
     assert run.config["lr"] == 0.06
@@ -40,7 +42,7 @@ def test_a_file_in_the_way(tmp_path):
 
 def test_damaged_files(tmp_path):
     folder = RunFolder(tmp_path, {})
-    folder.add_metrics({"epoch": 0})
+    folder.write_metrics([{"epoch": 0}])
     (tmp_path / "record.npz").write_bytes(b"PK not a zip")
     with pytest.raises(RecordError, match="not a whole record"):
         load_run(tmp_path)

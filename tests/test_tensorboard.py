@@ -410,8 +410,8 @@ def test_nothing_imports_tensorflow(tmp_path):
 def run(tmp_path):
     """A run's folder with two evaluations and a picture."""
     folder = RunFolder(tmp_path / "run", {})
-    folder.add_metrics({"epoch": 0, "step": 4, "accuracy": 0.5})
-    folder.add_metrics({"epoch": 1, "step": 7, "accuracy": 0.75})
+    rows = {"epoch": 0, "step": 4, "accuracy": 0.5}, {"epoch": 1, "step": 7, "accuracy": 0.75}
+    folder.write_metrics(rows)
     folder.write_record(RECORD)
     folder.add_plot("loss", plot_loss(RECORD))
     return folder.path

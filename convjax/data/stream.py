@@ -18,6 +18,7 @@ from convjax.data import folder as folders
 from convjax.data import idx
 from convjax.data.catalog import CLASS_NAMES
 from convjax.data.normalization import _mean_and_std
+from convjax.data.paths import expanded
 from convjax.data.rows import FileRows, Rows, rows_of
 from convjax.data.types import DataError, Images, Labels
 
@@ -185,7 +186,7 @@ def stream_idx(name: str, folder: str | os.PathLike[str]) -> Streams:
             f"name: got {name!r}; the data sets in IDX files are {', '.join(idx.IDX_DATASETS)}: "
             "choose one"
         )
-    files = idx.find_idx_files(Path(folder).expanduser(), name)
+    files = idx.find_idx_files(expanded(folder), name)
     if files is None:
         raise DataError(
             f"{name}: {folder} has none of its four IDX files, nor has its subfolder {name}: "
@@ -234,7 +235,7 @@ def stream_folder(folder: str | os.PathLike[str]) -> Streams:
     Raises:
         DataError: as `convjax.data.load` for a folder.
     """
-    root = Path(folder).expanduser().resolve()
+    root = expanded(folder).resolve()
     if not root.is_dir():
         raise DataError(
             f"{root}: no such folder; a folder with train/CLASS/*.png and test/CLASS/*.png is "

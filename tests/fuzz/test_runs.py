@@ -24,7 +24,7 @@ FILES = ("config.json", "metrics.jsonl", "record.npz")
 def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "whole"
     with RunFolder(path, CONFIG) as folder:
-        folder.add_metrics(*ROWS)
+        folder.write_metrics(ROWS)
         folder.write_record(make_record(steps=6, layers=2))
     return path
 

@@ -21,7 +21,7 @@ def network(outputs: int = 3) -> nnx.Module:
 def make_run(path: Path) -> None:
     """Makes a whole run of five steps."""
     with RunFolder(path, {"data": "mnist5k", "seed": 0}) as folder:
-        folder.add_metrics({"epoch": 1, "step": 5, "valid_loss": 0.5})
+        folder.write_metrics([{"epoch": 1, "step": 5, "valid_loss": 0.5}])
         folder.write_record(make_record(steps=5, layers=2))
     save_weights(path / "model.npz", network())
 

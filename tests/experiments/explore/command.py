@@ -36,7 +36,7 @@ def leave_run(lab, setting, path):
         values = rng.uniform(0.5, 2, shape) if positive else rng.normal(scale=0.1, size=shape)
         variable.set_value(jnp.asarray(values, jnp.float32))
     folder = RunFolder(path, config)
-    folder.add_metrics({"epoch": 0, "accuracy": 0.5})
+    folder.write_metrics([{"epoch": 0, "accuracy": 0.5}])
     folder.write_record(make_record(steps=3, layers=1))
     folder.write_model(model)
     model.eval()
