@@ -90,11 +90,11 @@ ROWS = _rows(
     ("train --processes 2", ("Several processes need one as --out, got none",)),
     (
         "train --processes 2 --out new",
-        ("go together, got no coordinator and no process_id", "--process-id"),
+        ("got no coordinator and no process_id", "--process-id"),
     ),
     ("train --heartbeat -1", ("--heartbeat must be a positive number of seconds, got -1.0",)),
     ("train --piece 0", ("--piece must be a whole number, at least 1, got 0",)),
-    ("train --data ~nobodyx/y", ("--data", "nobodyx")),
+    ("train --data ~nobodyx/y", ("~nobodyx/y: no such folder", "correct the path")),
     ("train --cluster --processes 2 --out new", ("--cluster takes all from the cluster",)),
     (
         "train --coordinator here --processes 2 --process-id 0 --out new",
@@ -106,7 +106,7 @@ ROWS = _rows(
     ),
     # --- report and events ---------------------------------------------------------------------
     ("report", ("Missing argument 'RUN...'",)),
-    ("report nowhere", ("nowhere", "no such folder")),
+    ("report nowhere", ("nowhere does not exist", "Give the folder of a run")),
     ("report folder", ("folder", "holds no run")),
     ("report out", ("out/runs/digits/seed-0",)),
     ("report out/runs/digits/seed-0 folder", ("folder",)),
