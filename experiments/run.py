@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convjax.locks import locked
+from convjax.locks import LockedError, locked
 from experiments import console as view
 from experiments import registry
 from experiments.ledger import Claim
@@ -106,15 +106,17 @@ def run(
             typer.echo(json.dumps(_plan(claims, lab), indent=2))
             return
         where.mkdir(parents=True, exist_ok=True)
-        with locked(where):
-            _check_out(out, resume)  # another process may have been quicker
-            try:
+        try:
+            with locked(where):
+                _check_out(out, resume)  # another process may have been quicker
                 with observer.on_screen():
                     results = measure(claims, lab, command)
-            except (ValueError, ImportError):
-                if not resume:
-                    _remove_unless_begun(where)
-                raise
+        except LockedError:
+            raise
+        except (ValueError, ImportError):
+            if not resume:
+                _remove_unless_begun(where)
+            raise
     if json_line:
         typer.echo(json.dumps(json.loads((where / "results.json").read_text())))
     elif quiet:

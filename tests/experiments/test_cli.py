@@ -161,7 +161,7 @@ def test_an_experiment_is_a_script(request, tmp_path):
         [sys.executable, script, "edge-values"], capture_output=True, text=True, check=False
     )
     assert usage.returncode == 2
-    assert "experiments/edge_kernels.py [OPTIONS]" in usage.stderr  # it takes no names
+    assert "experiments/edge_kernels.py --help" in usage.stderr  # it takes no names
     assert [entry["verdict"] for entry in verdicts] == ["reproduced", "refuted", "reproduced"]
 
 

@@ -167,7 +167,7 @@ def test_images_that_are_too_large_are_a_mistake(folder_of_images, tmp_path):
     [
         (["--data", "nmist"], "--data: got 'nmist'"),
         (["--data", "mnist", "--data-dir", "/nowhere"], "/nowhere"),
-        (["--out", f"{__file__}/x.html"], "cannot read or write"),
+        (["--out", f"{__file__}/x.html"], "--out must lie in a folder"),
         (["--out", "."], "--out must be a file, got the folder"),
         (["--size", "3"], "No such option"),
     ],
