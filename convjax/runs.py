@@ -198,7 +198,7 @@ def check_config(
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Returns in words where plain data of two runs differ, such as "seed 0, not 1"."""
-    first, second = _flat(found), _flat(json.loads(_json(wanted)))
+    first, second = flat(found), flat(json.loads(_json(wanted)))
     return [
         f"{name} {first.get(name)!r}, not {second.get(name)!r}"
         for name in sorted(first.keys() | second.keys())
@@ -206,11 +206,12 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     ]
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested plain data as one level, such as "setting.lr_max"."""
     found: dict[str, Any] = {}
     for name, value in config.items():
         inner = isinstance(value, Mapping)
-        found |= _flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+        found |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
     return found
 
 

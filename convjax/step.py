@@ -94,7 +94,7 @@ class Step:
         self._mean, self._std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
         if not (np.isfinite(self._mean).all() and (self._std > 0).all()):
             raise ValueError(f"mean must be finite and std positive, got {mean!r} and {std!r}.")
-        self._optimizer, self._loss, self._watch = optimizer, loss, watch
+        self._optimizer, self.loss, self._watch = optimizer, loss, watch
         self._synchronized = synchronized
         # Structures of one model: batch norm uses the batch in training and running values in
         # evaluation, and within a step on several devices it is synchronised.
@@ -136,7 +136,7 @@ class Step:
             )
             channels.update(axes)
             # A tuple keeps the order of the calls; JAX sorts the keys of a dictionary.
-            return jnp.mean(self._loss(logits, labels)), (variables, tuple(outputs.values()))
+            return jnp.mean(self.loss(logits, labels)), (variables, tuple(outputs.values()))
 
         (loss, (variables, outputs)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params
@@ -160,7 +160,7 @@ class Step:
     def _eval_loss(self, state: State, images: jax.Array, labels: jax.Array) -> jax.Array | None:
         if self._watch is None or not self._watch.evaluation:
             return None
-        loss = jnp.mean(self._loss(self.logits(state, images), labels))
+        loss = jnp.mean(self.loss(self.logits(state, images), labels))
         return parallel.mean_over_devices(loss) if self._synchronized else loss
 
     def normalize(self, images: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
@@ -197,7 +197,7 @@ class Step:
         """
         logits = self.logits(state, images)
         answers = logits[:, 0] > 0 if logits.shape[-1] == 1 else jnp.argmax(logits, -1)
-        return self._loss(logits, labels), answers == labels
+        return self.loss(logits, labels), answers == labels
 
     def layers(self, state: State, images: jax.ShapeDtypeStruct) -> Layers:
         """Returns what a whole batch of such images leads to, without computing anything."""

@@ -16,12 +16,12 @@ from convjax.data.cache import cached
 from convjax.data.paths import expanded
 from convjax.data.types import DataError, Dataset, Split
 
-_TRAIN_NAMES = ("train", "training")
-_TEST_NAMES = ("test", "testing", "valid")
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing", "valid")
 _SUFFIXES = (".png", ".jpg", ".jpeg")
-_GREY_MODES = ("L", "1")
+GREY_MODES = ("L", "1")
 # Not all that Pillow knows by the content: it would hand PostScript to another program.
-_FORMATS = ("PNG", "JPEG")
+FORMATS = ("PNG", "JPEG")
 # An image of 4096×4096; a file of a few kilobytes may declare, and unfold to, thousands as many.
 _MAX_PIXELS = 1 << 24
 
@@ -72,8 +72,8 @@ def _load(root: Path, cache_dir: str | os.PathLike[str] | None) -> Dataset:
             f"{root}: no such folder; a folder with train/CLASS/*.png and test/CLASS/*.png is "
             "needed: correct the path"
         )
-    train = _list_split(root, _TRAIN_NAMES)
-    test = _list_split(root, _TEST_NAMES)
+    train = list_split(root, TRAIN_NAMES)
+    test = list_split(root, TEST_NAMES)
     if list(train) != list(test):
         only = {"training": sorted(train.keys() - test.keys())}
         only["test"] = sorted(test.keys() - train.keys())
@@ -93,7 +93,12 @@ def _load(root: Path, cache_dir: str | os.PathLike[str] | None) -> Dataset:
     )
 
 
-def _list_split(root: Path, names: tuple[str, ...]) -> _Listing:
+def list_split(root: Path, names: tuple[str, ...]) -> _Listing:
+    """The image files of a split by class, the split being the first of these names that is there.
+
+    Raises:
+        DataError: if there is none, or a class without images.
+    """
     present = [root / name for name in names if (root / name).is_dir()]
     if not present:
         has_idx_files = any(root.glob("*ubyte*"))
@@ -164,7 +169,7 @@ def _decode(root: Path, train: _Listing, test: _Listing) -> Dataset:
     try:
         for path in files:
             # Compared before it is decoded, so that one file cannot take more than its share.
-            pixels.append(_read_image(path, files[0], pixels[0].shape[:2] if pixels else None))
+            pixels.append(read_image(path, files[0], pixels[0].shape[:2] if pixels else None))
         num_channels = max(image.shape[2] for image in pixels)
         images = np.concatenate(
             [np.broadcast_to(image, (1, *image.shape[:2], num_channels)) for image in pixels]
@@ -178,33 +183,34 @@ def _decode(root: Path, train: _Listing, test: _Listing) -> Dataset:
     num_train = sum(map(len, train.values()))
     return Dataset(
         name=root.name,
-        train=Split(images[:num_train], _labels(train)),
-        test=Split(images[num_train:], _labels(test)),
+        train=Split(images[:num_train], labels_of(train)),
+        test=Split(images[num_train:], labels_of(test)),
         class_names=tuple(train),
     )
 
 
-def _labels(listing: _Listing) -> np.ndarray:
+def labels_of(listing: _Listing) -> np.ndarray:
+    """The label of each file, (N,) int32."""
     return np.repeat(np.arange(len(listing), dtype=np.int32), [len(f) for f in listing.values()])
 
 
-def _read_image(path: Path, first: Path, size: tuple[int, ...] | None) -> np.ndarray:
+def read_image(path: Path, first: Path, size: tuple[int, ...] | None) -> np.ndarray:
     """Decode one image to (H, W, 1) or (H, W, 3) uint8; `size` is that of `first`, if known."""
     from PIL import Image
 
     try:
         # Of metadata that are damaged, or a transparency that RGB does not have.
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=_FORMATS) as image:
-            _check_size(path, (image.height, image.width), first, size)
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+            check_size(path, (image.height, image.width), first, size)
             if image.mode.startswith("I"):
                 # Pillow's own conversion clips 16 bits at 255 instead of scaling them.
                 return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)[..., np.newaxis]
-            if image.mode in _GREY_MODES:
+            if image.mode in GREY_MODES:
                 return np.asarray(image.convert("L"))[..., np.newaxis]
             return np.asarray(image.convert("RGB"))
     except (DataError, MemoryError):
         raise
-    except Image.DecompressionBombError as error:  # before `_check_size` can say it
+    except Image.DecompressionBombError as error:  # before `check_size` can say it
         raise DataError(f"{path}: the image is too large ({error}): resize it") from error
     # Decoders of damaged files raise whatever they happen to meet, SyntaxError included.
     except Exception as error:
@@ -214,7 +220,7 @@ def _read_image(path: Path, first: Path, size: tuple[int, ...] | None) -> np.nda
         ) from error
 
 
-def _check_size(
+def check_size(
     path: Path, found: tuple[int, int], first: Path, size: tuple[int, ...] | None
 ) -> None:
     """Check (height, width) as the file declares it, before anything is decoded."""

@@ -24,7 +24,7 @@ from convjax.data.paths import is_folder
 from convjax.data.types import DataError, Dataset, Split
 
 _UNSIGNED_BYTE = 8
-_MAGIC = {1: bytes((0, 0, _UNSIGNED_BYTE, 1)), 3: bytes((0, 0, _UNSIGNED_BYTE, 3))}
+MAGIC = {1: bytes((0, 0, _UNSIGNED_BYTE, 1)), 3: bytes((0, 0, _UNSIGNED_BYTE, 3))}
 # Deflate cannot shrink data further, so a header that asks for more than this has to be wrong.
 _MAX_DEFLATE_RATIO = 1032
 # Twenty times the training images of MNIST: a small file may unfold to a thousand times its length.
@@ -119,7 +119,7 @@ def read_idx(path: str | os.PathLike[str], num_axes: int) -> NDArray[np.uint8]:
             number of axes.
     """
     path = Path(path)
-    if num_axes not in _MAGIC:
+    if num_axes not in MAGIC:
         raise DataError(
             f"num_axes: got {num_axes!r}; it must be 3 for a file of images or 1 for one of labels"
         )
@@ -130,7 +130,7 @@ def read_idx(path: str | os.PathLike[str], num_axes: int) -> NDArray[np.uint8]:
             raise OSError(errno.EINVAL, "it is a folder, a pipe or a device")
         with gzip.open(path) if compressed else path.open("rb") as file:
             longest = path.stat().st_size * (_MAX_DEFLATE_RATIO if compressed else 1)
-            return _parse(file, path, _MAGIC[num_axes], longest)
+            return _parse(file, path, MAGIC[num_axes], longest)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; an IDX file is needed: correct the path") from None
     except gzip.BadGzipFile as error:

@@ -33,12 +33,12 @@ def normalization(images: Images) -> tuple[NDArray[np.float64], NDArray[np.float
             f"images: got {images.dtype} of shape {images.shape}; uint8 with non-empty axes "
             "(N, H, W, C) is needed: pass the images of a Split, before any scaling"
         )
-    moments = [_mean_and_std(images[..., channel]) for channel in range(images.shape[-1])]
+    moments = [mean_and_std(images[..., channel]) for channel in range(images.shape[-1])]
     mean, std = np.array(moments, np.float64).T
     return mean, std
 
 
-def _mean_and_std(channel: np.ndarray) -> tuple[float, float]:
+def mean_and_std(channel: np.ndarray) -> tuple[float, float]:
     """Mean and std of (N, H, W) uint8 on the scale p/255."""
     counts = np.zeros(256, np.int64)
     images_per_slice = max(1, _PIXELS_PER_SLICE // channel[0].size)

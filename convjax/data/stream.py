@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from convjax.data import folder as folders
 from convjax.data import idx
 from convjax.data.catalog import CLASS_NAMES
-from convjax.data.normalization import _mean_and_std
+from convjax.data.normalization import mean_and_std
 from convjax.data.paths import expanded
 from convjax.data.rows import FileRows, Rows, rows_of
 from convjax.data.types import DataError, Images, Labels
@@ -95,7 +95,7 @@ class Stream:
         Reads all images once for each channel.
         """
         channels = range(self.images.shape[-1])
-        mean, std = np.array([_mean_and_std(_Channel(self.images, c)) for c in channels]).T  # type: ignore[arg-type]
+        mean, std = np.array([mean_and_std(_Channel(self.images, c)) for c in channels]).T  # type: ignore[arg-type]
         return mean, std
 
     @contextmanager
@@ -140,7 +140,7 @@ class _Groups:
 
 
 class _Channel:
-    """One channel of the images, as far as `_mean_and_std` looks at it."""
+    """One channel of the images, as far as `mean_and_std` looks at it."""
 
     def __init__(self, images: Rows, channel: int):
         self._images, self._channel = images, channel
@@ -206,7 +206,7 @@ def _idx_rows(path: Path) -> FileRows:
             f"{path}: is compressed, and single images cannot be read from it: unpack it with "
             "gunzip, or load the data into memory"
         )
-    magic = idx._MAGIC[3]
+    magic = idx.MAGIC[3]
     try:
         with path.open("rb") as file:
             header = file.read(16)
@@ -241,8 +241,8 @@ def stream_folder(folder: str | os.PathLike[str]) -> Streams:
             f"{root}: no such folder; a folder with train/CLASS/*.png and test/CLASS/*.png is "
             "needed: correct the path"
         )
-    train = folders._list_split(root, folders._TRAIN_NAMES)
-    test = folders._list_split(root, folders._TEST_NAMES)
+    train = folders.list_split(root, folders.TRAIN_NAMES)
+    test = folders.list_split(root, folders.TEST_NAMES)
     if list(train) != list(test):
         raise DataError(
             f"{root}: the splits have different classes ({', '.join(train)} and "
@@ -251,7 +251,7 @@ def stream_folder(folder: str | os.PathLike[str]) -> Streams:
     files = [[path for paths in listing.values() for path in paths] for listing in (train, test)]
     image = _image_shape([*files[0], *files[1]])
     of_train, of_test = (
-        Stream(FolderRows(paths, image), folders._labels(listing))
+        Stream(FolderRows(paths, image), folders.labels_of(listing))
         for paths, listing in zip(files, (train, test), strict=True)
     )
     return Streams(root.name, of_train, of_test, tuple(train))
@@ -274,7 +274,7 @@ class FolderRows:
         images = np.empty((len(indices), *self.shape[1:]), np.uint8)
         for image, index in zip(images, indices, strict=True):
             path = self._files[int(index)]
-            image[...] = folders._read_image(path, self._files[0], self.shape[1:3])
+            image[...] = folders.read_image(path, self._files[0], self.shape[1:3])
         return images
 
 
@@ -288,19 +288,19 @@ def _image_shape(files: list[Path]) -> tuple[int, int, int]:
     from PIL import Image
 
     # The first is decoded, so that a folder of something else is found at once.
-    height, width, _ = folders._read_image(files[0], files[0], None).shape
+    height, width, _ = folders.read_image(files[0], files[0], None).shape
     channels = 1
     for path in files:
         try:
-            with Image.open(path, formats=folders._FORMATS) as image:
+            with Image.open(path, formats=folders.FORMATS) as image:
                 size, mode = (image.height, image.width), image.mode
-        except Exception as error:  # as in `_read_image`
+        except Exception as error:  # as in `read_image`
             raise DataError(
                 f"{path}: cannot be decoded ({type(error).__name__}: {error}); a readable PNG or "
                 "JPEG image is needed: replace or remove the file"
             ) from error
-        folders._check_size(path, size, files[0], (height, width))
-        if not (mode in folders._GREY_MODES or mode.startswith("I")):
+        folders.check_size(path, size, files[0], (height, width))
+        if not (mode in folders.GREY_MODES or mode.startswith("I")):
             channels = 3
     return height, width, channels
 

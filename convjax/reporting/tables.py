@@ -10,7 +10,7 @@ from convjax.record import Record
 from convjax.reporting.blocks import Table
 from convjax.reporting.curves import column
 from convjax.reporting.saved import Saved
-from convjax.runs import _flat
+from convjax.runs import flat
 from convjax.stats import NEAR_ZERO
 
 # What an evaluation tells, in words; other metrics go by their own names.
@@ -28,7 +28,7 @@ _SUMS = ("seconds", "compile_seconds")
 
 def configuration(values: Mapping[str, Any], caption: str) -> Table:
     """Returns plain data as names and values."""
-    rows = [(name, exact(value)) for name, value in _flat(values).items()]
+    rows = [(name, exact(value)) for name, value in flat(values).items()]
     return Table(caption, ("name", "value"), rows, (False, False))
 
 
@@ -124,7 +124,7 @@ def differing(runs: Sequence[Saved], which: str, caption: str) -> Table | None:
     Args:
       which: "config" or "environment".
     """
-    each = [_flat(getattr(run, which)) for run in runs]
+    each = [flat(getattr(run, which)) for run in runs]
     names = list(dict.fromkeys(name for values in each for name in values))
     columns = {
         name: [exact(values[name]) if name in values else "–" for values in each] for name in names
