@@ -141,7 +141,8 @@ def measure(quick: bool) -> list[dict[str, Any]]:
         for (processes, devices), each in zip(cases, found, strict=True):
             for other in each[1:]:
                 same = all((other[name] == each[0][name]).all() for name in other)
-                assert same, "the processes of one training came to different results"
+                if not same:
+                    raise ValueError("the processes of one training came to different results.")
             deviations = compare(each[0], found[0][0])
             rows.append(
                 {
