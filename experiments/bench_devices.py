@@ -132,7 +132,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     """Returns a row for each dtype and case: deviations from one device, largest of all processes.
 
     Raises:
-      AssertionError: if the processes of a training differ in a bit.
+      ValueError: if the processes of a training differ in a bit.
     """
     rows = []
     for dtype in DTYPES[: 1 if quick else None]:
