@@ -122,6 +122,7 @@ def test_links_lead_to_files(request):
     "name",
     [
         "devices",
+        "stream",
         "mnist",
         "diagnosis",
         "bench",
