@@ -139,10 +139,22 @@ class Checkpoints:
 
         Only for the one that writes here: to others the checkpoint that is being written looks just
         like that.
+
+        Raises:
+          CheckpointError: if what is newer than all others has lost its metadata. Orbax removes
+            only what is older.
         """
-        for path in self._folders():
-            if not _is_whole(path):
-                shutil.rmtree(path)
+        newest = max(self.steps(), default=-1)
+        broken = [path for path in self._folders() if not _is_whole(path)]
+        for path in broken:
+            if path.name.isdecimal() and int(path.name) > newest:
+                raise CheckpointError(
+                    f"the checkpoint {path} is damaged: _CHECKPOINT_METADATA is missing. Remove "
+                    f"{path}, and the run goes on from "
+                    + (f"step {newest}." if newest >= 0 else "its beginning.")
+                )
+        for path in broken:
+            shutil.rmtree(path)
 
     def _folders(self) -> list[Path]:
         if not self.folder.is_dir():

@@ -53,7 +53,8 @@ class Listener:
     """Hears of a training while it goes on; this one keeps quiet."""
 
     def restored(self, steps: int, metrics: list[dict[str, Any]]) -> None:
-        """The training goes on after so many steps, with the evaluations until there."""
+        """The training goes on after so many steps, with the evaluations until there; with none
+        where there is no checkpoint yet."""
 
     def steps(self, done: int) -> None:
         """`done` more steps have been recorded."""
@@ -97,7 +98,7 @@ def fit(
     Raises:
       Stopped: if `stop` said so before the end.
       NonFiniteError: if a loss is not finite.
-      CheckpointError: if the newest checkpoint is damaged or of another training.
+      CheckpointError: if the newest checkpoint is damaged, or of another training or plan.
       ValueError, TypeError: as `Trainer.run` and `Plan.pieces`.
       OSError: if something cannot be written.
     """
@@ -115,9 +116,9 @@ def fit(
     listener = listener or Listener()
     state = trainer.start(model)
     growing, progress = Growing(rows), Progress()
-    keeper = Keeper(keeping, growing, progress)
+    keeper = Keeper(keeping, plan, growing, progress)
     state = keeper.restore(state)
-    if progress.steps:
+    if keeping is not None and keeping.folder.resumed:
         listener.restored(progress.steps, progress.metrics)
     every = 1 if trainer.watch is None else trainer.watch.every
     for piece in plan.pieces(progress.steps, every):

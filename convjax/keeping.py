@@ -14,8 +14,9 @@ from convjax import distributed
 from convjax.checkpoints import Checkpoints, as_bytes, from_bytes
 from convjax.checks import check_type
 from convjax.growing import Growing
-from convjax.named_arrays import filled, named
-from convjax.runs import RunFolder
+from convjax.named_arrays import CheckpointError, filled, named
+from convjax.plan import Plan
+from convjax.runs import RunFolder, differences
 from convjax.step import State
 
 # The folder is brought up to date after an evaluation at most so often: writing, with all bytes on
@@ -99,7 +100,8 @@ class Keeping:
 class Keeper:
     """Writes a training's folder and checkpoints, where there are any."""
 
-    def __init__(self, keeping: Keeping | None, growing: Growing, progress: Progress):
+    def __init__(self, keeping: Keeping | None, plan: Plan, growing: Growing, progress: Progress):
+        self._plan = plan.config
         self._folder = None if keeping is None else keeping.folder
         self._checkpoints = None if keeping is None else keeping.checkpoints
         self._seconds = keeping.seconds if keeping else math.inf
@@ -117,6 +119,12 @@ class Keeper:
         progress = json.loads(_from_primary(text.encode()))
         if progress is None:
             return state
+        differing = differences(progress.pop("plan"), self._plan)
+        if differing:
+            raise CheckpointError(
+                f"the newest checkpoint is of another plan, with {'; '.join(differing)}. Go on "
+                "with the plan that it was made with, or begin in another folder."
+            )
         for name, value in progress.items():
             setattr(self._progress, name, value)
         raw = b"" if saved is None else as_bytes(saved.record)
@@ -144,7 +152,8 @@ class Keeper:
     def save(self, state: State, score: float | None) -> None:
         """Begins to write a checkpoint."""
         if self._checkpoints is not None:
-            steps, progress = self._progress.steps, asdict(self._progress)
+            steps = self._progress.steps
+            progress = {"plan": self._plan, **asdict(self._progress)}
             self._checkpoints.save(steps, state, self._growing.whole(), progress, score=score)
             self._last = time.monotonic()
 
@@ -165,6 +174,8 @@ def _from_primary(data: bytes) -> bytes:
 
 def _like(old: jax.Array, new: Any) -> jax.Array:
     """Puts an array where another lies: no program is compiled for a place of its own."""
+    if not old.committed:  # to JAX that is another place than the same device named
+        return jax.device_put(new)
     if old.is_fully_addressable:
         return jax.device_put(new, old.sharding)
     return jax.make_array_from_callback(new.shape, old.sharding, lambda index: new[index])

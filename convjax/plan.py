@@ -1,5 +1,6 @@
 """Which images each step of a training takes, and at which rate; cut into pieces."""
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -69,6 +70,22 @@ class Plan:
     def steps(self) -> int:
         """Steps of the whole training, T."""
         return len(np.asarray(self.table["learning_rate"]))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What another plan of the same training has in common with this one, as plain data: its
+        numbers, and checksums of the rates and of the first epoch's batches."""
+        rates = [np.asarray(self.table[name]).tobytes() for name in sorted(self.table)]
+        first = np.ascontiguousarray(self.order(0))
+        return {
+            "steps": self.steps,
+            "epochs": self.epochs,
+            "evaluations": self.evaluations,
+            "piece": self.piece,
+            "batch_size": first.shape[1],
+            "rates": zlib.crc32(b"".join(rates)),
+            "batches": zlib.crc32(first.astype(np.int64).tobytes()),
+        }
 
     def rates(self, piece: Piece) -> dict[str, npt.NDArray[Any]]:
         """Returns the table of a piece's steps."""

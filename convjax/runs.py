@@ -77,6 +77,7 @@ class RunFolder:
       resume: go on in the folder of a run that was set up like this.
 
     Attributes:
+      resumed: whether it held a run that goes on.
       moved: where versions and devices are not those with which the run began, in words.
 
     Raises:
@@ -88,7 +89,7 @@ class RunFolder:
         self, path: str | os.PathLike[str], config: Mapping[str, Any], *, resume: bool = False
     ):
         self.path = Path(path)
-        self.moved: list[str] = []
+        self.resumed, self.moved = resume, list[str]()
         self._check_taken(resume)  # before anything is made
         with ExitStack() as held:
             try:
@@ -191,7 +192,8 @@ def check_config(
         ) from error
     if differing:
         raise RunError(
-            f"{path} holds a run with {'; '.join(differing)}. Choose another folder, or remove it."
+            f"{path} holds a run with {'; '.join(differing)}. Choose another folder, or set it up "
+            "as it was."
         )
     return found
 

@@ -77,7 +77,7 @@ class Setting:
                 shown = [str(option or "none") for option in names]
                 raise ValueError(
                     f"{name} must be one of {', '.join(shown)}, got {value!r}"
-                    f"{near_match(str(value), shown)}."
+                    f"{near_match(str(value), shown) or '.'}"
                 )
         for name in ("batch_size", "epochs", "scores", "first_kernel"):
             value = getattr(self, name)

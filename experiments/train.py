@@ -166,14 +166,14 @@ def run_train(
         json_lines=json_lines,
         again=again,
     )
-    with mistakes_reported("stopped; nothing was written.", fields=given):
+    with mistakes_reported("stopped; nothing was written.", fields=FIELDS):
         check_manner(quiet, json_lines)
         if out is None and (resume or cluster or processes is not None):
             wants = "--resume needs the folder of a run" if resume else "Several processes need one"
             raise ValueError(f"{wants} as --out, got none.")
         several(coordinator, processes, process_id, cluster, heartbeat)
     with distributed.peers_watched(f"Start all processes again, this one with: {again}"):
-        with mistakes_reported("stopped; nothing was written.", fields=given):
+        with mistakes_reported("stopped; nothing was written.", fields=FIELDS):
             run = TrainRun(options, given)
         if dry_run:
             run.show()

@@ -165,5 +165,5 @@ def _check_choice(name: str, value: Any, choices: Any) -> None:
     if value not in choices:
         raise ValueError(
             f"{name} must be one of {', '.join(choices)}, got {value!r}"
-            f"{near_match(str(value), choices)}."
+            f"{near_match(str(value), choices) or '.'}"
         )

@@ -45,8 +45,17 @@ class Table(TrainObserver, ConsoleObserver):
         """Prints the rows that were there, and moves the bar."""
         for row in metrics:
             self.scored(row)
-        self.console.print(f"goes on after {steps} steps", highlight=False)
+        if steps == self._total:
+            told = f"the training was finished, after {steps} steps; what is made of it follows"
+        else:
+            told = f"goes on after {steps} steps" if steps else "no checkpoint yet: begins anew"
+        self.console.print(told, highlight=False)
         self.steps(steps)
+
+    def training(self, setting: Setting, seed: int, steps: int, *, watched: bool) -> None:
+        """Prints the head of the table."""
+        self._total = steps
+        super().training(setting, seed, steps, watched=watched)
 
     def finished(self, folder: Path, metrics: list[dict[str, Any]]) -> None:
         """Prints where all is."""
@@ -80,7 +89,8 @@ class JsonLines(TrainObserver):
 
     def finished(self, folder: Path, metrics: list[dict[str, Any]]) -> None:
         """Prints the folder and the last metrics."""
-        self._print("finished", folder=str(folder), **metrics[-1])
+        page = folder / "report.html"
+        self._print("finished", folder=str(folder), report=str(page), **metrics[-1])
 
     def stopped(self, step: int, again: str) -> None:
         """Prints the step and the command."""
@@ -105,7 +115,7 @@ class Events(Listener):
         self._writer: Any = None
 
     def restored(self, steps: int, metrics: list[dict[str, Any]]) -> None:
-        """Hides what was written beyond the checkpoint."""
+        """Hides what was written beyond the checkpoint; all of it where there is none."""
         self._writer = self._open(steps)
         for row in metrics:
             if row["step"] == steps:  # which is hidden, too

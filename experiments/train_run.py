@@ -157,7 +157,9 @@ class TrainRun:
                     STATUS_NON_FINITE,
                 )
             except KeyboardInterrupt:
-                _fail(f"interrupted. What was saved is whole; go on with: {options.again}", 130)
+                saved = any((options.out / "checkpoints").glob("[0-9]*"))
+                told = "What was saved is whole" if saved else "Nothing was saved yet"
+                _fail(f"interrupted. {told}; go on with: {options.again}", 130)
             except (RunError, CheckpointError, DataError) as error:
                 _fail(str(error), 2)
             except OSError as error:

@@ -93,6 +93,14 @@ def test_what_a_kill_leaves_behind(saved):
         assert sorted(path.name for path in saved.iterdir()) == ["20", "20.mine", "notes"]
 
 
+def test_the_newest_without_its_metadata_is_damaged(saved):
+    """What Orbax removes is never the newest."""
+    (saved / "20" / "_CHECKPOINT_METADATA").unlink()
+    with pytest.raises(CheckpointError, match=r"20 is damaged.*Remove .*20, .* from step 10\."):
+        Checkpoints(saved).clean()
+    assert (saved / "20").exists()
+
+
 def test_saving_copies(tmp_path):
     """The buffers of the state may be given up as soon as `save` returns."""
     held = {"a": np.zeros(1000)}

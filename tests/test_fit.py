@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 from convjax.checkpoints import Checkpoints
 from convjax.fit import Listener, Stopped, fit
 from convjax.keeping import Keeping
+from convjax.named_arrays import CheckpointError
 from convjax.nonfinite import NonFiniteError
 from convjax.runs import RunError, RunFolder, load_run
 from tests import fits, trainings
@@ -165,6 +167,29 @@ class TestErrors:
             RunFolder(tmp_path, {"seed": 1}, resume=True)
         assert load_run(tmp_path).metrics == before.metrics
 
+    def test_a_changed_plan(self, trainer, tmp_path):
+        with pytest.raises(Stopped):
+            fits.run(trainer, tmp_path, stop=after(2))
+        plan = replace(fits.plan(), table=trainings.table(fits.EPOCHS * fits.PER_EPOCH, 0.01))
+        data = trainings.split(), trainings.split(11, seed=5)
+        with (
+            RunFolder(tmp_path, fits.CONFIG, resume=True) as folder,
+            Checkpoints(tmp_path / "checkpoints") as checkpoints,
+            pytest.raises(CheckpointError, match=r"of another plan, with rates \d+, not \d+\. Go"),
+        ):
+            fit(trainer, trainings.conv_net(), *data, plan, keeping=Keeping(folder, checkpoints))
+
+    def test_wrong_arguments(self, trainer):
+        model, (train, test) = trainings.conv_net(), (trainings.split(), trainings.split())
+        for arguments, told in [
+            ((model, train, None, fits.plan()), "test must be Images or a Stream, got NoneType"),
+            ((model, train, test, None), r"plan must be Plan, got NoneType: None\. convjax"),
+        ]:
+            with pytest.raises(TypeError, match=told):
+                fit(trainer, *arguments)
+        with pytest.raises(TypeError, match=r"folder must be RunFolder, got str: 'my-run'\."):
+            Keeping("my-run")
+
     def test_nothing_to_go_on_with(self, tmp_path):
         with pytest.raises(RunError, match="holds no run to go on with"):
             RunFolder(tmp_path / "new", {}, resume=True)
@@ -194,10 +219,15 @@ def test_the_listener_hears_everything(trainer, tmp_path):
         fits.run(trainer, tmp_path, stop=after(2), listener=hearing)
     with pytest.raises(Stopped):
         fits.run(trainer, tmp_path, resume=True, stop=after(1), listener=hearing)
+    with pytest.raises(Stopped):
+        shutil.rmtree(tmp_path / "checkpoints")
+        fits.run(trainer, tmp_path, resume=True, stop=after(1), listener=hearing)
     assert hearing.found == [
         ("recorded", 0, 7),
         ("recorded", 7, 3),
         ("scored", 10),
         ("restored", 10, 1),
         ("recorded", 10, 7),
+        ("restored", 0, 0),
+        ("recorded", 0, 7),
     ]

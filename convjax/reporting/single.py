@@ -2,6 +2,7 @@
 
 from convjax.diagnose import Diagnosis, diagnose
 from convjax.evidence import network_columns
+from convjax.nonfinite import first_non_finite
 from convjax.record import Record
 from convjax.reporting import answers, curves, dimensions, inside, tables
 from convjax.reporting.arrays import Arrays
@@ -77,6 +78,8 @@ def _outcome(run: Saved, found: Diagnosis | None) -> Section:
     blocks: list[Block] = []
     steps = run.record.steps if run.record else 0
     planned = run.config.get("steps")
+    if run.record and (nonfinite := first_non_finite(run.record)):
+        blocks.append(Text(f"This training diverged: {nonfinite}."))
     if not run.metrics:
         blocks.append(Text(NO_METRICS))
     elif isinstance(planned, int) and steps < planned:

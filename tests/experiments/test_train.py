@@ -99,7 +99,7 @@ class TestAShortRun:
             (out / made).unlink()
         result = invoke("--resume", "--out", out)
         assert result.exit_code == 0, result.output
-        assert "goes on after 9 steps" in result.stdout
+        assert "the training was finished, after 9 steps" in result.stdout
         assert (out / "report.html").exists()
         assert_same_runs(out, short[0])
 
