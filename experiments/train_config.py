@@ -143,8 +143,8 @@ def check_data(base: Mapping[str, Any], full: Mapping[str, Any], source: str) ->
         )
 
 
-def read_config(file: Path) -> dict[str, Any]:
-    """Reads a config.json.
+def read_config(file: Path, way_out: str = "Take the config.json of a run's folder.") -> Any:
+    """Reads a config.json, an object.
 
     Raises:
       RunError: if it cannot be read, or is none.
@@ -155,10 +155,7 @@ def read_config(file: Path) -> dict[str, Any]:
         return read_object(file)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RunError(
-            f"the configuration {file} cannot be read: {reason}. Take the config.json of a run's "
-            "folder."
-        ) from error
+        raise RunError(f"the configuration {file} cannot be read: {reason}. {way_out}") from error
 
 
 def _check_choice(name: str, value: Any, choices: Any) -> None:

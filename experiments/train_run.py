@@ -103,7 +103,11 @@ class TrainRun:
         if not options.resume:
             check_new(options.out)
         _check_installed(options)
-        base = None if source is None else read_config(source)
+        base = None
+        if options.resume:
+            base = read_config(options.out, "Put a copy of it back, or begin in another folder.")
+        elif options.config is not None:
+            base = read_config(options.config)
         _show_devices(given.get("devices") or (base or {}).get("devices"))
         if "devices" not in given and distributed.process_count() > 1 and base is None:
             given = {**given, "devices": jax.device_count()}

@@ -219,8 +219,8 @@ def test_the_listener_hears_everything(trainer, tmp_path):
         fits.run(trainer, tmp_path, stop=after(2), listener=hearing)
     with pytest.raises(Stopped):
         fits.run(trainer, tmp_path, resume=True, stop=after(1), listener=hearing)
+    shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(Stopped):
-        shutil.rmtree(tmp_path / "checkpoints")
         fits.run(trainer, tmp_path, resume=True, stop=after(1), listener=hearing)
     assert hearing.found == [
         ("recorded", 0, 7),

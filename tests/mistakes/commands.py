@@ -85,7 +85,7 @@ ROWS = _rows(
     ("train --config list.json", ("list.json", "config.json of a run")),
     ("train --config out/runs/digits/seed-0", ("is no configuration of a training", "'setting'")),
     ("train --devices 0", ("--devices must be a whole number, at least 1, got 0",)),
-    ("train --devices 3", ("batch_size must be a multiple of the number of devices, 3, got 64",)),
+    ("train --devices 3", ("--batch-size must be a multiple of the number of devices, 3, got 64",)),
     ("train --devices 64", ("devices must be at most", "as many as JAX shows here, got 64")),
     ("train --processes 2", ("Several processes need one as --out, got none",)),
     (
