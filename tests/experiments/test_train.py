@@ -22,7 +22,7 @@ from tests.fits import assert_same_records, untimed
 
 # Three steps per epoch, and an evaluation after each.
 SHORT = ("--quick", "--batch-size", 32, "--norm", "batch", "--schedule", "one-cycle", "--epochs", 3)
-LONG = ("--quick", "--batch-size", 32, "--epochs", 300, "--lr-max", 0.001, "--save-seconds", 0.2)
+LONG = ("--quick", "--batch-size", 32, "--epochs", 150, "--lr-max", 0.001, "--save-seconds", 0.2)
 
 
 def invoke(*arguments):
@@ -278,7 +278,7 @@ class TestSignals:
         again = f"python -m experiments train --resume --out {out}"
         assert "saved. Go on with: " + again in told
         steps = load_run(out).record.steps
-        assert 0 < steps < 900
+        assert 0 < steps < 450
         status, told = self.stop(signal.SIGKILL, out, "--resume", "--save-seconds", 0.2)
         assert status == -signal.SIGKILL
         assert "Traceback" not in told
