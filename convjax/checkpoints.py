@@ -26,7 +26,7 @@ NO_SCORE = -1e308
 # A checkpoint, and one that Orbax has not finished; nobody else's copies beside them.
 _OURS = re.compile(r"[0-9]+(\.orbax-checkpoint-tmp.*)?")
 
-_RECORD = "record"  # the record's file, byte by byte; no array of a state has a name without a dot
+_RECORD = "record"  # the record's file, byte by byte; a path in a tree has a dot or brackets
 
 
 class Saved(NamedTuple):

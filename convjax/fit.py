@@ -88,7 +88,7 @@ def fit(
     Args:
       trainer: made for models like this.
       model: has the initial parameters.
-      train, test: on the device.
+      train, test: on the device, or left in their files.
       rows: of the record, see `Trainer.run`.
       stop: asked after each of the plan's pieces; where it says so, a checkpoint is saved.
       stop_at_non_finite: whether a loss that is not finite ends the training. Neither the state

@@ -173,6 +173,10 @@ class TrainRun:
                     f"make it writable, then go on with: {options.again}",
                     2,
                 )
+            except (ValueError, ImportError) as error:
+                if distributed.process_count() > 1:  # may be a lost peer, which its watch tells
+                    raise
+                _fail(str(error), 2)
         return None
 
     def _kept(self, observer: TrainObserver, interrupts: Interrupts) -> Fitted:
