@@ -24,7 +24,7 @@ def runs(tmp_path):
     paths = tmp_path / "all" / "seed-0", tmp_path / "all" / "seed 1"
     for path in paths:
         folder = RunFolder(path, {})
-        folder.add_metrics({"step": 3, "accuracy": 0.5})
+        folder.write_metrics([{"step": 3, "accuracy": 0.5}])
         folder.write_record(make_record(steps=3, layers=1))
     return paths
 
