@@ -17,11 +17,12 @@ from convjax.precedents import Windows, precedents, trace_precedents
 from convjax.receptive import receptive_fields
 from convjax.record import Record
 from convjax.recorder import Recorder, layer_stats
+from convjax.resident import Images
 from convjax.schedules import constant, exponential, group_rates, one_cycle
 from convjax.stats import activation_stats
 from convjax.summary import summary
 from convjax.sweep import sweep
-from convjax.train import Images, Trainer
+from convjax.train import Trainer
 from convjax.watch import Watch
 
 __all__ = [

@@ -15,8 +15,9 @@ from flax import nnx
 
 from convjax.checks import check_number, check_type, checked_order
 from convjax.record import Array
+from convjax.resident import Images
 from convjax.schedules import exponential
-from convjax.train import Images, Trainer
+from convjax.train import Trainer
 
 # A sweep ends where the smoothed loss is so many times its lowest so far.
 DIVERGED = 4.0

@@ -17,8 +17,9 @@ from convjax.keeping import Keeper, Keeping, Progress
 from convjax.nonfinite import NonFiniteError, first_non_finite
 from convjax.plan import Plan
 from convjax.record import Record
+from convjax.resident import Images
 from convjax.step import State
-from convjax.train import Images, Trainer
+from convjax.train import Trainer
 
 
 class Stopped(Exception):  # no error: somebody asked for it

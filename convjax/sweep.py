@@ -14,9 +14,10 @@ from flax import nnx
 
 from convjax.checks import check_type, check_whole, checked_order, checked_table
 from convjax.record import Array
+from convjax.resident import Images
 from convjax.room import runs_at_once
 from convjax.step import State
-from convjax.train import Images, Trainer
+from convjax.train import Trainer
 
 
 @dataclass(frozen=True, repr=False)

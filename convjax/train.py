@@ -1,4 +1,4 @@
-"""Training: one visible loop over chunks of steps, and evaluation.
+"""Training: one visible loop over chunks of steps.
 
 The data lie on the device as uint8. A chunk of steps is one compiled loop: each step gathers its
 batch, normalises it, runs the model with its layers watched, reduces their outputs to statistics,
@@ -9,79 +9,32 @@ while the next runs.
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from flax import nnx
-from jax import lax
 
 from convjax import parallel
-from convjax.checks import (
-    check_alive,
-    check_images,
-    check_labels,
-    check_split,
-    check_type,
-    checked_order,
-    checked_table,
-)
-from convjax.chunks import (
-    Rows,
-    bounded_length,
-    chunk_length,
-    run_chunks,
-    run_steps,
-    scoring_order,
-)
-from convjax.data import Split, Stream
+from convjax.checks import check_alive, check_type, checked_order, checked_table
+from convjax.chunks import Rows, bounded_length, chunk_length, run_chunks, run_steps
+from convjax.data import Stream
 from convjax.growing import ROWS, Growing, from_steps
 from convjax.optim import Optimizer
-from convjax.parallel import AXIS, REPLICATED, SPLIT_FIRST, SPLIT_SECOND
+from convjax.parallel import REPLICATED, SPLIT_FIRST, SPLIT_SECOND
 from convjax.parameter_stats import ParameterRecord
+from convjax.placement import Placement
 from convjax.program import Program
 from convjax.record import Record
+from convjax.resident import Images, check_data
+from convjax.scoring import Scores, Scoring
 from convjax.stats import merge_parts
 from convjax.step import Layers, LossFn, Measures, State, Step, cross_entropy
 from convjax.streaming import pieces, steps_at_once
 from convjax.together import Together
 from convjax.watch import Watch
-
-
-class Images(NamedTuple):
-    """A split on the device, or on all of several: images uint8 (N, H, W, C), labels int32 (N,)."""
-
-    images: jax.Array
-    labels: jax.Array
-
-    @classmethod
-    def put(cls, split: Split, devices: Sequence[jax.Device] | None = None) -> "Images":
-        """Copies a split of a data set to the device.
-
-        Args:
-          devices: those of a `Trainer` over several, each of which takes the whole split; without
-            them such a trainer copies it at every call.
-        """
-        check_split(split)
-        here = split.images, split.labels
-        if devices is None:
-            return cls(*jax.device_put(here))
-        return cls(*parallel.replicate(here, parallel.data_mesh(devices)))
-
-
-class Scores(NamedTuple):
-    """What an evaluation tells: mean loss, correct answers, and out of how many."""
-
-    loss: float
-    correct: int
-    examples: int
-
-    @property
-    def accuracy(self) -> float:
-        """Share of correct answers."""
-        return self.correct / self.examples
 
 
 class Trainer:
@@ -124,7 +77,7 @@ class Trainer:
     ):
         check_type("optimizer", optimizer, Optimizer, "convjax.adam() and convjax.sgd() make one.")
         self.optimizer, self.watch, self.devices = optimizer, watch, devices
-        self._mesh = None if devices is None else parallel.data_mesh(devices)
+        self._placement = Placement(devices)
         self.step = Step(
             model,
             optimizer,
@@ -132,53 +85,35 @@ class Trainer:
             std=std,
             loss=loss,
             watch=watch,
-            synchronized=self._mesh is not None,
+            synchronized=self._placement.mesh is not None,
         )
-        self._checks_labels = loss is cross_entropy
-        self._parts = 1 if self._mesh is None else self._mesh.size
-        self._spans = self._mesh is not None and parallel.spans_processes(self._mesh)
         self._every = 1 if watch is None else watch.every
         self._known_layers: dict[tuple[int, ...], Layers] = {}
-        self._known_classes: dict[tuple[int, ...], int] = {}
         self._run_start = Program(self._start)
         # Of resident data every device has all; of a stream's, what its part of the steps needs.
         self._run_chunk = self._program_of(self._chunk, REPLICATED)
-        self._run_scores = self._program_of(self._scores, REPLICATED)
-        self._run_piece, self._run_scored_piece = self._run_chunk, self._run_scores
-        if self._mesh is not None:
+        self._run_piece = self._run_chunk
+        if self._placement.mesh is not None:
             self._run_piece = self._program_of(self._chunk, SPLIT_FIRST)
-            self._run_scored_piece = self._program_of(self._scores, SPLIT_FIRST)
         self._run_unwatched = self._program_of(self._unwatched_chunk, SPLIT_FIRST)
-        self._run_logits = Program(self.step.logits)
-        self.together = Together(self._chunk, self._scores)
+        self._scoring = Scoring(self.step, self._placement, checks_labels=loss is cross_entropy)
+        self.together = Together(self._chunk, self._scoring.sums)
 
     @property
     def compile_seconds(self) -> float:
         """Seconds spent so far in compiling training and evaluation; running is not in it."""
-        programs = {  # some may be the same
-            self._run_start,
-            self._run_chunk,
-            self._run_scores,
-            self._run_piece,
-            self._run_scored_piece,
-            self._run_unwatched,
-            self._run_logits,
-        }
+        programs = {self._run_start, self._run_chunk, self._run_piece, self._run_unwatched}
+        programs |= self._scoring.programs
         seconds = sum(program.compile_seconds for program in programs)
         return seconds + self.together.compile_seconds
 
     def _program_of(self, function: Callable[..., Any], of_data: Any) -> Program:
-        """Returns the program of a chunk or of scores, over all devices, where data lie so."""
-        given: tuple[Any, ...] = REPLICATED, of_data, SPLIT_SECOND
-        returned, settings = REPLICATED, {}
-        if function != self._scores:
-            given += REPLICATED, REPLICATED  # table and steps
-            # No process could fetch the rows that lie on another's devices.
-            returned = REPLICATED, Rows(REPLICATED, REPLICATED if self._spans else SPLIT_FIRST)
-            settings = {"donate_argnums": 0}
-        if self._mesh is not None:
-            function = parallel.on_devices(function, self._mesh, given, returned)
-        return Program(function, **settings)
+        """Returns the program of a chunk whose data lie so on the devices."""
+        given = REPLICATED, of_data, SPLIT_SECOND, REPLICATED, REPLICATED
+        # No process could fetch the rows that lie on another's devices.
+        seen = REPLICATED if self._placement.spans else SPLIT_FIRST
+        returned = REPLICATED, Rows(REPLICATED, seen)
+        return self._placement.program(function, given, returned, donate_argnums=0)
 
     def start(self, model: nnx.Module) -> State:
         """Returns the state before the first step, with the model's parameters, copied.
@@ -186,7 +121,7 @@ class Trainer:
         Raises:
           ValueError: if the model is not built like the trainer's.
         """
-        return self._placed(self._run_start(*self.step.split(model)))
+        return self._placement.put(self._run_start(*self.step.split(model)))
 
     def _start(self, params: Any, variables: Any) -> State:
         # Copies, because the first chunk gives up the buffers of its state.
@@ -228,10 +163,10 @@ class Trainer:
         length = len(order)
         every = min(self._every, length)
         state, rows = run_steps(take, state, length, steps, every=every, watched=watched)
-        if self._mesh is None:
+        if self._placement.mesh is None:
             return state, rows
         seen = jax.tree.map(lambda a: a[None], rows.seen)
-        if self._spans:  # no process could fetch the others' rows
+        if self._placement.spans:  # no process could fetch the others' rows
             seen = seen._replace(layers=parallel.gather_over_devices(rows.seen.layers))
         return state, rows._replace(seen=seen)
 
@@ -272,8 +207,8 @@ class Trainer:
         """
         record = Growing(rows)
         check_alive(state)
-        _check_data(data)
-        order = checked_order(order, len(data.labels), self._parts)
+        check_data(data)
+        order = checked_order(order, len(data.labels), self._placement.parts)
         columns = checked_table(table, len(order))
         self.check_labels(state, data)
         layers = self._layers(state, data, order.shape[1])
@@ -290,7 +225,9 @@ class Trainer:
             on_steps(steps)
 
         with self._program(data, order, length) as program:
-            state = run_chunks(program, self._placed(state), data, order, columns, length, fetch)
+            state = run_chunks(
+                program, self._placement.put(state), data, order, columns, length, fetch
+            )
         return state, record.record()
 
     @contextmanager
@@ -299,14 +236,14 @@ class Trainer:
     ) -> Iterator[Callable[..., tuple[State, Rows]]]:
         """Yields what takes the next chunk of `length` steps of order."""
         if isinstance(data, Images):
-            resident = self._placed(data)
+            resident = self._placement.put(data)
 
             def whole(state: State, _: Any, *given: Any) -> tuple[State, Rows]:
-                return self._run_chunk(state, resident, *self._given(*given))
+                return self._run_chunk(state, resident, *self._placement.put_order(*given))
 
             yield whole
             return
-        with pieces(data, order, length, self._mesh) as chunks:
+        with pieces(data, order, length, self._placement.mesh) as chunks:
             starts = itertools.count(0, length)
 
             def streamed(state: State, _: Any, __: Any, *given: Any) -> tuple[State, Rows]:
@@ -314,7 +251,7 @@ class Trainer:
                 # Shorter than from one watched step to the next: not every chunk has one.
                 watched = next(starts) % self._every == 0
                 run = self._run_piece if watched else self._run_unwatched
-                return run(state, Images(images, labels), *self._given(rows, *given))
+                return run(state, Images(images, labels), *self._placement.put_order(rows, *given))
 
             yield streamed
 
@@ -322,10 +259,10 @@ class Trainer:
         measures, seen = jax.device_get(rows)
         # Sliced on the host: on the device each length would be a program of its own.
         measures = jax.tree.map(lambda column: column[:steps], measures)
-        if self._mesh is not None:
+        if self._placement.mesh is not None:
             # All devices hold the same parameters, each its own part of the layers' outputs.
             parts, seen = seen.layers, jax.tree.map(lambda column: column[0], seen)
-            sizes = (size // self._parts for size in layers.sizes)
+            sizes = (size // self._placement.parts for size in layers.sizes)
             seen = seen._replace(layers=tuple(map(merge_parts, parts, sizes)))
         at = np.arange(0, steps, self._every)
         if self.watch is None or not watched:
@@ -359,14 +296,14 @@ class Trainer:
 
     def _check_parts(self, state: State, images: jax.ShapeDtypeStruct, whole: Layers) -> None:
         batch, *image = images.shape
-        part = jax.ShapeDtypeStruct((batch // self._parts, *image), images.dtype)
-        if self._parts > 1:
+        part = jax.ShapeDtypeStruct((batch // self._placement.parts, *image), images.dtype)
+        if self._placement.parts > 1:
             sizes = self.step.layers(state, part).sizes
             for name, size, size_of_part in zip(whole.names, whole.sizes, sizes, strict=True):
-                if size != self._parts * size_of_part:
+                if size != self._placement.parts * size_of_part:
                     raise ValueError(
                         f"devices must be None to watch {name}, whose output has {size} values for "
-                        f"a batch and {size_of_part} for one of its {self._parts} parts."
+                        f"a batch and {size_of_part} for one of its {self._placement.parts} parts."
                     )
 
     # --- evaluation ----------------------------------------------------------------------------
@@ -377,14 +314,7 @@ class Trainer:
         Raises:
           ValueError: for another dtype or number of axes, or a state given up to an earlier run.
         """
-        check_alive(state)
-        images = np.asarray(images)
-        if images.dtype != np.uint8 or images.ndim != 4:
-            raise ValueError(
-                f"images must be uint8 of the shape (N, H, W, C), got {images.dtype} of the shape "
-                f"{images.shape}. They are normalised here."
-            )
-        return self._run_logits(parallel.gather(state), images)
+        return self._scoring.predict(state, images)
 
     def evaluate(self, state: State, data: Images | Stream, *, batch_size: int = 1000) -> Scores:
         """Scores every example of a split exactly once, with the running statistics.
@@ -401,77 +331,8 @@ class Trainer:
           TypeError: if data are of another kind.
           ImportError, DataError: as `run`, for a stream.
         """
-        check_alive(state)
-        _check_data(data)
-        examples = len(data.labels)
-        if not examples:
-            raise ValueError("data must hold at least one example, got none.")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        order = scoring_order(examples, batch_size, self._parts)
-        self.check_labels(state, data)
-        state = self._placed(state)
-        if isinstance(data, Stream):
-            total, correct = self._score_stream(state, data, order)
-        else:
-            total, correct = self._run_scores(state, self._placed(data), *self._given(order))
-        return Scores(float(total) / examples, int(correct), examples)
-
-    def _score_stream(
-        self, state: State, data: Stream, order: npt.NDArray[np.int32]
-    ) -> tuple[float, int]:
-        """Returns the sums of loss and correct answers over all examples of a stream."""
-        length = min(len(order), steps_at_once(data, order.shape[1]))
-        total, correct = 0.0, 0
-        with pieces(data, order, length, self._mesh) as chunks:
-            running: tuple[Any, Any] = total, correct
-            for images, labels, rows in chunks:
-                given = self._given(rows)
-                found = self._run_scored_piece(state, Images(images, labels), *given)
-                # Fetching waits for a chunk: do so only once the next is on its way.
-                total, correct = total + float(running[0]), correct + int(running[1])
-                running = found
-        return total + float(running[0]), correct + int(running[1])
+        return self._scoring.evaluate(state, data, batch_size)
 
     def check_labels(self, state: State, data: Images | Stream) -> None:
         """Raises ValueError for a label that the model has no logit for."""
-        if not self._checks_labels:  # a loss of the user's own may mean something else by them
-            return
-        image = data.images.shape[1:]
-        if image not in self._known_classes:
-            images = jax.ShapeDtypeStruct((1, *image), data.images.dtype)
-            logits = jax.eval_shape(self.step.logits, state, images)
-            self._known_classes[image] = logits.shape[-1]
-        labels: Any = data.labels
-        check_labels(labels, self._known_classes[image])
-
-    def _scores(self, state: State, data: Images, order: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Sums loss and correct answers over the rows of order, in which −1 counts for nothing."""
-
-        def body(sums: tuple[jax.Array, jax.Array], rows: jax.Array) -> tuple[Any, None]:
-            counted = rows >= 0
-            losses, hits = self.step.scores(state, data.images[rows], data.labels[rows])
-            losses = jnp.where(counted, losses, 0)
-            return (sums[0] + losses.sum(), sums[1] + (hits & counted).sum(dtype=jnp.int32)), None
-
-        zero = jnp.zeros((), jax.tree.leaves(state.params)[0].dtype)
-        sums = lax.scan(body, (zero, jnp.int32(0)), order)[0]
-        return sums if self._mesh is None else lax.psum(sums, AXIS)
-
-    def _given(self, order: Any, *rest: Any) -> tuple[Any, ...]:
-        """Returns a program's arguments from the host, placed where JAX could not do so itself."""
-        if self._mesh is None or not self._spans:
-            return order, *rest
-        order = parallel.place(order, self._mesh, SPLIT_SECOND)
-        return order, *parallel.replicate(rest, self._mesh)
-
-    def _placed(self, tree: Any) -> Any:
-        """Returns the tree where the training takes place; what is there already stays."""
-        return parallel.gather(tree) if self._mesh is None else parallel.replicate(tree, self._mesh)
-
-
-def _check_data(data: Any) -> None:
-    if not isinstance(data, Stream):
-        way_out = "Images.put(split) copies a split to the device; a Stream leaves it in its files."
-        check_type("data", data, Images, way_out)
-        check_images(data.images, data.labels)
+        self._scoring.check_labels(state, data)

@@ -44,8 +44,9 @@ def train(dtype: str, steps: int, quick: bool) -> dict[str, np.ndarray]:
     from convjax.data import epoch_order, load, normalization
     from convjax.models import ConvNet, digits_net
     from convjax.optim import adam
+    from convjax.resident import Images
     from convjax.schedules import one_cycle
-    from convjax.train import Images, Trainer
+    from convjax.train import Trainer
 
     dataset = load("mnist5k")
     settings: dict[str, Any] = {

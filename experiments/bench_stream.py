@@ -23,9 +23,10 @@ from flax import nnx
 from convjax.data import Dataset, Split, Stream, epoch_order, load, normalization, stream_folder
 from convjax.models import ConvNet, digits_net
 from convjax.optim import adam
+from convjax.resident import Images
 from convjax.runs import environment, write_json
 from convjax.schedules import one_cycle
-from convjax.train import Images, Trainer
+from convjax.train import Trainer
 from experiments.console import console
 from experiments.options import Data, DataDir, OutFile, mistakes_reported, prepare_file
 

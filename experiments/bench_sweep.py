@@ -22,11 +22,12 @@ from rich.table import Table
 from convjax.data import Dataset, epoch_order, load, normalization
 from convjax.models import digits_net
 from convjax.optim import adam
+from convjax.resident import Images
 from convjax.room import bytes_per_run, runs_at_once
 from convjax.runs import environment, write_json
 from convjax.schedules import one_cycle
 from convjax.sweep import stacked_tables
-from convjax.train import Images, Trainer
+from convjax.train import Trainer
 from experiments.console import console
 from experiments.options import Data, DataDir, OutFile, mistakes_reported, prepare_file
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from convjax.data import Dataset, load, normalization
-from convjax.train import Images
+from convjax.resident import Images
 from experiments.coloured import coloured
 from experiments.encodings import encoded
 from experiments.setting import Setting

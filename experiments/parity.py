@@ -20,7 +20,8 @@ from flax import nnx
 from convjax import models, optim, schedules
 from convjax.data import load, mnist5k_unsplit
 from convjax.layout import kernel_to
-from convjax.train import Images, Trainer
+from convjax.resident import Images
+from convjax.train import Trainer
 from experiments.trajectory import VARIABLES, Trajectory, TrajectoryError, read, tensors
 
 # Bounds on the relative deviations. Rounding in float64 stays far below: about 1e-12.

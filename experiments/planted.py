@@ -20,8 +20,9 @@ from convjax.optim import Optimizer, path_name
 from convjax.parameter_stats import parameter_stats
 from convjax.record import Record
 from convjax.recorder import Recorder, layer_stats
+from convjax.resident import Images
 from convjax.step import cross_entropy
-from convjax.train import Images, Trainer
+from convjax.train import Trainer
 from convjax.watch import INPUT, LABELS, Watch
 from experiments.diagnosis_nets import CLASSES
 from experiments.faults import WEIGHTS, Plan

@@ -33,8 +33,9 @@ from rich.table import Table
 from convjax import optim, schedules
 from convjax.data import Dataset, Split, epoch_order, load, normalization
 from convjax.models import ConvNet
+from convjax.resident import Images
 from convjax.runs import environment, write_json
-from convjax.train import Images, Trainer
+from convjax.train import Trainer
 from experiments.console import console
 from experiments.ledger import mean, std
 from experiments.options import Data, DataDir, OutFile, mistakes_reported, prepare_file

@@ -20,9 +20,9 @@ from convjax.keeping import Keeping
 from convjax.named_arrays import CheckpointError
 from convjax.nonfinite import NonFiniteError
 from convjax.predictions import Predictions
+from convjax.resident import Images
 from convjax.runs import RunError, RunFolder, finite
 from convjax.summary import summary
-from convjax.train import Images
 from experiments import pictures
 from experiments.lab import Lab
 from experiments.run_options import check_new

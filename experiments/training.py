@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from convjax.data import Dataset
 from convjax.record import Record
-from convjax.train import Images
+from convjax.resident import Images
 from experiments.setting import Setting
 
 

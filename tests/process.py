@@ -25,8 +25,9 @@ def train(devices, *, streamed):
     # Behind the connection: JAX looks for devices when arrays are made.
     from convjax.data import Split, Stream
     from convjax.optim import adam
+    from convjax.resident import Images
     from convjax.schedules import one_cycle
-    from convjax.train import Images, Trainer
+    from convjax.train import Trainer
     from convjax.watch import Watch
     from tests.trainings import MEAN, STD, Normed, pixels
 

@@ -16,9 +16,11 @@ from convjax.layers import BatchNorm, Linear
 from convjax.models import ConvNet
 from convjax.optim import adam
 from convjax.record import Record
+from convjax.resident import Images
 from convjax.schedules import one_cycle
+from convjax.scoring import Scores
 from convjax.stats import ActivationStats
-from convjax.train import Images, Scores, Trainer
+from convjax.train import Trainer
 from convjax.watch import Watch
 from tests.helpers import assert_trees_close
 
@@ -171,7 +173,7 @@ def test_data_on_all_devices_stay_where_they_are():
     trainer = trained("none", 2).trainer
     host = Split(np.asarray(split().images), np.asarray(split().labels))
     data = Images.put(host, devices(2))
-    assert trainer._placed(data).images is data.images
+    assert trainer._placement.put(data).images is data.images
     assert len(data.images.devices()) == 2
     with jax.enable_x64(True):
         scores = trainer.evaluate(trained("none", 2).state, data)

@@ -12,7 +12,8 @@ from convjax.data import Split
 from convjax.layers import Linear
 from convjax.optim import sgd
 from convjax.predictions import Predictions, PredictionsError
-from convjax.train import Images, Trainer
+from convjax.resident import Images
+from convjax.train import Trainer
 from tests import trainings
 
 NAMES = ("nought", "<b>one</b>", "two")

@@ -9,10 +9,11 @@ from flax import nnx
 from convjax import room
 from convjax.models import LinearNet
 from convjax.optim import adam, sgd
+from convjax.resident import Images
 from convjax.room import ON_CPU, bytes_per_run, runs_at_once
 from convjax.schedules import constant
 from convjax.sweep import Sweep, groups, sweep
-from convjax.train import Images, Trainer
+from convjax.train import Trainer
 from convjax.watch import Watch
 from tests.trainings import (
     BATCH,

@@ -8,9 +8,10 @@ from flax import nnx
 from convjax.layers import BatchNorm, Linear
 from convjax.models import ConvNet
 from convjax.optim import adam
+from convjax.resident import Images
 from convjax.schedules import one_cycle
 from convjax.step import cross_entropy
-from convjax.train import Images, Trainer
+from convjax.train import Trainer
 
 STEPS, BATCH, EXAMPLES, CLASSES = 9, 5, 23, 3
 MEAN, STD = (0.4, 0.6), (0.3, 0.2)  # one per channel

@@ -23,7 +23,8 @@ from convjax.data import (
 )
 from convjax.data.rows import ArrayRows, FileRows
 from convjax.optim import adam
-from convjax.train import Images, Trainer
+from convjax.resident import Images
+from convjax.train import Trainer
 from convjax.watch import Watch
 from tests import trainings
 from tests.data.conftest import write_idx_set
