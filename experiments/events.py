@@ -26,7 +26,10 @@ def run_events(
     from convjax.tensorboard import write_events
     from experiments.console import console
 
-    with mistakes_reported("stopped; folders that are there are whole."):
+    with mistakes_reported(
+        "stopped; folders that are there are whole.",
+        elsewhere="name a copy of the run in another place",
+    ):
         for run in runs:
             Saved.read(run)  # a wrong folder shows before any is written
         folders = [write_events(run) for run in runs]

@@ -35,7 +35,12 @@ _made: ContextVar[list[Path] | None] = ContextVar("made", default=None)
 
 
 @contextmanager
-def mistakes_reported(stopped: str, *, fields: Collection[str] = ()) -> Iterator[None]:
+def mistakes_reported(
+    stopped: str,
+    *,
+    fields: Collection[str] = (),
+    elsewhere: str = "choose another --out",
+) -> Iterator[None]:
     """Turns a user's mistake into one line and exit status 2, and an interrupt into 130.
 
     ValueError: arguments and data that cannot be (DataError is such); OSError: a full disk;
@@ -46,6 +51,7 @@ def mistakes_reported(stopped: str, *, fields: Collection[str] = ()) -> Iterator
       stopped: what an interrupt answers.
       fields: of a configuration, each named by an option: a message that begins with one begins
         with the option instead.
+      elsewhere: how results go to another place than one that cannot be written.
     """
     made: list[Path] = []
     before = _made.set(made)
@@ -56,7 +62,7 @@ def mistakes_reported(stopped: str, *, fields: Collection[str] = ()) -> Iterator
         where = f" {error.filename}" if error.filename else ""
         typer.echo(
             f"error: cannot read or write{where}: {error.strerror or error}. Where results are to "
-            "go there, choose another --out, or make it writable and free the disk.",
+            f"go there, {elsewhere}, or make it writable and free the disk.",
             err=True,
         )
         raise typer.Exit(2) from None

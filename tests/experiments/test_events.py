@@ -1,3 +1,4 @@
+import errno
 import shlex
 import sys
 from pathlib import Path
@@ -75,6 +76,13 @@ def test_mistakes_write_nothing(runs, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
         fails(runs[0], message='pip install "convjax[tensorboard]"')
+    with monkeypatch.context() as patch:
+
+        def full(run):
+            raise OSError(errno.ENOSPC, "No space left on device", str(run / "tensorboard"))
+
+        patch.setattr("convjax.tensorboard.write_events", full)
+        fails(runs[0], message="left on device. Where results are to go there, name a copy of the")
     (runs[0] / "tensorboard").mkdir()
     (runs[0] / "tensorboard" / "notes.txt").write_text("precious")
     fails(runs[0], message="holds 'notes.txt', which is no event file")
