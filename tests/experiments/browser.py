@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from selenium import webdriver
@@ -12,14 +14,25 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 @pytest.fixture(scope="package")
 def browser():
-    """A browser of 1280×900 pixels, light, with one device pixel for each of CSS."""
-    chromium = next(filter(None, map(shutil.which, NAMES)), None)
-    driver = shutil.which("chromedriver")
-    if not (chromium and driver):
+    """One browser for all tests of a package."""
+    if not all(programs()):
         words = "needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)"
         if os.environ.get("CONVJAX_BROWSER") == "required" or os.environ.get("CI"):
             pytest.fail(words)
         pytest.skip(words)
+    with opened() as found:
+        yield found
+
+
+def programs() -> tuple[str | None, str | None]:
+    """Returns where the browser and its driver are, or None."""
+    return next(filter(None, map(shutil.which, NAMES)), None), shutil.which("chromedriver")
+
+
+@contextmanager
+def opened() -> Iterator[webdriver.Chrome]:
+    """A new browser of 1280×900 pixels, light, with one device pixel for each of CSS."""
+    chromium, driver = programs()
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     # Root, as in a container, has no sandbox; and /dev/shm is small there.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from tests import report_seconds
 from tests.experiments.browser import after_a_frame, view
 from tests.experiments.explore.test_access import CONTRASTS
 from tests.experiments.report.reader import Report
@@ -225,3 +226,15 @@ def test_a_run_without_anything(browser, invoke, tmp_path):
     page = Report(browser, tmp_path / "begun" / "report.html")
     assert "There are no metrics yet" in page.find("#outcome").text
     assert browser.get_log("browser") == []
+
+
+@pytest.mark.usefixtures("browser")  # or skipped where there is none
+def test_how_long_it_takes_to_open_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(report_seconds, "ROUNDS", 1)
+    monkeypatch.setattr(report_seconds, "STEPS", 20)
+    report_seconds.main()
+    of, found, middle = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"20 steps, 10 layers, \d\.\d MB", of)
+    seconds = found.removeprefix("seconds: ")
+    assert middle == f"median {seconds} s"
+    assert float(seconds) > 0
