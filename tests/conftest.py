@@ -7,10 +7,11 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from convjax import chunks
+from experiments.compilation import use_compilation_cache
 from tests import trainings
 
-# The command line turns JAX's persistent cache on for the whole process; its tests run commands in
-# processes of their own, and all others compile what they test.
+# The command line turns JAX's persistent cache on for the whole process; only the tests of the
+# experiments keep it, all others compile what they test.
 jax.config.update("jax_enable_compilation_cache", False)
 
 # Before JAX looks for devices: a training can be split over some of them.
@@ -26,7 +27,7 @@ def x64():
 
 @pytest.fixture(scope="module")
 def compiled_once(tmp_path_factory):
-    """JAX's persistent cache, in one folder for all tests that run the same commands."""
+    """JAX's persistent cache, in one folder for all tests that train the same networks."""
     base = tmp_path_factory.getbasetemp()
     several = "PYTEST_XDIST_WORKER" in os.environ  # whose folders lie side by side
     folder = (base.parent if several else base) / "convjax-cache"
@@ -34,6 +35,7 @@ def compiled_once(tmp_path_factory):
         patch.setenv("CONVJAX_CACHE_DIR", os.environ.get("CONVJAX_CACHE_DIR", str(folder)))
         jax.config.update("jax_enable_compilation_cache", True)
         compilation_cache.reset_cache()
+        use_compilation_cache()
         yield
     jax.config.update("jax_enable_compilation_cache", False)
     jax.config.update("jax_compilation_cache_dir", None)

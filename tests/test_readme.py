@@ -12,73 +12,93 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from convjax.data import load
 from experiments.cli import app
 from tests.helpers import free_port
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+ROOT = Path(__file__).parents[1]
+
 # The chapter's file, which is not part of the project.
-SPREADSHEET = Path(__file__).parents[1] / "../shared/data/conv-example.xlsx"
+SPREADSHEET = ROOT / "../shared/data/conv-example.xlsx"
 
-# Where the README's commands put what they make.
-MADE = ("runs/mine", "runs/higher", "runs/both", "comparison.html")
+# Where the README's commands put what other commands of it take up again.
+MADE = ("ledger", "runs/", "comparison.html")
 
 
-def blocks(root, language):
-    text = (root / "README.md").read_text()
+def blocks(language):
+    text = (ROOT / "README.md").read_text()
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture
-def mnist_folder(tmp_path):
-    """A small stand-in with MNIST's file names; what it shows does not matter here."""
-    random = np.random.default_rng(0)
-    for prefix, count in (("train", 1200), ("t10k", 100)):
-        images = random.integers(0, 256, (count, 28, 28), np.uint8)
-        labels = np.arange(count, dtype=np.uint8) % 10
+def commands():
+    """The README's commands in lists, in its order: those of a list share folders that they make.
+
+    The chapter without options is that of `.ci/run`, which runs it in its small form.
+    """
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    found = [line.partition("-m experiments ")[2] for line in lines if "-m experiments" in line]
+    found.remove("run chapter")
+    groups = {}
+    for command in dict.fromkeys(found):
+        made = next((made for made in MADE if f" {made}" in command), command)
+        groups.setdefault(made, []).append(command)
+    return list(groups.values())
+
+
+@pytest.fixture(scope="module")
+def mnist_folder(tmp_path_factory):
+    """The images of mnist5k under MNIST's file names: what was compiled for them serves again."""
+    folder = tmp_path_factory.mktemp("mnist")
+    dataset = load("mnist5k")
+    for prefix, split in (("train", dataset.train), ("t10k", dataset.test)):
+        images, labels = np.asarray(split.images)[..., 0], np.asarray(split.labels, np.uint8)
         for name, magic, array in (("images-idx3", 2051, images), ("labels-idx1", 2049, labels)):
             content = struct.pack(f">i{array.ndim}i", magic, *array.shape) + array.tobytes()
-            (tmp_path / f"{prefix}-{name}-ubyte.gz").write_bytes(gzip.compress(content))
-    return tmp_path
+            (folder / f"{prefix}-{name}-ubyte.gz").write_bytes(gzip.compress(content))
+    return folder
 
 
-@pytest.mark.usefixtures("compiled_once")
-def test_commands(request, mnist_folder, monkeypatch):
-    root = request.config.rootpath
-    monkeypatch.chdir(root)
-    lines = [line for block in blocks(root, "bash") for line in block.splitlines()]
-    commands = dict.fromkeys(
-        line[line.index("-m experiments") + len("-m experiments ") :]
-        for line in lines
-        if "-m experiments" in line
-    )
-    assert len(commands) >= 4
-    together = []
-    # In the README's order: a command that resumes or shows a run comes after the one that made it.
-    for i, command in enumerate(commands):
-        words = [w.replace("MNIST_FOLDER", str(mnist_folder)) for w in shlex.split(command)]
-        if words[0] in ("explore", "gallery"):
-            if "--spreadsheet" in words and not SPREADSHEET.exists():
-                continue
-            words = [str(SPREADSHEET) if w.endswith(".xlsx") else w for w in words]
-            words += ["--quick"] if words[0] == "gallery" else []
-            out = words.pop(words.index("--out") + 1) if "--out" in words else f"page{i}.html"
-            words = [w for w in words if w != "--out"] + ["--out", str(mnist_folder / out)]
-        elif words[0] in ("train", "report", "events"):
-            words = [str(mnist_folder / w) if w.startswith(MADE) else w for w in words]
-            new = words[0] == "train" and "--resume" not in words and "--config" not in words
-            words += ["--quick"] if new else []
-            if "--coordinator" in words:
-                together.append([w for w in words if w != "&"])
-                continue
-        elif words[0] not in ("list", "table", "parity"):
-            out = words[words.index("--out") + 1] if "--out" in words else f"out{i}"
-            # The chapter's spreadsheet is not part of the project.
-            for option in ("--seeds", "--out", "--spreadsheet"):
-                if option in words:
-                    del words[words.index(option) : words.index(option) + 2]
-            words += ["--quick", "--out", str(mnist_folder / out)]
+@pytest.mark.parametrize("together", commands(), ids=lambda together: together[0][:60])
+def test_commands(together, mnist_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    processes = []
+    for command in together:
+        words = shlex.split(command.replace("MNIST_FOLDER", str(mnist_folder)))
+        if words[0] == "explore" and "--spreadsheet" in words and not SPREADSHEET.exists():
+            pytest.skip(f"the chapter's spreadsheet is not at {SPREADSHEET}")
+        words = small(words, tmp_path)
+        if "--coordinator" in words:
+            processes.append(words)
+            continue
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, f"{command}: {result.output}"
-    assert len(together) == 2
+    if processes:
+        at_once(processes)
+
+
+def small(words, folder):
+    """The words of a command in its small form, whose results go into a folder."""
+    name, *words = words
+    words = [str(folder / w) if w.startswith(MADE) else w for w in words]
+    words = [str(SPREADSHEET) if w.endswith(".xlsx") else w for w in words]
+    words = [w for w in words if w != "&"]
+    if name in ("list", "table", "parity", "report", "events"):
+        return [name, *words]
+    if "--out" not in words:
+        words += ["--out", "out"]
+    out = words.index("--out") + 1
+    words[out] = str(folder / words[out])
+    for option in ("--seeds", *([] if SPREADSHEET.exists() else ["--spreadsheet"])):
+        if option in words:
+            del words[words.index(option) : words.index(option) + 2]
+    known = name == "explore" or (name == "train" and {"--resume", "--config"} & set(words))
+    return [name, *words, *([] if known else ["--quick"])]
+
+
+def at_once(commands):
+    """Runs the commands of the processes of one training."""
     port = str(free_port())
     processes = [
         subprocess.Popen(
@@ -87,18 +107,18 @@ def test_commands(request, mnist_folder, monkeypatch):
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for words in together
+        for words in commands
     ]
+    assert len(processes) == 2
     for process in processes:
         told = process.communicate(timeout=300)[0]
         assert process.returncode == 0, told
 
 
-def test_snippets(request, tmp_path, monkeypatch, capsys):
-    root = request.config.rootpath
+def test_snippets(tmp_path, monkeypatch, capsys):
     run = ["run", "one-cycle", "--quick", "--out", str(tmp_path / "FOLDER")]
     assert CliRunner().invoke(app, run).exit_code == 0
-    snippets = blocks(root, "python")
+    snippets = blocks("python")
     assert len(snippets) == 7
     monkeypatch.chdir(tmp_path)
     for snippet in snippets:
@@ -106,16 +126,15 @@ def test_snippets(request, tmp_path, monkeypatch, capsys):
     assert {"color-dim.png", "field.png", "loss.png", "updates.png"} <= {
         p.name for p in tmp_path.iterdir()
     }
-    (shown,) = blocks(root, "text")
+    (shown,) = blocks("text")
     printed = capsys.readouterr().out
     for line in shown.splitlines():  # but for the figure, whose last digits are the machine's
         assert re.sub(r": [0-9.]+, above", ": ", line) in re.sub(r": [0-9.]+, above", ": ", printed)
 
 
-def test_links_lead_to_files(request):
-    root = request.config.rootpath
-    targets = re.findall(r"\]\((?!http)([^)#]+)\)", (root / "README.md").read_text())
-    assert all((root / target).exists() for target in targets)
+def test_links_lead_to_files():
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text())
+    assert all((ROOT / target).exists() for target in targets)
 
 
 @pytest.mark.parametrize(
@@ -134,11 +153,10 @@ def test_links_lead_to_files(request):
         "cifar10",
     ],
 )
-def test_tables_are_those_of_the_saved_results(name, request):
-    root = request.config.rootpath
-    saved = CliRunner().invoke(app, ["table", str(root / f"experiments/results/{name}.json")])
+def test_tables_are_those_of_the_saved_results(name):
+    saved = CliRunner().invoke(app, ["table", str(ROOT / f"experiments/results/{name}.json")])
     assert saved.exit_code == 0
-    assert saved.stdout.strip() in (root / "README.md").read_text()
+    assert saved.stdout.strip() in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"claims": 1}', "not JSON"])

@@ -19,7 +19,7 @@ def invoke(*arguments):
 
 
 @pytest.fixture(scope="module")
-def quick_chapter(tmp_path_factory, compiled_once):
+def quick_chapter(tmp_path_factory):
     out = tmp_path_factory.mktemp("chapter") / "out"
     return out, invoke("run", "chapter", "--quick", "--seeds", 2, "--out", out)
 
@@ -100,7 +100,7 @@ def test_results_are_not_overwritten(tmp_path):
     assert (tmp_path / "results.json").read_text() == "mine"
 
 
-def test_a_killed_run_goes_on_where_it_was(compiled_once, tmp_path):
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "experiments", "run", "one-cycle", "schedule", "norm-layers"]
     command += ["--quick", "--out", str(out)]

@@ -128,7 +128,7 @@ def pictures(tmp_path):
     return tmp_path / "secret" / "pictures"
 
 
-def test_a_folder_in_colour(pictures, tmp_path, compiled_once):
+def test_a_folder_in_colour(pictures, tmp_path):
     arguments = ["run", "colour-space", "first-kernels", "--quick", "--data", pictures]
     out = tmp_path / "out"
     result = CliRunner().invoke(app, [str(a) for a in (*arguments, "--out", out)])

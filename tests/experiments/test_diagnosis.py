@@ -148,7 +148,6 @@ def test_advice_is_compared_with_the_training_before():
     assert "not tried" in by_symptom(rows)
 
 
-@pytest.mark.usefixtures("compiled_once")
 def test_trainings_are_run_diagnosed_and_cured():
     chosen = [
         case

@@ -63,7 +63,7 @@ def invoke(*arguments):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, compiled_once):
+def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gallery")
     result = invoke("--quick", "--out", folder / "gallery.html")
     assert result.exit_code == 0, result.output
@@ -144,7 +144,6 @@ def folder_of_images(tmp_path):
     return make
 
 
-@pytest.mark.usefixtures("compiled_once")
 def test_images_with_three_channels_are_taken_as_they_are(folder_of_images, tmp_path):
     out = tmp_path / "gallery.html"
     result = invoke("--quick", "--data", folder_of_images(16, 3), "--out", out)

@@ -95,7 +95,7 @@ def test_few_images_are_from_all_classes():
     assert np.bincount(found.labels).tolist() == [20] * 10
 
 
-def test_a_quick_run_passes_through(tmp_path, compiled_once):
+def test_a_quick_run_passes_through(tmp_path):
     result = judge(CLAIM, Lab(out=tmp_path, quick=True, seeds=2))
     assert result.reason == "a quick run decides nothing"
     assert len(result.measured["accuracy_network"]) == 2

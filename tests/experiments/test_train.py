@@ -30,7 +30,7 @@ def invoke(*arguments):
 
 
 @pytest.fixture(scope="module")
-def short(tmp_path_factory, compiled_once):
+def short(tmp_path_factory):
     """The folder of a short run, and what the command said."""
     out = tmp_path_factory.mktemp("train") / "run"
     result = invoke(*SHORT, "--out", out)
@@ -148,7 +148,7 @@ class TestAShortRun:
         assert load_run(tmp_path / "run").config["devices"] == 2
 
 
-def test_json_lines(compiled_once, tmp_path):
+def test_json_lines(tmp_path):
     result = invoke(*SHORT, "--json", "--out", tmp_path / "run")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     events = [line["event"] for line in lines]
@@ -165,7 +165,7 @@ def test_a_dry_run_prints_the_configuration_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_loss_that_is_not_finite(compiled_once, tmp_path):
+def test_a_loss_that_is_not_finite(tmp_path):
     options = ("--quick", "--lr-max", 1e30, "--epochs", 3, "--out", tmp_path / "run")
     result = invoke(*options)
     assert result.exit_code == 3
@@ -178,7 +178,7 @@ def test_a_loss_that_is_not_finite(compiled_once, tmp_path):
     assert load_run(tmp_path / "run").record.steps == 9
 
 
-def test_a_run_of_the_claims_is_repeated_from_its_configuration(compiled_once, tmp_path):
+def test_a_run_of_the_claims_is_repeated_from_its_configuration(tmp_path):
     ran = CliRunner().invoke(app, ["run", "longer", "--quick", "--out", str(tmp_path / "claims")])
     assert ran.exit_code == 0, ran.output
     (config,) = (tmp_path / "claims").rglob("config.json")
@@ -188,7 +188,7 @@ def test_a_run_of_the_claims_is_repeated_from_its_configuration(compiled_once, t
 
 
 @pytest.mark.parametrize("network", ["threes-sevens", "linear"])
-def test_other_networks(compiled_once, tmp_path, network):
+def test_other_networks(tmp_path, network):
     result = invoke("--quick", "--network", network, "--watch", "nothing", "--out", tmp_path / "r")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "r" / "report.html").exists()
@@ -207,7 +207,7 @@ def finish(*arguments):
 
 
 @pytest.fixture(scope="module")
-def untouched(tmp_path_factory, compiled_once):
+def untouched(tmp_path_factory):
     """The folder of a long run that nobody stops."""
     out = tmp_path_factory.mktemp("untouched") / "run"
     finish(*LONG, "--out", out)
@@ -233,7 +233,7 @@ def test_what_is_not_installed_is_missed_at_once(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_that_fails_in_the_end(compiled_once, tmp_path, monkeypatch):
+def test_a_checkpoint_that_fails_in_the_end(tmp_path, monkeypatch):
     """The last one is written while the rest goes on: its error comes when it is waited for."""
 
     def fails(self):

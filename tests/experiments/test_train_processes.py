@@ -50,7 +50,7 @@ def finish(count, *arguments):
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory, compiled_once):
+def two(tmp_path_factory):
     """The folder of a run by two processes, and what each of them printed."""
     out = tmp_path_factory.mktemp("two") / "run"
     return out, list(finish(2, *RUN, "--out", out, "--quiet"))
