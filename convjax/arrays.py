@@ -54,12 +54,30 @@ def read_arrays(path: str | os.PathLike[str], *, limit: int = LIMIT) -> Arrays:
         if not stat.S_ISREG(mode):
             raise ArraysError(f"it is {'a folder' if stat.S_ISDIR(mode) else 'no file'}")
         # Opened here, because ZipFile leaves a damaged file open.
-        with open(path, "rb") as raw, warnings.catch_warnings():
+        with open(path, "rb") as raw:
+            return arrays_in(raw, limit=limit)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        if isinstance(error, ArraysError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise ArraysError(f"it cannot be read, {reason}") from error
+
+
+def arrays_in(raw: IO[bytes], *, limit: int = LIMIT) -> Arrays:
+    """Returns the arrays of an .npz file that is open, as `read_arrays` does.
+
+    Raises:
+      ArraysError: as `read_arrays`.
+    """
+    try:
+        with warnings.catch_warnings():
             # NumPy and Python's parser warn of headers that no writer leaves.
             for kind in (UserWarning, SyntaxWarning, DeprecationWarning):
                 warnings.simplefilter("error", kind)
             return _read(raw, limit)
-    except (FileNotFoundError, ArraysError):
+    except ArraysError:
         raise
     except OSError as error:
         # A damaged file may also send the reader to places that it does not have.

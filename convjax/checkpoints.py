@@ -5,11 +5,11 @@ far, and as JSON what else the training needs to go on; checksums tell a damaged
 is executed.
 """
 
+import errno
 import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from convjax.checks import check_whole
 from convjax.named_arrays import Arrays, CheckpointError, checksums, filled, named
 from convjax.record import Record, RecordError
 
@@ -27,6 +28,12 @@ NO_SCORE = -1e308
 _OURS = re.compile(r"[0-9]+(\.orbax-checkpoint-tmp.*)?")
 
 _RECORD = "record"  # the record's file, byte by byte; a path in a tree has a dot or brackets
+
+
+# Errors of reading that say nothing of what is read: permissions, open files, memory, disk.
+_OF_THE_MACHINE = {
+    *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)
+}
 
 
 class Saved(NamedTuple):
@@ -48,14 +55,14 @@ class Checkpoints:
       keep: how many of the newest stay; beside them the one of the highest score.
 
     Raises:
-      ValueError: if keep is below 1.
+      TypeError: if keep is no whole number.
+      ValueError: if it is below 1.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2):
-        if keep < 1:
-            raise ValueError(f"keep must be at least 1, got {keep}.")
-        self.folder, self.keep = Path(folder).resolve(), keep
+        self.folder, self.keep = Path(folder).resolve(), check_whole("keep", keep, 1)
         self._open: Any = None
+        self._begun = -1  # the newest step whose checkpoint may still be on its way
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -88,21 +95,21 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
-        newest = max(self.steps(), default=-1)
+        newest = max([*self.steps(), self._begun])
         if step <= newest:
             raise ValueError(
                 f"step must be above {newest}, that of the newest checkpoint in {self.folder}, got "
                 f"{step}."
             )
         arrays = named(jax.device_get(state))
-        with _as_os_error(self.folder):
-            arrays[_RECORD] = np.frombuffer(as_bytes(record), np.uint8)
+        arrays[_RECORD] = np.frombuffer(record.to_bytes(), np.uint8)
         sums = checksums(arrays)
         content = {"checksums": sums, **progress}
         json.dumps(content)  # what is no plain data shows here, and not in Orbax's thread
         manager = self._manager()
         with _as_os_error(self.folder):
             manager.wait_until_finished()  # where an error of the one before shows
+            self._begun = step
             manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -169,6 +176,7 @@ class Checkpoints:
 
         Raises:
           CheckpointError: if it is damaged, or not of such a state, or there is none of this step.
+          OSError: if it cannot be read for a reason that lies elsewhere.
         """
         steps = self.steps()
         if step is None:
@@ -190,11 +198,13 @@ class Checkpoints:
             sums = progress.pop("checksums")
             if checksums(arrays) != sums:
                 raise ValueError("a checksum differs")
-            record = from_bytes(arrays.pop(_RECORD).tobytes())
+            record = Record.from_bytes(arrays.pop(_RECORD).tobytes(), f"the record in {path}")
         except RecordError as error:
-            raise CheckpointError(f"the record in {path} is damaged: {error} {way_out}") from error
+            raise CheckpointError(f"{error} {way_out}") from error
         # Orbax, TensorStore and JSON raise whatever they happen to meet in a damaged file.
         except Exception as error:
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) in _OF_THE_MACHINE:
+                raise  # the checkpoint may be whole: nobody should be told to remove it
             raise CheckpointError(
                 f"the checkpoint {path} is damaged or cannot be read ({_first_line(error)}). "
                 f"{way_out}"
@@ -252,26 +262,6 @@ def _is_whole(path: Path) -> bool:
 
 def _score(metrics: Mapping[str, float]) -> float:
     return metrics["score"]
-
-
-def as_bytes(record: Record) -> bytes:
-    """Returns a record's file."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "record.npz"
-        record.save(file)
-        return file.read_bytes()
-
-
-def from_bytes(raw: bytes) -> Record:
-    """Reads a record's file.
-
-    Raises:
-      RecordError: if it is damaged.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "record.npz"
-        file.write_bytes(raw)
-        return Record.load(file)
 
 
 def _first_line(error: Exception) -> str:

@@ -94,28 +94,28 @@ def check_split(split: Any) -> None:
         )
 
 
-def check_images(images: Any, labels: Any) -> None:
+def check_images(images: Any, labels: Any, name: str) -> None:
     """Checks a split on the device: images uint8 (N, H, W, C), as many labels.
 
     Raises:
       TypeError: for another type of numbers.
       ValueError: for another number of axes, or numbers that differ.
     """
-    for name, array in (("data.images", images), ("data.labels", labels)):
-        check_array(name, array)
+    for field, array in (("images", images), ("labels", labels)):
+        check_array(f"{name}.{field}", array)
     if images.dtype != np.uint8:
         raise TypeError(
-            f"data.images must be uint8 from 0 to 255, got {images.dtype}. They are normalised in "
-            "the step: give the trainer the mean and std of p/255."
+            f"{name}.images must be uint8 from 0 to 255, got {images.dtype}. They are normalised "
+            "in the step: give the trainer the mean and std of p/255."
         )
     if images.ndim != 4:
         raise ValueError(
-            f"data.images must have the axes (N, H, W, C), got the shape {images.shape}. Grey "
+            f"{name}.images must have the axes (N, H, W, C), got the shape {images.shape}. Grey "
             "images have one channel: images[..., None]."
         )
     if not labels.ndim or len(labels) != len(images):
         raise ValueError(
-            f"data must hold as many labels as images, got the shapes {labels.shape} and "
+            f"{name} must hold as many labels as images, got the shapes {labels.shape} and "
             f"{images.shape}."
         )
 

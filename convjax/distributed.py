@@ -202,13 +202,21 @@ def peers_watched(advice: str = "Start all processes again.") -> Iterator[None]:
         if status:
             if _may_be_a_peers(error):
                 _peers.wait_for_verdict()
-            _peers.leave(f"{type(error).__name__}: {error}", status)
+            _peers.leave(_reason(error), status)
             raise
         _meet("end")
         _peers.finish()
         raise
     _meet("end")
     _peers.finish()
+
+
+def _reason(error: BaseException) -> str:
+    """Returns an exception's kind and words; of an exit, which has none, those of its cause."""
+    exits = isinstance(error, SystemExit) or hasattr(error, "exit_code")
+    if exits and error.__context__ is not None:
+        error = error.__context__
+    return f"{type(error).__name__}: {error}"
 
 
 def _status(error: BaseException) -> int:

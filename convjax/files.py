@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_PARTIAL = re.compile(r"\..+\.[0-9]+\.partial")
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Opens a file that takes the place of `path` when the block ends without an exception.
 
     A reader sees the old content or all of the new, also while another process writes and after a
-    crash. What is half-written lies beside the file under a name of its own and is removed.
+    crash. What is half-written lies beside the file under a name of its own, and is removed but by
+    a process that is killed: see `partials`.
 
     Raises:
       OSError: where the folder cannot be written or the disk is full.
@@ -34,6 +39,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partials(folder: Path) -> list[Path]:
+    """Returns the half-written files in a folder, of processes that write or were killed."""
+    found = (path for path in folder.glob(".*.partial") if _PARTIAL.fullmatch(path.name))
+    return [path for path in found if path.is_file()]
 
 
 def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:

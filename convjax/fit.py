@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 
-from convjax.checks import check_type, check_whole, described
+from convjax.checks import check_type, check_whole
 from convjax.data.stream import Stream
 from convjax.growing import ROWS, Growing
 from convjax.keeping import Keeper, Keeping, Progress
 from convjax.nonfinite import NonFiniteError, first_non_finite
 from convjax.plan import Plan
 from convjax.record import Record
-from convjax.resident import Images
+from convjax.resident import Images, check_data
 from convjax.step import State
 from convjax.train import Trainer
 
@@ -90,8 +90,12 @@ def fit(
       trainer: made for models like this.
       model: has the initial parameters.
       train, test: on the device, or left in their files.
+      plan: which images each step takes, at which rate, and when it is scored.
       rows: of the record, see `Trainer.run`.
-      stop: asked after each of the plan's pieces; where it says so, a checkpoint is saved.
+      keeping: where the training is kept; None keeps nothing. Of several processes
+        (`convjax.distributed`) process 0 alone is given it.
+      stop: asked after each of the plan's pieces; where it says so, a checkpoint is saved. Several
+        processes must be told the same: `lambda: distributed.any_process(…)`.
       stop_at_non_finite: whether a loss that is not finite ends the training. Neither the state
         nor a checkpoint is written then, but the record.
       listener: hears of the progress.
@@ -106,16 +110,14 @@ def fit(
     check_type("trainer", trainer, Trainer, "convjax.Trainer makes one.")
     check_type("plan", plan, Plan, "convjax.Plan makes one.")
     for name, images in (("train", train), ("test", test)):
-        if not isinstance(images, Images | Stream):
-            raise TypeError(
-                f"{name} must be Images or a Stream, got {described(images)}. Images.put(split) "
-                "copies a split to the device."
-            )
+        check_data(images, name)
     if keeping is not None:
         check_type("keeping", keeping, Keeping, "convjax.Keeping(folder, checkpoints) makes one.")
     check_whole("rows", rows, 1)
     listener = listener or Listener()
     state = trainer.start(model)
+    for images in (train, test):
+        trainer.check_labels(state, images)
     growing, progress = Growing(rows), Progress()
     keeper = Keeper(keeping, plan, growing, progress)
     state = keeper.restore(state)
@@ -150,10 +152,11 @@ def fit(
             if ended:
                 metrics["train_accuracy"] = trainer.evaluate(state, train).accuracy
             keeper.write(now=ended)
-            listener.scored(metrics)
         stopped = bool(stop()) and not ended
         if ended or stopped or keeper.due() or (scores is not None and better):
             keeper.save(state, None if scores is None else scores.accuracy)
+        if scores is not None:
+            listener.scored(metrics)  # once all is kept: where it writes may be gone
         if stopped:
             keeper.write()
             keeper.wait()

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -45,5 +46,7 @@ class Interrupts:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
         if self._message:
-            # Not by print, which may be at work itself where the signal came.
-            os.write(2, f"{self._message}\n".encode())
+            # Not by print, which may be at work itself where the signal came. Where nobody reads
+            # it any more, as Ctrl-C ends `tee` too, the training is still to be saved.
+            with suppress(OSError):
+                os.write(2, f"{self._message}\n".encode())

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from convjax import distributed
-from convjax.checkpoints import Checkpoints, as_bytes, from_bytes
-from convjax.checks import check_type
+from convjax.checkpoints import Checkpoints, Saved
+from convjax.checks import check_number, check_type
 from convjax.growing import Growing
 from convjax.named_arrays import CheckpointError, filled, named
 from convjax.plan import Plan
+from convjax.record import Record
 from convjax.runs import RunFolder, differences
 from convjax.step import State
 
@@ -93,7 +94,7 @@ class Keeping:
             check_type(
                 "checkpoints", self.checkpoints, Checkpoints, "convjax.Checkpoints(path) is one."
             )
-        if not self.seconds >= 0:
+        if not check_number("seconds", self.seconds) >= 0:
             raise ValueError(f"seconds must be at least 0, got {self.seconds!r}.")
 
 
@@ -127,8 +128,7 @@ class Keeper:
             )
         for name, value in progress.items():
             setattr(self._progress, name, value)
-        raw = b"" if saved is None else as_bytes(saved.record)
-        self._growing.add(from_bytes(_from_primary(raw)))
+        self._growing.add(_record_of(saved))
         self.write()  # the folder may have been ahead of the checkpoint
         arrays = distributed.broadcast(named(saved.state if saved else state))
         return jax.tree.map(_like, state, filled(state, arrays, "of process 0"))
@@ -161,6 +161,13 @@ class Keeper:
         """Returns when all is on the disk."""
         if self._checkpoints is not None:
             self._checkpoints.wait()
+
+
+def _record_of(saved: Saved | None) -> Record:
+    """Returns the record of process 0's checkpoint."""
+    if saved is not None and distributed.process_count() == 1:
+        return saved.record
+    return Record.from_bytes(_from_primary(b"" if saved is None else saved.record.to_bytes()))
 
 
 def _from_primary(data: bytes) -> bytes:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from convjax.files import partials
+
 # Hidden. It goes with the lock, but stays where a process was killed, and locks nothing then.
 LOCK = ".lock"
 
@@ -60,5 +62,8 @@ class locked:  # read as a phrase: with locked(folder)
 
 
 def holds_files(folder: Path) -> bool:
-    """Tells whether a folder has anything but a lock."""
-    return folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
+    """Tells whether a folder has anything but a lock and what a killed process had half-written."""
+    if not folder.is_dir():
+        return False
+    passing = {folder / LOCK, *partials(folder)}
+    return any(path not in passing for path in folder.iterdir())

@@ -227,7 +227,8 @@ class Peers:
             with contextlib.suppress(RuntimeError):  # Python is shutting down, and flushes itself
                 flushing.start()
                 flushing.join(1.0)
-        os.write(2, f"error: {message}\n".encode())
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            os.write(2, f"error: {message}\n".encode())
         # Not sys.exit, which would wait for the device and for the others.
         os._exit(PEER_GONE)
 

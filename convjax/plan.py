@@ -74,9 +74,13 @@ class Plan:
     @property
     def config(self) -> dict[str, Any]:
         """What another plan of the same training has in common with this one, as plain data: its
-        numbers, and checksums of the rates and of the first epoch's batches."""
+        numbers, and checksums of the rates and of the first epoch's batches.
+
+        Raises:
+          TypeError, ValueError: as `pieces`.
+        """
         rates = [np.asarray(self.table[name]).tobytes() for name in sorted(self.table)]
-        first = np.ascontiguousarray(self.order(0))
+        first = np.ascontiguousarray(self._batches(0))
         return {
             "steps": self.steps,
             "epochs": self.epochs,
@@ -86,6 +90,24 @@ class Plan:
             "rates": zlib.crc32(b"".join(rates)),
             "batches": zlib.crc32(first.astype(np.int64).tobytes()),
         }
+
+    def _batches(self, epoch: int) -> Order:
+        order, steps = np.asarray(self.order(epoch)), self.steps // self.epochs
+        if order.ndim != 2:
+            raise ValueError(
+                f"order must give the shape (steps, batch), got {order.shape} for epoch {epoch}. "
+                "convjax.data.epoch_order makes such."
+            )
+        if order.dtype.kind not in "iu":
+            raise TypeError(
+                f"order must give indices, whole numbers, got {order.dtype} for epoch {epoch}."
+            )
+        if len(order) != steps:
+            raise ValueError(
+                f"order must have {steps} batches for each epoch, as the table has, got "
+                f"{len(order)} for epoch {epoch}."
+            )
+        return order
 
     def rates(self, piece: Piece) -> dict[str, npt.NDArray[Any]]:
         """Returns the table of a piece's steps."""
@@ -100,18 +122,14 @@ class Plan:
             evaluation.
 
         Raises:
-          ValueError: if an epoch has another number of steps than the table, or the steps taken do
-            not end with a piece.
+          TypeError: if an epoch's batches are no whole numbers.
+          ValueError: if they are not (steps, B), with as many steps as the table has for them, or
+            the steps taken do not end with a piece.
         """
         per_epoch = self.steps // self.epochs
         length = -(-self.piece // every) * every
         for epoch in range(taken // per_epoch, self.epochs):
-            order = np.asarray(self.order(epoch))
-            if len(order) != per_epoch:
-                raise ValueError(
-                    f"order must have {per_epoch} batches for each epoch, as the table has, got "
-                    f"{len(order)} for epoch {epoch}."
-                )
+            order = self._batches(epoch)
             first = epoch * per_epoch
             for part in np.array_split(order, min(self.evaluations, per_epoch)):
                 for start in range(0, len(part), length):

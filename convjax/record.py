@@ -4,15 +4,17 @@ A long training's record is bounded: neighbouring steps are merged into one row,
 record says how many steps each row holds.
 """
 
+import io
 import operator
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from convjax.arrays import Arrays, read_arrays
+from convjax.arrays import Arrays, arrays_in, read_arrays
 from convjax.checks import check_type, check_whole, described
 from convjax.files import replacing
 from convjax.parameter_stats import ParameterRecord
@@ -191,14 +193,23 @@ class Record:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the record to an .npz file, atomically: a reader sees the old or the new one."""
+        with replacing(path) as file:
+            self._write(file)
+
+    def to_bytes(self) -> bytes:
+        """Returns the content of the file that `save` writes."""
+        file = io.BytesIO()
+        self._write(file)
+        return file.getvalue()
+
+    def _write(self, file: BinaryIO) -> None:
         arrays = {name: getattr(self, name) for name in _OWN}
         arrays[_LAYERS] = np.array(self.layers, dtype=np.str_)
         if self.parameters is not None:
             of_parameters = asdict(self.parameters)
             of_parameters["names"] = np.array(self.parameters.names, dtype=np.str_)
             arrays |= {f"{_PARAMETERS}.{name}": value for name, value in of_parameters.items()}
-        with replacing(path) as file:
-            np.savez_compressed(file, format=np.int64(_FORMAT), **arrays)
+        np.savez_compressed(file, format=np.int64(_FORMAT), **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Record":
@@ -212,13 +223,29 @@ class Record:
             shapes or steps that do not fit each other.
           TypeError: if path is no path.
         """
+        return cls._read(lambda: read_arrays(path), str(path))
+
+    @classmethod
+    def from_bytes(cls, content: bytes, name: str = "content") -> "Record":
+        """Reads what `to_bytes` returned.
+
+        Args:
+          name: of the content, for messages.
+
+        Raises:
+          RecordError: as `load`.
+        """
+        return cls._read(lambda: arrays_in(io.BytesIO(content)), name)
+
+    @classmethod
+    def _read(cls, read: Callable[[], Arrays], name: str) -> "Record":
         try:
-            arrays = read_arrays(path)
+            arrays = read()
             if "format" not in arrays:
                 raise ValueError("format is missing")
             if arrays["format"].tolist() != _FORMAT:
                 raise RecordError(
-                    f"{path} has record format {arrays['format']!s:.40}, this version reads "
+                    f"{name} has record format {arrays['format']!s:.40}, this version reads "
                     f"{_FORMAT}: read it with the version that wrote it, or train again."
                 )
             check_record_arrays(arrays)
@@ -227,7 +254,7 @@ class Record:
             raise
         except ValueError as error:
             raise RecordError(
-                f"{path} is not a whole record of convjax: {error}. Take another copy of it, or "
+                f"{name} is not a whole record of convjax: {error}. Take another copy of it, or "
                 "train again."
             ) from error
         own: dict[str, Any] = {name: arrays[name] for name in _OWN}

@@ -31,9 +31,16 @@ class Images(NamedTuple):
         return cls(*parallel.replicate(here, parallel.data_mesh(devices)))
 
 
-def check_data(data: Any) -> None:
-    """Raises TypeError or ValueError for what is neither `Images` nor a `Stream`."""
+def check_data(data: Any, name: str = "data") -> None:
+    """Checks images and labels to train on or to score: `Images` or a `Stream`.
+
+    Raises:
+      TypeError: if they are neither, or their images no uint8.
+      ValueError: if their axes are not (N, H, W, C) and (N,), or there is none.
+    """
     if not isinstance(data, Stream):
         way_out = "Images.put(split) copies a split to the device; a Stream leaves it in its files."
-        check_type("data", data, Images, way_out)
-        check_images(data.images, data.labels)
+        check_type(name, data, Images, way_out)
+        check_images(data.images, data.labels, name)
+    if not len(data.labels):
+        raise ValueError(f"{name} must hold at least one example, got none.")

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from flax import nnx
 
-from convjax.files import replacing, save_figure
+from convjax.files import partials, replacing, save_figure
 from convjax.locks import LockedError, locked
 from convjax.plain import PlainError, read_object, read_objects
 from convjax.record import Record
@@ -96,6 +96,10 @@ class RunFolder:
                 self.path.mkdir(parents=True, exist_ok=True)
                 held.enter_context(locked(self.path))
                 self._check_taken(resume)  # another process may have been quicker
+                for left in (*partials(self.path), *partials(self.path / "plots")):
+                    left.unlink(
+                        missing_ok=True
+                    )  # by a process that was killed: none writes here now
                 if resume:
                     found = check_config(self.path, config, same_environment=False)
                     self.moved = differences(found.get("environment", {}), environment())

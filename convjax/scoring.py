@@ -9,7 +9,7 @@ import numpy.typing as npt
 from jax import lax
 
 from convjax import parallel
-from convjax.checks import check_alive, check_labels
+from convjax.checks import check_alive, check_labels, check_whole
 from convjax.chunks import scoring_order
 from convjax.data import Stream
 from convjax.parallel import AXIS, REPLICATED, SPLIT_FIRST, SPLIT_SECOND
@@ -73,10 +73,7 @@ class Scoring:
         check_alive(state)
         check_data(data)
         examples = len(data.labels)
-        if not examples:
-            raise ValueError("data must hold at least one example, got none.")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        batch_size = check_whole("batch_size", batch_size, 1)
         order = scoring_order(examples, batch_size, self._placement.parts)
         self.check_labels(state, data)
         state = self._placement.put(state)

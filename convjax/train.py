@@ -328,7 +328,7 @@ class Trainer:
         Raises:
           ValueError: if there is no example, batch_size is below 1, a label has no logit, or the
             state was given up to an earlier run.
-          TypeError: if data are of another kind.
+          TypeError: if data or batch_size are of another kind.
           ImportError, DataError: as `run`, for a stream.
         """
         return self._scoring.evaluate(state, data, batch_size)

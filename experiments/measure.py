@@ -36,7 +36,7 @@ def measure(claims: Sequence[Claim], lab: Lab, command: Sequence[str]) -> list[R
       ResultsError: if the results to go on with are damaged, of other versions, devices, data or
         options, or of more seeds.
     """
-    results = _to_go_on_with(lab, {claim.id for claim in claims}) if lab.resume else {}
+    results = to_go_on_with(lab, {claim.id for claim in claims}) if lab.resume else {}
     kept = _kept(results, claims, lab)
     results |= kept
     missing = [claim for claim in claims if claim.id not in kept]
@@ -79,7 +79,12 @@ def read_results(path: Path) -> tuple[Mapping[str, object], list[Result]]:
         ) from error
 
 
-def _to_go_on_with(lab: Lab, asked: set[str]) -> dict[str, Result]:
+def to_go_on_with(lab: Lab, asked: set[str]) -> dict[str, Result]:
+    """Returns the results in the lab's folder by their claims' names, none where there is no file.
+
+    Raises:
+      ResultsError: if these claims, as the lab measures them, do not belong to them.
+    """
     file = lab.out / "results.json"
     if not file.exists():
         return {}

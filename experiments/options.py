@@ -58,6 +58,8 @@ def mistakes_reported(
     try:
         with _removed_unless_done(made):
             yield
+    except BrokenPipeError:  # who read what is printed is gone, as after `| head`: Click ends it
+        raise
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         typer.echo(

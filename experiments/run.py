@@ -1,6 +1,7 @@
 """`python -m experiments run`: claims put to the test, one after the other."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,14 +69,12 @@ def run(
     from convjax.plots import new_figure
     from experiments.compilation import use_compilation_cache
     from experiments.lab import Lab
-    from experiments.measure import measure
+    from experiments.measure import measure, to_go_on_with
     from experiments.spreadsheet import Sheet
 
     use_compilation_cache()
     where = results_folder(out)
-    with mistakes_reported(
-        f"stopped; the same command with --out {where} --resume goes on where it was."
-    ):
+    with mistakes_reported("stopped; nothing was written."):
         check_manner(quiet, json_line)
         claims = registry.find(names)
         resolve_layout(layout)
@@ -102,9 +101,15 @@ def run(
         command += ["--spreadsheet", spreadsheet.name] if spreadsheet else []
         lab.dataset  # noqa: B018  # a wrong name or a missing file shows before any work
         new_figure(1, 1)  # nor a library without which no picture can be drawn
+        if resume:
+            to_go_on_with(lab, {claim.id for claim in claims})
         if dry_run:
             typer.echo(json.dumps(_plan(claims, lab), indent=2))
             return
+    out_again = shlex.quote(str(where))
+    with mistakes_reported(
+        f"stopped; the same command with --out {out_again} --resume goes on where it was."
+    ):
         where.mkdir(parents=True, exist_ok=True)
         try:
             with locked(where):

@@ -108,15 +108,17 @@ def resolved(
     config = TrainConfig()
     if base is not None:
         try:
-            setting = Setting(**dict(base["setting"]))
+            if not isinstance(base["setting"], Mapping):
+                raise TypeError(f"setting must be an object, got {base['setting']!r:.80}")
+            setting = Setting(**base["setting"])
             own = {f.name: base[f.name] for f in fields(TrainConfig) if f.name in base}
             # `run` trains on one device, watches activations, and never stops.
             before = {"watch": "activations", "non_finite": "go-on"} if "watch" not in base else {}
             config = TrainConfig(**{**own, **before, "setting": setting})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise RunError(
-                f"{source} is no configuration of a training: {error}. Take the config.json of a "
-                "run's folder."
+                f"{source} is no configuration of a training: {str(error).rstrip('.')}. Take the "
+                "config.json of a run's folder."
             ) from error
         if config.data not in DATASET_NAMES and "data" not in given:
             raise ValueError(

@@ -21,7 +21,7 @@ from convjax.named_arrays import CheckpointError
 from convjax.nonfinite import NonFiniteError
 from convjax.predictions import Predictions
 from convjax.resident import Images
-from convjax.runs import RunError, RunFolder, finite
+from convjax.runs import RunError, RunFolder, check_config, finite
 from convjax.summary import summary
 from experiments import pictures
 from experiments.lab import Lab
@@ -100,8 +100,6 @@ class TrainRun:
                 f"--resume needs the folder of a run as --out, got {options.out}, which has no "
                 "config.json."
             )
-        if not options.resume:
-            check_new(options.out)
         _check_installed(options)
         base = None
         if options.resume:
@@ -109,6 +107,10 @@ class TrainRun:
         elif options.config is not None:
             base = read_config(options.config)
         _show_devices(given.get("devices") or (base or {}).get("devices"))
+        # Only now: asking which process this is asks for the devices, too. Process 0 alone writes
+        # there, and may have begun before another looks.
+        if not options.resume and distributed.is_primary():
+            check_new(options.out)
         if "devices" not in given and distributed.process_count() > 1 and base is None:
             given = {**given, "devices": jax.device_count()}
         self.config = config = resolved(base, given, source=str(source))
@@ -121,6 +123,8 @@ class TrainRun:
             quick=config.quick,
         )
         self.full = config.full(self.lab)
+        if options.resume:
+            check_config(options.out, self.full, same_environment=False)
         if base is not None and "data" not in given:
             check_data(base, self.full, str(source))
         setting, seed = config.setting, config.seed
@@ -161,11 +165,13 @@ class TrainRun:
                     STATUS_NON_FINITE,
                 )
             except KeyboardInterrupt:
-                saved = any((options.out / "checkpoints").glob("[0-9]*"))
+                saved = Checkpoints(options.out / "checkpoints").steps()
                 told = "What was saved is whole" if saved else "Nothing was saved yet"
                 _fail(f"interrupted. {told}; go on with: {options.again}", 130)
             except (RunError, CheckpointError, DataError) as error:
                 _fail(str(error), 2)
+            except BrokenPipeError:  # of what is printed, as by `| head`
+                raise
             except OSError as error:
                 _fail(
                     f"cannot read or write {error.filename or options.out}: "

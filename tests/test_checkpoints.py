@@ -1,5 +1,6 @@
 """Checkpoints: what comes back, what stays, and what a damaged or foreign one says."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -184,6 +185,9 @@ def test_one_of_another_training(saved):
 def test_other_errors(saved):
     with pytest.raises(ValueError, match="keep must be at least 1, got 0"):
         Checkpoints(saved, keep=0)
+    for keep in ("2", 1.5):
+        with pytest.raises(TypeError, match=f"keep must be a whole number, got .*{keep}"):
+            Checkpoints(saved, keep=keep)
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 15; it has 10, 20\."):
         Checkpoints(saved).restore(state(), 15)
 
@@ -196,6 +200,32 @@ def test_an_earlier_step_and_what_is_no_plain_data(saved):
         with pytest.raises(TypeError, match="not JSON serializable"):
             checkpoints.save(30, state(), record, {"a": object()})
         assert checkpoints.steps() == [10, 20]
+
+
+def test_an_earlier_step_while_one_is_on_its_way(saved, monkeypatch):
+    record = make_record(steps=5, layers=2)
+    with Checkpoints(saved) as checkpoints:
+        checkpoints.save(30, state(), record, {})
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints, "steps", lambda: [10, 20])  # however quick the disk was
+            for step in (25, 30):
+                with pytest.raises(ValueError, match=rf"step must be above 30, .* got {step}"):
+                    checkpoints.save(step, state(), record, {})
+        checkpoints.wait()
+        assert checkpoints.steps() == [20, 30]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()])
+def test_what_is_not_the_checkpoints_fault_removes_none(saved, monkeypatch, error):
+    with Checkpoints(saved) as checkpoints:
+
+        def fails(step):
+            raise error
+
+        monkeypatch.setattr(checkpoints, "_read", fails)
+        with pytest.raises(type(error)) as caught:
+            checkpoints.restore(state())
+    assert caught.value is error
 
 
 def test_a_file_in_the_way(tmp_path):

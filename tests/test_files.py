@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from convjax.files import replacing, save_figure
+from convjax.files import partials, replacing, save_figure
 from convjax.plots import new_figure
 
 
@@ -26,6 +28,16 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
         interrupted()
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_a_killed_process_leaves(tmp_path):
+    with replacing(tmp_path / "a.txt") as file:
+        assert partials(tmp_path) == [Path(file.name)]
+    for name in (".a.txt.12.partial", "b.txt.12.partial", ".c.partial", ".d.12.partial.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / ".tensorboard.12.partial").mkdir()
+    assert partials(tmp_path) == [tmp_path / ".a.txt.12.partial"]
+    assert partials(tmp_path / "none") == []
 
 
 def test_a_figure_is_saved_in_a_folder_that_is_made(tmp_path):

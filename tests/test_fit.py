@@ -1,5 +1,6 @@
 """The whole training, and that it ends with the same bits wherever it was interrupted."""
 
+import math
 import os
 import random
 import shutil
@@ -17,6 +18,7 @@ from convjax.fit import Listener, Stopped, fit
 from convjax.keeping import Keeping
 from convjax.named_arrays import CheckpointError
 from convjax.nonfinite import NonFiniteError
+from convjax.resident import Images
 from convjax.runs import RunError, RunFolder, load_run
 from tests import fits, trainings
 
@@ -179,16 +181,35 @@ class TestErrors:
         ):
             fit(trainer, trainings.conv_net(), *data, plan, keeping=Keeping(folder, checkpoints))
 
-    def test_wrong_arguments(self, trainer):
+    def test_wrong_arguments(self, trainer, tmp_path):
         model, (train, test) = trainings.conv_net(), (trainings.split(), trainings.split())
         for arguments, told in [
-            ((model, train, None, fits.plan()), "test must be Images or a Stream, got NoneType"),
+            ((model, train, None, fits.plan()), "test must be Images, got NoneType"),
             ((model, train, test, None), r"plan must be Plan, got NoneType: None\. convjax"),
         ]:
             with pytest.raises(TypeError, match=told):
                 fit(trainer, *arguments)
         with pytest.raises(TypeError, match=r"folder must be RunFolder, got str: 'my-run'\."):
             Keeping("my-run")
+        with RunFolder(tmp_path, {}) as folder:
+            with pytest.raises(TypeError, match="seconds must be a number, got str: '30'"):
+                Keeping(folder, seconds="30")
+            with pytest.raises(ValueError, match="seconds must be at least 0, got nan"):
+                Keeping(folder, seconds=math.nan)
+
+    def test_what_is_to_be_scored_is_looked_at_before_the_first_step(self, trainer):
+        class Never(Listener):
+            def steps(self, done):
+                raise AssertionError("a step was taken")
+
+        train = trainings.split()
+        for test, told in [
+            (Images(train.images[:0], train.labels[:0]), "test must hold at least one example"),
+            (train._replace(images=train.images[:5]), "test must hold as many labels as images"),
+            (train._replace(labels=train.labels + 1), "labels must be below the model's 3 logits"),
+        ]:
+            with pytest.raises(ValueError, match=told):
+                fit(trainer, trainings.conv_net(), train, test, fits.plan(), listener=Never())
 
     def test_nothing_to_go_on_with(self, tmp_path):
         with pytest.raises(RunError, match="holds no run to go on with"):
@@ -198,6 +219,19 @@ class TestErrors:
     def test_two_at_once(self, tmp_path):
         with RunFolder(tmp_path, {}), pytest.raises(RunError, match="another process is writing"):
             RunFolder(tmp_path, {}, resume=True)
+
+
+def test_a_listener_that_fails_loses_no_evaluation(trainer, tmp_path):
+    """What is printed may have no reader any more."""
+
+    class Deaf(Listener):
+        def scored(self, metrics):
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        fits.run(trainer, tmp_path, listener=Deaf())
+    assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == 10  # the first evaluation's
+    assert load_run(tmp_path).metrics[-1]["step"] == 10
 
 
 def test_the_listener_hears_everything(trainer, tmp_path):

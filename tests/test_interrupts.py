@@ -1,3 +1,4 @@
+import os
 import signal
 import threading
 
@@ -23,6 +24,18 @@ def test_the_first_is_answered(capfd):
     with Interrupts("stopping"):
         signal.raise_signal(signal.SIGTERM)
     assert capfd.readouterr().err == "stopping\n"
+
+
+def test_it_is_a_request_where_nobody_reads_the_answer(monkeypatch):
+    """Ctrl-C in a pipe ends `tee`, too."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda _, text: write(writer, text))
+    with Interrupts("stopping") as interrupts:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupts.received is signal.SIGINT
+    os.close(writer)
 
 
 def test_another_thread_is_left_alone():

@@ -47,7 +47,13 @@ def test_errors():
     with pytest.raises(ValueError, match="equally many steps for each of 3 epochs, got 10"):
         make(epochs=3)
     with pytest.raises(ValueError, match="5 batches for each epoch, as the table has, got 4"):
-        list(make(order=lambda epoch: np.zeros((4, 2))).pieces(0))
+        list(make(order=lambda epoch: np.zeros((4, 2), int)).pieces(0))
+    for wrong in (np.zeros(5, int), np.zeros((5, 2, 2), int)):
+        for use in (lambda plan: plan.config, lambda plan: list(plan.pieces(0))):
+            with pytest.raises(ValueError, match=r"order must give the shape .* got \(5,.*epoch 0"):
+                use(make(order=lambda epoch, wrong=wrong: wrong))
+    with pytest.raises(TypeError, match=r"order must give indices, whole numbers, got float64"):
+        list(make(order=lambda epoch: np.zeros((5, 2))).pieces(0))
     with pytest.raises(ValueError, match="taken must end with a piece, got 4 steps"):
         list(make().pieces(4))
     with pytest.raises(TypeError, match=r"epochs must be a whole number, got float: 2\.0"):

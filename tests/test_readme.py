@@ -109,10 +109,15 @@ def at_once(commands):
         )
         for words in commands
     ]
-    assert len(processes) == 2
-    for process in processes:
-        told = process.communicate(timeout=300)[0]
-        assert process.returncode == 0, told
+    try:
+        assert len(processes) == 2
+        for process in processes:
+            told = process.communicate(timeout=300)[0]
+            assert process.returncode == 0, told
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 def test_snippets(tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from convjax.locks import holds_files
 from convjax.record import RecordError
 from convjax.runs import RunError, RunFolder, check_config, environment, load_run
 from tests.helpers import make_record
@@ -32,6 +33,18 @@ def test_a_folder_takes_one_run(tmp_path):
     RunFolder(tmp_path, {})
     with pytest.raises(RunError, match=r"already holds a run\. Choose another folder"):
         RunFolder(tmp_path, {})
+
+
+def test_what_was_half_written_goes(tmp_path):
+    """A process was killed while it wrote config.json, and another in the midst of its run."""
+    (tmp_path / ".config.json.12.partial").touch()
+    assert not holds_files(tmp_path)
+    RunFolder(tmp_path, {}).close()
+    (tmp_path / "plots").mkdir()
+    for name in (".record.npz.12.partial", "plots/.loss.png.12.partial"):
+        (tmp_path / name).touch()
+    RunFolder(tmp_path, {}, resume=True).close()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "plots"]
 
 
 def test_a_file_in_the_way(tmp_path):

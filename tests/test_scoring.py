@@ -55,6 +55,8 @@ def test_evaluation_changes_nothing(run):
 def test_evaluate_rejects(run):
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         run.trainer.evaluate(run.state, run.data, batch_size=0)
+    with pytest.raises(TypeError, match=r"batch_size must be a whole number, got float: 2\.5"):
+        run.trainer.evaluate(run.state, run.data, batch_size=2.5)
     strange = run.data._replace(labels=run.data.labels + 1)
     trainer = Trainer(run.model, sgd())  # with cross entropy itself
     with pytest.raises(ValueError, match="labels must be below the model's 3 logits, got 3"):

@@ -9,6 +9,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+WANTED = "chromium and chromedriver (Debian: apt-get install chromium chromium-driver)"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -16,7 +17,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 def browser():
     """One browser for all tests of a package."""
     if not all(programs()):
-        words = "needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)"
+        words = f"needs {WANTED}"
         if os.environ.get("CONVJAX_BROWSER") == "required" or os.environ.get("CI"):
             pytest.fail(words)
         pytest.skip(words)
@@ -33,6 +34,8 @@ def programs() -> tuple[str | None, str | None]:
 def opened() -> Iterator[webdriver.Chrome]:
     """A new browser of 1280×900 pixels, light, with one device pixel for each of CSS."""
     chromium, driver = programs()
+    if not (chromium and driver):
+        raise FileNotFoundError(f"There is no browser: install {WANTED}.")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     # Root, as in a container, has no sandbox; and /dev/shm is small there.

@@ -146,6 +146,25 @@ def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch):
     assert json.loads((out / "results.json").read_text())["claims"] == []
 
 
+def test_an_interrupt_before_the_first_claim(tmp_path, monkeypatch):
+    def stop(names):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "find", stop)
+    result = invoke("run", "edge-values", "--out", tmp_path / "out")
+    assert (result.exit_code, result.stderr) == (130, "stopped; nothing was written.\n")
+
+
+def test_a_dry_run_looks_at_what_is_gone_on_with(tmp_path):
+    out = tmp_path / "out"
+    assert invoke("run", "edge-values", "--out", out).exit_code == 0
+    again = ["run", "edge-values", "--out", out, "--resume", "--dry-run"]
+    assert invoke(*again).exit_code == 0
+    result = invoke(*again, "--layout", "NCHW")
+    assert result.exit_code == 2
+    assert "was measured with layout 'auto', not 'NCHW'" in result.stderr
+
+
 def test_an_experiment_is_a_script(request, tmp_path):
     script = request.config.rootpath / "experiments" / "edge_kernels.py"
     done = subprocess.run(

@@ -109,7 +109,27 @@ class TestAShortRun:
         result = invoke("--resume", "--out", out, "--lr-max", 0.1, "--seed", 1)
         assert result.exit_code == 2
         assert "holds a run with seed 0, not 1; setting.lr_max 0.06, not 0.1" in result.stderr
+        dry = invoke("--resume", "--out", out, "--lr-max", 0.1, "--seed", 1, "--dry-run")
+        assert (dry.exit_code, dry.stderr) == (2, result.stderr)
+        assert invoke("--resume", "--out", out, "--dry-run").exit_code == 0
         assert_same_runs(out, short[0])
+
+    @pytest.mark.parametrize(
+        ("field", "value", "message"),
+        [
+            ("setting", "abc", "setting must be an object, got 'abc'"),
+            ("setting", {"norm": "groups"}, "norm must be"),
+            ("watch", "foo", "watch must be one of"),
+        ],
+    )
+    def test_a_configuration_that_is_none(self, short, tmp_path, field, value, message):
+        config = json.loads((short[0] / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**config, field: value}))
+        result = invoke("--config", tmp_path / "config.json", "--out", tmp_path / "run")
+        assert result.exit_code == 2
+        told = f"error: {tmp_path / 'config.json'} is no configuration of a training: {message}"
+        assert result.stderr.startswith(told)
+        assert result.stderr.endswith(". Take the config.json of a run's folder.\n")
 
     def test_a_damaged_checkpoint_is_told(self, short, tmp_path):
         out = tmp_path / "run"

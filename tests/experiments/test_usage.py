@@ -88,6 +88,13 @@ def test_folders_for_results_that_did_not_come_are_removed(error, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nobody_reads_on(tmp_path):
+    """As after `| head`: Click knows what to do, and no disk is full."""
+    with pytest.raises(BrokenPipeError):
+        ending(BrokenPipeError(), tmp_path / "a" / "out.json")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folders_that_somebody_uses_stay(tmp_path):
     out = tmp_path / "a" / "b" / "out.json"
     with pytest.raises(typer.Exit):

@@ -279,6 +279,29 @@ ROWS = [
         V,
         ("scalars must be among eps, weight_decay", "got wd"),
     ),
+    # --- runs ------------------------------------------------------------------------------------
+    Mistake("Plan(0, lambda epoch: order, table)", V, ("epochs must be at least 1, got 0",)),
+    Mistake("Plan(1, order, table)", T, ("order must be a function from an epoch to the indices",)),
+    Mistake(
+        "fit(trainer, network, images, images, Plan(1, lambda epoch: order[0], table))",
+        V,
+        ("order must give the shape (steps, batch), got (4,) for epoch 0", "epoch_order"),
+    ),
+    Mistake(
+        "fit(trainer, network, split, images, Plan(1, lambda epoch: order, table))",
+        T,
+        ("train must be Images, got Split", "Images.put(split) copies"),
+    ),
+    Mistake(
+        "fit(trainer, network, images, images._replace(labels=images.labels + 9), "
+        "Plan(1, lambda epoch: order, table))",
+        V,
+        ("labels must be below the model's 10 logits, got 16",),
+    ),
+    Mistake("fit(trainer, network, images, images, 3)", T, ("plan must be Plan, got int: 3",)),
+    Mistake("Checkpoints('new', keep='2')", T, ("keep must be a whole number, got str: '2'",)),
+    Mistake("Checkpoints('new', keep=0)", V, ("keep must be at least 1, got 0",)),
+    Mistake("Keeping('new')", T, ("folder must be RunFolder, got str: 'new'",)),
     # --- pictures and receptive fields -----------------------------------------------------------
     Mistake("plots.color_dim(Recorder(), 0)", T, ("records must be Record, got Recorder",)),
     Mistake("plots.color_dim(record, 'conv9')", KeyError, ("no layer 'conv9'", "blocks.0.conv")),
