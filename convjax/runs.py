@@ -96,10 +96,9 @@ class RunFolder:
                 self.path.mkdir(parents=True, exist_ok=True)
                 held.enter_context(locked(self.path))
                 self._check_taken(resume)  # another process may have been quicker
+                # Of a process that was killed: none writes here now.
                 for left in (*partials(self.path), *partials(self.path / "plots")):
-                    left.unlink(
-                        missing_ok=True
-                    )  # by a process that was killed: none writes here now
+                    left.unlink(missing_ok=True)
                 if resume:
                     found = check_config(self.path, config, same_environment=False)
                     self.moved = differences(found.get("environment", {}), environment())

@@ -227,6 +227,15 @@ def test_round_trip_of_odd_names_and_numbers(tmp_path):
     assert_equal(Record.load(tmp_path / "odd.npz"), odd)
 
 
+def test_bytes_are_a_file(tmp_path):
+    content = RECORD.to_bytes()
+    (tmp_path / "record.npz").write_bytes(content)
+    assert_equal(Record.load(tmp_path / "record.npz"), RECORD)
+    assert_equal(Record.from_bytes(content), RECORD)
+    with pytest.raises(RecordError, match="the record of a checkpoint is not a whole record"):
+        Record.from_bytes(content[:-1], "the record of a checkpoint")
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.npz"):
         Record.load(tmp_path / "none.npz")
