@@ -1,8 +1,6 @@
 """Fixtures for every test: float64 only where a test asks for it."""
 
-import gc
 import os
-from pathlib import Path
 
 import jax
 import pytest
@@ -42,23 +40,6 @@ def compiled_once(tmp_path_factory):
     jax.config.update("jax_enable_compilation_cache", False)
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
-
-
-MAPPINGS = Path("/proc/self/maps")  # on Linux
-MANY = 20_000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def room_for_programs():
-    """Lets go of compiled programs where thousands have come together.
-
-    Each takes several mappings, of which Linux gives a process 65,530 as a rule; without one LLVM
-    ends the process.
-    """
-    yield
-    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MANY:
-        jax.clear_caches()
-        gc.collect()
 
 
 @pytest.fixture(scope="module")
