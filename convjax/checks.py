@@ -94,7 +94,7 @@ def check_split(split: Any) -> None:
         )
 
 
-def check_images(images: Any, labels: Any, name: str) -> None:
+def check_images(images: Any, labels: Any, name: str = "data") -> None:
     """Checks a split on the device: images uint8 (N, H, W, C), as many labels.
 
     Raises:

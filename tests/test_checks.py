@@ -72,6 +72,8 @@ def test_images_and_labels_on_the_device():
         checks.check_images(IMAGES, np.int32(3))
     with pytest.raises(TypeError, match=r"data\.labels must be an array, got list: \[0, 1, 2\]"):
         checks.check_images(IMAGES, [0, 1, 2])
+    with pytest.raises(ValueError, match=r"test must hold as many labels as images"):
+        checks.check_images(IMAGES, LABELS[:2], "test")
 
 
 def test_a_split_has_images_and_labels():
