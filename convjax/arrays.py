@@ -56,11 +56,9 @@ def read_arrays(path: str | os.PathLike[str], *, limit: int = LIMIT) -> Arrays:
         # Opened here, because ZipFile leaves a damaged file open.
         with open(path, "rb") as raw:
             return arrays_in(raw, limit=limit)
-    except FileNotFoundError:
+    except (FileNotFoundError, ArraysError):
         raise
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        if isinstance(error, ArraysError):
-            raise
         reason = getattr(error, "strerror", None) or error
         raise ArraysError(f"it cannot be read, {reason}") from error
 

@@ -5,12 +5,12 @@ far, and as JSON what else the training needs to go on; checksums tell a damaged
 is executed.
 """
 
-import errno
 import json
 import os
 import re
 import shutil
 from collections.abc import Mapping
+from errno import EACCES, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +29,8 @@ _OURS = re.compile(r"[0-9]+(\.orbax-checkpoint-tmp.*)?")
 
 _RECORD = "record"  # the record's file, byte by byte; a path in a tree has a dot or brackets
 
-
 # Errors of reading that say nothing of what is read: permissions, open files, memory, disk.
-_OF_THE_MACHINE = {
-    *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)
-}
+_OF_THE_MACHINE = {EACCES, EPERM, EMFILE, ENFILE, ENOMEM, ENOSPC}
 
 
 class Saved(NamedTuple):
@@ -62,7 +59,6 @@ class Checkpoints:
     def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2):
         self.folder, self.keep = Path(folder).resolve(), check_whole("keep", keep, 1)
         self._open: Any = None
-        self._begun = -1  # the newest step whose checkpoint may still be on its way
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -95,7 +91,8 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
-        newest = max([*self.steps(), self._begun])
+        self.wait()  # for the one before: only now it is known whether it is there
+        newest = max(self.steps(), default=-1)
         if step <= newest:
             raise ValueError(
                 f"step must be above {newest}, that of the newest checkpoint in {self.folder}, got "
@@ -108,8 +105,6 @@ class Checkpoints:
         json.dumps(content)  # what is no plain data shows here, and not in Orbax's thread
         manager = self._manager()
         with _as_os_error(self.folder):
-            manager.wait_until_finished()  # where an error of the one before shows
-            self._begun = step
             manager.save(
                 step,
                 args=ocp.args.Composite(

@@ -140,6 +140,24 @@ def check_alive(state: Any) -> None:
         )
 
 
+def checked_batches(order: Any) -> npt.NDArray[np.integer[Any]]:
+    """Returns the indices of the examples of each batch as an array (T, B).
+
+    Raises:
+      TypeError: if they are anything but whole numbers.
+      ValueError: if they have other axes, or there is none.
+    """
+    order = np.asarray(order)
+    if order.ndim != 2 or not order.size:
+        raise ValueError(
+            f"order must have the shape (steps, batch), got {order.shape}. "
+            "convjax.data.epoch_order makes one."
+        )
+    if order.dtype.kind not in "iu":
+        raise TypeError(f"order must hold indices, whole numbers, got {order.dtype}.")
+    return order
+
+
 def checked_order(order: Any, examples: int, parts: int) -> npt.NDArray[np.int32]:
     """Returns the order of the examples as int32 (T, B).
 
@@ -151,14 +169,7 @@ def checked_order(order: Any, examples: int, parts: int) -> npt.NDArray[np.int32
       TypeError: if it holds anything but whole numbers.
       ValueError: if it is empty, points outside the examples or cannot be split.
     """
-    order = np.asarray(order)
-    if order.ndim != 2 or not order.size:
-        raise ValueError(
-            f"order must have the shape (steps, batch), got {order.shape}. "
-            "convjax.data.epoch_order makes one."
-        )
-    if order.dtype.kind not in "iu":
-        raise TypeError(f"order must hold indices, whole numbers, got {order.dtype}.")
+    order = checked_batches(order)
     size = order.shape[1]
     if size % parts:
         near = [n for n in (size // parts * parts, -(-size // parts) * parts) if n]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from convjax.checks import check_function, check_whole, checked_table
+from convjax.checks import check_function, check_whole, checked_batches, checked_table
 
 Order = npt.NDArray[np.integer[Any]]
 
@@ -92,16 +92,7 @@ class Plan:
         }
 
     def _batches(self, epoch: int) -> Order:
-        order, steps = np.asarray(self.order(epoch)), self.steps // self.epochs
-        if order.ndim != 2:
-            raise ValueError(
-                f"order must give the shape (steps, batch), got {order.shape} for epoch {epoch}. "
-                "convjax.data.epoch_order makes such."
-            )
-        if order.dtype.kind not in "iu":
-            raise TypeError(
-                f"order must give indices, whole numbers, got {order.dtype} for epoch {epoch}."
-            )
+        order, steps = checked_batches(self.order(epoch)), self.steps // self.epochs
         if len(order) != steps:
             raise ValueError(
                 f"order must have {steps} batches for each epoch, as the table has, got "

@@ -101,9 +101,9 @@ def run(
         command += ["--spreadsheet", spreadsheet.name] if spreadsheet else []
         lab.dataset  # noqa: B018  # a wrong name or a missing file shows before any work
         new_figure(1, 1)  # nor a library without which no picture can be drawn
-        if resume:
-            to_go_on_with(lab, {claim.id for claim in claims})
         if dry_run:
+            if resume:
+                to_go_on_with(lab, {claim.id for claim in claims})
             typer.echo(json.dumps(_plan(claims, lab), indent=2))
             return
     out_again = shlex.quote(str(where))

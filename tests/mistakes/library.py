@@ -285,7 +285,7 @@ ROWS = [
     Mistake(
         "fit(trainer, network, images, images, Plan(1, lambda epoch: order[0], table))",
         V,
-        ("order must give the shape (steps, batch), got (4,) for epoch 0", "epoch_order"),
+        ("order must have the shape (steps, batch), got (4,)", "epoch_order"),
     ),
     Mistake(
         "fit(trainer, network, split, images, Plan(1, lambda epoch: order, table))",
