@@ -22,18 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from convjax import (
-    broken_net,
-    conv2d,
-    effective_field,
-    geometry,
-    receptive_fields,
-    reference,
-    summary,
-    threes_sevens_net,
-)
-from experiments.lab import Lab
-from experiments.ledger import Claim, Decision, Measured, Rule, exactly
+from convjax import broken_net, conv2d, effective_field, receptive_fields, threes_sevens_net
+from convjax.analysis import summary
+from convjax.ops import geometry, reference
+from experiments.harness.claim import Claim, Decision, Measured, Rule, exactly
+from experiments.harness.lab import Lab
 
 
 def sizes(n: int, ks: int, pad: int, stride: int) -> set[int]:
@@ -154,6 +147,6 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    from experiments.cli import script
+    from experiments.cli.app import script
 
     script(__file__)

@@ -6,16 +6,16 @@ published 0.0176 / 0.0254 / 0.9912 and 0.0151 / 0.0251 / 0.9921.
 Rules: on mnist the accuracies could be one of ours, for five seeds or more; on mnist5k (4,000
 images) every seed reaches 0.95 after one epoch and 0.96 after five. smooth-picture: the share of
 active values at the last 3×3 convolution before the classes never crashes, in every seed
-(`convjax.crashes.crashes`, thresholds set on seeds 100 to 102).
+(`convjax.diagnosis.collapse.crashes`, thresholds set on seeds 100 to 102).
 
 Command: python -m experiments run batch-norm smooth-picture longer
 """
 
 from convjax import plots
-from convjax.crashes import active_share, crashes
-from experiments.lab import Lab
-from experiments.ledger import Claim, Measured, every, on_digits, within_spread
-from experiments.setting import BASELINE, BATCH_NORM, LONGER, ONE_CYCLE, PENULTIMATE
+from convjax.diagnosis.collapse import active_share, crashes
+from experiments.harness.claim import Claim, Measured, every, on_digits, within_spread
+from experiments.harness.lab import Lab
+from experiments.harness.setting import BASELINE, BATCH_NORM, LONGER, ONE_CYCLE, PENULTIMATE
 
 
 def batch_norm(lab: Lab) -> Measured:
@@ -83,6 +83,6 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    from experiments.cli import script
+    from experiments.cli.app import script
 
     script(__file__)

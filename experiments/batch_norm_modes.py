@@ -15,10 +15,10 @@ Command: python -m experiments run batch-norm-modes
 import numpy as np
 from flax import nnx
 
-from convjax import capture
-from experiments.lab import Lab
-from experiments.ledger import Claim, Decision, Measured, Rule
-from experiments.setting import BATCH_NORM
+from convjax.nn import capture
+from experiments.harness.claim import Claim, Decision, Measured, Rule
+from experiments.harness.lab import Lab
+from experiments.harness.setting import BATCH_NORM
 
 IMAGES = 500
 
@@ -87,6 +87,6 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    from experiments.cli import script
+    from experiments.cli.app import script
 
     script(__file__)

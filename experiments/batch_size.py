@@ -25,12 +25,12 @@ import numpy as np
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
-from experiments import charts
-from experiments.comparison import at_best
-from experiments.intervals import difference
-from experiments.lab import Lab
-from experiments.ledger import Claim, Decision, Measured, mean, on_digits, over_seeds
-from experiments.setting import ONE_CYCLE
+from experiments.harness import charts
+from experiments.harness.claim import Claim, Decision, Measured, mean, on_digits, over_seeds
+from experiments.harness.comparison import at_best
+from experiments.harness.intervals import difference
+from experiments.harness.lab import Lab
+from experiments.harness.setting import ONE_CYCLE
 
 SIZES = (32, 128, 512, 2048)
 BATCHES = 20
@@ -122,6 +122,6 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    from experiments.cli import script
+    from experiments.cli.app import script
 
     script(__file__)

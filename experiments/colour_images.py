@@ -5,7 +5,7 @@ while greyscale loses information. And the first layer's kernels of a trained ne
 images, are said to show edges.
 
 Data in colour are taken as they are. To data in grey (mnist, mnist5k, fashion_mnist) a stand-in of
-coloured digits is made, `experiments.coloured`: nine of ten images have the hue of their class, two
+coloured digits is made, `experiments.features.tinted_digits`: nine of ten images have the hue of their class, two
 classes share each hue, and all hues have the same luma. There the claim on greyscale holds by
 construction as far as the colour can be used at all; the measurement tells how much it is worth.
 
@@ -21,7 +21,7 @@ Rules, for five seeds or more:
     information where the interval of RGB − grey lies above 0. Reproduced where both hold, refuted
     where one is the other way round, else undecided.
   first-kernels: the mean share of the kernels' energy that the best edge explains
-    (`experiments.edge_likeness`) is higher than of the untrained kernels, and higher than of noise
+    (`experiments.features.edge_similarity`) is higher than of the untrained kernels, and higher than of noise
     as smooth and colourful as the trained ones; 95 % intervals of both differences above 0. The
     same training in RGB at a fixed rate, with a first kernel of 7×7 pixels.
 
@@ -35,15 +35,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convjax.images import show_batch, show_kernels
-from convjax.layout import KERNEL_AXES, permutation
-from experiments.comparison import at_best
-from experiments.edge_likeness import colour_shares, edge_shares, noise_like
-from experiments.encodings import ENCODINGS
-from experiments.intervals import Interval, difference
-from experiments.lab import Lab
-from experiments.ledger import Claim, Decision, Measured, Rule, mean, on_digits, over_seeds
-from experiments.setting import BATCH_NORM, Setting
+from convjax.ops.layout import KERNEL_AXES, permutation
+from convjax.plots.images import show_batch, show_kernels
+from experiments.features.colour_encodings import ENCODINGS
+from experiments.features.edge_similarity import colour_shares, edge_shares, noise_like
+from experiments.harness.claim import Claim, Decision, Measured, Rule, mean, on_digits, over_seeds
+from experiments.harness.comparison import at_best
+from experiments.harness.intervals import Interval, difference
+from experiments.harness.lab import Lab
+from experiments.harness.setting import BATCH_NORM, Setting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -206,6 +206,6 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    from experiments.cli import script
+    from experiments.cli.app import script
 
     script(__file__)

@@ -22,10 +22,10 @@ import math
 import numpy as np
 
 from convjax import plots
-from experiments.lab import Lab
-from experiments.ledger import Claim, Decision, Measured, Rule, on_digits, over_seeds
-from experiments.setting import BASELINE, BATCH_512, PENULTIMATE, Setting
-from experiments.training import Training
+from experiments.harness.claim import Claim, Decision, Measured, Rule, on_digits, over_seeds
+from experiments.harness.lab import Lab
+from experiments.harness.setting import BASELINE, BATCH_512, PENULTIMATE, Setting
+from experiments.harness.training import Training
 
 FAILED = 0.2
 
@@ -115,6 +115,6 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    from experiments.cli import script
+    from experiments.cli.app import script
 
     script(__file__)

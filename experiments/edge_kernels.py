@@ -16,18 +16,13 @@ Command: python -m experiments run edge-values edge-formula edge-maps
 import jax.numpy as jnp
 import numpy as np
 
-from convjax import conv2d, images, reference
-from convjax.data import mnist5k_unsplit
-from convjax.layout import KERNEL_AXES, permutation
-from experiments.lab import Lab
-from experiments.ledger import Claim, Decision, Measured, Rule, exactly, on_digits
-
-TOP_EDGE = np.array([[-1, -1, -1], [0, 0, 0], [1, 1, 1]])
-LEFT_EDGE = np.array([[-1, 1, 0]] * 3)
-DIAGONAL_1 = np.array([[0, -1, 1], [-1, 1, 0], [1, 0, 0]])
-DIAGONAL_2 = np.array([[1, -1, 0], [0, 1, -1], [0, 0, 1]])
-KERNELS = np.stack([LEFT_EDGE, TOP_EDGE, DIAGONAL_1, DIAGONAL_2])
-CENTRES = {"(1,1)": (1, 1), "(5,7)": (5, 7), "(8,18)": (8, 18)}
+from convjax import conv2d
+from convjax.ops import reference
+from convjax.ops.layout import KERNEL_AXES, permutation
+from convjax.plots import images
+from experiments.harness.chapter_data import CENTRES, KERNELS, TOP_EDGE, embedded_three
+from experiments.harness.claim import Claim, Decision, Measured, Rule, exactly, on_digits
+from experiments.harness.lab import Lab
 
 
 def chapters_three(lab: Lab) -> np.ndarray:
@@ -35,11 +30,6 @@ def chapters_three(lab: Lab) -> np.ndarray:
     if lab.data == "mnist":
         return lab.dataset.train.images[12, :, :, 0].astype(int)
     return embedded_three()
-
-
-def embedded_three() -> np.ndarray:
-    """Returns the image of the chapter out of the embedded sample, 28×28 pixels from 0 to 255."""
-    return mnist5k_unsplit().images[1502, :, :, 0].astype(int)
 
 
 def edge_values(lab: Lab) -> Measured:
@@ -131,6 +121,6 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    from experiments.cli import script
+    from experiments.cli.app import script
 
     script(__file__)

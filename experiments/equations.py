@@ -20,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from convjax import conv2d, reference
-from convjax.layers import Conv
-from experiments.lab import Lab
-from experiments.ledger import Claim, Measured, exactly
+from convjax import conv2d
+from convjax.nn.layers import Conv
+from convjax.ops import reference
+from experiments.harness.claim import Claim, Measured, exactly
+from experiments.harness.lab import Lab
 
 
 def whole_numbers(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -114,6 +115,6 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    from experiments.cli import script
+    from experiments.cli.app import script
 
     script(__file__)

@@ -1,7 +1,7 @@
 """hand-features: features made by hand with a linear classifier, against the network that learns.
 
 The chapter asks as further research which features were used before deep learning. Here: Sobel,
-Laplacian, a bank of Gabor filters and HOG, see `experiments.hand_made`, and the raw pixels beside
+Laplacian, a bank of Gabor filters and HOG, see `experiments.features.handcrafted`, and the raw pixels beside
 them. Each goes to the same classifier: multinomial logistic regression on standardised features,
 whose penalty is chosen among the same four on a sixth of (at most 12,000 of) the training images;
 then it is fitted to all. Nothing in it is random, so each feature has one accuracy.
@@ -27,11 +27,11 @@ import numpy.typing as npt
 from convjax.data import Split, epoch_order
 from convjax.plots import BLUE, ORANGE, new_figure
 from experiments.colour_images import colour_setting
-from experiments.comparison import at_best
-from experiments.hand_made import HAND_MADE, Features, pixels
-from experiments.lab import Lab
-from experiments.ledger import Claim, Decision, Measured, over_seeds
-from experiments.setting import LONGER
+from experiments.features.handcrafted import HAND_MADE, Features, pixels
+from experiments.harness.claim import Claim, Decision, Measured, over_seeds
+from experiments.harness.comparison import at_best
+from experiments.harness.lab import Lab
+from experiments.harness.setting import LONGER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -168,6 +168,6 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    from experiments.cli import script
+    from experiments.cli.app import script
 
     script(__file__)

@@ -20,12 +20,13 @@ from dataclasses import asdict
 
 import jax
 
-from convjax.runs import environment, write_json
-from experiments.lab import Lab
-from experiments.layout_cases import NETWORK, SHAPES, Shape, variants
-from experiments.layout_report import BASE, picture, recommendation, relative
-from experiments.layout_turns import Row, measure_case, reference_of
-from experiments.ledger import Claim, Decision, Measured, Rule
+from convjax.io.json_files import write_json
+from convjax.runs.environment import environment
+from experiments.harness.claim import Claim, Decision, Measured, Rule
+from experiments.harness.lab import Lab
+from experiments.layout_study.cases import NETWORK, SHAPES, Shape, variants
+from experiments.layout_study.report import BASE, picture, recommendation, relative
+from experiments.layout_study.timing import Row, measure_case, reference_of
 
 ROUNDS = 5
 
@@ -123,6 +124,6 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    from experiments.cli import script
+    from experiments.cli.app import script
 
     script(__file__)

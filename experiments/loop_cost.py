@@ -24,10 +24,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convjax import conv2d, reference
-from experiments.edge_kernels import KERNELS
-from experiments.lab import Lab
-from experiments.ledger import Claim, Decision, Measured, NotMeasuredError, Rule
+from convjax import conv2d
+from convjax.ops import reference
+from experiments.harness.chapter_data import KERNELS
+from experiments.harness.claim import Claim, Decision, Measured, NotMeasuredError, Rule
+from experiments.harness.lab import Lab
 
 REPEATS = 5
 IMAGES = 64
@@ -117,6 +118,6 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    from experiments.cli import script
+    from experiments.cli.app import script
 
     script(__file__)

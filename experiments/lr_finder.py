@@ -5,7 +5,7 @@ a rate that grows by the same factor each time, look at the loss, take a rate fr
 up.
 
 The ten-digit network without and with batch norm, batch 512; 100 batches from 1e-7 to 10. fastai's
-four rules suggest rates (`convjax.finder`, equal to fastai's own functions on the same curves).
+four rules suggest rates (`convjax.train.lr_finder`, equal to fastai's own functions on the same curves).
 
 Rule, for five seeds or more: in every seed and with both networks the smoothed loss falls by a
 tenth or more, and one epoch of one-cycle whose highest rate is that which "valley", fastai's
@@ -19,11 +19,9 @@ from dataclasses import replace
 import numpy as np
 
 from convjax import plots
-from convjax.finder import RULES, LRFind, lr_find
-from experiments.benefits import both
-from experiments.comparison import TRAINS
-from experiments.lab import Lab
-from experiments.ledger import (
+from convjax.train.lr_finder import RULES, LRFind, lr_find
+from experiments.batch_norm_benefits import both
+from experiments.harness.claim import (
     Claim,
     Decision,
     Measured,
@@ -32,7 +30,9 @@ from experiments.ledger import (
     on_digits,
     over_seeds,
 )
-from experiments.setting import ONE_CYCLE, Setting
+from experiments.harness.comparison import TRAINS
+from experiments.harness.lab import Lab
+from experiments.harness.setting import ONE_CYCLE, Setting
 
 STEPS = 100
 FALLS = 0.9  # the lowest smoothed loss over the first
@@ -107,6 +107,6 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    from experiments.cli import script
+    from experiments.cli.app import script
 
     script(__file__)

@@ -13,7 +13,7 @@ Rules:
   still more than half.
   bad-training-picture: the share of active values (above 0.25, the histogram's first bin) starts
   below 1 %, and in at least half of the seeds rises and crashes at least twice ("several times
-  over"); `convjax.crashes.crashes` says what a crash is. Thresholds were set on seeds 100 to 102.
+  over"); `convjax.diagnosis.collapse.crashes` says what a crash is. Thresholds were set on seeds 100 to 102.
   Beside it the same is counted for the share above 1: the picture's colours are logarithmic, and
   show waves among the few large values that the share of all non-zero ones does not have.
 
@@ -25,12 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from convjax import plots, schedules
-from convjax.crashes import active_share, crashes
+from convjax import plots
+from convjax.diagnosis.collapse import active_share, crashes
+from convjax.optim import schedules
 from experiments.constant_rate import late_near_zero
-from experiments.intervals import difference
-from experiments.lab import Lab
-from experiments.ledger import (
+from experiments.harness.claim import (
     Claim,
     Decision,
     Measured,
@@ -41,7 +40,9 @@ from experiments.ledger import (
     over_seeds,
     within_spread,
 )
-from experiments.setting import BATCH_512, ONE_CYCLE, PENULTIMATE
+from experiments.harness.intervals import difference
+from experiments.harness.lab import Lab
+from experiments.harness.setting import BATCH_512, ONE_CYCLE, PENULTIMATE
 
 TURN = 0.25  # of the steps, fastai's pct_start
 MANY = 0.5  # "still many" near zero
@@ -204,6 +205,6 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    from experiments.cli import script
+    from experiments.cli.app import script
 
     script(__file__)

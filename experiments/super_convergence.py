@@ -20,8 +20,9 @@ Command: python -m experiments run super-convergence --seeds 5
 import math
 from dataclasses import replace
 
-from experiments import charts
-from experiments.comparison import (
+from experiments.harness import charts
+from experiments.harness.claim import Claim, Decision, Measured, mean, on_digits, over_seeds
+from experiments.harness.comparison import (
     TRAINS,
     accuracies,
     accuracy_by_rate,
@@ -30,10 +31,9 @@ from experiments.comparison import (
     highest_rate,
     tuned,
 )
-from experiments.intervals import difference
-from experiments.lab import Lab
-from experiments.ledger import Claim, Decision, Measured, mean, on_digits, over_seeds
-from experiments.setting import BATCH_512, ONE_CYCLE
+from experiments.harness.intervals import difference
+from experiments.harness.lab import Lab
+from experiments.harness.setting import BATCH_512, ONE_CYCLE
 
 LENGTHS = (1, 2, 3, 5)
 CONSTANT = replace(BATCH_512, epochs=8)
@@ -108,6 +108,6 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    from experiments.cli import script
+    from experiments.cli.app import script
 
     script(__file__)

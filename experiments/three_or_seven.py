@@ -20,12 +20,9 @@ Command: python -m experiments run three-or-seven linear-net
 from dataclasses import replace
 
 from convjax import plots
-from convjax.summary import summary
-from experiments import charts
-from experiments.comparison import accuracies
-from experiments.intervals import difference
-from experiments.lab import Lab
-from experiments.ledger import (
+from convjax.analysis._summary import summary
+from experiments.harness import charts
+from experiments.harness.claim import (
     Claim,
     Decision,
     Measured,
@@ -35,7 +32,10 @@ from experiments.ledger import (
     over_seeds,
     within_spread,
 )
-from experiments.setting import LINEAR, THREE_OR_SEVEN, Setting
+from experiments.harness.comparison import accuracies
+from experiments.harness.intervals import difference
+from experiments.harness.lab import Lab
+from experiments.harness.setting import LINEAR, THREE_OR_SEVEN, Setting
 
 A_LITTLE_OVER = 0.98, 0.985  # "a little over 98 %"
 
@@ -142,6 +142,6 @@ CLAIMS = (
 )
 
 if __name__ == "__main__":
-    from experiments.cli import script
+    from experiments.cli.app import script
 
     script(__file__)

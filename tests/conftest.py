@@ -6,8 +6,8 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from convjax import chunks
-from experiments.compilation import use_compilation_cache
+from convjax.train import scan_loop
+from experiments.harness.compilation_cache import use_compilation_cache
 from tests import trainings
 
 # The command line turns JAX's persistent cache on for the whole process; only the tests of the
@@ -46,7 +46,7 @@ def compiled_once(tmp_path_factory):
 def small_chunks():
     """Chunks of four steps: nine steps are two whole ones and a remainder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "CHUNK", 4)
+        patch.setattr(scan_loop, "CHUNK", 4)
         yield
 
 

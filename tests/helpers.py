@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from convjax.growing import from_steps
-from convjax.parameter_stats import ParameterRecord
-from convjax.record import Record
+from convjax.stats.parameters import ParameterRecord
+from convjax.stats.record import Record
+from convjax.stats.record_builder import from_steps
 
 GOLDEN = Path(__file__).parent / "golden"
 

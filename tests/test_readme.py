@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from convjax.data import load
-from experiments.cli import app
+from experiments.cli.app import app
 from tests.helpers import free_port
 
 pytestmark = pytest.mark.usefixtures("compiled_once")

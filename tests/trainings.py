@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from convjax.layers import BatchNorm, Linear
-from convjax.models import ConvNet
-from convjax.optim import adam
-from convjax.resident import Images
-from convjax.schedules import one_cycle
-from convjax.step import cross_entropy
-from convjax.train import Trainer
+from convjax.nn.layers import BatchNorm, Linear
+from convjax.nn.models import ConvNet
+from convjax.optim.optimizers import adam
+from convjax.optim.schedules import one_cycle
+from convjax.train.device_data import Images
+from convjax.train.step import cross_entropy
+from convjax.train.trainer import Trainer
 
 STEPS, BATCH, EXAMPLES, CLASSES = 9, 5, 23, 3
 MEAN, STD = (0.4, 0.6), (0.3, 0.2)  # one per channel

@@ -1,12 +1,12 @@
 """Images with labels: in memory from one function, `load`, or left in their files by a `Stream`."""
 
+from convjax.data._load import load
+from convjax.data._normalization import normalization
 from convjax.data.batches import epoch_order
-from convjax.data.embedded import mnist5k_unsplit
-from convjax.data.loading import load
-from convjax.data.normalization import normalization
+from convjax.data.dataset import DataError, Dataset, Split
+from convjax.data.mnist5k import mnist5k_unsplit
 from convjax.data.selection import select_classes
 from convjax.data.stream import Stream, Streams, stream_folder, stream_idx
-from convjax.data.types import DataError, Dataset, Split
 
 __all__ = [
     "DataError",

@@ -7,7 +7,7 @@ import operator
 import numpy as np
 from numpy.typing import NDArray
 
-from convjax.data.types import DataError
+from convjax.data.dataset import DataError
 
 _LARGEST = np.iinfo(np.int32).max
 

@@ -22,8 +22,8 @@ import filelock
 import numpy as np
 import platformdirs
 
+from convjax.data.dataset import DataError, Dataset, Split
 from convjax.data.paths import expanded
-from convjax.data.types import DataError, Dataset, Split
 
 _FORMAT = b"convjax-dataset-1"
 # Far above any list of class names; bounds what a damaged file can make readline collect.

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from convjax.data.cache import cached
+from convjax.data.dataset import DataError, Dataset, Split
 from convjax.data.paths import expanded
-from convjax.data.types import DataError, Dataset, Split
 
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "valid")

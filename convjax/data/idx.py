@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convjax.data.catalog import CLASS_NAMES
+from convjax.data.dataset import DataError, Dataset, Split
 from convjax.data.paths import is_folder
-from convjax.data.types import DataError, Dataset, Split
 
 _UNSIGNED_BYTE = 8
 MAGIC = {1: bytes((0, 0, _UNSIGNED_BYTE, 1)), 3: bytes((0, 0, _UNSIGNED_BYTE, 3))}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from convjax.data.catalog import near_match
-from convjax.data.types import DataError, Dataset, Split
+from convjax.data.dataset import DataError, Dataset, Split
 
 
 def select_classes(dataset: Dataset, classes: Sequence[str | int]) -> Dataset:

@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from convjax.data import folder as folders
 from convjax.data import idx
+from convjax.data._normalization import mean_and_std
 from convjax.data.catalog import CLASS_NAMES
-from convjax.data.normalization import mean_and_std
+from convjax.data.dataset import DataError, Images, Labels
 from convjax.data.paths import expanded
-from convjax.data.rows import FileRows, Rows, rows_of
-from convjax.data.types import DataError, Images, Labels
+from convjax.data.sources import FileRows, Rows, rows_of
 
 # Grain's account of an element takes 0.1 to 0.5 ms: it should hold more than a small batch.
 _ELEMENT_BYTES = 1 << 20
@@ -90,7 +90,7 @@ class Stream:
         return images.reshape(*indices.shape, *self.images.shape[1:])
 
     def normalization(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation of each channel, as `convjax.data.normalization` of all.
+        """Mean and standard deviation of each channel, as `convjax.data._normalization` of all.
 
         Reads all images once for each channel.
         """

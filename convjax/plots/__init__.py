@@ -5,19 +5,25 @@ Every function reads records and returns a matplotlib `Figure`; saving is the ca
 window, no global state, and nothing to close. matplotlib is imported when the first figure is made.
 """
 
-from convjax.plots.fields import plot_effective_field
+from convjax.plots import chapter
 from convjax.plots.figure import BLUE, ORANGE, new_figure
 from convjax.plots.findings import mark
+from convjax.plots.images import show_batch, show_feature_maps, show_kernels
 from convjax.plots.layers import color_dim, plot_layer_stats
 from convjax.plots.parameters import color_magnitudes, plot_update_ratios
+from convjax.plots.receptive_fields import plot_effective_field
 from convjax.plots.sweeps import plot_sweep
 from convjax.plots.training import plot_loss, plot_lr_find, plot_sched
+
+drawings = chapter  # its public name: convjax.drawings
 
 __all__ = [
     "BLUE",
     "ORANGE",
+    "chapter",
     "color_dim",
     "color_magnitudes",
+    "drawings",
     "mark",
     "new_figure",
     "plot_effective_field",
@@ -27,4 +33,7 @@ __all__ = [
     "plot_sched",
     "plot_sweep",
     "plot_update_ratios",
+    "show_batch",
+    "show_feature_maps",
+    "show_kernels",
 ]

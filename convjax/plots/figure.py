@@ -5,7 +5,7 @@ from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from convjax.record import Array
+from convjax.stats.record import Array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from convjax.checks import described
-from convjax.diagnose import Finding
+from convjax._checks import described
+from convjax.diagnosis._diagnose import Finding
 from convjax.plots.figure import ORANGE
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convjax.plots.figure import BLUE, MAX_COLUMNS, ORANGE, caption, check_steps, new_figure
-from convjax.record import Array, Record, check_record
-from convjax.stats import HIST_RANGE, NEAR_ZERO
+from convjax.stats.activations import HIST_RANGE, NEAR_ZERO
+from convjax.stats.record import Array, Record, check_record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

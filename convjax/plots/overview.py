@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convjax.plots.figure import caption, check_steps, new_figure
-from convjax.record import Record
+from convjax.stats.record import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convjax.parameter_stats import LOG_BINS, ParameterRecord
 from convjax.plots.figure import MAX_COLUMNS, new_figure
-from convjax.record import Array, Record, check_record
+from convjax.stats.parameters import LOG_BINS, ParameterRecord
+from convjax.stats.record import Array, Record, check_record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

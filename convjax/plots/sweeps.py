@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convjax.checks import check_type
+from convjax._checks import check_type
 from convjax.plots.figure import BLUE, ORANGE, new_figure
-from convjax.record import Array
-from convjax.sweep import Sweep
+from convjax.stats.record import Array
+from convjax.train._sweep import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

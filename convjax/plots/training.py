@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convjax.checks import check_type
-from convjax.finder import LRFind
+from convjax._checks import check_type
 from convjax.plots.figure import BLUE, ORANGE, check_steps, new_figure
-from convjax.record import Record, check_record
+from convjax.stats.record import Record, check_record
+from convjax.train.lr_finder import LRFind
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,8 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from convjax import chunks, streaming
-from convjax.chunks import bounded_length
 from convjax.data import (
     DataError,
     Split,
@@ -21,11 +19,13 @@ from convjax.data import (
     stream_folder,
     stream_idx,
 )
-from convjax.data.rows import ArrayRows, FileRows
-from convjax.optim import adam
-from convjax.resident import Images
-from convjax.train import Trainer
-from convjax.watch import Watch
+from convjax.data.sources import ArrayRows, FileRows
+from convjax.optim.optimizers import adam
+from convjax.stats.watch import Watch
+from convjax.train import device_data, scan_loop
+from convjax.train.device_data import Images
+from convjax.train.scan_loop import bounded_length
+from convjax.train.trainer import Trainer
 from tests import trainings
 from tests.data.conftest import write_idx_set
 
@@ -222,8 +222,8 @@ class Trained:
     def __init__(self, data, every, count, most, trainer=None):
         devices = None if count is None else jax.devices("cpu")[:count]
         with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(chunks, "CHUNK", 4)
-            patch.setattr(streaming, "CHUNK_BYTES", most * BATCH * 4 * 4 * 2)
+            patch.setattr(scan_loop, "CHUNK", 4)
+            patch.setattr(device_data, "CHUNK_BYTES", most * BATCH * 4 * 4 * 2)
             self.trainer = trainer or Trainer(
                 trainings.Normed(),
                 adam(),

@@ -3,10 +3,10 @@ import pytest
 
 from convjax.data import Split, load
 from experiments import hand_features
+from experiments.features.handcrafted import HAND_MADE, pixels
 from experiments.hand_features import CLAIMS, PENALTIES, accuracy_of, few, linear_accuracy
-from experiments.hand_made import HAND_MADE, pixels
-from experiments.lab import Lab
-from experiments.ledger import judge
+from experiments.harness.claim import judge
+from experiments.harness.lab import Lab
 
 (CLAIM,) = CLAIMS
 

@@ -5,14 +5,15 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from experiments import registry
 from experiments.arithmetic import amount_does_not_change, sizes
 from experiments.batch_norm_modes import two_modes
-from experiments.edge_kernels import CENTRES, formula_is_the_kernel
-from experiments.lab import Lab
-from experiments.ledger import NotMeasuredError, judge
+from experiments.edge_kernels import formula_is_the_kernel
+from experiments.harness import registry
+from experiments.harness.chapter_data import CENTRES, DENSE, PUBLISHED, SHEET, WEIGHTS
+from experiments.harness.claim import NotMeasuredError, judge
+from experiments.harness.lab import Lab
 from experiments.loop_cost import hundreds_and_millions, python_map
-from experiments.spreadsheet import DENSE, PUBLISHED, SHEET, WEIGHTS, equals_the_file
+from experiments.spreadsheet import equals_the_file
 
 CLAIMS = {claim.id: claim for _, claim in registry.all_claims()}
 

@@ -13,14 +13,14 @@ from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convjax import diagnose
-from convjax.arrays import ArraysError, read_arrays
-from convjax.predictions import Predictions, PredictionsError
-from convjax.record import Record, RecordError
-from convjax.weights import WeightsError, load_weights, save_weights
-from tests.archives import npy, write_archive
+from convjax.diagnosis import diagnose
+from convjax.io.npz import ArraysError, read_arrays
+from convjax.nn.weights import WeightsError, load_weights, save_weights
+from convjax.runs.predictions import Predictions, PredictionsError
+from convjax.stats.record import Record, RecordError
 from tests.fuzz.mutations import mutated, mutated_array, on_files
 from tests.helpers import make_record
+from tests.io.archives import npy, write_archive
 
 RECORD = make_record(steps=7, layers=2, every=2)
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convjax.plain import PlainError, read_object, read_objects
-from convjax.record import RecordError
-from convjax.runs import RunError, RunFolder, finite, load_run
+from convjax.io.json_files import PlainError, finite, read_object, read_objects
+from convjax.runs.folder import RunError, RunFolder, load_run
+from convjax.stats.record import RecordError
 from tests.fuzz.mutations import mutated, on_files, plain_data
 from tests.helpers import make_record
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from experiments.cli import app
+from experiments.cli.app import app
 from tests.mistakes import commands, damaged, library
 
 

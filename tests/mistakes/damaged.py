@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
-from convjax.record import RecordError
-from convjax.runs import Run, RunError, RunFolder, load_run
-from convjax.weights import WeightsError, load_weights, save_weights
+from convjax.nn.weights import WeightsError, load_weights, save_weights
+from convjax.runs.folder import Run, RunError, RunFolder, load_run
+from convjax.stats.record import RecordError
 from tests.helpers import make_record
 from tests.mistakes import Mistake
 

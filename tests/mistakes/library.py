@@ -12,9 +12,9 @@ from flax import nnx
 
 import convjax
 from convjax.data import DataError, Split, load
-from convjax.record import RecordError
-from convjax.runs import RunError
-from convjax.weights import WeightsError
+from convjax.nn.weights import WeightsError
+from convjax.runs.folder import RunError
+from convjax.stats.record import RecordError
 from tests.helpers import make_record
 from tests.mistakes import Mistake
 

@@ -4,8 +4,8 @@ from io import BytesIO
 
 import numpy as np
 
-from convjax.record import Record
-from convjax.stats import HIST_BINS
+from convjax.stats.activations import HIST_BINS
+from convjax.stats.record import Record
 
 PNG = b"\x89PNG"
 

@@ -39,7 +39,7 @@ def test_importing_leaves_matplotlib_alone():
     run(
         """
         import sys
-        import convjax.plots, convjax.images
+        import convjax.plots, convjax.plots.images
         assert not any(name.startswith("matplotlib") for name in sys.modules)
         convjax.plots.new_figure(1, 1).savefig("/dev/null", format="png")
         assert "matplotlib.pyplot" not in sys.modules

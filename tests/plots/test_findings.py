@@ -3,9 +3,9 @@
 import pytest
 
 from convjax import plots
-from convjax.diagnose import diagnose
+from convjax.diagnosis._diagnose import diagnose
 from convjax.plots.findings import mark
-from tests.test_diagnose import CASES, HEALTHY
+from tests.diagnosis.test_diagnose import CASES, HEALTHY
 
 pytest.importorskip("matplotlib")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convjax.plots.sweeps import plot_sweep
-from convjax.sweep import Sweep
+from convjax.train._sweep import Sweep
 
 pytest.importorskip("matplotlib")
 

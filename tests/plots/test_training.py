@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from convjax import plots
-from convjax.finder import LRFind
+from convjax.train.lr_finder import LRFind
 from tests.plots.drawn import PNG, draw, lines, make_record
 
 pytest.importorskip("matplotlib")

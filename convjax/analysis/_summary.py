@@ -1,0 +1,223 @@
+"""What a network consists of: shapes, parameters, multiplications and receptive fields."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from convjax._display import Displayed
+from convjax.analysis.receptive_field import ReceptiveField, receptive_fields
+from convjax.nn._capture import capture, layer_names
+from convjax.nn.layers import BatchNorm, Conv, Linear
+from convjax.ops import geometry
+from convjax.ops.layout import spatial_shape
+
+
+@dataclass(frozen=True)
+class Row:
+    """One call of one layer.
+
+    Attributes:
+      name: path in the model with dots; the second call of a layer is "name#2".
+      kind: class of the layer.
+      output_shape: in the layer's own layout, the batch included.
+      parameters: the layer's own, 0 for a further call of the same layer.
+      multiplications: per example, see `summary`; None for a kind that is not known.
+      receptive_field: (height, width) in pixels of the input image, infinite where each cell sees
+        all of it; None where it cannot be told.
+    """
+
+    name: str
+    kind: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    multiplications: int | None
+    receptive_field: tuple[int | float, int | float] | None
+
+
+@dataclass(frozen=True, repr=False)
+class Summary(Displayed):
+    """A model's layers in the order of their calls, and totals; `str` makes a table of it.
+
+    Attributes:
+      model: class of the model.
+      layout: the model's `layout` if it has one: the axes of four-dimensional output shapes.
+      input_shape: of the images, (N, H, W, C).
+      parameters: of the whole model, shared ones counted once, batch statistics not counted.
+      batch_statistics: numbers that batch norm keeps beside its parameters.
+    """
+
+    model: str
+    layout: str | None
+    input_shape: tuple[int, ...]
+    rows: tuple[Row, ...]
+    parameters: int
+    batch_statistics: int
+
+    @property
+    def multiplications(self) -> int:
+        """Multiplications per example of all rows in which they are known."""
+        return sum(row.multiplications or 0 for row in self.rows)
+
+    def __repr__(self) -> str:
+        images = shape_text(self.input_shape)
+        return (
+            f"Summary({self.model}, {len(self.rows):,} layers, {self.parameters:,} parameters, "
+            f"input {images})"
+        )
+
+    def __str__(self) -> str:
+        shape_title = "output shape" + (f" ({self.layout})" if self.layout else "")
+        lines = [("layer", "kind", shape_title, "parameters", "multiplications", "receptive field")]
+        for row in self.rows:
+            lines.append(
+                (
+                    row.name,
+                    row.kind,
+                    shape_text(row.output_shape),
+                    f"{row.parameters:,}",
+                    "?" if row.multiplications is None else f"{row.multiplications:,}",
+                    field_text(row.receptive_field),
+                )
+            )
+        lines.append(("total", "", "", f"{self.parameters:,}", f"{self.multiplications:,}", ""))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        texts = [
+            "  ".join(
+                # Names to the left, numbers and shapes to the right.
+                cell.ljust(width) if i < 2 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        ]
+        rule = "-" * max(map(len, texts))
+        texts = [texts[0], rule, *texts[1:-1], rule, texts[-1]]
+        notes = [f"{self.model}, input {shape_text(self.input_shape)}; multiplications per example"]
+        after = []
+        if self.batch_statistics:
+            after.append(f"batch statistics, beside the parameters: {self.batch_statistics:,}")
+        if any(row.multiplications is None for row in self.rows):
+            after.append("?: a kind whose multiplications are not known, not in the total")
+        return "\n".join(notes + texts + after)
+
+
+def summary(model: nnx.Module, input_shape: Sequence[int] = (1, 28, 28, 1)) -> Summary:
+    """Describes a model without computing anything and without changing it.
+
+    The layers are the modules with parameters of their own that a call in evaluation mode
+    reaches. Multiplications count the weights only, as a bias is added: a convolution has one per
+    weight and output cell, a linear layer one per weight and position. Batch norm has one per
+    channel: as torchinfo does, a scale is counted once per example and not once per pixel, since
+    at inference it can be merged into the convolution before it.
+
+    Receptive fields are those of `convjax.receptive_fields`, which also tells their strides and
+    paddings, and of a field that is None the reason.
+
+    Args:
+      model: a Flax NNX module, called with images; one of `nnx.eval_shape`, whose parameters
+        have shapes only, will do.
+      input_shape: of the images, (N, H, W, C).
+
+    Raises:
+      TypeError: if model is not an NNX module.
+      ValueError: if a size is below 1, or no module with parameters is found.
+    """
+    if not isinstance(model, nnx.Module):
+        got = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise TypeError(
+            f"model must be a flax.nnx.Module, got {got}; instantiate a class first; for a Linen "
+            "module there is flax.linen.tabulate."
+        )
+    shape = tuple(input_shape)
+    if not shape or min(shape) < 1:
+        raise ValueError(f"input_shape must hold sizes of at least 1, got {shape}.")
+    clone = nnx.clone(model)
+    clone.eval()
+    modules = layer_names(clone)
+    graphdef, state = nnx.split(clone)
+
+    names: list[str] = []
+
+    def call(state: Any, images: jax.Array) -> list[Any]:
+        # Merged in here, so that whatever the model changes about itself is only traced. The names
+        # leave beside the result, because a dictionary in it would come back sorted by key.
+        outputs = capture(nnx.merge(graphdef, state), images)[1]
+        names.extend(outputs)
+        return list(outputs.values())
+
+    # float32 stands for any dtype: the shapes are the same.
+    outputs = jax.eval_shape(call, state, jax.ShapeDtypeStruct(shape, jnp.float32))
+    fields: Mapping[str, ReceptiveField] = {}
+    if len(shape) == 4:
+        fields = receptive_fields(clone, jax.ShapeDtypeStruct(shape, jnp.float32))
+    rows = []
+    for name, output in zip(names, outputs, strict=True):
+        first_call = name in modules
+        module = modules[name if first_call else name.rpartition("#")[0]]
+        # A recurrent cell returns several arrays: the first stands for them.
+        output_shape = jax.tree.leaves(output)[0].shape
+        rows.append(
+            Row(
+                name=name,
+                kind=type(module).__name__,
+                output_shape=output_shape,
+                parameters=_own_parameters(module) if first_call else 0,
+                multiplications=_multiplications(module, output_shape),
+                receptive_field=fields[name].size if name in fields else None,
+            )
+        )
+    return Summary(
+        model=type(model).__name__,
+        layout=getattr(model, "layout", None),
+        input_shape=shape,
+        rows=tuple(rows),
+        parameters=_count(nnx.state(clone, nnx.Param)),
+        batch_statistics=_count(nnx.state(clone, nnx.BatchStat)),
+    )
+
+
+def _kernel(module: nnx.Module) -> tuple[str, tuple[int, ...]] | None:
+    """Returns (layout, shape of the kernel) of a two-dimensional convolution, ours or Flax's."""
+    if isinstance(module, Conv):
+        return module.layout, module.kernel.shape
+    if isinstance(module, nnx.Conv) and len(module.kernel.shape) == 4:
+        return "NHWC", module.kernel.shape
+    return None
+
+
+def _multiplications(module: nnx.Module, output_shape: tuple[int, ...]) -> int | None:
+    """Returns the multiplications of one call per example, None if the kind is not known."""
+    if kernel := _kernel(module):
+        layout, shape = kernel
+        return geometry.multiplications(spatial_shape(output_shape, layout), shape)
+    if isinstance(module, Linear | nnx.Linear):
+        return math.prod(output_shape[1:-1]) * math.prod(module.kernel.shape)
+    if isinstance(module, BatchNorm | nnx.BatchNorm):
+        return 0 if module.scale is None else math.prod(module.scale.shape)
+    return None
+
+
+def _own_parameters(module: nnx.Module) -> int:
+    # Those of submodules have rows of their own.
+    own = (value for value in vars(module).values() if isinstance(value, nnx.Param))
+    return sum(math.prod(parameter.shape) for parameter in own)
+
+
+def _count(state: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state))
+
+
+def field_text(size: tuple[int | float, int | float] | None) -> str:
+    """Returns a receptive field as height×width, "-" where it cannot be told."""
+    if size is None:
+        return "-"
+    return "×".join("all" if side == math.inf else str(side) for side in size)
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Returns a shape such as 1×28×28×1."""
+    return "×".join(map(str, shape))

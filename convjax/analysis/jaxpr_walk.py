@@ -1,0 +1,143 @@
+"""Follows spans through the operations of a traced program, from the images to its results.
+
+What single operations do to them is in `convjax.analysis.operation_rules`.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+
+from convjax.analysis.affine import Atom, Constant, LostError, Seen, Sight, join, shape_of
+from convjax.analysis.operation_rules import ELEMENTWISE, RULES
+
+# Operations that only call a program.
+CALLS = frozenset(
+    """
+    checkpoint closed_call core_call custom_jvp_call custom_lin custom_vjp_call
+    custom_vjp_call_jaxpr jit pjit remat remat2 run_state
+    """.split()  # noqa: SIM905  # legible
+)
+
+
+def propagate(jaxpr: ClosedJaxpr, inputs: Sequence[Sight]) -> list[Sight]:
+    """Returns what each result of a program sees, given what each argument sees."""
+    return _run(jaxpr, inputs)
+
+
+def _run(program: ClosedJaxpr | Jaxpr, inputs: Sequence[Sight]) -> list[Sight]:
+    jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
+    known: dict[Var, Sight] = dict(zip(jaxpr.invars, inputs, strict=True))
+    if isinstance(program, ClosedJaxpr):
+        constants = [Constant(partial(np.asarray, value)) for value in program.consts]
+        known.update(zip(jaxpr.constvars, constants, strict=True))
+
+    def sight(value: Any) -> Sight:
+        if isinstance(value, Literal):
+            return Constant(partial(np.asarray, value.val))
+        # An array without elements sees nothing.
+        return None if 0 in shape_of(value) else known.get(value)
+
+    for equation in jaxpr.eqns:
+        operands = [sight(value) for value in equation.invars]
+        known.update(zip(equation.outvars, _results(equation, operands), strict=True))
+    return [sight(value) for value in jaxpr.outvars]
+
+
+def _results(equation: JaxprEqn, operands: Sequence[Sight]) -> Sequence[Sight]:
+    """Returns what each result of one operation sees."""
+    name, outputs = equation.primitive.name, len(equation.outvars)
+    if name in CALLS:
+        return _run(_called(equation), operands)
+    if not any(isinstance(operand, Seen | LostError) for operand in operands):
+        return _constants(equation, operands)
+    if name == "optimization_barrier":
+        return operands
+    if name == "scan":
+        return _scan(equation, operands)
+    if name == "cond":
+        return _branches(equation, operands)
+    for operand in operands:
+        if isinstance(operand, LostError):
+            return [operand] * outputs
+    try:
+        if name in ELEMENTWISE:
+            shape = shape_of(equation.outvars[0])
+            seen = [operand.broadcast(shape) for operand in operands if isinstance(operand, Seen)]
+            return [join(seen)] * outputs
+        if name not in RULES:
+            raise LostError(f"what the operation {name} sees is not known")
+        return RULES[name](equation, operands)
+    except LostError as error:
+        return [error] * outputs
+
+
+def _called(equation: JaxprEqn) -> ClosedJaxpr | Jaxpr:
+    """Returns the program that an operation calls."""
+    params = equation.params
+    return next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params)
+
+
+def _constants(equation: JaxprEqn, operands: Sequence[Sight]) -> list[Sight]:
+    """Returns results that depend on no image: constants where all operands are."""
+    constants = [operand for operand in operands if isinstance(operand, Constant)]
+    if len(constants) < len(operands) or equation.primitive.multiple_results:
+        return [None] * len(equation.outvars)
+
+    def compute() -> Any:
+        values = [constant.value for constant in constants]
+        return np.asarray(equation.primitive.bind(*values, **equation.params))
+
+    return [Constant(compute)]
+
+
+def _branches(equation: JaxprEqn, operands: Sequence[Sight]) -> list[Sight]:
+    """Joins what the branches of a condition see."""
+    if isinstance(operands[0], Seen | LostError):
+        return [LostError("the image decides a branch (cond)")] * len(equation.outvars)
+    found = [_run(branch, operands[1:]) for branch in equation.params["branches"]]
+    return [_joined(results) for results in zip(*found, strict=True)]
+
+
+def _joined(results: Sequence[Sight]) -> Sight:
+    """Returns what is seen where it is not known which of several results is taken."""
+    for result in results:
+        if isinstance(result, LostError):
+            return result
+    seen = [result for result in results if isinstance(result, Seen)]
+    try:
+        return join(seen) if seen else None
+    except LostError as error:
+        return error
+
+
+def _scan(equation: JaxprEqn, operands: Sequence[Sight]) -> Sequence[Sight]:
+    """Runs the body as often as the loop does: the spans of the carry grow from turn to turn."""
+    params = equation.params
+    if "ft_in" in params:  # from JAX 0.12 on
+        fixed, start, sliced = map(list, params["ft_in"].update(list(operands)).unpack())
+    else:
+        ends = params["num_consts"], params["num_consts"] + params["num_carry"]
+        every = list(operands)
+        fixed, start, sliced = every[: ends[0]], every[ends[0] : ends[1]], every[ends[1] :]
+    carries = len(start)
+    if any(isinstance(operand, Seen | LostError) for operand in sliced):
+        lost = LostError("a loop runs over parts of the image (scan)")
+        return [lost] * len(equation.outvars)
+    carry, stacked = list(start), []
+    for _ in range(params["length"]):
+        results = _run(params["jaxpr"], [*fixed, *carry, *[None] * len(sliced)])
+        stacked.append(results[carries:])
+        if results[:carries] == carry:  # and so in all turns that follow
+            break
+        carry = list(results[:carries])
+    found: list[Sight] = list(carry)
+    for variable in equation.outvars[carries:]:
+        turns = [results[len(found) - carries] for results in stacked]
+        one = _joined(turns)
+        if isinstance(one, Seen):
+            one = one.with_axes([(Atom(shape_of(variable)[0]),), *one.axes])
+        found.append(one)
+    return found

@@ -1,0 +1,5 @@
+"""What is wrong with a training, said from its record."""
+
+from convjax.diagnosis._diagnose import Diagnosis, Finding, diagnose
+
+__all__ = ["Diagnosis", "Finding", "diagnose"]

@@ -1,0 +1,228 @@
+"""A page in which a network's convolutions are traced back, cell by cell, and changed.
+
+The page holds the image and the weights and computes every map itself, in float64. Maps and images
+are (channels, height, width) here.
+"""
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from convjax._checks import check_type
+from convjax.analysis._precedents import Windows, output_shape, precedents, resolved
+from convjax.explorer.layer_spec import Dense, Layer, MaxPool, Relu, Step
+from convjax.ops.geometry import Pair
+from convjax.report import html
+
+Array = npt.NDArray[np.float64]
+MapShape = tuple[int, int, int]
+
+# Larger maps would have cells of two pixels on a screen. The page has the same limit.
+LARGEST_SIDE = 128
+
+
+def page(title: str, image: npt.ArrayLike, layers: Sequence[Layer], *, about: str = "") -> str:
+    """Returns the page, HTML that needs no other file.
+
+    Args:
+      title: heading of the page.
+      image: shape (channels, height, width).
+      layers: from the image to the output, as `convjax.explorer.layer_spec` has them.
+      about: a sentence or two below the heading.
+
+    Raises:
+      ImportError: if jinja2 is not installed.
+      TypeError, ValueError: as `page_data`.
+    """
+    data = page_data(image, layers)
+    return html.render("convjax.explorer", "explorer.html", title=title, about=about, data=data)
+
+
+def page_data(image: npt.ArrayLike, layers: Sequence[Layer]) -> dict[str, Any]:
+    """Returns what the page is made from, as plain data.
+
+    Returns:
+      `image`: channels, height, width and values; `layers`: one mapping each, with all settings
+      written out as pairs and all arrays flat in the order of their axes; `largest_side`.
+
+    Raises:
+      TypeError: for layers, steps, windows or names of another kind, arrays of no numbers, and
+        settings that are not integers.
+      ValueError: for arrays whose shapes do not fit, numbers that are not finite, no layer at all,
+        maps larger than 128 cells a side, or settings that `convjax.conv2d` would not take.
+    """
+    pixels = _numbers("image", image, ("channels", "height", "width"))
+    channels, height, width = pixels.shape
+    shape = (channels, height, width)
+    _check_side("image", shape)
+    way_out = "convjax.explorer.layer_spec.layers_of makes those of a network."
+    _check_items("layers", layers, get_args(Layer), way_out)
+    if not layers:
+        raise ValueError("layers must hold at least one layer, got none.")
+    described = []
+    for i, layer in enumerate(layers):
+        check_type(f"layers[{i}].name", layer.name, str, "The page calls the layer by it.")
+        before = "map before" if i else "image"
+        try:
+            entry, shape = _describe(layer, shape, before)
+            _check_side("output", shape)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"layer {layer.name!r}: {error}") from None
+        described.append(entry)
+    return {
+        "image": {
+            "channels": channels,
+            "height": height,
+            "width": width,
+            "values": pixels.ravel().tolist(),
+        },
+        "layers": described,
+        "largest_side": LARGEST_SIDE,
+    }
+
+
+def _describe(layer: Layer, shape: MapShape, before: str) -> tuple[dict[str, Any], MapShape]:
+    """Returns the entry of a layer and the shape of its output.
+
+    Args:
+      shape: of the map that the layer sees.
+      before: what messages call that map.
+    """
+    channels, size = shape[0], shape[1:]
+    if isinstance(layer, MaxPool):
+        check_type("windows", layer.windows, Windows, "Windows(2, stride=2) halves a map.")
+        pooled = output_shape(size, layer.windows)
+        _check_windows_have_cells(pooled, size, layer.windows)
+        entry = {"kind": "pool", "name": layer.name, **_settings(layer.windows, size)}
+        return entry, (channels, *pooled)
+    if isinstance(layer, Dense):
+        weights = _numbers("weights", layer.weights, ("O", "channels", "height", "width"))
+        if weights.shape[1:] != shape:
+            raise ValueError(
+                f"weights must have the axes (O, channels, height, width) of the {before}, whose "
+                f"shape is {shape}, got the shape {weights.shape}."
+            )
+        kind, windows, names = "dense", Windows(size), []
+    else:
+        weights = _numbers("kernel", layer.kernel, ("O", "I", "height", "width"))
+        if weights.shape[1] != channels:
+            raise ValueError(
+                f"kernel must have as many input channels as the {before}, {channels}, got "
+                f"{weights.shape[1]}: its shape is {weights.shape} (O, I, height, width), that of "
+                f"the {before} {shape} (channels, height, width)."
+            )
+        _check_items("channels", layer.channels, (str,), "One name per output, or none.")
+        kind, names = "conv", list(layer.channels)
+        kernel_size = (weights.shape[2], weights.shape[3])
+        windows = Windows(kernel_size, layer.stride, layer.padding, layer.dilation)
+    filters = weights.shape[0]
+    if names and len(names) != filters:
+        raise ValueError(
+            f"channels must be empty or one name per output, {filters}, got {len(names)}."
+        )
+    _check_items(
+        "steps", layer.steps, get_args(Step), "They are objects of convjax.explorer.layer_spec."
+    )
+    entry = {
+        "kind": kind,
+        "name": layer.name,
+        **_settings(windows, size),
+        "filters": filters,
+        "kernel": weights.ravel().tolist(),
+        "bias": None if layer.bias is None else _per_channel("bias", layer.bias, filters),
+        "steps": [_step(step, filters) for step in layer.steps],
+        "channels": names,
+    }
+    return entry, (filters, *output_shape(size, windows))
+
+
+def _settings(windows: Windows, size: Pair) -> dict[str, Any]:
+    """Returns all settings as pairs; "same" becomes the numbers that it comes to."""
+    return {name: _lists(value) for name, value in resolved(windows, size)._asdict().items()}
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(part) for part in value] if isinstance(value, tuple) else value
+
+
+def _step(step: Step, filters: int) -> dict[str, Any]:
+    if isinstance(step, Relu):
+        return {"kind": "relu"}
+    scale, shift = (_per_channel(name, getattr(step, name), filters) for name in ("scale", "shift"))
+    return {"kind": "affine", "name": step.name, "scale": scale, "shift": shift}
+
+
+def _check_items(name: str, items: Any, kinds: tuple[type, ...], way_out: str) -> None:
+    """Raises TypeError unless an argument is a sequence of these kinds."""
+    allowed = " or ".join(kind.__name__ for kind in kinds)
+    # One layer alone is a sequence, too: of its fields.
+    if isinstance(items, kinds) or not isinstance(items, Sequence):
+        raise TypeError(f"{name} must be a list of {allowed}, got {_shown(items)}. {way_out}")
+    for i, item in enumerate(items):
+        if not isinstance(item, kinds):
+            raise TypeError(f"{name}[{i}] must be {allowed}, got {_shown(item)}. {way_out}")
+
+
+def _shown(value: Any) -> str:
+    return f"{type(value).__name__}: {' '.join(repr(value).split()):.80}"
+
+
+def _check_windows_have_cells(outputs: Pair, size: Pair, windows: Windows) -> None:
+    # Rows do not depend on the column, nor columns on the row.
+    diagonal = zip(range(outputs[0]), [0] * outputs[0], strict=True)
+    cells = [*diagonal, *((0, j) for j in range(outputs[1]))]
+    if not all(precedents(cell, size, windows) for cell in cells):
+        raise ValueError(
+            f"padding must leave every window of the pool a cell, got {windows.padding!r} with "
+            f"windows of {windows.kernel_size!r}."
+        )
+
+
+def _numbers(name: str, values: npt.ArrayLike, axes: tuple[str, ...]) -> Array:
+    array = _float64(name, values)
+    if array.ndim != len(axes) or 0 in array.shape:
+        raise ValueError(
+            f"{name} must have the axes ({', '.join(axes)}), none of them empty, got the shape "
+            f"{array.shape}."
+        )
+    _check_finite(name, array)
+    return array
+
+
+def _per_channel(name: str, values: npt.ArrayLike, filters: int) -> list[float]:
+    array = _float64(name, values)
+    if array.shape != (filters,):
+        raise ValueError(
+            f"{name} must have one number per output channel, shape ({filters},), got the shape "
+            f"{array.shape}."
+        )
+    _check_finite(name, array)
+    return array.tolist()
+
+
+def _float64(name: str, values: npt.ArrayLike) -> Array:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be an array of numbers: {error}") from None
+
+
+def _check_finite(name: str, array: Array) -> None:
+    if not np.isfinite(array).all():
+        count = int((~np.isfinite(array)).sum())
+        raise ValueError(
+            f"{name} must hold finite numbers, got {count} of {array.size} that are not: the page "
+            "cannot show them. Of a training that went out of range, take another."
+        )
+
+
+def _check_side(name: str, shape: MapShape) -> None:
+    _, height, width = shape
+    if max(height, width) > LARGEST_SIDE:
+        raise ValueError(
+            f"{name} must have at most {LARGEST_SIDE} cells a side, got {height}×{width} in the "
+            f"shape {shape} (channels, height, width): the cells of a larger one are too small to "
+            "point at. Use a smaller image."
+        )

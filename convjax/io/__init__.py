@@ -1,0 +1,1 @@
+"""Files: replaced atomically, read without executing anything and in bounded memory, locked."""

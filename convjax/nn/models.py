@@ -1,0 +1,238 @@
+"""The chapter's networks, in every layout. Images enter as NHWC and are ordered once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from convjax._checks import check_type, check_whole
+from convjax.nn.layers import BatchNorm, Conv, GroupNorm, Linear
+from convjax.ops.layout import images_to, permutation, resolve_layout
+
+NORMS = ("batch", "layer", "group", "instance")
+
+# Channels per group of group norm. The paper has 16 and more in networks whose layers have 64
+# channels and more; the chapter's first layer has 8.
+GROUP_CHANNELS = 4
+
+
+def norm_layer(
+    norm: str, num_features: int, *, layout: str, param_dtype: Any
+) -> BatchNorm | GroupNorm:
+    """Builds a normalisation layer by its name, one of NORMS.
+
+    "group" makes groups of 4 channels, or one group where 4 does not divide them.
+    """
+    settings = {"layout": layout, "param_dtype": param_dtype}
+    if norm == "batch":
+        return BatchNorm(num_features, **settings)
+    in_groups = 1 if num_features % GROUP_CHANNELS else num_features // GROUP_CHANNELS
+    groups = {"layer": 1, "group": in_groups, "instance": num_features}
+    return GroupNorm(num_features, groups[norm], **settings)
+
+
+class ConvBlock(nnx.Module):
+    """Convolution, then normalisation and ReLU where asked: maps to maps in one layout.
+
+    The padding is ks // 2, as in the chapter, so that an odd kernel with stride 2 halves the map.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int,
+        *,
+        stride: int,
+        norm: str | None,
+        activate: bool,
+        activate_first: bool,
+        layout: str,
+        method: str,
+        param_dtype: Any,
+        rngs: nnx.Rngs,
+    ):
+        self.layout = layout
+        self.conv = Conv(
+            in_features,
+            out_features,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            layout=layout,
+            method=method,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        self.norm = nnx.data(
+            None
+            if norm is None
+            else norm_layer(norm, out_features, layout=layout, param_dtype=param_dtype)
+        )
+        self.activate, self.activate_first = activate, activate_first
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps images to maps, both in the block's layout."""
+        x = self.conv(x)
+        if self.activate and self.activate_first:
+            x = nnx.relu(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return nnx.relu(x) if self.activate and not self.activate_first else x
+
+
+class ConvNet(nnx.Module):
+    """A chain of convolutions, each but the last followed by ReLU, then flattened to logits.
+
+    Args:
+      channels: channels of the input and of each layer's output: (1, 8, 16, 32, 64, 10).
+      kernel_sizes: pixels, one int for all layers or one per layer.
+      stride: pixels; 2 halves the map at each layer.
+      norm: None, or the normalisation after every convolution: "batch", "layer", "group" (of four
+        channels) or "instance".
+      norm_last: whether the last convolution has it, too, as the chapter's `conv` has it. Instance
+        norm of a map of 1×1 pixels is its bias, whatever the image.
+      activate_first: the ReLU before the normalisation and not after it.
+      layout: "NHWC", "NCHW", "CHWN" or "auto" (CHWN on CPU, NHWC elsewhere).
+      method: as for `convjax.conv2d`.
+      rngs: source of the random parameters.
+
+    Raises:
+      ValueError: for fewer than two channels, a number of kernel sizes that does not fit, or an
+        unknown norm.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        *,
+        kernel_sizes: int | Sequence[int] = 3,
+        stride: int = 2,
+        norm: str | None = None,
+        norm_last: bool = True,
+        activate_first: bool = False,
+        layout: str = "auto",
+        method: str = "auto",
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        check_type("rngs", rngs, nnx.Rngs, "nnx.Rngs(0) makes one of a seed.")
+        channels = [check_whole("channels", number, 1) for number in channels]
+        layers = len(channels) - 1
+        if layers < 1:
+            raise ValueError(
+                f"channels must name the input's channels and one number per layer, "
+                f"got {tuple(channels)}."
+            )
+        sizes = (kernel_sizes,) * layers if isinstance(kernel_sizes, int) else tuple(kernel_sizes)
+        if len(sizes) != layers:
+            raise ValueError(
+                f"kernel_sizes must be one int or one per layer ({layers}), got {kernel_sizes!r}."
+            )
+        if norm not in (None, *NORMS):
+            raise ValueError(f"norm must be None or one of {', '.join(NORMS)}, got {norm!r}.")
+        self.layout = resolve_layout(layout)
+        self.blocks = nnx.List(
+            [
+                ConvBlock(
+                    channels[i],
+                    channels[i + 1],
+                    sizes[i],
+                    stride=stride,
+                    norm=norm if i < layers - 1 or norm_last else None,
+                    activate=i < layers - 1,
+                    activate_first=activate_first,
+                    layout=self.layout,
+                    method=method,
+                    param_dtype=param_dtype,
+                    rngs=rngs,
+                )
+                for i in range(layers)
+            ]
+        )
+
+    def features(self, images: jax.Array) -> jax.Array:
+        """Maps images (N, H, W, C) to the last layer's maps, with axes as `layout` says."""
+        x = images_to(images, self.layout)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps images (N, H, W, C) to logits (N, features); a map larger than 1×1 is flattened
+        in the order C, H, W, as PyTorch does."""
+        x = jnp.transpose(self.features(images), permutation(self.layout, "NCHW"))
+        return x.reshape(x.shape[0], -1)
+
+
+class LinearNet(nnx.Module):
+    """The fully connected network before convolutions: 784 → 30 → 1 with a ReLU between.
+
+    Args:
+      features: sizes of the input and of each layer's output.
+      rngs: source of the random parameters.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[int] = (784, 30, 1),
+        *,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        check_type("rngs", rngs, nnx.Rngs, "nnx.Rngs(0) makes one of a seed.")
+        if isinstance(features, str) or len(features) < 2:
+            raise ValueError(
+                f"features must be the numbers of the input and of one layer or more, got "
+                f"{features!r}."
+            )
+        features = [check_whole("features", number, 1) for number in features]
+        self.layers = nnx.List(
+            [
+                Linear(features[i], features[i + 1], param_dtype=param_dtype, rngs=rngs)
+                for i in range(len(features) - 1)
+            ]
+        )
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps images (N, H, W, C) to logits (N, features[-1])."""
+        x = images.reshape(images.shape[0], -1)
+        for layer in self.layers[:-1]:
+            x = nnx.relu(layer(x))
+        return self.layers[-1](x)
+
+
+def digits_net(
+    *, in_features: int = 1, classes: int = 10, first_kernel: int = 5, **settings: Any
+) -> ConvNet:
+    """Builds the chapter's network for ten digits: 28 → 14 → 7 → 4 → 2 → 1 pixels.
+
+    The first kernel is 5×5 so that 8 filters read 25 pixels each; with 3×3 they would make 8
+    numbers of 9.
+
+    Args:
+      in_features: channels of the images.
+      classes: number of logits.
+      first_kernel: pixels a side of the first kernel.
+      **settings: all others of `ConvNet` but stride.
+    """
+    channels = (in_features, 8, 16, 32, 64, classes)
+    return ConvNet(channels, kernel_sizes=(first_kernel, 3, 3, 3, 3), **settings)
+
+
+def threes_sevens_net(*, in_features: int = 1, classes: int = 2, **settings: Any) -> ConvNet:
+    """Builds the chapter's first network, for threes and sevens: 6,722 parameters.
+
+    Arguments as for `digits_net` but first_kernel.
+    """
+    return ConvNet((in_features, 4, 8, 16, 32, classes), **settings)
+
+
+def broken_net(**settings: Any) -> ConvNet:
+    """Builds the chapter's broken network: stride 1, so that its features are a 28×28 map.
+
+    Arguments: those of `ConvNet` but channels and stride.
+    """
+    return ConvNet((1, 30, 1), stride=1, **settings)

@@ -1,0 +1,284 @@
+"""`conv2d`: one pure function for every layout, by the library's convolution or as a product.
+
+The method "lax" is the definition: `jax.lax.conv_general_dilated`. "matmul" writes the same sum as
+patches times kernel matrix. XLA on CPU is slow on small convolutions, and slower by far inside
+loops (https://github.com/jax-ml/jax/issues/12868); matrix products are fast there in both places.
+"""
+
+import operator
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from convjax._checks import check_array
+from convjax.ops import geometry
+from convjax.ops.geometry import Padding, Pair
+from convjax.ops.layout import KERNEL_AXES, check_layout
+
+Method = Literal["lax", "matmul", "auto"]
+
+
+class _Setting(NamedTuple):
+    """The validated arguments of one convolution; pairs are (height, width)."""
+
+    stride: Pair
+    padding: Padding
+    dilation: Pair
+    groups: int
+    kernel_size: Pair
+
+
+def conv2d(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair | Padding | str = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    layout: str = "NHWC",
+    method: str = "auto",
+    precision: Any = None,
+    preferred_element_type: Any = None,
+) -> jax.Array:
+    """Convolves images with kernels, as deep learning means it: the kernel is not flipped.
+
+    Args:
+      x: images, with axes as `layout` says, or one image without the axis N.
+      kernel: weights; axes HWIO for "NHWC", OIHW for "NCHW", IHWO for "CHWN", where I is the
+        number of input channels per group.
+      bias: one number per output channel, shape (O,), or None.
+      stride: pixels between neighbouring outputs; an int or a pair (height, width).
+      padding: zeros around the image in pixels: an int, a pair (height, width),
+        ((top, bottom), (left, right)), "same" (⌈size/stride⌉ outputs) or "valid" (none).
+      dilation: pixels between neighbouring taps of the kernel; an int or a pair.
+      groups: number of groups of channels; group g of the outputs sees group g of the inputs.
+      layout: "NHWC", "NCHW" or "CHWN".
+      method: "lax" (`lax.conv_general_dilated`), "matmul" (patches times kernel matrix) or "auto":
+        matmul on CPU, lax elsewhere; see `resolve_method`.
+      precision: as for `jax.lax.dot_general`; None is the default of the backend.
+      preferred_element_type: dtype in which products are accumulated and returned, as for
+        `jax.lax.dot_general`; None is that of the operands.
+
+    Returns:
+      The maps, with axes as `layout` says; without N where `x` has none. Height and width are
+      ⌊(n + padding − dilation·(k−1) − 1)/stride⌋ + 1.
+
+    Raises:
+      TypeError: if `x`, `kernel` and `bias` are no arrays or differ in dtype, or a setting is not
+        an integer.
+      ValueError: for wrong ranks, channels or groups, a stride or dilation below 1, negative
+        padding, or a kernel larger than the padded input.
+
+    Reference: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv2d.html
+    """
+    layout = check_layout(layout)
+    if method not in get_args(Method):
+        raise ValueError(f'method must be "lax", "matmul" or "auto", got {method!r}.')
+    for name, array in (("x", x), ("kernel", kernel), *([] if bias is None else [("bias", bias)])):
+        check_array(name, array)
+    batch_axis = layout.index("N")
+    batched = jnp.ndim(x) == 4
+    if jnp.ndim(x) == 3:
+        x = jnp.expand_dims(x, batch_axis)
+    setting = _check(x, kernel, bias, stride, padding, dilation, groups, layout)
+    apply = _conv_lax if resolve_method(method) == "lax" else _conv_matmul
+    y = apply(x, kernel, setting, layout, precision, preferred_element_type)
+    if bias is not None:
+        shape = [1, 1, 1, 1]
+        shape[layout.index("C")] = bias.shape[0]
+        y = y + bias.reshape(shape).astype(y.dtype)
+    return y if batched else jnp.squeeze(y, batch_axis)
+
+
+def resolve_method(method: str) -> str:
+    """Returns "lax" or "matmul": what `method` stands for on this backend.
+
+    "auto" is made for training, which happens inside a loop (scan, fori_loop), where XLA on CPU
+    does not call its library convolution (https://github.com/jax-ml/jax/issues/12868). Forward and
+    backward pass of one convolution on two cores, float32, time of lax over that of matmul, inside
+    a loop and outside, NHWC | CHWN (jax 0.10.2, medians of 5 taken in turns beside other work, so
+    that only large differences mean anything; CHWN has become faster since):
+
+    | N, H=W, C → O, kernel, stride | loop      | outside     |
+    |-------------------------------|-----------|-------------|
+    | 64, 28, 1 → 8, 5, 2           | 1.7 | 1.5 | 1.2 | 1.4   |
+    | 64, 14, 8 → 16, 3, 2          | 5.9 | 5.3 | 1.0 | 0.7   |
+    | 64, 4, 32 → 64, 3, 2          |  11 |  13 | 2.0 | 1.1   |
+    | 512, 14, 8 → 16, 3, 2         | 7.0 | 5.2 | 0.8 | 0.7   |
+    | 64, 32, 3 → 32, 3, 1          |  19 | 8.0 | 1.4 | 1.1   |
+    | 64, 16, 64 → 64, 3, 1         |  27 |  20 | 0.5 | 0.4   |
+    | 4, 56, 64 → 64, 3, 1          |  14 |  14 | 0.3 | 0.4   |
+
+    So matmul for every shape on CPU: in a loop it always wins, outside it loses a factor of 3 at
+    most, and what is traced cannot know where it will run. Give method="lax" for wide layers
+    outside a loop. With groups it wins by more, outside a loop, too: the library takes 30 to 90
+    times as long for the gradients of 32 groups (`python -m experiments run layouts`). On an
+    accelerator the library convolution is the fast one, and patches take kernel height × width
+    times the memory.
+    """
+    if method != "auto":
+        return method
+    return "matmul" if jax.default_backend() == "cpu" else "lax"
+
+
+def patches(
+    x: jax.Array,
+    kernel_size: Pair,
+    *,
+    stride: Pair = (1, 1),
+    padding: Padding = ((0, 0), (0, 0)),
+    dilation: Pair = (1, 1),
+    layout: str = "NHWC",
+) -> jax.Array:
+    """Returns what each tap of a kernel sees: the image shifted, padded with zeros and strided.
+
+    Args:
+      x: images, axes as `layout` says.
+      kernel_size, stride, dilation: pairs (height, width); padding ((top, bottom), (left, right)).
+
+    Returns:
+      An array with axes as `layout` says, of the height and width of the output, whose channels
+      are the taps in row-major order, and within each tap the channels of `x`: kh·kw·C in all.
+    """
+    rows, columns, channels = (layout.index(letter) for letter in "HWC")
+    config = [(0, 0, 0)] * 4
+    config[rows], config[columns] = (*padding[0], 0), (*padding[1], 0)
+    x = lax.pad(x, jnp.zeros((), x.dtype), config)
+    taken = []
+    for i in range(kernel_size[0]):
+        for j in range(kernel_size[1]):
+            part = x
+            for axis, tap, side in ((rows, i, 0), (columns, j, 1)):
+                span = geometry.dilated_size(kernel_size[side], dilation[side])
+                start = tap * dilation[side]
+                stop = x.shape[axis] - span + start + 1
+                part = lax.slice_in_dim(part, start, stop, stride[side], axis)
+            taken.append(part)
+    return jnp.concatenate(taken, channels) if len(taken) > 1 else taken[0]
+
+
+def _conv_lax(
+    x: jax.Array, kernel: jax.Array, setting: _Setting, layout: str, precision: Any, dtype: Any
+) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=setting.stride,
+        padding=setting.padding,
+        rhs_dilation=setting.dilation,
+        dimension_numbers=(layout, KERNEL_AXES[layout], layout),
+        feature_group_count=setting.groups,
+        precision=precision,
+        preferred_element_type=dtype,
+    )
+
+
+def _conv_matmul(
+    x: jax.Array, kernel: jax.Array, setting: _Setting, layout: str, precision: Any, dtype: Any
+) -> jax.Array:
+    """Patches times kernel matrix; the sum runs over taps and, within a tap, channels (K)."""
+    p = patches(
+        x,
+        setting.kernel_size,
+        stride=setting.stride,
+        padding=setting.padding,
+        dilation=setting.dilation,
+        layout=layout,
+    )
+    taps = setting.kernel_size[0] * setting.kernel_size[1]
+    kernel = jnp.transpose(kernel, [KERNEL_AXES[layout].index(letter) for letter in "HWIO"])
+    settings = {"precision": precision, "preferred_element_type": dtype}
+    if setting.groups == 1:
+        # No group axis: XLA makes one plain product of this, and a batched one of a group axis,
+        # even of size 1. The order of the operands spares a transpose of the result where the
+        # layout allows it: channels last after the patches, channels first before them.
+        kernel = kernel.reshape(-1, kernel.shape[-1])
+        if layout == "NHWC":
+            return jnp.einsum("nhwk,ko->nhwo", p, kernel, **settings)
+        if layout == "NCHW":
+            return jnp.einsum("ko,nkhw->nohw", kernel, p, **settings)
+        # As plain matrices: with four axes XLA on CPU transposes patches and gradients in the
+        # backward pass, copies as large as the patches.
+        y = jnp.einsum("km,ko->om", p.reshape(p.shape[0], -1), kernel, **settings)
+        return y.reshape(-1, *p.shape[1:])
+    kernel = kernel.reshape(taps, kernel.shape[2], setting.groups, -1)
+    channels = layout.index("C")
+    split = (taps, setting.groups, p.shape[channels] // (taps * setting.groups))
+    p = p.reshape(*p.shape[:channels], *split, *p.shape[channels + 1 :])
+    equation = {
+        "NHWC": "nhwtgi,tigo->nhwgo",
+        "NCHW": "ntgihw,tigo->ngohw",
+        "CHWN": "tgihwn,tigo->gohwn",
+    }[layout]
+    y = jnp.einsum(equation, p, kernel, **settings)
+    merged = (y.shape[channels] * y.shape[channels + 1],)
+    return y.reshape(*y.shape[:channels], *merged, *y.shape[channels + 2 :])
+
+
+def _check(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    layout: str,
+) -> _Setting:
+    kernel_axes = KERNEL_AXES[layout]
+    if jnp.ndim(x) != 4:
+        raise ValueError(
+            f"x must have the axes {layout}, or these without N for one image, "
+            f"got the shape {jnp.shape(x)}."
+        )
+    if jnp.ndim(kernel) != 4:
+        raise ValueError(
+            f"kernel must have the axes {kernel_axes} (layout {layout!r}), "
+            f"got the shape {jnp.shape(kernel)}."
+        )
+    dtypes = {"x": x.dtype, "kernel": kernel.dtype} | ({} if bias is None else {"bias": bias.dtype})
+    if len(set(dtypes.values())) > 1:
+        found = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+        raise TypeError(
+            f"x, kernel and bias must have one dtype, got {found}. Convert with astype."
+        )
+    kernel_sizes = dict(zip(kernel_axes, kernel.shape, strict=True))
+    sizes = dict(zip(layout, x.shape, strict=True))
+    kernel_size = geometry.pair(
+        "kernel height and width", (kernel_sizes["H"], kernel_sizes["W"]), minimum=1
+    )
+    try:
+        groups = operator.index(groups)
+    except TypeError:
+        raise TypeError(f"groups must be an int, got {groups!r}.") from None
+    if groups < 1:
+        raise ValueError(f"groups must be at least 1, got {groups}.")
+    if kernel_sizes["O"] % groups:
+        raise ValueError(
+            f"groups must divide the {kernel_sizes['O']} output channels of the kernel, "
+            f"got groups={groups}."
+        )
+    if sizes["C"] != kernel_sizes["I"] * groups:
+        raise ValueError(
+            f"x has {sizes['C']} channels, but the kernel expects {kernel_sizes['I'] * groups} "
+            f"({kernel_sizes['I']} input channels per group, groups={groups}). x has the shape "
+            f"{x.shape} ({layout}), the kernel {kernel.shape} ({kernel_axes})."
+        )
+    if bias is not None and bias.shape != (kernel_sizes["O"],):
+        raise ValueError(
+            f"bias must have one number per output channel, shape ({kernel_sizes['O']},), "
+            f"got the shape {bias.shape}."
+        )
+    strides = geometry.pair("stride", stride, minimum=1)
+    dilations = geometry.pair("dilation", dilation, minimum=1)
+    size = (sizes["H"], sizes["W"])
+    paddings = geometry.resolve_padding(
+        padding, size=size, kernel_size=kernel_size, stride=strides, dilation=dilations
+    )
+    # Raises where the kernel is larger than the padded input.
+    geometry.output_shape(size, kernel_size, stride=strides, padding=paddings, dilation=dilations)
+    return _Setting(strides, paddings, dilations, groups, kernel_size)

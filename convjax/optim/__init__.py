@@ -1,0 +1,16 @@
+"""Optimisers whose rate and momentum are values of their state, and schedules for both."""
+
+from convjax.optim.optimizers import Optimizer, adam, group_scale, sgd
+from convjax.optim.schedules import Schedules, constant, exponential, group_rates, one_cycle
+
+__all__ = [
+    "Optimizer",
+    "Schedules",
+    "adam",
+    "constant",
+    "exponential",
+    "group_rates",
+    "group_scale",
+    "one_cycle",
+    "sgd",
+]

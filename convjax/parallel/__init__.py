@@ -1,0 +1,7 @@
+"""One training over several devices and processes."""
+
+from convjax.parallel import distributed
+from convjax.parallel.mesh import data_mesh
+from convjax.parallel.placement import Placement
+
+__all__ = ["Placement", "data_mesh", "distributed"]

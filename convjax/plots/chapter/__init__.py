@@ -1,0 +1,29 @@
+"""The drawings of the chapter, from real arrays: kernels, padding, equations, colour, histograms.
+
+Every function takes arrays (or a record) and returns a matplotlib `Figure`, as those of
+`convjax.plots`. Numbers in a drawing are computed from the arrays. A single channel is drawn as
+ink: 0 is white and 255 black. Positive numbers are red and negative ones blue.
+"""
+
+from convjax.plots.chapter.colour import colour_channels, colour_kernel
+from convjax.plots.chapter.equations import equation_list, equation_places
+from convjax.plots.chapter.histograms import histogram_column, why_logarithm
+from convjax.plots.chapter.kernels import kernel_at_place, kernel_on_grid
+from convjax.plots.chapter.matrix import equation_links, equation_matrix
+from convjax.plots.chapter.padding import windows_on_grid
+from convjax.plots.chapter.pixels import pixel_table
+
+__all__ = [
+    "colour_channels",
+    "colour_kernel",
+    "equation_links",
+    "equation_list",
+    "equation_matrix",
+    "equation_places",
+    "histogram_column",
+    "kernel_at_place",
+    "kernel_on_grid",
+    "pixel_table",
+    "why_logarithm",
+    "windows_on_grid",
+]

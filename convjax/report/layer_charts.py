@@ -1,0 +1,125 @@
+"""Charts of what happens inside the network: layers, gradients and updates over the steps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from convjax.diagnosis.evidence import network_columns
+from convjax.plots.parameters import RULE_OF_THUMB
+from convjax.report.components import Chart, Charts, Line, in_order
+from convjax.report.training_curves import bounded, spec, trace
+from convjax.report.typed_arrays import Arrays
+from convjax.runs.saved import Saved
+from convjax.stats.activations import NEAR_ZERO
+from convjax.stats.parameters import ParameterRecord
+from convjax.stats.record import Array, Record
+
+# Of a record: name, title of the chart, name of the axis, factor.
+STATISTICS: tuple[tuple[str, str, str, float], ...] = (
+    ("mean", "Mean", "mean", 1),
+    ("std", "Standard deviation", "standard deviation", 1),
+    ("near_zero", f"Near zero: x ≤ {NEAR_ZERO}", "% of values", 100),
+    ("abs_near_zero", f"Near zero: |x| ≤ {NEAR_ZERO}", "% of values", 100),
+)
+
+
+def has_layers(record: Record | None) -> bool:
+    """Whether there are statistics of the network's own layers."""
+    return record is not None and bool(network_columns(record)) and len(record.watched) > 0
+
+
+def layers_of_one(record: Record, arrays: Arrays) -> Charts:
+    """Returns the statistics, one line per layer."""
+    columns = network_columns(record)
+    record = bounded(record)
+    lines, steps = in_order([record.layers[i] for i in columns]), arrays.add(record.watched)
+    charts = []
+    for name, title, axis, factor in STATISTICS:
+        rows = arrays.rows(_scaled(getattr(record, name), factor)[:, columns].T)
+        traces = [trace(line, steps, row) for line, row in zip(lines, rows, strict=True)]
+        charts.append(Chart(_id(name), title, [spec(axis, traces, **_range(factor))]))
+    return Charts(charts, lines)
+
+
+def layers_of_several(runs: Sequence[tuple[Line, Saved]], arrays: Arrays) -> Charts:
+    """Returns the statistics, one line per run, of the layer that the reader chooses."""
+    known = [(line, bounded(run.record)) for line, run in runs if run.record and _has(run)]
+    names = layer_names(record for _, record in known)
+    charts = []
+    for name, title, axis, factor in STATISTICS:
+        of_each = []  # the rows of each run, which its layers refer to
+        for line, record in known:
+            rows = arrays.rows(_scaled(getattr(record, name), factor).T)
+            of_each.append((line, record, arrays.add(record.watched), rows))
+        variants = []
+        for layer in names:
+            traces = [
+                trace(line, steps, rows[record.layer(layer)])
+                for line, record, steps, rows in of_each
+                if layer in record.layers
+            ]
+            variants.append(spec(axis, traces, **_range(factor)))
+        charts.append(Chart(_id(name), title, variants))
+    lines = [line for line, _ in known]
+    return Charts(charts, lines, "layer", names, chosen=penultimate(names))
+
+
+def layer_names(records: Any) -> list[str]:
+    """Returns the names of the layers of networks, each once, in the order of their calls."""
+    names = (record.layers[i] for record in records for i in network_columns(record))
+    return list(dict.fromkeys(names))
+
+
+def penultimate(names: Sequence[str]) -> int:
+    """Returns the layer that the chapter looks at, the one before the last."""
+    return max(len(names) - 2, 0)
+
+
+def parameters_of_one(record: Record, arrays: Arrays) -> Charts | None:
+    """Returns the gradients' norms and the update-to-weight ratios of the kernels, one line each;
+    None where neither was kept."""
+    parameters = bounded(record).parameters
+    if parameters is None or not len(parameters.watched):
+        return None
+    lines = in_order(
+        [n for n, kernel in zip(parameters.names, parameters.kernels, strict=True) if kernel]
+    )
+    charts = []
+    for name, title, axis, values in _kept(parameters):
+        # A logarithmic axis has no place for zero.
+        shown = np.where(values > 0, values, np.nan)[:, parameters.kernels].astype(np.float32)
+        rows, steps = arrays.rows(shown.T), arrays.add(parameters.watched)
+        traces = [trace(line, steps, row) for line, row in zip(lines, rows, strict=True)]
+        rule = {"rule": RULE_OF_THUMB} if name == "update-ratio" else {}
+        charts.append(Chart(name, title, [spec(f"{axis} (log scale)", traces, **rule)]))
+    return Charts(charts, lines) if charts and lines else None
+
+
+def _kept(parameters: ParameterRecord) -> list[tuple[str, str, str, Array]]:
+    """Returns the id, the title, the axis and the values of each chart."""
+    kept: list[tuple[str, str, str, Array]] = []
+    if len(parameters.grad_norm):
+        norm = parameters.grad_norm
+        kept.append(("gradient-norm", "Norm of the gradient", "norm", norm))
+    if len(parameters.update_norm):
+        ratio = parameters.update_ratio
+        kept.append(("update-ratio", "Norm of the update over that of the weights", "ratio", ratio))
+    return kept
+
+
+def _has(run: Saved) -> bool:
+    return has_layers(run.record)
+
+
+def _scaled(values: Array, factor: float) -> Array:
+    return np.asarray(values * np.float32(factor)) if factor != 1 else values
+
+
+def _range(factor: float) -> dict[str, Any]:
+    # Shares are seen against the whole.
+    return {"range": [0, 100]} if factor == 100 else {}
+
+
+def _id(name: str) -> str:
+    return "layers-" + name.replace("_", "-")

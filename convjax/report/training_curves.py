@@ -1,0 +1,143 @@
+"""Charts over steps of one run or several: the loss, the accuracy, and the schedule."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from convjax.diagnosis._diagnose import Finding
+from convjax.plots.training import LOG_RATIO
+from convjax.report.components import Chart, Charts, Line, series
+from convjax.report.typed_arrays import Arrays, Reference
+from convjax.runs.saved import Saved
+from convjax.stats.record import Array, Record
+
+# More points than this could not be told apart on any screen; each is then the mean of neighbours.
+MAX_ROWS = 8192
+
+# Of one run. The batches lie behind what is read.
+_BATCHES = Line("training, each batch", "light-dark(#8cbfe0, #2c648b)")
+_TRAINING = Line("training", series(0))
+_VALIDATION = Line("validation", series(1))
+
+Spec = dict[str, Any]
+Metrics = Sequence[dict[str, Any]]
+
+
+def bounded(record: Record) -> Record:
+    """Returns the record with rows that a chart can hold."""
+    return record.merged(MAX_ROWS)
+
+
+def points(of: Record) -> str:
+    """Returns in words what a point of a chart stands for."""
+    most = int(of.counts.max(initial=1))
+    return "Each point is one step." if most == 1 else f"A point is the mean of up to {most} steps."
+
+
+def trace(line: Line, x: Reference, y: Reference, **how: Any) -> Spec:
+    """Returns a line of a chart; see templates/report_charts.js for `how`."""
+    return {
+        "name": line.name,
+        "key": line.name,
+        "colour": line.colour,
+        "dash": line.dash,
+        "x": x,
+        "y": y,
+        **how,
+    }
+
+
+def spec(y: str, traces: Sequence[Spec], **how: Any) -> Spec:
+    """Returns one variant of a chart of lines against the step."""
+    return {"kind": "lines", "y": y, "traces": list(traces), **how}
+
+
+def curves_of_one(run: Saved, arrays: Arrays, findings: Sequence[Finding]) -> Charts:
+    """Returns the loss of each batch thin, smoothed thick, that of validation as points, and a
+    numbered line at the first step of each finding; and the accuracy where there is any."""
+    traces, shown = [], []
+    if run.record is not None:
+        record = bounded(run.record)
+        smoothed, x = record.smoothed_loss(), arrays.add(record.first)
+        traces.append(trace(_BATCHES, x, arrays.add(record.loss), width=1))
+        traces.append(trace(_TRAINING, x, arrays.add(smoothed), width=2.5))
+        shown.append(smoothed)
+    steps, values = column(run.metrics, "valid_loss")
+    if len(values):
+        traces.append(trace(_VALIDATION, arrays.add(steps), arrays.add(values), points=True))
+        shown.append(values)
+    marks = [[finding.step, i] for i, finding in enumerate(findings, 1)]
+    charts = [Chart("loss", "Loss", [spec(*_loss_axis(shown), traces, marks=marks)])]
+    traces = []
+    for name, line in (("accuracy", _VALIDATION), ("train_accuracy", _TRAINING)):
+        steps, values = column(run.metrics, name)
+        if len(values):
+            traces.append(trace(line, arrays.add(steps), arrays.add(values), points=True))
+    if traces:
+        charts.append(Chart("accuracy", "Accuracy", [spec("accuracy", traces)]))
+    return Charts(charts, [_BATCHES, _TRAINING, _VALIDATION])
+
+
+def schedule(runs: Sequence[tuple[Line, Saved]], arrays: Arrays) -> list[Chart]:
+    """Returns the learning rate and the momentum, as the optimiser used them."""
+    found = []
+    for name, title in (("learning_rate", "Learning rate"), ("momentum", "Momentum")):
+        traces = [
+            trace(line, arrays.add(record.first), arrays.add(getattr(record, name)))
+            for line, record in _records(runs)
+        ]
+        found.append(Chart(name.replace("_", "-"), title, [spec(title.lower(), traces)]))
+    return found
+
+
+def curves_of_several(runs: Sequence[tuple[Line, Saved]], arrays: Arrays) -> list[Chart]:
+    """Returns the smoothed loss and the metrics of each evaluation, one line per run."""
+    charts, traces, shown = [], [], []
+    for line, record in _records(runs):
+        smoothed = record.smoothed_loss()
+        traces.append(trace(line, arrays.add(record.first), arrays.add(smoothed)))
+        shown.append(smoothed)
+    if traces:
+        title = "Training loss, smoothed"
+        charts.append(Chart("loss", title, [spec(*_loss_axis(shown), traces)]))
+    for name, title in (("valid_loss", "Validation loss"), ("accuracy", "Accuracy")):
+        traces, shown = [], []
+        for line, run in runs:
+            steps, values = column(run.metrics, name)
+            if len(values):
+                x, y = arrays.add(steps), arrays.add(values)
+                traces.append(trace(line, x, y, points=True))
+                shown.append(values)
+        if traces:
+            axis = _loss_axis(shown) if name == "valid_loss" else ("accuracy",)
+            charts.append(Chart(name.replace("_", "-"), title, [spec(*axis, traces)]))
+    return charts
+
+
+def column(metrics: Metrics, name: str) -> tuple[Array, Array]:
+    """Returns the steps of the evaluations that have a metric, and its values."""
+    pairs = [(row["step"], row[name]) for row in metrics if _number(row.get("step"), row.get(name))]
+    steps, values = zip(*pairs, strict=True) if pairs else ((), ())
+    return np.array(steps, np.float64), np.array(values, np.float64)
+
+
+def _number(*values: Any) -> bool:
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def _records(runs: Sequence[tuple[Line, Saved]]) -> Iterator[tuple[Line, Record]]:
+    for line, run in runs:
+        if run.record is not None:
+            yield line, bounded(run.record)
+
+
+def _loss_axis(shown: Sequence[Array]) -> tuple[str]:
+    """Returns the name of an axis of losses, which says whether it is logarithmic.
+
+    As in `plots.plot_loss`, where the losses are positive and span more than a factor of 20.
+    """
+    values = np.concatenate([np.zeros(0), *shown])
+    values = values[np.isfinite(values)]
+    wide = values.size and values.min() > 0 and values.max() > LOG_RATIO * values.min()
+    return ("loss (log scale)" if wide else "loss",)

@@ -1,0 +1,209 @@
+"""What a trained network answers to the test images, and its worst mistakes with their images."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from convjax.io.npz import ArraysError, read_arrays
+from convjax._checks import check_type
+from convjax.data import Split
+from convjax.io.atomic import replacing
+from convjax.train.step import State
+from convjax.train.trainer import Trainer
+
+Array = npt.NDArray[Any]
+
+_FORMAT = 1
+_NAMES = "class_names"
+
+
+class PredictionsError(ValueError):
+    """A file does not hold predictions, or not whole ones."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Predictions:
+    """Answers to N test images, and K of the wrong ones, the largest loss first.
+
+    Attributes:
+      labels, answers: (N,) indices of classes.
+      losses: (N,) of each image.
+      worst: (K,) indices of the worst mistakes among the N images.
+      images: (K, H, W, C) uint8, those of the worst.
+      label_probabilities, answer_probabilities: (K,) which the network gives to the right class of
+        the worst, and to its answer.
+      class_names: the name of class i at index i.
+    """
+
+    labels: Array
+    answers: Array
+    losses: Array
+    worst: Array
+    images: Array
+    label_probabilities: Array
+    answer_probabilities: Array
+    class_names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"Predictions({self.correct} of {len(self.labels)} correct, "
+            f"{len(self.class_names)} classes, {len(self.worst)} mistakes with images)"
+        )
+
+    @classmethod
+    def of(
+        cls,
+        trainer: Trainer,
+        state: State,
+        split: Split,
+        class_names: Sequence[str],
+        *,
+        worst: int = 32,
+        batch_size: int = 1000,
+    ) -> "Predictions":
+        """Predicts every image of a split once, in evaluation mode.
+
+        The answer is the class of the largest logit; a single logit answers 1 where it is positive,
+        and its sigmoid is the probability of 1. A loss that is NaN counts as the largest.
+
+        Args:
+          worst: keep so many of the wrong answers, or all if there are fewer.
+          batch_size: images at a time; it bounds the memory and changes nothing else.
+
+        Raises:
+          TypeError: if trainer or split are of another kind.
+          ValueError: if worst is below 0 or batch_size below 1, the classes are fewer than the
+            labels or the logits ask for, or the state was given up to an earlier run.
+        """
+        check_type("trainer", trainer, Trainer, "It is what trained the state.")
+        check_type("split", split, Split, "convjax.data.load(name).test is one.")
+        if worst < 0:
+            raise ValueError(f"worst must be at least 0, got {worst}.")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        logits = _logits(trainer, state, split.images, batch_size)
+        labels = np.asarray(split.labels, np.int32)
+        outputs = max(logits.shape[1], 2)
+        if len(class_names) < outputs or labels.max() >= outputs:
+            raise ValueError(
+                f"class_names must name every class, got {len(class_names)} for "
+                f"{logits.shape[1]} logits and labels up to {labels.max()}. A data set has them "
+                "as class_names."
+            )
+        of_each = trainer.step.loss(jnp.asarray(logits), jnp.asarray(labels))
+        losses = np.asarray(of_each, np.float32)
+        if logits.shape[1] == 1:
+            # softmax([0, z]) is (1 − sigmoid(z), sigmoid(z)), and its larger one is 1 where z > 0.
+            logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+        answers = logits.argmax(1).astype(np.int32)
+        wrong = np.flatnonzero(answers != labels)
+        # Stable, so that equal losses stay in the order of the images.
+        largest = np.argsort(-np.where(np.isnan(losses), np.inf, losses)[wrong], kind="stable")
+        kept = wrong[largest][:worst]
+        probabilities = np.asarray(jax.nn.softmax(logits[kept], axis=-1), np.float32)
+        rows = np.arange(len(kept))
+        return cls(
+            labels,
+            answers,
+            losses,
+            kept.astype(np.int32),
+            split.images[kept],
+            probabilities[rows, labels[kept]],
+            probabilities[rows, answers[kept]],
+            tuple(map(str, class_names)),
+        )
+
+    @property
+    def correct(self) -> int:
+        """How many answers are the labels."""
+        return int((self.labels == self.answers).sum())
+
+    @property
+    def confusion(self) -> Array:
+        """Counts of answers by label, (C, C): [label, answer]."""
+        classes = len(self.class_names)
+        # Unsigned numbers of 64 bits, as others may have saved them, would make it real ones.
+        cells = self.labels.astype(np.int64) * classes + self.answers.astype(np.int64)
+        return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the predictions to an .npz file, atomically."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays[_NAMES] = np.array(self.class_names, dtype=np.str_)
+        with replacing(path) as file:
+            np.savez_compressed(file, format=np.int64(_FORMAT), **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Predictions":
+        """Reads predictions that `save` wrote. Nothing in the file is executed.
+
+        Raises:
+          FileNotFoundError: if there is no such file.
+          PredictionsError: if the file is damaged, or holds something else.
+        """
+        try:
+            arrays = read_arrays(path)
+        except ArraysError as error:
+            raise PredictionsError(f"{path} holds no whole predictions: {error}.") from error
+        missing = [name for name in ("format", *_ARRAYS, _NAMES) if name not in arrays]
+        if missing:
+            raise PredictionsError(f"{path} holds no predictions: {missing[0]} is missing.")
+        if arrays["format"].tolist() != _FORMAT:
+            raise PredictionsError(
+                f"{path} has the predictions' format {arrays['format']}, this version reads "
+                f"{_FORMAT}: read it with the version that wrote it, or train again."
+            )
+        if mistake := _mistake(arrays):
+            raise PredictionsError(f"{path} holds no whole predictions: {mistake}.")
+        return cls(
+            **{name: arrays[name] for name in _ARRAYS},
+            class_names=tuple(map(str, arrays[_NAMES])),
+        )
+
+
+_ARRAYS = tuple(field.name for field in fields(Predictions) if field.name != _NAMES)
+
+
+def _logits(trainer: Trainer, state: State, images: Array, batch_size: int) -> Array:
+    """Returns the logits (N, classes), a batch at a time."""
+    size = min(batch_size, len(images))
+    found = []
+    for first in range(0, len(images), size):
+        batch = images[first : first + size]
+        # Another length of the last batch would be compiled for this one use.
+        filled = batch[np.arange(size) % len(batch)]
+        found.append(np.asarray(trainer.predict(state, filled))[: len(batch)])
+    # Not bfloat16, of which NumPy knows neither argmax nor files.
+    return np.concatenate(found).astype(np.float32)
+
+
+def _mistake(arrays: dict[str, Array]) -> str | None:
+    """Returns what is wrong with the arrays of a file, None if nothing is."""
+    examples, kept, classes = (arrays[name].size for name in ("labels", "worst", _NAMES))
+    # What each is to be: its length, the kinds of its type, and below what it must lie.
+    rules: dict[str, tuple[int, str, int | None]] = {
+        "labels": (examples, "iu", classes),
+        "answers": (examples, "iu", classes),
+        "losses": (examples, "f", None),
+        "worst": (kept, "iu", examples),
+        "label_probabilities": (kept, "f", None),
+        "answer_probabilities": (kept, "f", None),
+        _NAMES: (classes, "U", None),
+    }
+    for name, (length, kinds, below) in rules.items():
+        array = arrays[name]
+        if array.shape != (length,) or array.dtype.kind not in kinds:
+            return f"{name} is {array.dtype} of the shape {array.shape}, and not ({length},)"
+        if below is not None and length and not 0 <= array.min() <= array.max() < below:
+            return f"{name} must lie in 0..{below - 1}, but has {array.min()} to {array.max()}"
+    images = arrays["images"]
+    fits = images.dtype == np.uint8 and images.ndim == 4 and len(images) == kept
+    if fits and 0 not in images.shape[1:]:
+        return None
+    return f"images are {images.dtype} of the shape {images.shape}, not uint8 ({kept}, H, W, C)"

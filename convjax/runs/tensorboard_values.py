@@ -1,0 +1,75 @@
+"""What event files hold of a record: scalars and histograms under their tags."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from convjax.stats.record import Array, Record
+
+# Of one layer at one step.
+STATISTICS = ("mean", "std", "near_zero", "abs_near_zero")
+
+# Histograms between one step and the step of twice its number. A histogram takes as much room as
+# twenty scalars. TensorBoard loads 500 of a layer at most, and draws some fifty of these; so many a
+# doubling are 500 at half a million steps, so that it chooses from all that is written, closest at
+# the beginning, where most happens. One of every n steps would either miss the beginning or grow
+# with the length of the training.
+HISTOGRAMS_PER_DOUBLING = 32
+
+# The record knows how many values lie outside its bins, and not where: they are drawn as one bin of
+# this width at either end, in units of the activation.
+OUTER_WIDTH = 1.0
+
+
+def scalars(record: Record) -> Iterator[tuple[Array, tuple[str, ...], Array]]:
+    """Yields steps (R,), tags and the table (R, tags) of the scalars under these."""
+    columns = record.loss, record.learning_rate, record.momentum
+    of_training = ("training/loss", "training/learning_rate", "training/momentum")
+    yield record.first, of_training, np.stack(columns, 1)
+    if len(record.eval_loss):
+        yield record.watched, ("training/evaluation_mode_loss",), record.eval_loss[:, None]
+    if record.layers and len(record.watched):
+        tags = tuple(f"activations/{layer}/{s}" for layer in record.layers for s in STATISTICS)
+        table = np.stack([getattr(record, statistic) for statistic in STATISTICS], 2)
+        yield record.watched, tags, table.reshape(len(table), -1)
+    if parameters := record.parameters:
+        norms = {"gradients": parameters.grad_norm, "updates": parameters.update_norm}
+        for kind, norm in norms.items():
+            if len(norm):
+                tags = tuple(f"{kind}/{name}/norm" for name in parameters.names)
+                yield parameters.watched, tags, norm
+
+
+def histograms(record: Record, row: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields tags and fields of TensorBoard's HistogramProto for the layers of a watched row.
+
+    Under- and overflow are the first and the last bin. The sums are those of all values, from mean
+    and standard deviation.
+    """
+    edges = record.hist_edges
+    edges = np.array([edges[0] - OUTER_WIDTH, *edges, edges[-1] + OUTER_WIDTH])
+    values = record.values[row]
+    for column, layer in enumerate(record.layers):
+        under, over = record.under[row, column], record.over[row, column]
+        counts = np.array([under, *record.hist[row, column], over])
+        filled = np.flatnonzero(counts)
+        # TensorBoard drops empty bins at both ends and takes these for the ends of the rest.
+        low, high = edges[[filled[0], filled[-1] + 1]] if len(filled) else (0.0, 0.0)
+        number, mean = float(values[column]), float(record.mean[row, column])
+        squares = (number - 1) * float(record.std[row, column]) ** 2 + number * mean**2
+        fields = {
+            "min": low,
+            "max": high,
+            "num": float(counts.sum()),
+            "sum": number * mean,
+            "sum_squares": squares,
+            "bucket_limit": edges[1:].tolist(),
+            "bucket": counts.tolist(),
+        }
+        yield f"activations/{layer}/histogram", fields
+
+
+def histograms_every(step: int) -> int:
+    """Returns how many steps lie between histograms near a step: a power of two, from 1 on."""
+    return 1 << max(0, step.bit_length() - HISTOGRAMS_PER_DOUBLING.bit_length())

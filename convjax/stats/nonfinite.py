@@ -1,0 +1,67 @@
+"""Where a training stopped being finite: the step, and the first layer."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from convjax.stats.record import Record
+
+
+@dataclass(frozen=True)
+class NonFinite:
+    """The first step whose loss is no finite number, and what the layers say of it.
+
+    Attributes:
+      step: counted from the start of the training.
+      loss: nan, inf or -inf.
+      seen_at: the first watched step from there on, or None.
+      layer: the first layer, in the order of the calls, whose mean is not finite at `seen_at`; None
+        where all are finite, or none was watched.
+    """
+
+    step: int
+    loss: float
+    seen_at: int | None
+    layer: str | None
+
+    def __str__(self) -> str:
+        told = f"the loss is {self.loss} at step {self.step}"
+        if self.seen_at is None:
+            return f"{told}; no layer was watched from there on"
+        when = "there" if self.seen_at == self.step else f"at step {self.seen_at}, the next watched"
+        if self.layer is None:
+            return f"{told}; the outputs of all watched layers are finite {when}"
+        return f"{told}; the first layer that is not finite {when} is {self.layer}"
+
+
+class NonFiniteError(ArithmeticError):
+    """A training was stopped because its loss is no finite number.
+
+    Attributes:
+      found: where.
+    """
+
+    def __init__(self, found: NonFinite):
+        super().__init__(f"{found}.")
+        self.found = found
+
+
+def first_non_finite(record: Record, first_step: int = 0) -> NonFinite | None:
+    """Returns where the loss of a record is not finite for the first time, or None.
+
+    In a merged record the steps are those at which rows begin.
+
+    Args:
+      first_step: of the record, within the training.
+    """
+    rows = np.flatnonzero(~np.isfinite(record.loss))
+    if not len(rows):
+        return None
+    step = int(record.first[rows[0]])
+    row = int(np.searchsorted(record.watched, step))
+    seen_at, layer = None, None
+    if row < len(record.watched) and record.layers:
+        seen_at = first_step + int(record.watched[row])
+        columns = np.flatnonzero(~np.isfinite(record.mean[row]))
+        layer = record.layers[columns[0]] if len(columns) else None
+    return NonFinite(first_step + step, float(record.loss[rows[0]]), seen_at, layer)

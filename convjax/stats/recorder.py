@@ -1,0 +1,283 @@
+"""Statistics from a training loop of one's own: returned by the jitted step, kept as a record."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convjax._checks import check_array, check_scalar, check_type, check_whole
+from convjax.stats.activations import ActivationStats, activation_stats
+from convjax.stats.parameters import ParameterRecord, ParameterStats
+from convjax.stats.record import Record
+from convjax.stats.record_builder import ROWS, Growing, from_steps
+
+# Steps are fetched from the device so many at a time, and as many later: the device has finished
+# them then, and no step waits for the host.
+BLOCK = 64
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["stats", "active"],
+    meta_fields=["names", "sizes"],
+)
+@dataclass(frozen=True)
+class LayerStats:
+    """Statistics of L layers at one step; a tree of arrays for JAX, so that a step may return it.
+
+    Attributes:
+      names: of the layers, in the order of their calls.
+      sizes: values of each.
+      stats: every field but `active` has a first axis L.
+      active: of each layer, bool (C,); empty where units were not asked for.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    stats: ActivationStats
+    active: tuple[jax.Array, ...] = ()
+
+
+def layer_stats(
+    outputs: Mapping[str, jax.Array],
+    *,
+    histogram: bool = True,
+    units: bool = False,
+    channel_axes: Mapping[str, int] | None = None,
+) -> LayerStats:
+    """Returns the statistics of each layer's output, to be called within the jitted step.
+
+    Args:
+      outputs: by the layer's name, as `convjax.capture` returns them. What the network is given and
+        asked for may be among them, by the names "input" and "labels".
+      histogram: False leaves out the histograms, most of the cost.
+      units: which channels were active; for `Record.dead`.
+      channel_axes: of the outputs, where it is not the last, as `convjax.channel_axes(model,
+        outputs)` gives them for this project's networks in any layout.
+
+    Raises:
+      TypeError: if outputs are no mapping of arrays.
+      ValueError: if there is no output, or it has no such axis.
+    """
+    check_type("outputs", outputs, Mapping, "convjax.capture(model, x) returns one.")
+    for name, x in outputs.items():
+        check_array(f"outputs[{name!r}]", x)
+    if not outputs:
+        raise ValueError("outputs must hold the output of one layer or more, got none.")
+    axes = dict.fromkeys(outputs, -1) | dict(channel_axes or {})
+    for name, x in outputs.items():
+        if x.ndim and not -x.ndim <= axes[name] < x.ndim:
+            raise ValueError(
+                f"channel_axes[{name!r}] must be an axis of the shape {x.shape}, got {axes[name]}."
+            )
+    stats = [
+        activation_stats(x, histogram=histogram, channel_axis=axes[name] if units else None)
+        for name, x in outputs.items()
+    ]
+    alike = [layer._replace(active=None) for layer in stats]
+    return LayerStats(
+        tuple(outputs),
+        tuple(x.size for x in outputs.values()),
+        jax.tree.map(lambda *values: jnp.stack(values), *alike),
+        tuple(layer.active for layer in stats if layer.active is not None),
+    )
+
+
+class _Added(NamedTuple):
+    """A step that waits to be fetched."""
+
+    scalars: tuple[Any, ...]  # loss, learning rate, momentum
+    layers: LayerStats | None
+    parameters: ParameterStats | None
+    eval_loss: Any
+
+
+class _Kind(NamedTuple):
+    """What all watched steps have in common."""
+
+    sizes: dict[str, int]  # by layer
+    histograms: bool
+    units: bool
+    evaluated: bool
+
+
+class Recorder:
+    """Collects what the steps of a training loop return, without making them wait.
+
+    recorder = Recorder()
+    for x, y in batches:
+        loss, stats = train_step(model, optimizer, x, y)  # jitted, yours
+        recorder.add(loss, stats)
+    plots.color_dim(recorder.record(), "conv2")
+
+    However long the training, the record has at most `rows` rows: when there are more, neighbouring
+    steps are merged, see `Record.merged`.
+
+    Args:
+      rows: at least 1.
+    """
+
+    def __init__(self, *, rows: int = ROWS):
+        self._record = Growing(check_whole("rows", rows, 1))
+        self._waiting: list[_Added] = []
+        self._kind: _Kind | None = None
+        self._parameters: tuple[Any, ...] | None = None  # the structure of their statistics
+
+    def add(
+        self,
+        loss: jax.typing.ArrayLike,
+        layers: LayerStats | None = None,
+        parameters: ParameterStats | None = None,
+        *,
+        eval_loss: jax.typing.ArrayLike | None = None,
+        learning_rate: jax.typing.ArrayLike = np.nan,
+        momentum: jax.typing.ArrayLike = np.nan,
+    ) -> None:
+        """Adds a step; values on the device are fetched some steps later.
+
+        Args:
+          loss: a scalar.
+          layers: of this step, or None for a step that is not watched.
+          parameters: what `convjax.parameter_stats` returns, or None.
+          eval_loss: of the step's batch in evaluation mode; goes with layers.
+          learning_rate, momentum: where they are known, for the plot of the schedule.
+
+        Raises:
+          TypeError: if layers are not what `layer_stats` returns, parameters not what
+            `parameter_stats` returns, or the loss, rate or momentum is a tracer or no number.
+          ValueError: if one of these is no scalar, the layers or parameters are not those of the
+            steps before, or eval_loss comes without layers.
+        """
+        scalars = {"loss": loss, "learning_rate": learning_rate, "momentum": momentum}
+        if eval_loss is not None:
+            scalars["eval_loss"] = eval_loss
+        for name, scalar in scalars.items():
+            check_scalar(name, scalar)
+        for name, value, cls, maker in (
+            ("layers", layers, LayerStats, "layer_stats(outputs)"),
+            ("parameters", parameters, ParameterStats, "parameter_stats(params, grads=grads)"),
+        ):
+            if not (value is None or isinstance(value, cls)):
+                raise TypeError(f"{name} must be what {maker} returns, got {type(value).__name__}.")
+        if layers is not None:
+            layers = self._checked(layers, eval_loss is not None)
+        elif eval_loss is not None:
+            raise ValueError("eval_loss must go with layers, got it for a step without.")
+        if parameters is not None:
+            self._check_parameters(parameters)
+        self._waiting.append(_Added((loss, learning_rate, momentum), layers, parameters, eval_loss))
+        if len(self._waiting) >= 2 * BLOCK:
+            self._fetch(BLOCK)
+
+    def _check_parameters(self, parameters: ParameterStats) -> None:
+        _check_one_step("parameters", "norms", parameters.stats.weight_norm, parameters.of.names)
+        kept = [name for name, value in parameters.stats._asdict().items() if value is not None]
+        kind = parameters.of, tuple(kept)
+        self._parameters = self._parameters or kind
+        if kind != self._parameters:
+            before, kept_before = self._parameters
+            changed = sorted(set(parameters.of.names) ^ set(before.names))
+            raise ValueError(
+                "parameters must be the same at all steps that have them, of the same sizes and "
+                f"with the same quantities: got {', '.join(kept)} after {', '.join(kept_before)}, "
+                f"and {', '.join(changed) or 'no names'} not at both."
+            )
+
+    def _checked(self, layers: LayerStats, evaluated: bool) -> LayerStats:
+        """Returns the statistics with the layers in the order of the first step."""
+        _check_one_step("layers", "means", layers.stats.mean, layers.names)
+        kind = _Kind(
+            dict(zip(layers.names, layers.sizes, strict=True)),
+            layers.stats.hist is not None,
+            bool(layers.active),
+            evaluated,
+        )
+        self._kind = self._kind or kind
+        if kind != self._kind:
+            raise ValueError(
+                "layers must be the same at all watched steps, with as many values, and all of "
+                f"them with histograms, units and eval_loss or none: got {kind} after "
+                f"{self._kind}. Drop the last, smaller batch of an epoch."
+            )
+        names = tuple(self._kind.sizes)
+        if names == layers.names:
+            return layers
+        # JAX sorts a mapping that crosses the edge of a jitted function.
+        order = [layers.names.index(name) for name in names]
+        return LayerStats(
+            names,
+            tuple(self._kind.sizes.values()),
+            jax.tree.map(itemgetter(np.array(order)), layers.stats),
+            tuple(layers.active[i] for i in order) if layers.active else (),
+        )
+
+    def record(self) -> Record:
+        """Returns the record of all steps so far, in at most `rows` rows.
+
+        Raises:
+          ValueError: if there is none.
+        """
+        self._fetch(len(self._waiting))
+        if not self._record:
+            raise ValueError("the recorder has no steps yet: add(loss, layers) after each step.")
+        return self._record.record()
+
+    def _fetch(self, steps: int) -> None:
+        block = jax.device_get(self._waiting[:steps])
+        if not block:
+            return
+        found = [(i, added) for i, added in enumerate(block) if added.layers is not None]
+        sizes = self._kind.sizes if self._kind and found else {}
+        stats: list[ActivationStats] = []
+        if found:
+            layers = _stacked([added.layers for _, added in found])
+            stats = [
+                jax.tree.map(itemgetter((slice(None), i)), layers.stats) for i in range(len(sizes))
+            ]
+            stats = [
+                layer._replace(active=active) for layer, active in zip_longest(stats, layers.active)
+            ]
+        evaluated = [added.eval_loss for _, added in found if added.eval_loss is not None]
+        loss, learning_rate, momentum = np.array([added.scalars for added in block], np.float32).T
+        self._record.add(
+            from_steps(
+                sizes,
+                sizes.values(),
+                loss,
+                learning_rate,
+                momentum,
+                np.array([i for i, _ in found], int),
+                stats,
+                parameters=_of_parameters(block),
+                eval_loss=np.array(evaluated, np.float32) if evaluated else None,
+            )
+        )
+        self._waiting = self._waiting[steps:]
+
+
+def _check_one_step(what: str, values: str, found: Any, names: Sequence[str]) -> None:
+    if np.shape(found) != (len(names),):
+        raise ValueError(
+            f"{what} must be of one step, got {values} of the shape {np.shape(found)} for "
+            f"{len(names)} {what}. Add the steps of a scan one by one."
+        )
+
+
+def _of_parameters(block: Sequence[_Added]) -> ParameterRecord | None:
+    found = [(i, added.parameters) for i, added in enumerate(block) if added.parameters is not None]
+    if not found:
+        return None
+    whole = _stacked([stats for _, stats in found])
+    watched = np.array([i for i, _ in found])
+    return ParameterRecord.from_steps(whole.of, watched, whole.stats)
+
+
+def _stacked(steps: list[Any]) -> Any:
+    """Returns trees of one structure as one, with the step as the first axis."""
+    return jax.tree.map(lambda *values: np.stack(values), *steps)

@@ -1,0 +1,22 @@
+"""The training loop: steps compiled together, evaluation, whole trainings, and sweeps of them."""
+
+from convjax.train._fit import Fitted, Listener, Stopped, fit
+from convjax.train._sweep import Sweep, sweep
+from convjax.train.device_data import Images
+from convjax.train.lr_finder import LRFind, lr_find
+from convjax.train.plan import Plan
+from convjax.train.trainer import Trainer
+
+__all__ = [
+    "Fitted",
+    "Images",
+    "LRFind",
+    "Listener",
+    "Plan",
+    "Stopped",
+    "Sweep",
+    "Trainer",
+    "fit",
+    "lr_find",
+    "sweep",
+]

@@ -1,0 +1,248 @@
+"""The pure training step: normalise, forward with the layers watched, backward, update."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+import optax
+from flax import nnx
+
+from convjax._checks import check_function, check_type, described
+from convjax.nn.sync_batch_norm import check_splits, set_axis_name
+from convjax.optim.optimizers import Optimizer
+from convjax.parallel.mesh import AXIS, mean_over_devices
+from convjax.stats.activations import ActivationStats
+from convjax.stats.parameters import Described, Norms, describe
+from convjax.stats.watch import Watch
+
+LossFn = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class State(NamedTuple):
+    """All that a training changes, as pure trees of arrays."""
+
+    params: Any
+    variables: Any  # the model's other variables: running statistics of batch norm
+    opt_state: Any
+
+
+class Measures(NamedTuple):
+    """What every step tells."""
+
+    loss: jax.Array
+    learning_rate: jax.Array
+    momentum: jax.Array
+
+
+class Seen(NamedTuple):
+    """What a watched step keeps; what is not watched is empty or None."""
+
+    layers: tuple[ActivationStats, ...] = ()
+    parameters: Norms | None = None
+    eval_loss: jax.Array | None = None
+
+
+class Layers(NamedTuple):
+    """The watched layers, in the order of their calls, and the parameters."""
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]  # values per step of each
+    parameters: Described
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns −log softmax(logits)[label] per example, shape (N,)."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+class Step:
+    """One training step as a pure function, so that jit, scan and vmap apply to it.
+
+    Args:
+      model, optimizer, mean, std, loss, watch: as for `convjax.Trainer`.
+      synchronized: a step sees one part of a batch, its peers on other devices the other parts; it
+        must run in `convjax.parallel.mesh.on_devices`.
+
+    Attributes:
+      structure: the model's, in training mode and over a whole batch.
+
+    Raises:
+      TypeError: if the model, mean, std, loss or watch are of another kind.
+      ValueError: if the std is not positive, or a synchronised model cannot be split, see
+        `convjax.nn.sync_batch_norm.check_splits`.
+    """
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        optimizer: Optimizer,
+        *,
+        mean: npt.ArrayLike,
+        std: npt.ArrayLike,
+        loss: LossFn,
+        watch: Watch | None,
+        synchronized: bool,
+    ):
+        check_function("loss", loss, "from logits and labels to one loss per example")
+        if watch is not None:
+            check_type("watch", watch, Watch, "Watch() makes one; None watches nothing.")
+        for name, value in (("mean", mean), ("std", std)):
+            if np.asarray(value).dtype.kind not in "fiu":
+                raise TypeError(f"{name} must be numbers, got {described(value)}.")
+        self._mean, self._std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+        if not (np.isfinite(self._mean).all() and (self._std > 0).all()):
+            raise ValueError(f"mean must be finite and std positive, got {mean!r} and {std!r}.")
+        self._optimizer, self.loss, self._watch = optimizer, loss, watch
+        self._synchronized = synchronized
+        # Structures of one model: batch norm uses the batch in training and running values in
+        # evaluation, and within a step on several devices it is synchronised.
+        training = _whole(model)
+        self.structure = nnx.graphdef(training)
+        if synchronized:
+            check_splits(training)
+            set_axis_name(training, AXIS)
+        self._training = nnx.graphdef(training)
+        training.eval()
+        self._evaluating = nnx.graphdef(training)
+
+    def __call__(
+        self,
+        state: State,
+        images: jax.Array,
+        labels: jax.Array,
+        learning_rate: jax.Array,
+        momentum: jax.Array,
+        *,
+        watched: bool = True,
+    ) -> tuple[State, Measures, Seen]:
+        """Takes one step.
+
+        Args:
+          images: uint8 (N, H, W, C); labels: int (N,).
+          learning_rate, momentum: scalars, written into the optimiser's state for this step.
+          watched: False takes no statistics, and the compiler drops what only they need.
+
+        Returns:
+          The state after the step, what it told, and what is watched; where the step is
+          synchronised, the statistics of layers are of this part of the batch alone.
+        """
+        channels: dict[str, int] = {}  # of each watched layer, which the trace below tells
+
+        def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+            logits, outputs, axes, variables = self._forward(
+                self._training, params, state.variables, images, labels
+            )
+            channels.update(axes)
+            # A tuple keeps the order of the calls; JAX sorts the keys of a dictionary.
+            return jnp.mean(self.loss(logits, labels)), (variables, tuple(outputs.values()))
+
+        (loss, (variables, outputs)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params
+        )
+        if self._synchronized:
+            loss, grads = mean_over_devices((loss, grads))
+        opt_state = self._optimizer.set(state.opt_state, learning_rate, momentum)
+        updates, opt_state = self._optimizer.transform.update(grads, opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        measures = Measures(loss, *self._optimizer.applied(opt_state))
+        seen = Seen()
+        if self._watch is not None and watched:
+            of_layers = dict(zip(channels, outputs, strict=True))
+            seen = Seen(
+                self._watch.stats(of_layers, channels),
+                self._watch.parameter_stats(state.params, grads, params),
+                self._eval_loss(state._replace(variables=variables), images, labels),
+            )
+        return State(params, variables, opt_state), measures, seen
+
+    def _eval_loss(self, state: State, images: jax.Array, labels: jax.Array) -> jax.Array | None:
+        if self._watch is None or not self._watch.evaluation:
+            return None
+        loss = jnp.mean(self.loss(self.logits(state, images), labels))
+        return mean_over_devices(loss) if self._synchronized else loss
+
+    def normalize(self, images: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
+        """Turns uint8 images (N, H, W, C) into the model's input: (p/255 − mean)/std."""
+        scaled = images.astype(dtype) / 255
+        return (scaled - self._mean.astype(dtype)) / self._std.astype(dtype)
+
+    def split(self, model: nnx.Module) -> tuple[Any, Any]:
+        """Returns a model's parameters and its other variables.
+
+        Raises:
+          TypeError: if it is no module of Flax NNX.
+          ValueError: if it is not built like the step's.
+        """
+        structure, params, variables = _split(_whole(model))
+        if structure != self.structure:
+            raise ValueError(
+                "model must have the structure of the model that the trainer was made with."
+            )
+        return params, variables
+
+    def model(self, params: Any, variables: Any) -> nnx.Module:
+        """Returns the model in evaluation mode."""
+        return nnx.merge(self._evaluating, params, variables)
+
+    def logits(self, state: State, images: jax.Array) -> jax.Array:
+        """Returns the logits (N, classes) of uint8 images (N, H, W, C), in evaluation."""
+        return self.model(state.params, state.variables)(self._input(state.params, images))
+
+    def scores(self, state: State, images: jax.Array, labels: jax.Array) -> tuple[Any, Any]:
+        """Returns the loss of each example and whether its answer is correct, in evaluation.
+
+        The answer is the class of the largest logit; a single logit answers 1 where it is positive.
+        """
+        logits = self.logits(state, images)
+        answers = logits[:, 0] > 0 if logits.shape[-1] == 1 else jnp.argmax(logits, -1)
+        return self.loss(logits, labels), answers == labels
+
+    def layers(self, state: State, images: jax.ShapeDtypeStruct) -> Layers:
+        """Returns what a whole batch of such images leads to, without computing anything."""
+        names: list[str] = []
+
+        def forward(params: Any, variables: Any, images: jax.Array, labels: jax.Array) -> Any:
+            _, outputs, _, _ = self._forward(self.structure, params, variables, images, labels)
+            names.extend(outputs)
+            return tuple(outputs.values())
+
+        labels = jax.ShapeDtypeStruct(images.shape[:1], jnp.int32)
+        outputs = jax.eval_shape(forward, state.params, state.variables, images, labels)
+        sizes = tuple(x.size for x in outputs)
+        return Layers(tuple(names), sizes, describe(state.params))
+
+    def _forward(
+        self, structure: Any, params: Any, variables: Any, images: jax.Array, labels: jax.Array
+    ) -> tuple[Any, Any, Any, Any]:
+        """Returns logits, the outputs of the watched layers by name, the axis of the channels in
+        each, and the new variables."""
+        # copy: the variables belong to this trace, so that batch norm may update them.
+        model = nnx.merge(structure, params, variables, copy=True)
+        x = self._input(params, images)
+        if self._watch is None:
+            logits, outputs, axes = model(x), dict[str, jax.Array](), dict[str, int]()
+        else:
+            logits, outputs, axes = self._watch.outputs(model, x, labels)
+        return logits, outputs, axes, _split(model)[2]
+
+    def _input(self, params: Any, images: jax.Array) -> jax.Array:
+        # A model computes in the dtype of its parameters.
+        return self.normalize(images, jax.tree.leaves(params)[0].dtype)
+
+
+def _whole(model: nnx.Module) -> nnx.Module:
+    """Returns a copy in training mode for whole batches; the caller's model stays as it was."""
+    check_type("model", model, nnx.Module, "Make one of Flax NNX first: digits_net(rngs=…).")
+    training = nnx.clone(model)
+    training.train()
+    set_axis_name(training, None)
+    return training
+
+
+def _split(model: nnx.Module) -> tuple[Any, Any, Any]:
+    """Returns (structure, parameters, all other variables)."""
+    structure, params, *others = nnx.split(model, nnx.Param, ...)
+    return structure, params, others[0]

@@ -1,0 +1,1 @@
+"""Benchmarks: speed beside PyTorch, devices, streams, sweeps, and the memory of a record."""

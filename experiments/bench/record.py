@@ -1,0 +1,111 @@
+"""`python -m experiments bench-record`: the memory of a record, for as many steps as one likes.
+
+Chunks of statistics, as `Trainer.run` fetches them, are added one after the other to a record of at
+most 1,024 rows; Python's own account of memory (tracemalloc) gives the peak.
+"""
+
+import tracemalloc
+from copy import deepcopy
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from convjax.stats.activations import HIST_BINS, ActivationStats
+from convjax.stats.parameters import LOG_BINS, Described, Norms, ParameterRecord
+from convjax.stats.record import Record
+from convjax.stats.record_builder import Growing, from_steps
+from convjax.train.scan_loop import CHUNK
+from experiments.terminal.options import OutFile, mistakes_reported, prepare_file
+
+STEPS = (1_000, 4_000, 100_000, 10_000_000)
+QUICK_STEPS = (1_000, 20_000)
+LAYERS, CHANNELS, PARAMETERS, VALUES = 10, 64, 20, 10_000
+
+
+def chunk(steps: int, seed: int) -> Record:
+    """Returns the record of a chunk in which all quantities are watched at every step."""
+    rng = np.random.default_rng(seed)
+
+    def layer() -> ActivationStats:
+        hist = rng.multinomial(VALUES, np.full(HIST_BINS + 2, 1 / (HIST_BINS + 2)), steps)
+        numbers: list[Any] = list(rng.random((4, steps), np.float32))
+        counts = hist.astype(np.int32)
+        active = rng.random((steps, CHANNELS)) < 0.5
+        kept = (*numbers, counts[:, 1:-1], counts[:, 0], counts[:, -1], active)
+        return ActivationStats._make(kept)
+
+    watched = np.arange(steps)
+    norms = rng.random((3, steps, PARAMETERS), np.float32)
+    magnitudes = np.ones((2, steps, PARAMETERS, LOG_BINS + 2), np.int32)
+    names = tuple(f"parameter{i}" for i in range(PARAMETERS))
+    loss, rate, momentum, eval_loss = rng.random((4, steps), np.float32)
+    return from_steps(
+        [f"layer{i}" for i in range(LAYERS)],
+        [VALUES] * LAYERS,
+        loss,
+        rate,
+        momentum,
+        watched,
+        [layer() for _ in range(LAYERS)],
+        parameters=ParameterRecord.from_steps(
+            Described(names, (LOG_BINS + 2,) * PARAMETERS, (2,) * PARAMETERS),
+            watched,
+            Norms._make([*norms, *magnitudes]),
+        ),
+        eval_loss=eval_loss,
+    )
+
+
+def measure(steps: int) -> dict[str, Any]:
+    """Returns rows, peak in bytes and seconds of a record of so many steps.
+
+    Raises:
+      AssertionError: if a count was lost.
+    """
+    drawn = [chunk(CHUNK, seed) for seed in range(4)]  # drawing numbers is not what is measured
+    tracemalloc.start()
+    began, record = perf_counter(), Growing()
+    for i in range(steps // CHUNK):
+        # A copy, because a chunk that is fetched is new memory.
+        record.add(deepcopy(drawn[i % len(drawn)]))
+    whole = record.record()
+    seconds = perf_counter() - began
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    done = steps // CHUNK * CHUNK
+    counted = whole.hist.sum() + whole.under.sum() + whole.over.sum()
+    assert counted == done * LAYERS * VALUES, "a value is in no count, or in two"
+    return {"steps": done, "rows": len(whole.first), "peak_bytes": peak, "seconds": seconds}
+
+
+def run_bench_record(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="At most 20,000 steps instead of ten million.")
+    ] = False,
+    out: OutFile = Path("record.json"),
+) -> None:
+    """Measures the memory of the record of ten million steps, and writes record.json."""
+    from convjax.runs.folder import environment, write_json
+    from experiments.terminal.console import console
+
+    shown = console()
+    with mistakes_reported("stopped; nothing was written."):
+        prepare_file(out)
+        rows = [measure(steps) for steps in (QUICK_STEPS if quick else STEPS)]
+        write_json(out, {"environment": environment(), "records": rows})
+    shown.print(markdown_records(rows), highlight=False, markup=False)
+    shown.print(f"all figures: {out}", highlight=False, soft_wrap=True)
+
+
+def markdown_records(rows: list[dict[str, Any]]) -> str:
+    """Returns the table of steps, rows and memory."""
+    lines = ["| steps | rows | peak, MiB | seconds |", "|---|---|---|---|"]
+    lines += [
+        f"| {row['steps']:,} | {row['rows']:,} | {row['peak_bytes'] / 2**20:.0f} | "
+        f"{row['seconds']:.1f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,187 @@
+"""`python -m experiments bench-sweep`: what a run costs in a sweep, beside one that runs alone.
+
+The ten-digit network without statistics. In each round `Trainer.run` trains once, and then every
+number of runs at once the same steps; a ratio is the median of the ratios within a round, so that a
+machine that slows down slows both sides. Compiling is timed apart.
+
+Command: python -m experiments bench-sweep --data mnist5k --out sweep.json
+"""
+
+import time
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import typer
+from flax import nnx
+from rich.table import Table
+
+from convjax.data import Dataset, epoch_order, load, normalization
+from convjax.io.json_files import write_json
+from convjax.nn.models import digits_net
+from convjax.optim.optimizers import adam
+from convjax.optim.schedules import one_cycle
+from convjax.runs.environment import environment
+from convjax.train._sweep import bytes_per_run, runs_at_once, stacked_tables
+from convjax.train.device_data import Images
+from convjax.train.trainer import Trainer
+from experiments.terminal.console import console
+from experiments.terminal.options import Data, DataDir, OutFile, mistakes_reported, prepare_file
+
+BATCH_SIZES, AT_ONCE = (64, 512), (1, 2, 4, 8)
+# As many images at either batch size; about a second for a run alone on two cores.
+IMAGES = 16 << 10
+QUICK_STEPS, QUICK_ROUNDS = 3, 2
+LR_MAX = 0.06
+
+
+class Runs:
+    """A program for so many runs at once, each with a network of its own, ready to be timed."""
+
+    def __init__(self, dataset: Dataset, batch_size: int, steps: int, at_once: int):
+        examples = len(dataset.train.labels)
+        mean, std = normalization(dataset.train.images)
+        networks = [
+            digits_net(
+                in_features=dataset.train.images.shape[-1],
+                classes=len(dataset.class_names),
+                rngs=nnx.Rngs(seed),
+            )
+            for seed in range(at_once)
+        ]
+        # A trainer of its own, whose seconds of compiling are those of this program.
+        self.trainer = Trainer(networks[0], adam(), mean=mean, std=std, watch=None)
+        self.data = Images.put(dataset.train)
+        self.starts = [self.trainer.start(network) for network in networks]
+        epochs = -(-steps * batch_size // examples) + 1  # an epoch leaves its last images out
+        orders = [
+            np.concatenate(
+                [epoch_order(examples, batch_size, seed=seed, epoch=i) for i in range(epochs)]
+            )[:steps]
+            for seed in range(at_once)
+        ]
+        self.order = np.stack(orders, 1)
+        table = {name: np.asarray(c) for name, c in one_cycle(steps, LR_MAX).table(steps).items()}
+        self.table = stacked_tables([table] * at_once)
+        self.seconds: list[float] = []
+        compiled = self.trainer.compile_seconds
+        self.train()
+        self.compile_seconds = self.trainer.compile_seconds - compiled
+
+    def train_alone(self) -> float:
+        """Takes all steps of the first run with `Trainer.run` and returns its seconds."""
+        table = {name: column[:, 0] for name, column in self.table.items()}
+        state = jax.block_until_ready(jax.tree.map(jnp.copy, self.starts[0]))
+        began = time.perf_counter()
+        jax.block_until_ready(self.trainer.run(state, self.data, self.order[:, 0], table)[0])
+        return time.perf_counter() - began
+
+    @property
+    def at_once(self) -> int:
+        """How many runs there are."""
+        return len(self.starts)
+
+    def train(self) -> float:
+        """Takes all steps and returns the seconds of a run."""
+        together = self.trainer.together
+        states = jax.block_until_ready(together.start(self.starts))
+        began = time.perf_counter()
+        jax.block_until_ready(together.run(states, self.data, self.order, self.table)[0])
+        return (time.perf_counter() - began) / self.at_once
+
+
+def measure(dataset: Dataset, rounds: int, quick: bool) -> list[dict[str, Any]]:
+    """Returns a row for each batch size and number of runs at once.
+
+    Raises:
+      ValueError: if the data set is smaller than every batch.
+    """
+    rows = []
+    sizes = [size for size in BATCH_SIZES if size <= len(dataset.train.labels)]
+    if not sizes:
+        raise ValueError(
+            f"data must hold at least {BATCH_SIZES[0]} images, got {len(dataset.train.labels)}."
+        )
+    for size in sizes[: 1 if quick else None]:
+        steps = QUICK_STEPS if quick else IMAGES // size
+        cases = [Runs(dataset, size, steps, n) for n in (AT_ONCE[:2] if quick else AT_ONCE)]
+        first, alone = cases[0], []
+        first.train_alone()  # compiles
+        for _ in range(QUICK_ROUNDS if quick else rounds):
+            alone.append(first.train_alone())
+            for case in cases:
+                case.seconds.append(case.train())
+        advised = first.trainer.step, first.starts[0], first.data, size
+        for case in cases:
+            ratios = [a / b for a, b in zip(case.seconds, alone, strict=True)]
+            rows.append(
+                {
+                    "batch_size": size,
+                    "at_once": case.at_once,
+                    "steps": steps,
+                    "compile_seconds": case.compile_seconds,
+                    "seconds_alone": alone,
+                    "seconds_per_run": case.seconds,
+                    "median_seconds_per_run": median(case.seconds),
+                    "ratio": median(ratios),
+                    "bytes_per_run": bytes_per_run(*advised),
+                    "default_at_once": runs_at_once(*advised),
+                }
+            )
+    return rows
+
+
+HEADINGS = ("batch", "runs at once", "compile s", "s per run", "run / Trainer.run")
+
+
+def cost_table(rows: list[dict[str, Any]]) -> Table:
+    """Returns what a run costs: seconds, and the ratio to one of `Trainer.run`."""
+    table = Table(title="a run of a sweep (median of the rounds)")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def markdown_costs(rows: list[dict[str, Any]]) -> str:
+    """Returns the same as a Markdown table."""
+    cells = [HEADINGS, ("---",) * len(HEADINGS), *map(_cells, rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    default = " (default)" if row["at_once"] == row["default_at_once"] else ""
+    return (
+        str(row["batch_size"]),
+        f"{row['at_once']}{default}",
+        f"{row['compile_seconds']:.1f}",
+        f"{row['median_seconds_per_run']:.3f}",
+        f"{row['ratio']:.2f}",
+    )
+
+
+def bench_sweep(
+    data: Data = "mnist5k",
+    data_dir: DataDir = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Trainings of each case, taken in turns; medians are shown.")
+    ] = 7,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Three steps, two rounds: decides nothing.")
+    ] = False,
+    out: OutFile = Path("sweep.json"),
+) -> None:
+    """Measures what a run costs in a sweep of 1, 2, 4 and 8 at once, and writes sweep.json."""
+    shown = console()
+    with mistakes_reported("stopped; nothing was written."):
+        prepare_file(out)
+        rows = measure(load(data, data_dir=data_dir), rounds, quick)
+        write_json(
+            out, {"environment": environment(), "data": data, "quick": quick, "sweeps": rows}
+        )
+    shown.print(cost_table(rows))
+    shown.print(f"all figures: {out}", highlight=False, soft_wrap=True)

@@ -1,0 +1,163 @@
+"""The commands of `python -m experiments`: list, run, train, parity, table, events; the pages
+report, explore and gallery; and the measurements bench, bench-…, diagnosis, fields and speedrun.
+
+Exit status of `run`: 0 where every verdict is the expected one, 1 where one departs, 2 for wrong
+usage or data that cannot be had. Of `parity`: 0 where all figures hold, 1 where one does not, 2 for
+a file that is no trajectory.
+"""
+
+import inspect
+import json
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from experiments.bench.devices import markdown_devices, run_bench_devices
+from experiments.bench.record import markdown_records, run_bench_record
+from experiments.bench.report import markdown_bars
+from experiments.bench.speed import run_bench
+from experiments.bench.speedrun import speedrun
+from experiments.bench.stream import markdown_streams, run_bench_stream
+from experiments.bench.sweep import bench_sweep, markdown_costs
+from experiments.cli.events import run_events
+from experiments.cli.explore import run_explore
+from experiments.cli.gallery import run_gallery
+from experiments.cli.report import run_report
+from experiments.cli.run import run
+from experiments.cli.train import EXAMPLES, run_train
+from experiments.diagnosis_study.report import tables
+from experiments.diagnosis_study.run import Row, run_diagnosis
+from experiments.harness import registry
+from experiments.harness.claim import Result
+from experiments.layout_study.report import markdown_layouts
+from experiments.receptive_fields.run import markdown_fields, run_fields
+from experiments.terminal import console as view
+from experiments.terminal.one_line_errors import OneLineCommand, OneLineGroup
+from experiments.terminal.options import DataDir, Layout
+
+app = typer.Typer(
+    cls=OneLineGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Puts the claims of the chapter on convolutional networks to the test.",
+)
+
+
+@app.command("list")
+def list_claims() -> None:
+    """Lists the claims, the file that tests each, and what the chapter says."""
+    view.console().print(view.claims_table(registry.all_claims()))
+
+
+@app.command()
+def parity(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Recorded trajectories (.npz).")
+    ],
+    data_dir: DataDir = None,
+    layout: Layout = "auto",
+) -> None:
+    """Replays trajectories of fastai in float64 and prints the largest deviations as JSON."""
+    from convjax.io.json_files import finite
+    from convjax.ops.layout import resolve_layout
+    from experiments.fastai_parity.replay import replay
+    from experiments.harness.compilation_cache import use_compilation_cache
+
+    use_compilation_cache()
+    holds = True
+    for file in files:
+        try:
+            resolve_layout(layout)
+            report = replay(file, data_dir=data_dir, layout=layout)
+        except ValueError as error:  # DataError and TrajectoryError are ValueErrors
+            _fail(error)
+        typer.echo(json.dumps(finite(report), allow_nan=False))
+        holds &= report["holds"]
+    raise typer.Exit(0 if holds else 1)
+
+
+# What prints a file of results, by the entry that the command wrote which only it writes.
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "claims": lambda found: view.markdown_ledger(list(map(Result.from_json, found["claims"]))),
+    "bars": lambda found: "\n".join([markdown_bars(found["bars"]), *map(_note, found["notes"])]),
+    "devices": lambda found: markdown_devices(found["devices"]),
+    "fields": lambda found: markdown_fields(found["fields"]),
+    "layouts": markdown_layouts,
+    "records": lambda found: markdown_records(found["records"]),
+    "streams": lambda found: markdown_streams(found["streams"]),
+    "sweeps": lambda found: markdown_costs(found["sweeps"]),
+    "trainings": lambda found: "\n\n".join(tables([Row(**row) for row in found["trainings"]])),
+}
+
+
+@app.command()
+def table(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Results of `run`, `diagnosis`, `fields` or a `bench…`; layouts.json.",
+        ),
+    ],
+) -> None:
+    """Prints a file of results in Markdown, as the README has it."""
+    try:
+        found = json.loads(file.read_text())
+        (kind,) = TABLES.keys() & found.keys()
+        typer.echo(TABLES[kind](found))
+    except OSError as error:
+        _fail(ValueError(f"FILE {file} cannot be read: {error.strerror}."))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        _fail(
+            ValueError(
+                f"FILE {file} is not a results.json or layouts.json of `run`, or what `diagnosis`, "
+                "`fields` or a `bench…` wrote."
+            )
+        )
+
+
+app.command()(run)
+app.command("bench")(run_bench)
+app.command("bench-record")(run_bench_record)
+app.command("diagnosis")(run_diagnosis)
+app.command("explore")(run_explore)
+app.command("gallery")(run_gallery)
+app.command("bench-devices")(run_bench_devices)
+app.command("bench-stream")(run_bench_stream)
+app.command("bench-sweep")(bench_sweep)
+app.command("fields")(run_fields)
+app.command("speedrun")(speedrun)
+app.command("train", epilog=EXAMPLES)(run_train)
+app.command("report")(run_report)
+app.command("events")(run_events)
+
+
+def script(file: str) -> NoReturn:
+    """Runs one experiment's file as a script: `run` for its claims, with the options of `run`."""
+    stem = Path(file).stem
+
+    @wraps(run)
+    def run_this(**options: Any) -> None:
+        run([stem], **options)
+
+    # Typer reads the options off the signature; NAME is not one of them here.
+    signature = inspect.signature(run)
+    options = [option for name, option in signature.parameters.items() if name != "names"]
+    setattr(run_this, "__signature__", signature.replace(parameters=options))  # noqa: B010
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    alone.command(cls=OneLineCommand)(run_this)
+    alone(prog_name=f"python experiments/{stem}.py")
+    raise AssertionError("a Typer app always exits")
+
+
+def _note(note: str) -> str:
+    return f"\nnote: {note}"
+
+
+def _fail(error: Exception) -> NoReturn:
+    typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(2) from None

@@ -1,0 +1,256 @@
+"""`python -m experiments explore`: a page that traces a network's cells back to the image.
+
+By default the chapter's example, two 3×3 convolutions of stride 2 with padding 1, each cell of
+which sees 7×7 pixels, with kernels made by hand, on the chapter's three. A trained run shows what
+the network has learned on the image as it was normalised; the chapter's spreadsheet what the file
+holds.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import typer
+from flax import nnx
+
+from convjax.analysis._precedents import Windows
+from convjax.explorer._page import page
+from convjax.explorer.layer_spec import Convolution, Dense, Layer, MaxPool, Relu, layers_of
+from convjax.ops.layout import KERNEL_AXES
+from experiments.harness.chapter_data import (
+    FILTERS_1,
+    FILTERS_2,
+    IMAGE,
+    LEFT_EDGE,
+    TOP_EDGE,
+    WEIGHTS,
+    Sheet,
+    embedded_three,
+)
+from experiments.harness.setting import NETWORKS, Setting
+from experiments.terminal.options import DataDir, mistakes_reported, prepare_file
+
+# Data sets that hold the chapter's three. It comes from the embedded sample in any case, so that
+# MNIST need not be at hand.
+WITH_THE_THREE = ("mnist5k", "mnist")
+
+
+class Explored(NamedTuple):
+    """What a page shows: its title, a line about it, the image (C, H, W) and the layers."""
+
+    title: str
+    about: str
+    image: Any
+    layers: list[Layer]
+
+
+def run_explore(
+    run: Annotated[
+        Path | None,
+        typer.Option(help="A training that `run` left: …/runs/SETTING/seed-N, with its weights."),
+    ] = None,
+    spreadsheet: Annotated[
+        Path | None, typer.Option(help="The chapter's conv-example.xlsx.")
+    ] = None,
+    data_dir: DataDir = None,
+    out: Annotated[Path, typer.Option(help="New file for the page.")] = Path("explorer.html"),
+) -> None:
+    """Writes a page that shows a network's maps and, for each cell, all that it is made of."""
+    from convjax.io.atomic import replacing
+    from experiments.terminal.console import console
+
+    with mistakes_reported("stopped; nothing was written."):
+        if run and spreadsheet:
+            raise ValueError(
+                "--run and --spreadsheet exclude each other: each has its own network."
+            )
+        if data_dir and not run:
+            raise ValueError(
+                "--data-dir belongs to --run: the images of the example and of the spreadsheet do "
+                "not come from there. Leave it out."
+            )
+        prepare_file(out)
+        if run:
+            explored = of_run(run, data_dir)
+        else:
+            explored = of_spreadsheet(spreadsheet) if spreadsheet else example()
+        text = page(explored.title, explored.image, explored.layers, about=explored.about)
+        with replacing(out) as file:
+            file.write(text.encode())
+    console().print(f"the page: {out}", highlight=False, soft_wrap=True)
+
+
+def example() -> Explored:
+    """Returns the chapter's two convolutions with kernels whose effect one can see."""
+    settings: dict[str, Any] = {"stride": 2, "padding": 1, "steps": [Relu()]}
+    nearby = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]])
+    right, down = np.zeros((2, 3, 3))
+    right[1, 1:] = 8
+    down[1:, 1] = 8
+    layers: list[Layer] = [
+        Convolution(
+            "conv 1",
+            np.stack([TOP_EDGE, LEFT_EDGE])[:, None],
+            [0, 0],
+            channels=["top edges", "left edges"],
+            **settings,
+        ),
+        # Both kinds added up around a place; and only where both are: from there a top edge goes
+        # to the right and a left one down.
+        Convolution(
+            "conv 2",
+            [[nearby, nearby], [right, down]],
+            [0, -8000],
+            channels=["edges nearby", "corners"],
+            **settings,
+        ),
+    ]
+    return Explored(
+        "Two convolutions, cell by cell",
+        "A three of MNIST, pixels from 0 to 255, and two 3×3 convolutions with stride 2, padding 1 "
+        "and ReLU, their weights made by hand. A cell of the second sees 7×7 pixels.",
+        embedded_three()[None].astype(np.float64),
+        layers,
+    )
+
+
+def of_spreadsheet(path: Path) -> Explored:
+    """Returns the network of the chapter's file.
+
+    Raises:
+      ValueError: if there is no such file or it is another one.
+    """
+    sheet = Sheet(path)
+    # The file's second convolution has one column too many, which reads an empty one, and its pool
+    # therefore half a window.
+    one_more = ((0, 0), (0, 1))
+    relu = [Relu()]
+    layers: list[Layer] = [
+        Convolution("conv 1", sheet.block(*FILTERS_1)[:, None], steps=relu),
+        Convolution(
+            "conv 2",
+            np.stack([sheet.block(*pair) for pair in FILTERS_2]),
+            padding=one_more,
+            steps=relu,
+        ),
+        MaxPool("max pool", Windows(2, stride=2, padding=one_more)),
+        Dense("dense unit", sheet.block(*WEIGHTS, step=2)[None]),
+    ]
+    return Explored(
+        "The chapter's spreadsheet, cell by cell",
+        "conv-example.xlsx: a digit, two convolutions of two 3×3 filters each, a max pool and one "
+        "dense unit.",
+        sheet.block(IMAGE),
+        layers,
+    )
+
+
+def of_run(path: Path, data_dir: Path | None) -> Explored:
+    """Returns a trained network on an image as its training has it.
+
+    The image is the chapter's three where the data set holds it, else the first test image.
+
+    Raises:
+      ValueError: if the folder holds no run of `experiments`, or not its weights; if its network is
+        not a chain of convolutions; or its data set cannot be loaded.
+    """
+    from convjax.nn.weights import load_weights
+    from convjax.runs.folder import load_run
+
+    _check_run(path)
+    config = load_run(path).config
+    try:
+        setting = Setting(**config["setting"])
+        data, classes, seed = config["data"], len(config["classes"]), config["seed"]
+        mean, std = (np.array(config[name], np.float64) for name in ("mean", "std"))
+        layout = config["layout"]
+        # What "auto" meant where the run was made.
+        made_on_cpu = config["environment"]["backend"] == "cpu"
+        known = setting.network in NETWORKS and layout in ("auto", *KERNEL_AXES)
+        if not known or not isinstance(data, str) or not isinstance(seed, int) or mean.ndim != 1:
+            raise ValueError("other values")
+    except (KeyError, TypeError, ValueError) as error:
+        lacking = f"lacks {error}" if isinstance(error, KeyError) else "does not hold what those do"
+        raise ValueError(
+            f"--run must be a training of `python -m experiments run`, got {path}, whose "
+            f"config.json {lacking}."
+        ) from None
+    if setting.network == "linear":
+        raise ValueError(
+            f"--run must be of a chain of convolutions, got {path} of a fully connected network."
+        )
+    if data in WITH_THE_THREE and not setting.encoding:
+        image, which = embedded_three()[None], "a three of MNIST"
+    else:
+        image, which = first_test_image(data, data_dir, setting), "its first test image"
+    channels, height, width = image.shape
+    if layout == "auto":
+        layout = "CHWN" if made_on_cpu else "NHWC"
+    # Without numbers: its initial ones would take seconds and give way to those of the file.
+    network = nnx.eval_shape(
+        lambda: setting.build((height, width, channels), classes, layout, seed)
+    )
+    weights = path / "model.npz"
+    if not weights.exists():
+        raise ValueError(
+            f"--run must hold the weights of its network, model.npz, and {path} does not: they "
+            "are written at the end of a training, and not below runs/comparisons."
+        )
+    if len(mean) not in (1, channels) or mean.shape != std.shape or not (std > 0).all():
+        raise ValueError(
+            f"--run must be a training of `python -m experiments run`, got {path}, whose mean and "
+            f"std are not those of {channels} channels."
+        )
+    layers = layers_of(load_weights(weights, network))
+    normal = (image / 255 - mean[:, None, None]) / std[:, None, None]
+    norm = ", with batch norm as in evaluation" if setting.norm else ""
+    return Explored(
+        "A trained network, cell by cell",
+        f"{setting.slug}, seed {seed}, trained on {data}; shown on {which}, normalised as in the "
+        f"training{norm}.",
+        normal,
+        layers,
+    )
+
+
+def _check_run(path: Path) -> None:
+    """Raises ValueError if a folder is none of a single training, and names those within."""
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise ValueError(
+            f"--run must be the folder of a training, …/runs/SETTING/seed-N, got {path}, which "
+            f"{what}."
+        )
+    if (path / "config.json").exists():
+        return
+    # Not below every folder, which may be the root of all.
+    places = ("seed-*", "*/seed-*", "runs/*/seed-*")
+    within = [file.parent for place in places for file in sorted(path.glob(f"{place}/config.json"))]
+    hint = f"; did you mean {within[0]}?" if within else "."
+    raise ValueError(
+        f"--run must be the folder of a training, …/runs/SETTING/seed-N, got {path}, which holds "
+        f"no config.json{hint}"
+    )
+
+
+def first_test_image(data: str, data_dir: Path | None, setting: Setting) -> np.ndarray:
+    """Returns the first test image as a setting takes it, (C, H, W) from 0 to 255.
+
+    Args:
+      data: as a run's configuration has it: of a folder only the name, with a slash.
+      data_dir: where the files of a data set lie, or that folder.
+
+    Raises:
+      ValueError: if it cannot be loaded.
+    """
+    from experiments.harness.lab import Lab
+
+    if data.endswith("/"):
+        if data_dir is None:
+            raise ValueError(
+                f"--data-dir must be the folder of images that the run was trained on, {data!r}: "
+                "the run does not hold them."
+            )
+        data, data_dir = str(data_dir), None
+    lab = Lab(data, data_dir=data_dir, out=Path())
+    return lab.material(setting).dataset.test.images[0].transpose(2, 0, 1)

@@ -1,0 +1,1 @@
+"""How good `convjax.diagnose` is, measured on trainings with planted faults."""

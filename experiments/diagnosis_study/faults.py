@@ -1,0 +1,175 @@
+"""Plans of short trainings, and the faults that can be planted in them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.diagnosis_study.networks import ARCHITECTURES, Architecture
+
+# A label of class + 10·k marks an example whose loss counts so many times: a corrupt image, and
+# one whose pixels are no numbers.
+WEIGHTS = (1.0, 3000.0, np.nan)
+STEPS = 200
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training, with everything that a fault or its cure may change.
+
+    Attributes:
+      architecture: a key of `experiments.diagnosis_study.networks.ARCHITECTURES`.
+      seed: of the parameters, the order of the images and what a fault draws.
+      optimizer: "adam" or "sgd".
+      rate: factor on the architecture's healthy learning rate.
+      schedule: "constant", "one-cycle", "long-warm-up" or "bursts".
+      gain: factor on all initial kernels.
+      sleep: added to the bias of the architecture's hidden layer.
+      frozen, fast: whether the second kernel learns at a millionth, or at 300 times, the rate.
+      raw: whether the pixels come as 0 to 255, not normalised.
+      labels: "true", "shuffled" or "constant".
+      bad: which of the examples are marked: the index in WEIGHTS.
+      lag: whether batch norm's running statistics hardly move.
+    """
+
+    architecture: str
+    seed: int
+    optimizer: str = "adam"
+    batch_size: int = 64
+    steps: int = STEPS
+    rate: float = 1.0
+    schedule: str = "constant"
+    gain: float = 1.0
+    sleep: float = 0.0
+    frozen: bool = False
+    fast: bool = False
+    raw: bool = False
+    labels: str = "true"
+    bad: int = 0
+    lag: bool = False
+
+    @property
+    def of(self) -> Architecture:
+        """The architecture itself."""
+        return ARCHITECTURES[self.architecture]
+
+    @property
+    def structure(self) -> "Plan":
+        """The plan with all at its default that a compiled program does not depend on."""
+        return Plan(
+            self.architecture,
+            0,
+            self.optimizer,
+            frozen=self.frozen,
+            fast=self.fast,
+            raw=self.raw,
+            lag=self.lag,
+        )
+
+    @property
+    def group(self) -> str:
+        """Sorts plans so that those of one structure follow each other."""
+        return str(self.structure)
+
+
+class Fault(NamedTuple):
+    """A fault: the symptom that should be found, the change to a plan, and which plans it fits."""
+
+    symptom: str
+    plant: Callable[[Plan, np.random.Generator], Plan]
+    fits: Callable[[Plan], bool] = lambda plan: True
+
+
+def _relu(plan: Plan) -> bool:
+    return plan.of.nonlinearity == "relu"
+
+
+def _plain(plan: Plan) -> bool:
+    return _relu(plan) and not plan.of.normed
+
+
+def _plain_adam(plan: Plan) -> bool:
+    return _plain(plan) and plan.optimizer == "adam"
+
+
+def _tanh(plan: Plan) -> bool:
+    return plan.of.nonlinearity == "tanh"
+
+
+def _batch_norm(plan: Plan) -> bool:
+    return plan.of.batch_norm
+
+
+FAULTS: dict[str, Fault] = {
+    "raw pixels": Fault("inputs not normalised", lambda plan, rng: replace(plan, raw=True)),
+    "constant labels": Fault("labels constant", lambda plan, rng: replace(plan, labels="constant")),
+    "zero weights": Fault("zero weights", lambda plan, rng: replace(plan, gain=0.0), _plain),
+    "large weights, tanh": Fault(
+        "saturation", lambda plan, rng: replace(plan, gain=float(rng.uniform(8, 20))), _tanh
+    ),
+    "large weights": Fault(
+        "exploding activations",
+        lambda plan, rng: replace(plan, gain=float(rng.uniform(8, 20))),
+        _plain,
+    ),
+    "small weights": Fault(
+        "vanishing gradients",
+        lambda plan, rng: replace(plan, gain=float(rng.uniform(0.02, 0.1))),
+        _plain,
+    ),
+    "deep sigmoids": Fault(
+        "vanishing gradients", lambda plan, rng: replace(plan, architecture="sigmoid"), _tanh
+    ),
+    "fast kernel": Fault("update too large", lambda plan, rng: replace(plan, fast=True)),
+    "bursts of the rate": Fault(
+        "collapse", lambda plan, rng: replace(plan, schedule="bursts"), _plain_adam
+    ),
+    "high rate": Fault(
+        "learning rate too high",
+        lambda plan, rng: replace(plan, rate=float(rng.uniform(100, 300))),
+    ),
+    "outliers": Fault("exploding gradients", lambda plan, rng: replace(plan, bad=1)),
+    "broken images": Fault("non-finite", lambda plan, rng: replace(plan, bad=2)),
+    "sleeping layer": Fault(
+        "dead layer", lambda plan, rng: replace(plan, sleep=-float(rng.uniform(10, 30))), _relu
+    ),
+    "frozen kernel": Fault("update too small", lambda plan, rng: replace(plan, frozen=True)),
+    "low rate": Fault(
+        "learning rate too low",
+        lambda plan, rng: replace(plan, rate=float(rng.uniform(1e-4, 1e-3))),
+    ),
+    "lagging statistics": Fault(
+        "batch-norm statistics", lambda plan, rng: replace(plan, lag=True), _batch_norm
+    ),
+    "shuffled labels": Fault(
+        "loss stuck at guessing", lambda plan, rng: replace(plan, labels="shuffled")
+    ),
+}
+
+
+def _less_steep(plan: Plan) -> Plan:
+    architecture = "mlp" if plan.architecture == "sigmoid" else plan.architecture
+    return replace(plan, architecture=architecture, gain=1.0)
+
+
+# The change that each symptom advises, as far as a plan can be changed. To look at labels or at a
+# batch is to find what is wrong with them.
+CURES: dict[str, Callable[[Plan], Plan]] = {
+    "inputs not normalised": lambda plan: replace(plan, raw=False),
+    "labels constant": lambda plan: replace(plan, labels="true"),
+    "zero weights": lambda plan: replace(plan, gain=1.0),
+    "exploding activations": lambda plan: replace(plan, gain=1.0),
+    "saturation": lambda plan: replace(plan, gain=1.0),
+    "batch-norm statistics": lambda plan: replace(plan, lag=False),
+    "exploding gradients": lambda plan: replace(plan, bad=0),
+    "non-finite": lambda plan: replace(plan, bad=0, rate=plan.rate / 10),
+    "update too large": lambda plan: replace(plan, fast=False),
+    "update too small": lambda plan: replace(plan, frozen=False),
+    "vanishing gradients": _less_steep,
+    "learning rate too high": lambda plan: replace(plan, rate=plan.rate / 10),
+    "collapse": lambda plan: replace(plan, rate=plan.rate / 3),
+    "dead layer": lambda plan: replace(plan, sleep=0.0),
+    "learning rate too low": lambda plan: replace(plan, rate=plan.rate * 10),
+    "loss stuck at guessing": lambda plan: replace(plan, labels="true"),
+}

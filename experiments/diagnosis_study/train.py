@@ -1,0 +1,235 @@
+"""Runs the plans of `experiments.diagnosis_study.faults`: the record that a training leaves, and its accuracy."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+import optax
+from flax import linen, nnx
+
+from convjax.data import Dataset, epoch_order, load, normalization
+from convjax.nn._capture import capture
+from convjax.nn.layers import BatchNorm
+from convjax.optim import optimizers, schedules
+from convjax.optim.optimizers import Optimizer, path_name
+from convjax.stats.parameters import parameter_stats
+from convjax.stats.record import Record
+from convjax.stats.recorder import Recorder, layer_stats
+from convjax.stats.watch import INPUT, LABELS, Watch
+from convjax.train.device_data import Images
+from convjax.train.step import cross_entropy
+from convjax.train.trainer import Trainer
+from experiments.diagnosis_study.faults import WEIGHTS, Plan
+from experiments.diagnosis_study.networks import CLASSES
+
+# Of the examples, so many are marked as corrupt: about one in a dozen batches of 64.
+MARKED = 0.002
+LAGGING = 0.9999  # momentum of running statistics that hardly move
+SLOW, FAST = 1e-6, 300.0  # factors on the rate of one kernel
+BURST, BURST_EVERY, BURST_STEPS = 40.0, 66, 8  # of the rate, in the schedule of that name
+
+
+def weighted(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the cross entropy of each example, times the weight that its label is marked with."""
+    marks = labels // CLASSES
+    losses = cross_entropy(logits, labels % CLASSES)
+    # Not a product: zero times a number that is none would spoil every loss.
+    return jnp.where(marks == 0, losses, losses * jnp.asarray(WEIGHTS)[marks])
+
+
+@dataclass
+class Bench:
+    """Data on the device, and the compiled programs of the last structure of a plan.
+
+    Of the last alone, because a process has room for the code of some hundred programs.
+    """
+
+    dataset: Dataset = field(default_factory=lambda: load("mnist5k"))
+    _compiled: tuple[Plan, Any] | None = None
+
+    @cached_property
+    def images(self) -> Images:
+        """The training images on the device."""
+        return Images.put(self.dataset.train)
+
+    @cached_property
+    def test(self) -> Images:
+        """The test images on the device."""
+        return Images.put(self.dataset.test)
+
+    def run(self, plan: Plan) -> tuple[Record, float]:
+        """Trains as planned; returns the record and the accuracy on the test images."""
+        data = Images(self.images.images, jnp.asarray(self.labels(plan)))
+        order = self.order(plan)
+        if plan.architecture == "linen":
+            return self._run_linen(plan, data, order)
+        model = self.model(plan)
+        trainer = self.trainer(plan)
+        state, record = trainer.run(trainer.start(model), data, order, table(plan))
+        return record, trainer.evaluate(state, self.test).accuracy
+
+    def labels(self, plan: Plan) -> npt.NDArray[np.int32]:
+        """Returns the labels that a plan trains on, with the marks of corrupt examples."""
+        rng = np.random.default_rng(plan.seed)
+        labels = np.array(self.dataset.train.labels, np.int32)
+        if plan.labels == "shuffled":
+            labels = rng.permutation(labels)
+        elif plan.labels == "constant":
+            labels[:] = rng.integers(CLASSES)
+        marked = rng.choice(len(labels), round(MARKED * len(labels)), replace=False)
+        labels[marked] += CLASSES * plan.bad
+        return labels
+
+    def order(self, plan: Plan) -> npt.NDArray[np.integer[Any]]:
+        """Returns the images of each batch, (steps, batch)."""
+        size, examples = plan.batch_size, len(self.dataset.train.labels)
+        epochs = -(-plan.steps // (examples // size))
+        orders = [epoch_order(examples, size, seed=plan.seed, epoch=e) for e in range(epochs)]
+        return np.concatenate(orders)[: plan.steps]
+
+    def model(self, plan: Plan) -> nnx.Module:
+        """Returns the network with its initial parameters, planted ones included."""
+        model = plan.of.build(plan.seed)
+        for module in (m for _, m in nnx.iter_modules(model)):
+            if plan.lag and isinstance(module, BatchNorm):
+                module.momentum = LAGGING
+        params = nnx.state(model, nnx.Param)
+        nnx.update(model, planted(params, plan))
+        return model
+
+    def compiled(self, plan: Plan, make: Callable[[], Any]) -> Any:
+        """Returns what is made for plans of one structure, made anew for another."""
+        if self._compiled is None or self._compiled[0] != plan.structure:
+            self._compiled = None
+            jax.clear_caches()
+            self._compiled = plan.structure, make()
+        return self._compiled[1]
+
+    def trainer(self, plan: Plan) -> Trainer:
+        """Returns the trainer of a plan."""
+
+        def make() -> Trainer:
+            mean, std = self.scale(plan)
+            model = self.model(plan)
+            return Trainer(
+                model,
+                optimizer(plan, nnx.state(model, nnx.Param)),
+                mean=mean,
+                std=std,
+                loss=weighted,
+                watch=Watch.everything(),
+            )
+
+        found: Trainer = self.compiled(plan, make)
+        return found
+
+    def scale(self, plan: Plan) -> tuple[Any, Any]:
+        """Returns mean and std on the scale p/255; raw pixels are 0 to 255."""
+        return (0.0, 1 / 255) if plan.raw else normalization(self.dataset.train.images)
+
+    def _run_linen(
+        self, plan: Plan, data: Images, order: npt.NDArray[np.integer[Any]]
+    ) -> tuple[Record, float]:
+        """The same with a Linen model in a loop of one's own."""
+        model = plan.of.build(plan.seed)
+        mean, std = self.scale(plan)
+
+        def normalized(images: jax.Array) -> jax.Array:
+            return ((images / 255 - mean) / std).astype(jnp.float32)
+
+        params = model.init(jax.random.key(plan.seed), normalized(data.images[:1]))["params"]
+        params = planted(params, plan)
+        chosen = optimizer(plan, params)
+        opt_state = chosen.transform.init(params)
+        step = self.compiled(plan, lambda: linen_step(model, chosen, normalized))
+        recorder, rates = Recorder(), table(plan)
+        for i, batch in enumerate(order):
+            params, opt_state, loss, layers, parameters = step(
+                params,
+                opt_state,
+                data.images[batch],
+                data.labels[batch],
+                rates["learning_rate"][i],
+                rates["momentum"][i],
+            )
+            recorder.add(loss, layers, parameters, learning_rate=rates["learning_rate"][i])
+        logits = model.apply({"params": params}, normalized(self.test.images))
+        accuracy = float(jnp.mean(jnp.argmax(logits, -1) == self.test.labels))
+        return recorder.record(), accuracy
+
+
+def linen_step(
+    model: linen.Module, chosen: Optimizer, normalized: Callable[[jax.Array], jax.Array]
+) -> Callable[..., Any]:
+    """Returns the jitted step of a Linen model that is watched."""
+
+    @jax.jit
+    def step(
+        params: Any,
+        opt_state: Any,
+        images: jax.Array,
+        labels: jax.Array,
+        rate: jax.Array,
+        momentum: jax.Array,
+    ) -> Any:
+        x = normalized(images)
+
+        def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+            logits, outputs = capture(model, {"params": params}, x)
+            layers = layer_stats({INPUT: x, LABELS: labels, **outputs}, units=True)
+            return jnp.mean(weighted(logits, labels)), layers
+
+        (loss, layers), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        opt_state = chosen.set(opt_state, rate, momentum)
+        updates, opt_state = chosen.transform.update(grads, opt_state, params)
+        updated = optax.apply_updates(params, updates)
+        parameters = parameter_stats(params, grads=grads, updated=updated)
+        return updated, opt_state, loss, layers, parameters
+
+    return step
+
+
+def planted(params: Any, plan: Plan) -> Any:
+    """Returns initial parameters with the plan's gain and sleep."""
+
+    def changed(path: Any, value: jax.Array) -> jax.Array:
+        name = path_name(path)
+        if name.endswith("kernel"):
+            return value * plan.gain
+        return value + plan.sleep if name == plan.of.hidden else value
+
+    return jax.tree_util.tree_map_with_path(changed, params)
+
+
+def optimizer(plan: Plan, params: Any) -> Optimizer:
+    """Returns the optimiser, in which one kernel may learn at a rate of its own."""
+    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    second = [name for name in paths if name.endswith("kernel")][1]
+    scale = None
+    if plan.frozen or plan.fast:
+        rates = (SLOW if plan.frozen else FAST, 1.0)
+        scale = optimizers.group_scale(rates, lambda name: 0 if name == second else 1)
+    make = optimizers.adam if plan.optimizer == "adam" else optimizers.sgd
+    return make(group_scale=scale)
+
+
+def table(plan: Plan) -> dict[str, jax.Array]:
+    """Returns the learning rate and momentum of each step."""
+    healthy = plan.of.adam if plan.optimizer == "adam" else plan.of.sgd
+    rate, steps = plan.rate * healthy, plan.steps
+    if plan.schedule == "constant":
+        return schedules.constant(rate, 0.9).table(steps)
+    if plan.schedule == "bursts":
+        within = np.arange(steps) % BURST_EVERY
+        rates = np.where(within < BURST_EVERY - BURST_STEPS, rate, BURST * rate)
+        return {
+            "learning_rate": jnp.asarray(rates, jnp.float32),
+            "momentum": jnp.full(steps, 0.9),
+        }
+    share = 0.7 if plan.schedule == "long-warm-up" else 0.25
+    return schedules.one_cycle(steps, 2 * rate, pct_start=share).table(steps)

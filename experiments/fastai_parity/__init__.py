@@ -1,0 +1,1 @@
+"""Trajectories recorded from fastai, replayed step by step."""

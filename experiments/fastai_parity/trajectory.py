@@ -1,0 +1,108 @@
+"""Trajectories of fastai: what a file of one holds, read and checked before anything is trained."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from convjax.io.array_schema import Axis, Field, check_fields
+from convjax.io.npz import ArraysError, read_arrays
+from convjax.stats.activations import HIST_BINS
+
+Trajectory = Mapping[str, Any]
+
+# What a trajectory holds beside the parameters.
+_STEPS, _LAYERS = Axis("steps"), Axis("layers")
+FIELDS = {
+    "config": Field("U", (Axis("parts"),)),
+    **dict.fromkeys(("batch_size", "steps", "epochs"), Field("i")),
+    **dict.fromkeys(("lr_max", "mean", "std"), Field("f")),
+    "data": Field("U"),
+    "order": Field("i", (Axis("images"),)),
+    "valid": Field("i", (Axis("validation images"),)),
+    "layers": Field("U", (_LAYERS,)),
+    **dict.fromkeys(("loss", "lr", "mom"), Field("f", (_STEPS,))),
+    **dict.fromkeys(("act_mean", "act_std", "act_near_zero"), Field("f", (_STEPS, _LAYERS))),
+    "act_hist": Field("i", (_STEPS, _LAYERS, Axis("bins"))),
+    **dict.fromkeys(("valid_loss", "valid_accuracy"), Field("f")),
+}
+_SIZES = {"parts": 2, "bins": HIST_BINS}
+
+# PyTorch's names for a convolution's and a batch norm's variables, after the number of the block.
+VARIABLES = {
+    "0.weight": ("conv", "kernel"),
+    "0.bias": ("conv", "bias"),
+    "1.weight": ("norm", "scale"),
+    "1.bias": ("norm", "bias"),
+    "1.running_mean": ("norm", "mean"),
+    "1.running_var": ("norm", "var"),
+}
+
+
+class TrajectoryError(ValueError):
+    """A file does not hold a trajectory."""
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Reads a trajectory; nothing in the file is executed.
+
+    Raises:
+      TrajectoryError: if it is none.
+    """
+    try:
+        golden = read_arrays(file)
+    except FileNotFoundError:
+        raise TrajectoryError(f"FILE {file} does not exist. Correct its path.") from None
+    except ArraysError as error:
+        raise TrajectoryError(
+            f"FILE {file} is not a whole .npz file: {error}. Take another copy of it."
+        ) from error
+    missing = [name for name in FIELDS if name not in golden]
+    if missing:
+        raise TrajectoryError(
+            f"FILE {file} is not a trajectory: it lacks {', '.join(missing)}. Those of fastai that "
+            "were recorded for this project are in tests/golden."
+        )
+    try:
+        check_fields(golden, FIELDS, _SIZES)
+        _check_values(golden)
+    except ValueError as error:
+        raise TrajectoryError(f"FILE {file} is not a trajectory: {error}.") from None
+    return golden
+
+
+def tensors(golden: Trajectory, when: str) -> list[str]:
+    """Returns the names of the parameters that a trajectory holds, "init" or "final"."""
+    return [name.removeprefix(f"{when}/") for name in golden if name.startswith(f"{when}/")]
+
+
+def _check_values(golden: Trajectory) -> None:
+    schedule, norm = map(str, golden["config"])
+    if schedule not in ("flat", "onecycle") or norm not in ("none", "batch"):
+        raise ValueError(
+            f"config must be (flat or onecycle, none or batch), got ({schedule}, {norm})"
+        )
+    if str(golden["data"]) not in ("mnist", "mnist5k"):
+        raise ValueError(f"data must be mnist or mnist5k, got {golden['data']}")
+    images, size, epochs = len(golden["order"]), int(golden["batch_size"]), int(golden["epochs"])
+    steps = len(golden["loss"])
+    if min(images, size, epochs) < 1 or images % size or images // size * epochs != steps:
+        raise ValueError(
+            f"order must hold whole batches for all steps, got {images} images for {steps} steps "
+            f"in {epochs} epochs of batches of {size}"
+        )
+    if not len(golden["valid"]):
+        raise ValueError("valid must hold one image or more, got none")
+    final = tensors(golden, "final")
+    foreign = [name for name in final if name.partition(".")[2] not in VARIABLES]
+    if not final or foreign or set(final) != set(tensors(golden, "init")):
+        raise ValueError(
+            "init/ and final/ must hold the same tensors, named like 0.0.weight or "
+            f"1.1.running_var; got {', '.join(foreign) or 'others in init/ than in final/'}"
+        )
+    for name in final:
+        first, last = golden[f"init/{name}"], golden[f"final/{name}"]
+        if first.shape != last.shape or {first.dtype.kind, last.dtype.kind} != {"f"}:
+            raise ValueError(
+                f"{name} must be real numbers of one shape, got {first.dtype} {first.shape} in "
+                f"init/ and {last.dtype} {last.shape} in final/"
+            )

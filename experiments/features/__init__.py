@@ -1,0 +1,1 @@
+"""Features and encodings of images that experiments compare."""

@@ -1,0 +1,1 @@
+"""The chapter's pictures in its order, as one HTML file."""

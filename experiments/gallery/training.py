@@ -1,0 +1,225 @@
+"""The gallery's pictures of trainings: first layers, statistics, one-cycle, colourful dimension."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convjax import plots
+from convjax.diagnosis.collapse import active_share, crashes
+from convjax.plots import chapter, images
+from convjax.plots.chapter.histograms import counts_of, hidden
+from convjax.stats.record import Record
+from convjax.stats.watch import Watch
+from experiments.gallery.operation import colour_pictures
+from experiments.gallery.page import Picture, Section
+from experiments.harness import training_plots
+from experiments.harness.lab import Lab
+from experiments.harness.setting import BATCH_NORM, ONE_CYCLE, PENULTIMATE
+from experiments.harness.training import Training
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Small batches: nine times as many steps for the same work, after which kernels look less random.
+COLOUR = replace(BATCH_NORM, encoding="rgb", batch_size=64)
+
+
+def training_sections(lab: Lab) -> list[Section]:
+    """Trains three networks and returns their pictures, with those of colour in their place."""
+    dataset = lab.material(ONE_CYCLE).dataset
+    plain, normed = lab.fit(ONE_CYCLE, 0), lab.fit(BATCH_NORM, 0)
+    colour = lab.fit(COLOUR, 0, watch=None)
+    found = training_plots.of_training(plain, lab.trainer(ONE_CYCLE, Watch()), dataset)
+    return [
+        _first_layer(plain, found),
+        _colour(colour, tinted=dataset.train.images.shape[-1] == 1),
+        _data_and_layers(plain, found),
+        _one_cycle(plain, found),
+        _colour_dimension(plain.record, found),
+        _batch_norm(plain, normed),
+    ]
+
+
+def _first_layer(training: Training, found: "dict[str, Figure]") -> Section:
+    kernels = training.model.blocks[0].conv
+    return Section(
+        "What the first layer of a network computes",
+        "Nobody chooses the kernels of a network: they begin at random, and training changes them. "
+        f"This one was trained for {training.record.steps} steps; it is right on "
+        f"{_percent(training.accuracy)} of the test images.",
+        [
+            Picture(
+                "Kernels of the first layer",
+                found["kernels"],
+                "The kernels of the first layer as small images.",
+                f"The kernels of the first layer of that network after training, on one scale; "
+                f"with their biases they have {_size(kernels)} numbers.",
+            ),
+            Picture(
+                "Feature maps of the first layer",
+                found["feature-maps"],
+                "The maps that the first layer makes of one test image.",
+                "What these kernels make of one test image, before the ReLU, in the same order. "
+                "With stride 2 each map has half the rows and columns of the image.",
+            ),
+        ],
+    )
+
+
+def _colour(training: Training, *, tinted: bool) -> Section:
+    material = "the same images, tinted," if tinted else "the same images"
+    kernels = images.show_kernels(training.model.blocks[0].conv.kernel, training.model.layout)
+    return Section(
+        "Colour images",
+        "A colour image has three channels, and a kernel a layer for each of them.",
+        [
+            *colour_pictures(),
+            Picture(
+                "First kernels of a colour network",
+                kernels,
+                "The kernels of a first layer, drawn in colour.",
+                f"The first layer of a network with batch norm, trained on {material} for "
+                f"{training.record.steps} steps; it is right on {_percent(training.accuracy)} of "
+                "the test images. The three layers of a kernel are drawn as red, green and blue: "
+                "grey is a weight of 0, and a pixel is coloured where the three weights differ.",
+            ),
+        ],
+    )
+
+
+def _data_and_layers(training: Training, found: "dict[str, Figure]") -> Section:
+    first = training.record.layers[0]
+    return Section(
+        "What happens in the layers",
+        "The loss alone does not say why a network trains or fails. Statistics of every layer, "
+        "taken at every step, do.",
+        [
+            Picture(
+                "A batch of images",
+                found["batch"],
+                "Nine test images with the names of their classes.",
+                "Nine test images: what a network is given, and above each what it should say.",
+            ),
+            _layer("The first layer", found[f"stats-{first}"], training.record, first),
+            _layer(
+                "The last but one layer",
+                found[f"stats-{PENULTIMATE}"],
+                training.record,
+                PENULTIMATE,
+            ),
+        ],
+    )
+
+
+def _layer(title: str, figure: "Figure", record: Record, layer: str) -> Picture:
+    last = record.near_zero[-1, record.layer(layer)]
+    return Picture(
+        title,
+        figure,
+        f"Mean, standard deviation and share near zero of layer {layer} against the step.",
+        f"Mean, standard deviation and share near zero of the outputs of {layer}, before the ReLU, "
+        f"at each of {record.steps} steps. At the last, {_percent(last)} of the values are at most "
+        "0.05: after the ReLU these do nothing, or next to nothing.",
+    )
+
+
+def _one_cycle(training: Training, found: "dict[str, Figure]") -> Section:
+    rate = training.record.learning_rate
+    return Section(
+        "One-cycle",
+        "The learning rate begins low, so that the first steps do not throw the network off, "
+        "rises, and falls to nothing, so that the last steps settle. The momentum goes the other "
+        "way round.",
+        [
+            Picture(
+                "The schedule",
+                found["schedule"],
+                "The learning rate rises and falls, the momentum falls and rises.",
+                "Learning rate and momentum as the optimiser used them, step by step. The rate is "
+                f"highest, {rate.max():.3g}, at step {int(rate.argmax())} of "
+                f"{training.record.steps}.",
+            ),
+            Picture(
+                "The loss",
+                found["loss"],
+                "The loss of every batch, its running mean, and the validation loss at the end.",
+                "The loss of every batch, thin, and its running mean, thick. The dot is the loss "
+                f"on the test images, {training.metrics[-1]['valid_loss']:.3f}.",
+            ),
+        ],
+    )
+
+
+def _colour_dimension(record: Record, found: "dict[str, Figure]") -> Section:
+    # Where most units are active, so that the histogram has something to show.
+    step = int(record.watched[np.argmax(active_share(record, PENULTIMATE))])
+    counts = counts_of(record, PENULTIMATE)
+    linear, logarithmic = (
+        hidden(scale, float(scale.max(initial=1))) for scale in (counts, np.log1p(counts))
+    )
+    return Section(
+        "The colourful dimension",
+        "A histogram tells more than a mean. Put on edge, as a column of colours, it takes so "
+        "little room that there is one for every step of the training, side by side.",
+        [
+            Picture(
+                "From a histogram to a picture",
+                chapter.histogram_column(record, PENULTIMATE, step),
+                f"A histogram at step {step}, the same as a column of colours, and all columns.",
+                f"1: how many outputs of {PENULTIMATE} lie in each of 40 bins at step {step}, the "
+                "step at which most of them are above 0.25. 2: a colour for each bin, the brighter "
+                "the more. 3: the columns of all steps; the frame marks that of step "
+                f"{step}. Values below 0 and above 10 are in no bin.",
+            ),
+            Picture(
+                "Why the logarithm is taken",
+                chapter.why_logarithm(record, PENULTIMATE, step),
+                "The same columns twice, with counts and with their logarithms.",
+                f"Above, colour is the count: the fullest bin holds {counts.max():,.0f} values, so "
+                f"that {linear:.0f} % of the bins with something in them cannot be told from empty "
+                "ones, on a scale of 256 colours. Below, colour is log(1 + count), and "
+                f"{logarithmic:.0f} % of them are lost.",
+            ),
+            Picture(
+                "The whole picture of a training",
+                found[f"color-dim-{PENULTIMATE}"],
+                f"The colourful dimension of {PENULTIMATE}, with strips for values outside.",
+                f"The colourful dimension of {PENULTIMATE} in the training with one-cycle, with "
+                "the shares that lie outside the bins.",
+            ),
+        ],
+    )
+
+
+def _batch_norm(plain: Training, normed: Training) -> Section:
+    sides = {"without batch norm": plain, "with batch norm": normed}
+    figure = plots.color_dim([t.record for t in sides.values()], PENULTIMATE, list(sides))
+    counts = (len(crashes(active_share(t.record, PENULTIMATE))) for t in sides.values())
+    told = " and ".join(
+        f"{count} time{'s' * (count != 1)} {side}"
+        for count, side in zip(counts, sides, strict=True)
+    )
+    return Section(
+        "Batch norm",
+        "Batch norm brings the outputs of every layer to a mean and a spread that the network "
+        f"learns. Right on {_percent(plain.accuracy)} of the test images without it, "
+        f"{_percent(normed.accuracy)} with it, after the same number of steps.",
+        [
+            Picture(
+                "Without and with batch norm",
+                figure,
+                f"The colourful dimension of {PENULTIMATE} in two trainings, side by side.",
+                f"The outputs of {PENULTIMATE} in two trainings that differ in batch norm alone. "
+                f"The share of values above 0.25 rises and crashes {told}.",
+            )
+        ],
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _size(conv: Any) -> int:
+    return int(np.size(conv.kernel[...]) + np.size(conv.bias[...]))

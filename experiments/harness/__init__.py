@@ -1,0 +1,1 @@
+"""What experiments are made of: claims, rules, settings, trainings, and the runner."""

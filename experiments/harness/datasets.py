@@ -1,0 +1,66 @@
+"""The data of a lab as each setting takes them, each made once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from convjax.data import Dataset, load, normalization
+from convjax.train.device_data import Images
+from experiments.features.colour_encodings import encoded
+from experiments.features.tinted_digits import coloured
+from experiments.harness.setting import Setting
+from experiments.harness.training import Material
+
+
+class Materials:
+    """All images, those of threes and sevens, or all in an encoding of colour.
+
+    Args:
+      source, data_dir: as for `convjax.data.load`.
+      whole: returns the whole data set.
+    """
+
+    def __init__(self, source: str, data_dir: Path | None, whole: Callable[[], Dataset]):
+        self._source, self._data_dir, self._whole = source, data_dir, whole
+        self._datasets: dict[str, Dataset] = {}
+        self._materials: dict[str, Material] = {}
+        self._normal: dict[str, tuple[list[float], list[float]]] = {}
+
+    def dataset(self, setting: Setting) -> Dataset:
+        """Returns the data set of a setting."""
+        kind = _kind(setting)
+        if kind not in self._datasets:
+            self._datasets[kind] = self._dataset(setting)
+        return self._datasets[kind]
+
+    def of(self, setting: Setting) -> Material:
+        """Returns the data set of a setting and its images on the device."""
+        kind = _kind(setting)
+        if kind not in self._materials:
+            dataset = self.dataset(setting)
+            images = Images.put(dataset.train), Images.put(dataset.test)
+            self._materials[kind] = Material(dataset, *images)
+        return self._materials[kind]
+
+    def normalization(self, setting: Setting) -> tuple[list[float], list[float]]:
+        """Returns mean and std per channel, on the scale p/255.
+
+        The chapter normalises the ten digits; the threes and sevens it only divides by 255.
+        """
+        if setting.network != "digits":
+            return [0.0], [1.0]
+        kind = _kind(setting)
+        if kind not in self._normal:
+            mean, std = normalization(self.dataset(setting).train.images)
+            self._normal[kind] = mean.tolist(), std.tolist()
+        return self._normal[kind]
+
+    def _dataset(self, setting: Setting) -> Dataset:
+        if setting.network != "digits":
+            return load(self._source, data_dir=self._data_dir, classes=("3", "7"))
+        if setting.encoding:
+            return encoded(coloured(self._whole()), setting.encoding)
+        return self._whole()
+
+
+def _kind(setting: Setting) -> str:
+    return setting.encoding or ("digits" if setting.network == "digits" else "threes-sevens")

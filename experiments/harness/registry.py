@@ -1,0 +1,68 @@
+"""Which claims there are, in the chapter's order, and the file that tests each."""
+
+from importlib import import_module
+from types import ModuleType
+
+from convjax.data.catalog import near_match
+from experiments.harness.claim import Claim
+
+FILES = (
+    "edge_kernels",
+    "loop_cost",
+    "arithmetic",
+    "equations",
+    "colour_images",
+    "spreadsheet",
+    "layouts",
+    "three_or_seven",
+    "constant_rate",
+    "one_cycle",
+    "one_cycle_parts",
+    "super_convergence",
+    "lr_finder",
+    "batch_norm",
+    "batch_norm_modes",
+    "first_kernel_size",
+    "batch_size",
+    "batch_norm_benefits",
+    "norm_layers",
+    "hand_features",
+)
+CHAPTER = "chapter"
+
+
+class UnknownNameError(ValueError):
+    """A name that is neither a claim nor an experiment's file."""
+
+
+def experiment(file: str) -> ModuleType:
+    """Imports an experiment's file."""
+    return import_module(f"experiments.{file}")
+
+
+def all_claims() -> list[tuple[str, Claim]]:
+    """Returns (file, claim) for every claim."""
+    return [(file, claim) for file in FILES for claim in experiment(file).CLAIMS]
+
+
+def find(names: list[str]) -> list[Claim]:
+    """Returns the claims that the names stand for, each once, in the chapter's order.
+
+    Args:
+      names: claims' ids, experiments' files with or without .py, or "chapter" for all.
+
+    Raises:
+      UnknownNameError: for any other name; the message offers near matches.
+    """
+    claims = all_claims()
+    known = [*(claim.id for _, claim in claims), *FILES, CHAPTER]
+    wanted = set()
+    for name in names:
+        stem = name.rsplit("/", 1)[-1].removesuffix(".py")
+        if stem not in known:
+            raise UnknownNameError(
+                f"NAME must be a claim, an experiment's file or {CHAPTER!r}, got "
+                f"{name!r}{near_match(stem, known)} (`python -m experiments list` shows all)."
+            )
+        wanted.add(stem)
+    return [claim for file, claim in claims if wanted & {claim.id, file, CHAPTER}]

@@ -1,0 +1,1 @@
+"""Memory layouts of convolutions compared: cases, timing, and compiled programs."""

@@ -1,0 +1,193 @@
+"""The comparison of layouts in words, as tables and as a picture."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import geometric_mean
+from typing import TYPE_CHECKING, Any
+
+from convjax.ops.layout import KERNEL_AXES
+from convjax.plots import new_figure
+from experiments.harness import charts
+from experiments.layout_study.cases import Variant
+from experiments.layout_study.timing import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# All others are measured against it.
+BASE = Variant("NHWC", "lax")
+COLORS = dict(zip(KERNEL_AXES, charts.COLORS, strict=False))
+
+
+def selected(
+    rows: Iterable[Row], where: str, dtype: str = "float32", backward: bool = True
+) -> dict[tuple[str, Variant], Row]:
+    """Returns the rows of one kind by case and variant."""
+    return {
+        (row.case, row.variant): row
+        for row in rows
+        if (row.where, row.dtype, row.backward) == (where, dtype, backward)
+    }
+
+
+def relative(
+    rows: Sequence[Row], variant: Variant, where: str, dtype: str = "float32", base: str = ""
+) -> float:
+    """Returns the time of a variant over that of NHWC by lax: the geometric mean over the cases.
+
+    Args:
+      base: where NHWC by lax runs, by default where the variant does.
+    """
+    found = selected(rows, where, dtype)
+    bases = selected(rows, base or where, dtype)
+    return geometric_mean(
+        row.seconds / bases[case, BASE].seconds
+        for (case, of), row in found.items()
+        if of == variant
+    )
+
+
+def of_all(rows: Iterable[Row]) -> list[Variant]:
+    """Returns the variants in the order in which they were measured."""
+    return list(dict.fromkeys(row.variant for row in rows))
+
+
+def best(rows: Sequence[Row], where: str) -> Variant:
+    """Returns the variant whose float32 steps, forward and backward, take the least time."""
+    return min(of_all(rows), key=lambda variant: relative(rows, variant, where))
+
+
+def recommendation(rows: Sequence[Row]) -> str:
+    """Returns what to take on this device, and why."""
+    sentences = []
+    for where, place in (("loop", "in a loop, as in a training"), ("entry", "outside a loop")):
+        variant = best(rows, where)
+        times = relative(rows, variant, where)
+        sentences.append(
+            f"{place}: {variant}"
+            + (f", {times:.2f} of the time of {BASE}" if variant != BASE else "")
+        )
+    slower = relative(rows, BASE, "loop", base="entry")
+    entry, loop = (made_of(rows, BASE, where) for where in ("entry", "loop"))
+    sentences.append(
+        f"{BASE} takes {slower:.1f} times as long in a loop as outside: {entry.convolutions} "
+        f"outside, {loop.convolutions} inside"
+    )
+    return "; ".join(sentences)
+
+
+class Made:
+    """What the compiler made of all float32 steps, forward and backward, of one variant."""
+
+    def __init__(self, rows: Iterable[Row]):
+        compiled = [row.compiled for row in rows]
+        pairs = [(how, order) for found in compiled for how, _, order in found["convolutions"]]
+        self.hows, self.orders = Counter(h for h, _ in pairs), Counter(o for _, o in pairs)
+        self.products, self.transposes, self.copies = (
+            sum(found[name] for found in compiled) for name in ("products", "transposes", "copies")
+        )
+        self.moved_mib = sum(found["moved_bytes"] for found in compiled) / 2**20
+        self.bytes_mib = sum(found["bytes"] or 0 for found in compiled) / 2**20
+
+    @property
+    def convolutions(self) -> str:
+        """Such as "30 library" or "20 own loops, 10 library"."""
+        return _counted(self.hows) or "none"
+
+    @property
+    def physical(self) -> str:
+        """The physical layouts of their inputs, such as "28 NHWC, 2 CHWN"."""
+        return _counted(self.orders)
+
+
+def made_of(rows: Iterable[Row], variant: Variant, where: str) -> Made:
+    """Returns what the compiler made of a variant."""
+    found = selected(rows, where)
+    return Made(row for (_, of), row in found.items() if of == variant)
+
+
+def markdown_layouts(found: dict[str, Any]) -> str:
+    """Returns the tables of a layouts.json."""
+    rows = [Row(**row) for row in found["layouts"]]
+    parts = [_times(rows, where) for where in ("entry", "loop")]
+    parts += [
+        _means(rows),
+        _compiler(rows),
+        f"Recommended for this device: {recommendation(rows)}.",
+    ]
+    return "\n\n".join(parts)
+
+
+def _times(rows: Sequence[Row], where: str) -> str:
+    """Returns the table of times of each case, as shares of that of NHWC by lax outside a loop."""
+    found, bases = selected(rows, where), selected(rows, "entry")
+    columns = of_all(rows)
+    title = "outside a loop" if where == "entry" else "in a loop"
+    lines = [f"| {title} | {' | '.join(map(str, columns))} |", "|---" * (len(columns) + 1) + "|"]
+    for case in dict.fromkeys(case for case, _ in found):
+        base = bases[case, BASE].seconds
+        times = [f"{found[case, variant].seconds / base:.2f}" for variant in columns]
+        lines.append(f"| {case} | {' | '.join(times)} |")
+    return "\n".join(lines)
+
+
+def _means(rows: Sequence[Row]) -> str:
+    columns = of_all(rows)
+    lines = [
+        f"| geometric mean | {' | '.join(map(str, columns))} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for dtype in dict.fromkeys(row.dtype for row in rows):
+        for where in ("entry", "loop"):
+            means = [f"{relative(rows, v, where, dtype, 'entry'):.2f}" for v in columns]
+            lines.append(f"| {dtype}, {where} | {' | '.join(means)} |")
+    return "\n".join(lines)
+
+
+def _compiler(rows: Sequence[Row]) -> str:
+    lines = [
+        "| compiled | convolutions | physical layout | matrix products | transposes | copies | "
+        "moved, MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for variant in of_all(rows):
+        for where in ("entry", "loop"):
+            made = made_of(rows, variant, where)
+            lines.append(
+                f"| {variant}, {where} | {made.convolutions} | {made.physical} | {made.products} | "
+                f"{made.transposes} | {made.copies} | {made.moved_mib:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def picture(rows: Sequence[Row]) -> "Figure":
+    """Draws the time of each case, a panel outside and one inside a loop."""
+    cases = list(dict.fromkeys(row.case for row in rows))
+    figure = new_figure(11, 1.8 + 0.42 * len(cases))
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axes, where in zip(panels, ("entry", "loop"), strict=True):
+        found = selected(rows, where)
+        for number, variant in enumerate(of_all(rows)):
+            times = [1e3 * found[case, variant].seconds for case in cases]
+            hollow = variant.method == "matmul" or variant.force
+            color = COLORS[variant.layout]
+            axes.plot(
+                times,
+                [i + 0.1 * (number - 2.5) for i in range(len(cases))],
+                {"": "o", "nchw": "s", "nhwc": "^"}[variant.force],
+                color=color,
+                markerfacecolor="none" if hollow else color,
+                label=str(variant),
+            )
+        axes.set_xscale("log")
+        axes.set_xlabel("milliseconds per step, forward and backward")
+        axes.set_title("outside a loop" if where == "entry" else "in a loop")
+        axes.set_yticks(range(len(cases)), cases)
+        axes.set_ylim(len(cases) - 0.5, -0.5)
+        axes.grid(axis="both", alpha=0.3)
+    panels[0].legend(loc="upper right", fontsize="small")
+    return figure
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name or 'unknown'}" for name, count in counts.most_common())

@@ -1,0 +1,1 @@
+"""Published receptive fields compared with formula and measurement."""

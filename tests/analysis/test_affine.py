@@ -1,0 +1,152 @@
+"""Spans and what reshaping and joining make of them, worked out by hand."""
+
+import math
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convjax.analysis.affine import START, WHOLE, Atom, LostError, Seen, Span, join, tidied
+
+H, W = Atom(8, "H"), Atom(6, "W")
+IMAGES = Seen(((Atom(2),), (H,), (W,), (Atom(3),)), {"H": START, "W": START})
+
+
+def conv(seen, axis, stride, first, last, size):
+    return seen.resized(axis, size, stride, first, last)
+
+
+def test_layers_add_up():
+    # 3×3 with stride 2 and padding 1, twice: 1 + 2 + 2·2 = 7 pixels, the first at −1 − 2·1.
+    first = START.through(2, -1, 1)
+    assert first == (2, -1, 1)
+    second = first.through(2, -1, 1)
+    assert second == (4, -3, 3)
+    assert (second.size, second.padding) == (7, 3)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)), max_size=6),
+    st.integers(0, 9),
+)
+def test_a_chain_sees_from_the_first_to_the_last_pixel_that_a_cell_reads(windows, cell):
+    read, span = {cell}, START
+    for size, stride, dilation in reversed(windows):  # from the last layer back to the image
+        taps = [dilation * tap for tap in range(size)]
+        read = {index * stride + tap for index in read for tap in taps}
+    for size, stride, dilation in windows:
+        span = span.through(stride, 0, dilation * (size - 1))
+    ends = span.stride * cell + span.low, span.stride * cell + span.high
+    assert ends == (min(read), max(read))
+    assert span.size == max(read) - min(read) + 1
+
+
+def test_the_whole_image_stays_whole():
+    assert WHOLE.through(2, -1, 1) == WHOLE
+    assert WHOLE.size == math.inf
+
+
+def test_phases_of_a_transposed_convolution():
+    # Index i of the larger map lies between (i − 1)/2 and i/2: one pixel, whichever its phase.
+    span = START.through(Fraction(1, 2), Fraction(-1, 2), Fraction(0))
+    assert span == (Fraction(1, 2), Fraction(-1, 2), 0)
+    assert span.size == 1
+
+
+def test_axes_have_one_form():
+    assert tidied([Atom(1), Atom(2), Atom(3), H, Atom(1, "W"), Atom(1)]) == (
+        Atom(6),
+        H,
+        Atom(1, "W"),
+    )
+
+
+def test_a_map_flattened_and_made_a_map_again():
+    flat = IMAGES.reshaped((2, 8 * 6 * 3))
+    assert flat.axis_of("H") is None
+    assert flat.reshaped((2, 8, 6, 3)) == IMAGES
+    assert flat.reshaped((2, 8, 18)).axis_of("H") == 1
+
+
+def test_rows_cut_into_blocks():
+    # Space to depth: 8 rows are 4 blocks of 2, so that a block's index moves by two rows.
+    blocks = IMAGES.reshaped((2, 4, 2, 6, 3))
+    assert blocks.spans["H"] == Span(2, 0, 1)
+    assert blocks.axis_of("H") == 1
+    assert blocks.letters(2) == ""
+
+
+def test_whole_axes_may_be_joined():
+    assert IMAGES.reshaped((16, 18)).axes == ((Atom(2), H), (W, Atom(3)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((2, 3, 96), "an axis of 8 is cut into parts of 3"), ((3, 96), "joined to 3 across")],
+)
+def test_a_cut_across_rows_is_lost(shape, message):
+    with pytest.raises(LostError, match=message):
+        IMAGES.reshaped(shape)
+
+
+def test_repeated_rows_have_two_phases():
+    twice = IMAGES.with_axes([(Atom(2),), (H, Atom(2)), (W,), (Atom(3),)])
+    folded = twice.folded()
+    assert folded.axes[1] == (Atom(16, "H"),)
+    assert folded.spans["H"] == Span(Fraction(1, 2), Fraction(-1, 2), 0)
+    assert twice.shape == folded.shape
+    # Channels that were flattened with the columns look the same, and come apart again.
+    flat = IMAGES.reshaped((2, 8, 18))
+    assert flat.reshaped((2, 8, 6, 3)) == IMAGES
+
+
+def test_axes_of_one_are_repeated():
+    row = IMAGES.resized(1, 1, 1, 3, 3).broadcast((2, 4, 6, 3))
+    assert row.shape == (2, 4, 6, 3)
+    assert row.letters(1) == ""
+    assert IMAGES.without([0, 1, 2, 3]).broadcast((5, 4)).shape == (5, 4)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_joining_has_no_order(turned):
+    few, many = conv(IMAGES, 1, 2, 0, 0, 4), conv(IMAGES, 1, 2, -1, 1, 4)
+    both = [many, few] if turned else [few, many]
+    assert join(both) == join([few, many])
+
+
+def test_a_sum_along_rows_sees_them_all():
+    means = IMAGES.without([1])
+    assert means.spans == {"H": WHOLE, "W": START}
+    assert means.shape == (2, 6, 3)
+
+
+def test_one_row_is_no_whole():
+    row = IMAGES.resized(1, 1, 1, 3, 3)
+    assert row.without([1]).spans["H"] == Span(1, 3, 3)
+
+
+def test_paths_are_joined():
+    small, large = conv(IMAGES, 1, 2, 0, 0, 4), conv(IMAGES, 1, 2, -1, 1, 4)
+    assert join([small, large]).spans["H"] == Span(2, -1, 1)
+    # A gate from a mean over the map sees everything, and so does what it multiplies.
+    gate = IMAGES.without([1, 2]).with_axes([(Atom(2),), (Atom(4),), (Atom(6),), (Atom(3),)])
+    assert join([large, gate]).spans["H"] == WHOLE
+    assert join([gate, large]).axis_of("H") == 1
+
+
+def test_paths_that_do_not_fit_are_lost():
+    fast, slow = conv(IMAGES, 1, 2, 0, 0, 4), conv(IMAGES, 1, 1, 0, 0, 4)
+    with pytest.raises(LostError, match="strides of 2 and 1 pixels"):
+        join([fast, slow])
+    turned = Seen((IMAGES.axes[0], (Atom(8, "W"),), (Atom(6, "H"),), IMAGES.axes[3]), IMAGES.spans)
+    with pytest.raises(LostError, match="another order"):
+        join([IMAGES, turned])
+    one = IMAGES.resized(1, 1, 1, 3, 3).with_axes([(Atom(2),), (Atom(8),), (W,), (Atom(3),)])
+    with pytest.raises(LostError, match="sees one place"):
+        join([IMAGES, one])
+
+
+def test_rows_within_an_axis_cannot_be_resized():
+    with pytest.raises(LostError, match="share an axis"):
+        IMAGES.reshaped((2, 48, 3)).resized(1, 24, 2, 0, 0)

@@ -1,0 +1,41 @@
+"""Functions of images whose receptive fields tests ask for."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from convjax.analysis import jaxpr_walk
+from convjax.analysis.affine import Seen, shape_of
+from convjax.analysis.receptive_field import receptive_fields
+
+WHOLE = (math.inf, math.inf)
+
+
+@pytest.fixture(autouse=True)
+def shapes_hold(monkeypatch):
+    """After each operation what is said of a result has the shape of that result."""
+    follow = jaxpr_walk._results
+
+    def checked(equation, operands):
+        results = follow(equation, operands)
+        for variable, result in zip(equation.outvars, results, strict=True):
+            if isinstance(result, Seen):
+                assert result.shape == shape_of(variable), equation.primitive.name
+        return results
+
+    monkeypatch.setattr(jaxpr_walk, "_results", checked)
+
+
+def field(function, shape=(1, 32, 32, 1)):
+    """Returns the field of a function of images."""
+    named = receptive_fields(
+        lambda x: (function(x), {"x": x}), jax.ShapeDtypeStruct(shape, jnp.float32)
+    )
+    return named["(output)"]
+
+
+def pool(x, size=2, stride=2, padding="VALID"):
+    return nnx.max_pool(x, (size, size), strides=(stride, stride), padding=padding)

@@ -1,0 +1,224 @@
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from convjax.runs.folder import load_run
+from experiments.cli.app import app
+from experiments.harness import registry
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def quick_chapter(tmp_path_factory):
+    out = tmp_path_factory.mktemp("chapter") / "out"
+    return out, invoke("run", "chapter", "--quick", "--seeds", 2, "--out", out)
+
+
+def test_list_names_every_claim():
+    result = invoke("list")
+    assert result.exit_code == 0
+    assert all(claim.id in result.stdout for _, claim in registry.all_claims())
+
+
+def test_quick_chapter_passes_through_everything(quick_chapter):
+    out, result = quick_chapter
+    assert result.exit_code == 0, result.output
+    results = json.loads((out / "results.json").read_text())
+    ids = [entry["id"] for entry in results["claims"]]
+    assert ids == [claim.id for _, claim in registry.all_claims()]
+    assert {entry["verdict"] for entry in results["claims"]} == {"undecided"}
+    assert results["environment"]["jax"]
+    runs = sorted(path.parent for path in (out / "runs").rglob("config.json"))
+    watched = [path for path in runs if "comparisons" not in path.parts]
+    assert len(watched) == 7 * 2  # seven settings, two seeds
+    assert len(runs) > 50
+    for path in runs:
+        run = load_run(path)
+        assert run.record.steps == run.config["steps"] == run.metrics[-1]["step"]
+    pictures = {path.stem for path in (out / "plots").glob("*.png")}
+    wanted = {"edge-maps", "schedule", "bad-training-picture", "smooth-picture"}
+    comparisons = {claim.id for _, claim in registry.all_claims() if claim.compares}
+    several = {"batch-size", "lr-finder"}
+    assert wanted | (comparisons - several) | {"batch-size-noise", "lr-finder-batch"} <= pictures
+    assert "train_loss" in result.stdout
+
+
+def test_seeds_differ_and_repeat(quick_chapter, tmp_path):
+    out, _ = quick_chapter
+    result = invoke("run", "batch-norm", "--quick", "--seeds", 2, "--out", tmp_path / "again")
+    assert result.exit_code == 0, result.output
+    losses = []
+    for root in (out, tmp_path / "again"):
+        folder = root / "runs" / "digits-batchnorm-one-cycle-bs512-lr0.06"
+        losses.append([load_run(folder / f"seed-{s}").record.loss.tolist() for s in range(2)])
+    assert losses[0] == losses[1]
+    assert losses[0][0] != losses[0][1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "one-cicle"], "did you mean 'one-cycle'"),
+        (["run", "one-cycle", "--data", "nmist"], "mnist"),
+        (["run", "one-cycle", "--data", "mnist", "--data-dir", "/nowhere"], "/nowhere"),
+        (["run", "one-cycle", "--layout", "HWNC"], "layout must be one of"),
+        (["run", "one-cycle", "--seeds", "0"], "--seeds"),
+        (["run", "spreadsheet", "--spreadsheet", "absent.xlsx"], "absent.xlsx"),
+        (["run", "spreadsheet", "--spreadsheet", __file__], "must be the chapter's"),
+        (["run", "edge-values", "--resume"], "--resume needs the folder of a run"),
+        (["run", "edge-values", "--out", f"{__file__}/x"], "cannot read or write"),
+        (["bench", "--quick", "--out", f"{__file__}/x"], "--out must lie in a folder"),
+        (["run", "edge-values", "spreadsheet", "--spreadsheet", __file__], "must be the chapter's"),
+        (["run"], "NAME"),
+    ],
+)
+def test_mistakes_get_a_message_and_status_2(arguments, message, tmp_path):
+    if len(arguments) > 1 and "--out" not in arguments:
+        arguments = [*arguments, "--out", tmp_path / "out"]
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_are_not_overwritten(tmp_path):
+    (tmp_path / "results.json").write_text("mine")
+    result = invoke("run", "edge-values", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "new or empty folder" in result.stderr
+    assert (tmp_path / "results.json").read_text() == "mine"
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "experiments", "run", "one-cycle", "schedule", "norm-layers"]
+    command += ["--quick", "--out", str(out)]
+    with subprocess.Popen(command) as process:
+        # The last claim has four trainings; the first of them ends the wait.
+        wait_for(lambda: list(out.glob("runs/comparisons/*/*/record.npz")), process)
+        process.kill()
+    finished = {path: path.stat().st_mtime_ns for path in out.rglob("record.npz")}
+    before = json.loads((out / "results.json").read_text())["claims"]
+    assert [entry["id"] for entry in before] == ["one-cycle", "schedule"]
+    # Not in this process, which has other devices.
+    result = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "claim 3 of 3: norm-layers" in result.stdout
+    assert "claim 1 of 3" not in result.stdout
+    after = json.loads((out / "results.json").read_text())["claims"]
+    assert after[:2] == before
+    assert [entry["id"] for entry in after[2:]] == ["norm-layers"]
+    assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
+    assert len(list(out.rglob("record.npz"))) == 5
+
+
+def wait_for(happened, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not happened():
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_an_interrupt_says_how_to_go_on(tmp_path, monkeypatch):
+    from experiments import edge_kernels
+
+    def stop(lab):
+        raise KeyboardInterrupt
+
+    claims = (replace(edge_kernels.CLAIMS[0], measure=stop),)
+    monkeypatch.setattr(edge_kernels, "CLAIMS", claims)
+    out = tmp_path / "out"
+    result = invoke("run", "edge-values", "--out", out)
+    assert result.exit_code == 130
+    assert f"the same command with --out {out} --resume goes on" in result.stderr
+    assert json.loads((out / "results.json").read_text())["claims"] == []
+
+
+def test_an_interrupt_before_the_first_claim(tmp_path, monkeypatch):
+    def stop(names):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "find", stop)
+    result = invoke("run", "edge-values", "--out", tmp_path / "out")
+    assert (result.exit_code, result.stderr) == (130, "stopped; nothing was written.\n")
+
+
+def test_a_dry_run_looks_at_what_is_gone_on_with(tmp_path):
+    out = tmp_path / "out"
+    assert invoke("run", "edge-values", "--out", out).exit_code == 0
+    again = ["run", "edge-values", "--out", out, "--resume", "--dry-run"]
+    assert invoke(*again).exit_code == 0
+    result = invoke(*again, "--layout", "NCHW")
+    assert result.exit_code == 2
+    assert "was measured with layout 'auto', not 'NCHW'" in result.stderr
+
+
+def test_an_experiment_is_a_script(request, tmp_path):
+    script = request.config.rootpath / "experiments" / "edge_kernels.py"
+    done = subprocess.run(
+        [sys.executable, script, "--out", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    verdicts = json.loads((tmp_path / "out" / "results.json").read_text())["claims"]
+    usage = subprocess.run(
+        [sys.executable, script, "edge-values"], capture_output=True, text=True, check=False
+    )
+    assert usage.returncode == 2
+    assert "experiments/edge_kernels.py --help" in usage.stderr  # it takes no names
+    assert [entry["verdict"] for entry in verdicts] == ["reproduced", "refuted", "reproduced"]
+
+
+def test_a_departing_verdict_is_exit_status_1(tmp_path, monkeypatch):
+    from experiments import edge_kernels
+
+    monkeypatch.setattr(edge_kernels, "TOP_EDGE", -edge_kernels.TOP_EDGE)
+    result = invoke("run", "edge-values", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "refuted" in result.stdout
+
+
+def folder_of_images(root, classes, size):
+    for split in ("train", "test"):
+        for name in classes:
+            (root / split / name).mkdir(parents=True)
+            Image.fromarray(np.zeros((size, size), np.uint8)).save(root / split / name / "1.png")
+    return root
+
+
+def test_data_that_no_claim_can_take_leave_nothing(tmp_path):
+    large = folder_of_images(tmp_path / "large", "ab", 40)
+    out = tmp_path / "out"
+    result = invoke("run", "hand-features", "--quick", "--data", large, "--out", out)
+    assert result.exit_code == 2
+    assert "at most 32×32 pixels" in result.stderr
+    assert not out.exists()
+    one = folder_of_images(tmp_path / "one", "a", 8)
+    result = invoke("run", "hand-features", "--quick", "--data", one, "--out", out)
+    assert result.exit_code == 2
+    assert "--data must have at least two classes to tell apart, got a alone" in result.stderr
+    assert not out.exists()
+
+
+def test_a_missing_package_is_named_with_the_way_to_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    (tmp_path / "sheet.xlsx").write_bytes(b"")
+    result = invoke("explore", "--spreadsheet", tmp_path / "sheet.xlsx", "--out", tmp_path / "x")
+    assert result.exit_code == 2
+    assert "openpyxl" in result.stderr
+    assert 'pip install "convjax[experiments]"' in result.stderr

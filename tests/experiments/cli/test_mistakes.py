@@ -1,0 +1,55 @@
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from experiments.cli.app import app
+from tests.mistakes import check_message, commands
+
+
+@pytest.fixture
+def somewhere(tmp_path, tmp_path_factory, monkeypatch):
+    """A folder with what the commands name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONVJAX_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+    # A setting of the whole process, which other tests are in.
+    monkeypatch.setattr("experiments.harness.compilation_cache.use_compilation_cache", lambda: None)
+    monkeypatch.delenv("CONVJAX_DATA_DIR", raising=False)
+    commands.make_files(tmp_path)
+    return tmp_path
+
+
+def listing(folder):
+    return sorted((str(path), path.stat().st_size) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("mistake", commands.ROWS, ids=lambda mistake: mistake.what)
+def test_on_the_command_line(mistake, somewhere):
+    before = listing(somewhere)
+    result = CliRunner().invoke(app, shlex.split(mistake.what))
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    check_message(result.stderr, mistake)
+    assert listing(somewhere) == before
+
+
+@pytest.mark.parametrize(
+    "what", ["bench --only foo", "table none.json", "explore --run out --out new/x.html"]
+)
+def test_in_a_process_of_its_own(what, somewhere, request):
+    before = listing(somewhere)
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments", *shlex.split(what)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(request.config.rootpath), "JAX_PLATFORMS": "cpu"},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"error: [^\n]*\n", done.stderr)
+    assert listing(somewhere) == before

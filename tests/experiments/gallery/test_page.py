@@ -1,0 +1,224 @@
+"""The gallery: a page with the chapter's pictures, made by the command in its small form."""
+
+import base64
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from convjax.plots import new_figure
+from experiments.cli.app import app
+from experiments.gallery.operation import COLOUR_BIAS, COLOUR_KERNEL, ROOF, TILES, photograph
+from experiments.gallery.page import DPI, Picture, Section, anchor, page
+
+CHAPTER = [
+    "A kernel at one place",
+    "The kernel on the grid",
+    "Several kernels at once",
+    "Padding and stride",
+    "The equations",
+    "What the first layer of a network computes",
+    "Colour images",
+    "What happens in the layers",
+    "One-cycle",
+    "The colourful dimension",
+    "Batch norm",
+]
+
+
+class Read(HTMLParser):
+    """Headings, links, places, images and the text of each element of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.headings, self.links, self.places, self.images = [], [], [], []
+        self.captions, self._within = [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        of = dict(attributes)
+        self._within = tag
+        if tag == "img":
+            self.images.append(of)
+        if "href" in of:
+            self.links.append(of["href"])
+        if "id" in of:
+            self.places.append(of["id"])
+
+    def handle_endtag(self, tag):
+        self._within = None
+
+    def handle_data(self, data):
+        if self._within in ("h1", "h2", "h3"):
+            self.headings.append((self._within, data))
+        if self._within == "figcaption":
+            self.captions.append(data)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, ["gallery", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gallery")
+    result = invoke("--quick", "--out", folder / "gallery.html")
+    assert result.exit_code == 0, result.output
+    return folder, (folder / "gallery.html").read_text(encoding="utf-8"), result.output
+
+
+def test_headings_are_in_the_order_of_the_chapter(made):
+    headings = Read(made[1]).headings
+    assert [text for level, text in headings if level == "h2"] == CHAPTER
+    assert headings[0][0] == "h1"
+
+
+def test_every_picture_is_in_the_file_and_has_words(made):
+    folder, text, output = made
+    read = Read(text)
+    pictures = [heading for level, heading in read.headings if level == "h3"]
+    assert len(read.images) == len(read.captions) == len(pictures) == 27
+    for image in read.images:
+        start, _, data = image["src"].partition(",")
+        assert start == "data:image/png;base64"
+        assert base64.b64decode(data).startswith(b"\x89PNG")
+        assert len(image["alt"]) > 20
+        assert int(image["width"]) > 200
+        assert int(image["height"]) > 100
+    assert len({image["src"] for image in read.images}) == len(pictures)
+    assert all(len(caption) > 40 for caption in read.captions)
+    assert f"{len(pictures)} pictures" in output
+    # No folder of a run, nothing half-written.
+    assert [path.name for path in folder.iterdir()] == ["gallery.html"]
+
+
+def test_contents_lead_to_every_section_and_picture(made):
+    read = Read(made[1])
+    assert read.links == [f"#{place}" for place in read.places]
+    titles = [text for level, text in read.headings if level != "h1"]
+    assert read.places == [anchor(title) for title in titles]
+    assert len(set(read.places)) == len(read.places) == 27 + len(CHAPTER)
+
+
+def test_the_page_needs_no_network_and_is_dark_where_the_reader_is(made):
+    text = made[1]
+    assert "http" not in text
+    assert "<script" not in text
+    assert "<link" not in text
+    assert "prefers-color-scheme: dark" in text
+    # Figures have black words on no ground of their own.
+    assert "background: #ffffff" in text
+
+
+def test_captions_hold_the_numbers_that_are_computed(made):
+    captions = " ".join(Read(made[1]).captions)
+    assert "0 at (1, 1), 762 at (5, 7), −29 at (8, 18)" in captions
+    assert "Of its 36 entries 20 are always zero" in captions
+    assert "5×5 becomes 6×6" in captions
+    red, green, blue = photograph()[TILES]
+    assert f"({red}, {green}, {blue})" in captions
+    assert red > green > blue  # orange
+    windows = np.lib.stride_tricks.sliding_window_view(photograph()[ROOF], (3, 3), (0, 1))
+    largest = np.einsum("ijchw,chw->ij", windows.astype(int), COLOUR_KERNEL).max() + COLOUR_BIAS
+    assert f"largest, {largest}, computed" in captions
+    assert "P = 12, Q = 15, R = 18, S = 27" in made[1]
+
+
+@pytest.fixture
+def folder_of_images(tmp_path):
+    def make(side, channels):
+        rng = np.random.default_rng(0)
+        for split in ("train", "test"):
+            for name in ("cat", "dog"):
+                path = tmp_path / "images" / split / name
+                path.mkdir(parents=True)
+                for i in range(6):
+                    shape = (side, side, 3) if channels == 3 else (side, side)
+                    pixels = rng.integers(0, 256, shape).astype(np.uint8)
+                    Image.fromarray(pixels).save(path / f"{i}.png")
+        return tmp_path / "images"
+
+    return make
+
+
+def test_images_with_three_channels_are_taken_as_they_are(folder_of_images, tmp_path):
+    out = tmp_path / "gallery.html"
+    result = invoke("--quick", "--data", folder_of_images(16, 3), "--out", out)
+    assert result.exit_code == 0, result.output
+    captions = " ".join(Read(out.read_text(encoding="utf-8")).captions)
+    assert "trained on the same images for" in captions
+    assert "tinted" not in captions
+    assert str(tmp_path) not in out.read_text(encoding="utf-8")
+
+
+def test_images_that_are_too_large_are_a_mistake(folder_of_images, tmp_path):
+    result = invoke("--quick", "--data", folder_of_images(40, 1), "--out", tmp_path / "x.html")
+    assert result.exit_code == 2
+    assert "at most 32×32 pixels" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nmist"], "--data: got 'nmist'"),
+        (["--data", "mnist", "--data-dir", "/nowhere"], "/nowhere"),
+        (["--out", f"{__file__}/x.html"], "--out must lie in a folder"),
+        (["--out", "."], "--out must be a file, got the folder"),
+        (["--size", "3"], "No such option"),
+    ],
+)
+def test_mistakes_get_a_line_and_status_2(arguments, message, tmp_path):
+    if "--out" not in arguments:
+        arguments = [*arguments, "--out", tmp_path / "gallery.html"]
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_overwritten(tmp_path):
+    out = tmp_path / "gallery.html"
+    out.write_text("mine")
+    result = invoke("--out", out)
+    assert result.exit_code == 2
+    assert "--out must be a new file" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert out.read_text() == "mine"
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def section(title="One", picture="Two", words="words"):
+    return Section(title, words, [Picture(picture, new_figure(4, 2), words, words)])
+
+
+def test_a_picture_has_its_size_in_inches_times_96():
+    (image,) = Read(page([section()], lead="", foot="")).images
+    assert (image["width"], image["height"]) == ("384", "192")
+    data = base64.b64decode(image["src"].partition(",")[2])
+    assert np.frombuffer(data[16:24], ">u4").tolist() == [
+        4 * DPI,
+        2 * DPI,
+    ]
+
+
+def test_words_are_escaped():
+    text = page([section("1 < 2", words='"a" & <b>')], lead="<i>", foot="<u>")
+    assert Read(text).headings[1] == ("h2", "1 < 2")
+    assert not any(tag in text for tag in ("<b>", "<i>", "<u>"))
+    assert Read(text).images[0]["alt"] == '"a" & <b>'
+
+
+def test_headings_must_differ():
+    with pytest.raises(ValueError, match=r"headings must differ, got 'Two' .*leads to #two"):
+        page([section(), section("Three", "two?")], lead="", foot="")
+
+
+def test_anchors():
+    assert anchor("A 4×4 kernel with padding 2") == "a-4-4-kernel-with-padding-2"
+    assert anchor("One-cycle!") == "one-cycle"

@@ -1,0 +1,107 @@
+import pytest
+
+from experiments.harness.comparison import (
+    HIGH_RATES,
+    RATES,
+    TUNING_SEEDS,
+    accuracies,
+    accuracy_by_rate,
+    at_best,
+    gaps,
+    higher,
+    highest_rate,
+    larger,
+    tuned,
+)
+from experiments.harness.setting import BATCH_NORM, ONE_CYCLE, Setting
+from experiments.harness.training import Outcome
+
+
+def outcome(setting, seed, accuracy, steps=10):
+    row = {"accuracy": accuracy, "train_accuracy": 1.0, "step": steps}
+    return Outcome(setting, seed, [row])
+
+
+class FakeLab:
+    """Trains in no time: the accuracy is a function of the setting and the seed."""
+
+    def __init__(self, accuracy, quick=False):
+        self.accuracy, self.quick, self.asked, self.pictures = accuracy, quick, [], []
+
+    def picture(self, name, figure):
+        self.pictures.append(name)
+
+    def sweep(self, settings, seeds=(0, 1)):
+        self.asked += [(setting, tuple(seeds)) for setting in settings]
+        return [
+            [outcome(setting, seed, self.accuracy(setting, seed)) for seed in seeds]
+            for setting in settings
+        ]
+
+
+def test_tuning_takes_the_best_mean_over_its_own_seeds():
+    # 0.1 is best on average; 0.3 in one seed alone.
+    table = {0.1: (0.8, 0.8, 0.8), 0.3: (0.99, 0.1, 0.1)}
+    lab = FakeLab(lambda s, seed: table.get(s.lr_max, (0.5,) * 3)[TUNING_SEEDS.index(seed)])
+    best = tuned(lab, BATCH_NORM)
+    assert best == Setting(norm="batch", batch_size=512, schedule="one-cycle", lr_max=0.1)
+    assert [(s.lr_max, seeds) for s, seeds in lab.asked] == [(r, TUNING_SEEDS) for r in RATES]
+    assert not set(TUNING_SEEDS) & set(range(100))  # never those that decide
+
+
+def test_a_quick_run_tunes_nothing():
+    lab = FakeLab(lambda s, seed: 0.5, quick=True)
+    assert tuned(lab, ONE_CYCLE) == ONE_CYCLE
+    assert lab.asked == []
+
+
+@pytest.mark.parametrize(
+    ("first", "holds"), [([3, 4, 3.5], True), ([0, 1, 0.5], False), ([0, 2, 4], None)]
+)
+def test_larger_decides_by_the_interval(first, holds):
+    rule = larger("a", "b", "a − b")
+    decision = rule.decide({"a": first, "b": [2, 2.5, 2.2]})
+    assert decision.holds is holds
+    assert decision.reason.startswith("a − b: ")
+    assert rule.min_seeds == 5
+
+
+def test_accuracies_are_those_at_the_end():
+    setting = Setting()
+    early = Outcome(setting, 0, [{"accuracy": 0.1}, {"accuracy": 0.7, "train_accuracy": 0.9}])
+    found = [early, outcome(setting, 1, 0.8)]
+    assert accuracies(found) == [0.7, 0.8]
+    assert gaps(found) == pytest.approx([0.2, 0.2])
+
+
+def test_every_side_is_measured_at_its_own_best_rate():
+    best = {None: 0.03, "batch": 0.3}
+    lab = FakeLab(lambda setting, seed: 1 - abs(setting.lr_max - best[setting.norm]) - seed / 1000)
+    outcomes, figures = at_best(lab, {"plain": ONE_CYCLE, "norm": BATCH_NORM}, "both")
+    assert {name: found[0].setting.lr_max for name, found in outcomes.items()} == {
+        "plain": 0.03,
+        "norm": 0.3,
+    }
+    assert (figures["rate_plain"], figures["rate_norm"]) == ([0.03], [0.3])
+    assert figures["accuracy_plain"] == figures["accuracy_norm"] == [1.0, 0.999]
+    assert lab.pictures == ["both"]
+
+
+def test_accuracies_over_the_rates():
+    lab = FakeLab(lambda setting, seed: setting.lr_max + seed)
+    curve = accuracy_by_rate(lab, ONE_CYCLE)
+    assert tuple(curve) == HIGH_RATES
+    assert curve[0.2] == [0.2, 1.2]
+    assert len(accuracy_by_rate(FakeLab(lab.accuracy, quick=True), ONE_CYCLE)) == 2
+
+
+def test_the_highest_rate_is_one_at_which_every_seed_trains():
+    assert highest_rate({0.1: [0.95, 0.96], 0.2: [0.97, 0.9], 0.5: [0.99, 0.89]}) == 0.2
+    assert highest_rate({0.1: [0.2]}) == 0
+
+
+def test_two_rates_at_the_end_of_those_tried_are_not_told_apart():
+    assert higher(0.2, than=0.1) is True
+    assert higher(0.1, than=0.1) is False
+    assert higher(HIGH_RATES[-1], than=0.1) is True
+    assert higher(HIGH_RATES[-1], than=HIGH_RATES[-1]) is None

@@ -1,0 +1,187 @@
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from convjax.runs.folder import RunError, load_run
+from experiments.features.colour_encodings import encode
+from experiments.features.tinted_digits import coloured
+from experiments.harness.lab import Lab
+from experiments.harness.observer import Observer
+from experiments.harness.setting import BATCH_512, BATCH_NORM, ONE_CYCLE, THREE_OR_SEVEN, Setting
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
+
+
+class Counter(Observer):
+    """Counts the trainings, apart by whether layers were watched."""
+
+    def __init__(self):
+        self.watched, self.unwatched, self.networks = [], [], []
+
+    def network(self, summary):
+        self.networks.append(summary)
+
+    def training(self, setting, seed, steps, *, watched):
+        (self.watched if watched else self.unwatched).append((setting, seed))
+
+
+def quick_lab(out, **options):
+    return Lab(out=out, quick=True, seeds=2, observer=Counter(), **options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with trainings of both kinds, and the lab that ran them."""
+    lab = quick_lab(tmp_path_factory.mktemp("lab"))
+    lab.train(BATCH_NORM)
+    lab.outcomes(ONE_CYCLE)
+    return lab
+
+
+@pytest.fixture
+def again(finished, tmp_path):
+    """A lab that goes on in a copy of that folder."""
+    shutil.copytree(finished.out, tmp_path / "out")
+    return quick_lab(tmp_path / "out", resume=True)
+
+
+def test_the_configuration_repeats_the_training(finished):
+    config = load_run(finished.out / "runs" / BATCH_NORM.slug / "seed-1").config
+    assert Setting(**config["setting"]) == BATCH_NORM
+    assert (config["seed"], config["data"]) == (1, "mnist5k")
+    pixels = finished.dataset.train.images / 255
+    assert config["mean"] == pytest.approx([pixels.mean()])
+    assert config["std"] == pytest.approx([pixels.std()], rel=1e-3)
+
+
+def test_each_encoding_has_its_images_and_is_normalised_by_itself(tmp_path):
+    lab = quick_lab(tmp_path)
+    tinted = coloured(lab.dataset)
+    for encoding in ("rgb", "hsv", "grey"):
+        setting = replace(BATCH_NORM, encoding=encoding)
+        wanted = encode(tinted.train.images, encoding)
+        material = lab.material(setting)
+        np.testing.assert_array_equal(material.dataset.train.images, wanted)
+        assert lab.material(replace(setting, lr_max=1.0)) is material
+        config = lab.run_config(setting, 0)
+        # float32 sums over ten million pixels.
+        np.testing.assert_allclose(config["mean"], wanted.mean((0, 1, 2)) / 255, rtol=1e-4)
+        np.testing.assert_allclose(config["std"], wanted.std((0, 1, 2)) / 255, rtol=1e-4)
+        assert lab.network(setting, 0).blocks[0].conv.kernel.size == 5 * 5 * 3 * 8
+    assert lab.material(BATCH_NORM).dataset is lab.dataset
+    assert lab.material(THREE_OR_SEVEN).dataset.class_names == ("3", "7")
+    assert lab.run_config(THREE_OR_SEVEN, 0)["mean"] == [0.0]
+
+
+def test_a_folder_is_called_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist").mkdir()
+    assert Lab("./mnist", out=tmp_path).data == Lab(str(tmp_path / "mnist"), out=tmp_path).data
+    assert Lab("./mnist", out=tmp_path).data == "mnist/"  # not the data set
+    assert Lab("mnist", out=tmp_path).data == "mnist"
+
+
+def test_the_smoothed_loss_goes_on_over_the_epochs(tmp_path):
+    lab = Lab(out=tmp_path, quick=True)
+    (training,) = lab.train(THREE_OR_SEVEN)
+    assert len(training.metrics) == 2
+    smoothed = training.record.smoothed_loss()
+    for row in training.metrics:
+        assert row["train_loss"] == pytest.approx(smoothed[row["step"] - 1])
+    assert (
+        training.train_accuracy
+        == lab.trainer(THREE_OR_SEVEN)
+        .evaluate(
+            lab.trainer(THREE_OR_SEVEN).start(training.model), lab.material(THREE_OR_SEVEN).train
+        )
+        .accuracy
+    )
+
+
+def test_a_network_is_told_of_once(tmp_path):
+    lab = quick_lab(tmp_path)
+    for setting in (ONE_CYCLE, BATCH_512, BATCH_NORM):
+        lab.train(setting)
+    assert len(lab.observer.networks) == 2
+
+
+@pytest.mark.parametrize("name", ["model.npz", "record.npz", "metrics.jsonl"])
+def test_a_damaged_file_of_a_finished_training_is_named_with_the_way_out(name, again):
+    (again.out / "runs" / BATCH_NORM.slug / "seed-0" / name).write_bytes(b"rubbish")
+    with pytest.raises(RunError, match=r"Remove .*seed-0, and --resume trains it again") as caught:
+        again.train(BATCH_NORM)
+    assert "pickle" not in str(caught.value)
+
+
+def test_a_training_is_run_once(finished):
+    assert finished.observer.watched == [(BATCH_NORM, 0), (BATCH_NORM, 1)]
+    finished.train(BATCH_NORM)
+    finished.outcomes(ONE_CYCLE, [1])
+    assert len(finished.observer.watched) == len(finished.observer.unwatched) == 2
+
+
+def test_finished_trainings_are_taken_from_their_folders(finished, again):
+    for found, wanted in zip(again.train(BATCH_NORM), finished.train(BATCH_NORM), strict=True):
+        assert found.metrics == wanted.metrics
+        np.testing.assert_array_equal(found.record.hist, wanted.record.hist)
+        np.testing.assert_array_equal(found.model(IMAGES / 255.0), wanted.model(IMAGES / 255.0))
+    assert again.outcomes(ONE_CYCLE) == finished.outcomes(ONE_CYCLE)
+    assert not again.observer.watched
+    assert not again.observer.unwatched
+
+
+def test_an_unfinished_training_is_run_again_and_comes_to_the_same(finished, again):
+    runs = again.out / "runs"
+    (runs / BATCH_NORM.slug / "seed-1" / "model.npz").unlink()
+    (runs / "comparisons" / ONE_CYCLE.slug / "seed-0" / "record.npz").unlink()
+    found, wanted = again.train(BATCH_NORM)[1], finished.train(BATCH_NORM)[1]
+    np.testing.assert_array_equal(found.record.loss, wanted.record.loss)
+    assert [o.accuracy for o in again.outcomes(ONE_CYCLE)] == [
+        o.accuracy for o in finished.outcomes(ONE_CYCLE)
+    ]
+    assert again.observer.watched == [(BATCH_NORM, 1)]
+    assert again.observer.unwatched == [(ONE_CYCLE, 0)]
+
+
+def test_more_seeds_are_added(again):
+    more = Lab(out=again.out, quick=True, seeds=3, resume=True, observer=again.observer)
+    assert len(more.train(BATCH_NORM)) == 3
+    assert again.observer.watched == [(BATCH_NORM, 2)]
+
+
+def test_a_run_that_was_set_up_otherwise_is_not_gone_on_with(again):
+    other = quick_lab(again.out, resume=True, layout="NCHW")
+    with pytest.raises(RunError, match="layout 'auto', not 'NCHW'"):
+        other.train(BATCH_NORM)
+
+
+def test_without_resume_a_run_is_in_the_way(again):
+    with pytest.raises(RunError, match="already holds a run"):
+        quick_lab(again.out).train(BATCH_NORM)
+
+
+def test_other_images_are_another_configuration(again):
+    before = again.config["sha256"]
+    other = quick_lab(again.out, resume=True)
+    images = other.dataset.train.images.copy()
+    images[0, 0, 0, 0] ^= 1
+    other.dataset = replace(other.dataset, train=replace(other.dataset.train, images=images))
+    assert other.config["sha256"] != before
+    with pytest.raises(RunError, match="sha256"):
+        other.train(BATCH_NORM)
+
+
+def test_seconds_of_trainings_count_that_no_finished_claim_had(again):
+    again.train(BATCH_NORM)
+    spent = sum(
+        row["seconds"] + row["compile_seconds"]
+        for t in again.train(BATCH_NORM)
+        for row in t.metrics
+    )
+    assert again.earlier_seconds == pytest.approx(spent)
+    (again.out / "results.json").write_text("")  # written after the trainings
+    later = quick_lab(again.out, resume=True)
+    later.train(BATCH_NORM)
+    assert later.earlier_seconds == 0

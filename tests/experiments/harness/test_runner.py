@@ -1,0 +1,244 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from experiments.harness import registry
+from experiments.harness import runner as measuring
+from experiments.harness.claim import Claim, Decision, NotMeasuredError, Rule
+from experiments.harness.lab import Lab
+from experiments.harness.observer import Observer
+from experiments.harness.runner import ResultsError, measure, read_results
+
+
+class Heard(Observer):
+    """Keeps what it hears of claims."""
+
+    def __init__(self):
+        self.claims, self.already = [], 0
+
+    def kept(self, claims):
+        self.already = claims
+
+    def claim(self, id, number, total, seconds_left):
+        self.claims.append((id, number, total, seconds_left))
+
+
+def claim(id, calls, text="r", stops=False):
+    def measured(lab):
+        calls.append(id)
+        if stops:
+            raise KeyboardInterrupt
+        return {"a": [len(calls)] * len(lab.seeds)}
+
+    return Claim(id, "says", {}, measured, {"any": Rule(text, lambda found: Decision(True, "yes"))})
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Which claims were measured; the registry has "one", "two" and "three"."""
+    found = []
+    three = [("file", claim(id, found)) for id in ("one", "two", "three")]
+    monkeypatch.setattr(registry, "all_claims", lambda: three)
+    return found
+
+
+def lab(out, **options):
+    return Lab(out=out, observer=Heard(), **options)
+
+
+def ids(out):
+    return [entry["id"] for entry in json.loads((out / "results.json").read_text())["claims"]]
+
+
+def test_a_stopped_run_goes_on_where_it_was(calls, tmp_path):
+    claims = [claim("one", calls), claim("two", calls, stops=True), claim("three", calls)]
+    with pytest.raises(KeyboardInterrupt):
+        measure(claims, lab(tmp_path), ["command"])
+    assert ids(tmp_path) == ["one"]
+    claims[1] = claim("two", calls)
+    going_on = lab(tmp_path, resume=True)
+    results = measure(claims, going_on, ["command"])
+    assert calls == ["one", "two", "two", "three"]
+    assert [result.measured["a"] for result in results] == [[1.0], [3.0], [4.0]]
+    assert ids(tmp_path) == ["one", "two", "three"]
+    assert [heard[:3] for heard in going_on.observer.claims] == [("two", 2, 3), ("three", 3, 3)]
+    assert going_on.observer.already == 1
+
+
+def test_figures_that_lack_one_of_today_are_measured_again(calls, tmp_path):
+    measure([claim("one", calls)], lab(tmp_path), [])
+    other = claim("one", calls)
+    rules = {"any": replace(other.rules["any"], decide=lambda found: Decision(True, found["new"]))}
+    other = replace(other, measure=lambda lab: {"new": [1]}, rules=rules)
+    (found,) = measure([other], lab(tmp_path, resume=True), [])
+    assert found.measured == {"new": [1.0]}
+
+
+def test_results_are_left_untouched_until_there_are_others(calls, tmp_path):
+    measure([claim("one", calls)], lab(tmp_path), [])
+    before = (tmp_path / "results.json").stat().st_mtime_ns
+    claims = [claim("one", calls), claim("two", calls, stops=True)]
+    with pytest.raises(KeyboardInterrupt):
+        measure(claims, lab(tmp_path, resume=True), [])
+    assert (tmp_path / "results.json").stat().st_mtime_ns == before
+
+
+def test_results_that_were_not_asked_for_stay(calls, tmp_path):
+    measure([claim("three", calls)], lab(tmp_path), [])
+    assert [r.id for r in measure([claim("one", calls)], lab(tmp_path, resume=True), [])] == ["one"]
+    assert ids(tmp_path) == ["one", "three"]
+
+
+@pytest.mark.parametrize(("seeds", "text"), [(2, "r"), (1, "another rule")])
+def test_more_seeds_and_other_rules_are_measured_again(seeds, text, calls, tmp_path):
+    measure([claim("one", calls)], lab(tmp_path), [])
+    found = measure([claim("one", calls, text)], lab(tmp_path, resume=True, seeds=seeds), [])
+    assert len(calls) == 2
+    assert len(found[0].measured["a"]) == seeds
+
+
+def test_what_could_not_be_measured_is_tried_again(calls, tmp_path):
+    def missing(lab):
+        raise NotMeasuredError("no such file")
+
+    (first,) = measure([replace(claim("one", calls), measure=missing)], lab(tmp_path), [])
+    assert first.verdict == "undecided"
+    (second,) = measure([claim("one", calls)], lab(tmp_path, resume=True), [])
+    assert second.verdict == "reproduced"
+
+
+def test_another_expectation_counts(calls, tmp_path):
+    measure([claim("one", calls)], lab(tmp_path), [])
+    expects = claim("one", calls)
+    rules = {"any": replace(expects.rules["any"], expected="refuted")}
+    (found,) = measure([replace(expects, rules=rules)], lab(tmp_path, resume=True), [])
+    assert (found.verdict, found.expected) == ("reproduced", "refuted")
+
+
+def otherwise(file, **changes):
+    """Changes results as if they had been measured otherwise."""
+    found = json.loads(file.read_text())
+    found["environment"] |= changes.pop("environment", {})
+    for entry in found["claims"]:
+        entry |= changes
+    file.write_text(json.dumps(found))
+    return file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"environment": {"jax": "0.1"}}, r"jax '0\.1', not "),
+        ({"data": "mnist"}, "data 'mnist', not 'mnist5k'"),
+        ({"config": {"layout": "NCHW", "quick": False}}, "layout 'NCHW', not 'auto'"),
+        ({"config": {"layout": "auto", "quick": True}}, "quick True, not False"),
+        ({"config": {"sha256": "of other images"}}, "sha256 'of other images', not "),
+    ],
+)
+def test_results_that_do_not_belong_with_these_are_left_alone(changes, message, calls, tmp_path):
+    measure([claim("one", calls)], lab(tmp_path), [])
+    before = otherwise(tmp_path / "results.json", **changes)
+    with pytest.raises(ResultsError, match=rf"was measured with .*{message}.*Choose another --out"):
+        measure([claim("one", calls)], lab(tmp_path, resume=True), [])
+    assert (tmp_path / "results.json").read_text() == before
+
+
+def test_fewer_seeds_do_not_take_the_place_of_more(calls, tmp_path):
+    measure([claim("one", calls)], lab(tmp_path, seeds=3), [])
+    before = (tmp_path / "results.json").read_text()
+    with pytest.raises(ResultsError, match=r"has one with 3 seeds, .*: --seeds 3, or choose"):
+        measure([claim("one", calls)], lab(tmp_path, resume=True), [])
+    assert (tmp_path / "results.json").read_text() == before
+    measure([claim("two", calls)], lab(tmp_path, resume=True), [])  # asks for another alone
+    assert ids(tmp_path) == ["one", "two"]
+
+
+def test_without_results_there_may_be_trainings(calls, tmp_path):
+    measure([claim("one", calls)], lab(tmp_path, resume=True), [])
+    assert ids(tmp_path) == ["one"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"environment": [], "claims": 1}',
+        '{"environment": {}, "claims": [{"id": 1}]}',
+    ],
+)
+def test_a_damaged_file_is_left_alone(content, tmp_path):
+    file = tmp_path / "results.json"
+    file.write_text(content)
+    with pytest.raises(ResultsError, match=r"is damaged, or no results\.json .*Remove it"):
+        measure([], lab(tmp_path, resume=True), [])
+    assert file.read_text() == content
+
+
+@pytest.fixture
+def saved(calls, tmp_path, monkeypatch):
+    """A folder with saved results on mnist5k: "one" took 10 s with two seeds, "two" 30 s."""
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    measure([claim("one", calls), claim("two", calls)], lab(folder, seeds=2), [])
+    found = json.loads((folder / "results.json").read_text())
+    for entry, seconds in zip(found["claims"], (10, 30), strict=True):
+        entry["seconds"] = seconds
+    (folder / "mnist5k.json").write_text(json.dumps(found))
+    monkeypatch.setattr(measuring, "SAVED", folder)
+
+
+@pytest.mark.usefixtures("saved")
+def test_the_time_left_is_that_of_the_saved_results_at_the_pace_of_this_machine(
+    calls, tmp_path, monkeypatch
+):
+    # "one" and "two" take half of 10 and 30 s; ten more have gone at the full pace, and "three",
+    # which the saved results do not know and which compares nothing, takes none.
+    now = iter((0.0, 0.0, 5.0, 20.0))
+    clock = type("Clock", (), {"perf_counter": lambda self: next(now)})()
+    watched = lab(tmp_path, seeds=2)
+    monkeypatch.setattr(measuring, "time", clock)
+    measure([claim(id, calls) for id in ("one", "two", "three")], watched, [])
+    assert [heard[3] for heard in watched.observer.claims] == [40, 30 * 15 / 20, 0]
+
+
+@pytest.mark.usefixtures("saved")
+def test_nobody_knows_how_long_a_part_or_an_unknown_comparison_takes(calls, tmp_path):
+    part = lab(tmp_path)
+    measure([claim("one", calls)], part, [])
+    unknown = lab(tmp_path / "unknown")
+    unknown.out.mkdir()
+    claims = [
+        claim("one", calls),
+        claim("two", calls),
+        replace(claim("three", calls), compares=True),
+    ]
+    measure(claims, unknown, [])
+    assert {heard[3] for heard in part.observer.claims + unknown.observer.claims} == {None}
+
+
+def decided(rule, measured):
+    """The decision, and whether this machine can make it."""
+    try:
+        return rule.decide(measured), True
+    except NotMeasuredError as error:
+        return Decision(None, str(error)), False
+
+
+@pytest.mark.parametrize("data", ["mnist", "mnist5k"])
+def test_the_saved_results_are_what_the_rules_of_today_say(data):
+    """Whoever changes a rule measures again; no figure is changed without its verdict."""
+    _, results = read_results(measuring.SAVED / f"{data}.json")
+    claims = [claim for _, claim in registry.all_claims()]
+    assert [result.id for result in results] == [claim.id for claim in claims]
+    for claim, result in zip(claims, results, strict=True):
+        rule = claim.rule(data)
+        assert (result.data, result.published, result.rule) == (data, claim.published, rule.text)
+        assert result.verdict == result.expected
+        if result.measured:
+            decision, told = decided(rule, result.measured)
+            assert result.expected == (rule.expected if told else "undecided")
+            verdict = {True: "reproduced", False: "refuted", None: "undecided"}[decision.holds]
+            assert (result.verdict, result.reason) == (verdict, decision.reason)

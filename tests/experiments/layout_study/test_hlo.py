@@ -1,0 +1,146 @@
+"""What is read from the text of compiled programs, against what XLA itself writes."""
+
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from experiments.layout_study.hlo import Convolution, read
+
+# lines of HLO
+
+ENTRY = """
+%moving (p.1: f32[2,8,8,3]) -> f32[2,3,8,8] {
+  %p.1 = f32[2,8,8,3]{3,2,1,0} parameter(0)
+  ROOT %transpose.3 = f32[2,3,8,8]{3,2,1,0} transpose(%p.1), dimensions={0,3,1,2}
+}
+
+%computing (p.2: f32[2,8,8,3]) -> f32[2,3,8,8] {
+  %p.2 = f32[2,8,8,3]{3,2,1,0} parameter(0)
+  %transpose.4 = f32[2,3,8,8]{3,2,1,0} transpose(%p.2), dimensions={0,3,1,2}
+  ROOT %neg = f32[2,3,8,8]{3,2,1,0} negate(%transpose.4)
+}
+
+%library (p.3: f32[2,8,8,3], p.4: f32[3,3,3,4]) -> f32[2,6,6,4] {
+  %p.3 = f32[2,8,8,3]{3,2,1,0} parameter(0)
+  %p.4 = f32[3,3,3,4]{3,2,1,0} parameter(1)
+  ROOT %y = f32[2,6,6,4]{3,2,1,0} convolution(%p.3, %p.4), window={size=3x3}, dim_labels=b01f_01io->b01f
+}
+
+ENTRY %main (x: f32[2,8,8,3]) -> f32[2,6,6,4] {
+  %x = f32[2,8,8,3]{3,2,1,0} parameter(0)
+  %k = bf16[3,3,3,4]{3,2,1,0} constant({...})
+  %moved = f32[2,3,8,8]{3,2,1,0} fusion(%x), kind=kLoop, calls=%moving
+  %computed = f32[2,3,8,8]{3,2,1,0} fusion(%x), kind=kLoop, calls=%computing
+  %same = f32[2,8,8,3]{3,2,1,0} copy(%x)
+  %other = bf16[3,3,3,4]{2,3,1,0} copy(%k)
+  %dot.2 = f32[4,4]{1,0} dot(%a, %b), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %ynn = f32[2,6,6,4]{3,2,1,0} fusion(%x, %k), kind=kCustom, calls=%library, backend_config={"fusion_config":{"kind":"__ynn_fusion"}}
+  %c = f32[2,6,6,4]{3,2,1,0} convolution(%x, %k), window={size=3x3}, dim_labels=b01f_01io->b01f
+  %g = f32[4,3,3,1,4]{4,3,2,1,0} convolution(%v, %w), window={size=3x3x2}, dim_labels=b012f_012io->b012f
+  ROOT %d = f32[2,6,6,4]{3,2,1,0} convolution(%x, %k), window={size=3x3 rhs_reversal=1x1}, dim_labels=b01f_01io->b01f
+}
+"""
+
+LOOP = """
+%body (s: (f32[2,3,8,8])) -> (f32[2,3,8,8]) {
+  %x.1 = f32[2,3,8,8]{3,2,1,0} get-tuple-element(%s), index=0
+  %copy.4 = f32[2,3,8,8]{3,2,1,0} copy(%x.1)
+  %k.1 = f32[4,3,3,3]{3,2,1,0} constant({...})
+  %conv.9 = f32[2,4,6,6]{3,2,1,0} convolution(%copy.4, %k.1), window={size=3x3}, dim_labels=bf01_oi01->bf01
+  ROOT %t = (f32[2,3,8,8]) tuple(%conv.9)
+}
+
+ENTRY %main (x: f32[2,3,8,8]) -> (f32[2,3,8,8]) {
+  %x = f32[2,3,8,8]{3,2,1,0} parameter(0)
+  %before = f32[2,3,8,8]{3,2,1,0} copy(%x)
+  %s.1 = (f32[2,3,8,8]{3,2,1,0}) tuple(%before)
+  ROOT %w = (f32[2,3,8,8]{3,2,1,0}) while(%s.1), condition=%cond, body=%body
+}
+"""
+
+GPU = """
+ENTRY %main (x: f32[64,8,14,14]) -> f32[64,16,7,7] {
+  %x = f32[64,8,14,14]{1,3,2,0} parameter(0)
+  %cudnn-conv.1 = (f32[64,16,7,7]{1,3,2,0}, u8[0]{0}) custom-call(%x, %k), window={size=3x3 stride=2x2 pad=1_1x1_1}, dim_labels=bf01_oi01->bf01, custom_call_target="__cudnn$convForward", backend_config={}
+  %gemm = (f32[8,8]{1,0}, s8[0]{0}) custom-call(%a, %b), custom_call_target="__cublas$gemm"
+}
+"""
+
+
+def test_a_program_for_cpu():
+    found = read(ENTRY, "cpu", 10.0, 20.0)
+    canonical = "b01f_01io->b01f"
+    assert found.convolutions == (
+        Convolution("YNNPACK", canonical, "NHWC"),
+        Convolution("Eigen", canonical, "NHWC"),
+        Convolution("Eigen", "b012f_012io->b012f", ""),
+        # A kernel that is turned around is not what the library takes.
+        Convolution("own loops", canonical, "NHWC"),
+    )
+    # The fusion that computes reads in another order; that is no operation of its own.
+    assert (found.products, found.transposes, found.copies) == (1, 2, 1)
+    # Twice 2·8·8·3 numbers of four bytes, and 3·3·3·4 of two.
+    assert found.moved_bytes == 2 * 4 * 384 + 2 * 108
+    assert (found.flops, found.bytes) == (10.0, 20.0)
+
+
+def test_of_a_loop_its_body_alone_counts():
+    found = read(LOOP, "cpu")
+    assert found.convolutions == (Convolution("own loops", "bf01_oi01->bf01", "NCHW"),)
+    assert (found.transposes, found.copies, found.moved_bytes) == (0, 1, 4 * 384)
+
+
+def test_a_program_for_gpu_has_another_physical_layout():
+    """Logically NCHW, in memory with the channels last: the compiler's choice."""
+    found = read(GPU, "gpu")
+    assert found.convolutions == (Convolution("__cudnn$convForward", "bf01_oi01->bf01", "NHWC"),)
+    assert found.products == 1
+
+
+# Compiles in a process of its own, because XLA reads its flags once: a convolution as an entry and
+# as the body of a loop, forward and backward. For loops of its own the compiler dumps a kernel.
+PROGRAM = """
+import jax, jax.numpy as jnp
+from convjax import conv2d
+from experiments.layout_study.hlo import describe
+
+x, kernel = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
+
+def step(x):
+    y, pull = jax.vjp(lambda x: conv2d(x, kernel, padding=1, method="lax"), x)
+    return y + pull(y)[0]
+
+def loop(x):
+    return jax.lax.fori_loop(0, 3, lambda _, x: step(x), x)
+
+for name, program in (("step", step), ("loop", loop)):
+    found = describe(jax.jit(program).lower(x).compile(), "cpu")
+    print(name, sum(c.how == "own loops" for c in found.convolutions), len(found.convolutions))
+"""
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="is about XLA on CPU")
+def test_a_loop_keeps_gradients_from_the_library(tmp_path, request):
+    """https://github.com/jax-ml/jax/issues/12868, against the kernels that the compiler writes."""
+    flags = {"XLA_FLAGS": f"--xla_dump_to={tmp_path}", "JAX_ENABLE_COMPILATION_CACHE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=os.environ | flags,
+        cwd=request.config.rootpath,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = {
+        name: (int(own), int(of)) for name, own, of in map(str.split, done.stdout.splitlines())
+    }
+    for name, (own, _) in found.items():
+        files = [file.name for file in tmp_path.glob(f"*jit_{name}.obj-file.*.o")]
+        kernels = [file for file in files if re.search("conv(_general|olution)", file)]
+        assert len(kernels) == own
+    assert found["step"] == (0, 2)
+    assert found["loop"] == (1, 2)

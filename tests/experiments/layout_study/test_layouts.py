@@ -1,0 +1,213 @@
+"""The comparison of layouts: its programs, its arithmetic on made-up times, a small run."""
+
+import json
+from dataclasses import asdict, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from convjax.ops.layout import KERNEL_AXES
+from experiments.cli.app import app
+from experiments.harness import registry
+from experiments.harness.claim import judge
+from experiments.harness.lab import Lab
+from experiments.layout_study.cases import (
+    NETWORK,
+    SHAPES,
+    Shape,
+    Variant,
+    convolution,
+    network,
+    variants,
+)
+from experiments.layout_study.report import (
+    best,
+    made_of,
+    markdown_layouts,
+    picture,
+    recommendation,
+    relative,
+)
+from experiments.layout_study.timing import Row, deviation, measure_case, reference_of
+from experiments.layouts import BOUNDS, same_results
+from tests.plots.drawn import draw
+
+SMALL = Shape("small", 2, 6, 4, 4, 3, 2, 2)
+CLAIM = {claim.id: claim for _, claim in registry.all_claims()}["layouts"]
+
+
+def made_up(case, variant, where, seconds, **others):
+    compiled = {
+        "convolutions": [["library" if where == "entry" else "own loops", "", variant.layout]],
+        "products": 0,
+        "transposes": 1,
+        "copies": 2,
+        "moved_bytes": 2**20,
+        "flops": None,
+        "bytes": None,
+    }
+    row = Row(
+        case, variant.layout, variant.method, variant.force, "float32", True, where, seconds,
+        0.1, 1e-7, compiled,
+    )  # fmt: skip
+    return replace(row, **others)
+
+
+BASE, OTHER = Variant("NHWC", "lax"), Variant("CHWN", "matmul")
+ROWS = [
+    made_up("a", BASE, "entry", 1.0),
+    made_up("b", BASE, "entry", 10.0),
+    made_up("a", OTHER, "entry", 4.0),
+    made_up("b", OTHER, "entry", 10.0),
+    made_up("a", BASE, "loop", 9.0),
+    made_up("b", BASE, "loop", 10.0),
+    made_up("a", OTHER, "loop", 1.0),
+    made_up("b", OTHER, "loop", 10.0),
+    made_up("a", OTHER, "loop", 1e-9, dtype="bfloat16"),
+    made_up("a", BASE, "loop", 1.0, dtype="bfloat16"),
+]
+
+
+# --- arithmetic, by hand ---------------------------------------------------------------------
+
+
+def test_geometric_means():
+    assert relative(ROWS, OTHER, "entry") == pytest.approx(2)  # √(4·1)
+    assert relative(ROWS, OTHER, "loop") == pytest.approx(1 / 3)  # √(1/9 · 1)
+    assert relative(ROWS, BASE, "loop", base="entry") == pytest.approx(3)
+    assert (best(ROWS, "entry"), best(ROWS, "loop")) == (BASE, OTHER)
+
+
+def test_the_recommendation_says_why():
+    assert recommendation(ROWS) == (
+        "in a loop, as in a training: CHWN by matmul, 0.33 of the time of NHWC by lax; outside a "
+        "loop: NHWC by lax; NHWC by lax takes 3.0 times as long in a loop as outside: 2 library "
+        "outside, 2 own loops inside"
+    )
+
+
+def test_what_the_compiler_made_is_added_up():
+    made = made_of(ROWS, OTHER, "loop")
+    assert (made.convolutions, made.physical) == ("2 own loops", "2 CHWN")
+    assert (made.transposes, made.copies, made.moved_mib) == (2, 4, 2)
+
+
+def test_the_tables():
+    text = markdown_layouts({"layouts": [asdict(row) for row in ROWS if row.dtype == "float32"]})
+    tables = text.split("\n\n")
+    assert tables[0].splitlines()[2:] == ["| a | 1.00 | 4.00 |", "| b | 1.00 | 1.00 |"]
+    assert tables[1].splitlines()[2:] == ["| a | 9.00 | 1.00 |", "| b | 1.00 | 1.00 |"]
+    assert tables[2].splitlines()[-1] == "| float32, loop | 3.00 | 1.00 |"
+    assert "| CHWN by matmul, loop | 2 own loops | 2 CHWN | 0 | 2 | 4 | 2.0 |" in tables[3]
+    assert tables[4] == f"Recommended for this device: {recommendation(ROWS)}."
+
+
+def test_the_picture_has_each_time():
+    figure = picture(ROWS)
+    for axes, times in zip(
+        figure.axes, ([[1e3, 1e4], [4e3, 1e4]], [[9e3, 1e4], [1e3, 1e4]]), strict=True
+    ):
+        assert [line.get_xdata().tolist() for line in axes.lines] == times
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["a", "b"]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
+        "NHWC by lax",
+        "CHWN by matmul",
+    ]
+    draw(figure)
+
+
+def test_the_rule_can_decide_otherwise():
+    measured = {
+        "programs": [8],
+        **{f"deviation_{dtype}": [bound] for dtype, bound in BOUNDS.items()},
+        "CHWN by matmul, entry": [2.0],
+        "CHWN by matmul, loop": [0.3],
+        "NHWC by lax, loop / entry": [3.0],
+    }
+    decision = same_results(measured)
+    assert decision.holds
+    assert "outside a loop NHWC by lax (1.00 of" in decision.reason
+    assert "in a loop CHWN by matmul (0.30 of" in decision.reason
+    assert not same_results({**measured, "deviation_float32": [2e-5]}).holds
+
+
+# --- programs --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("variant", variants("cpu"), ids=str)
+def test_every_variant_computes_the_same(variant, backward):
+    _, state, results = convolution(SMALL, variant, jnp.float32, backward)
+    found = [np.asarray(array) for array in results(state)]
+    reference = reference_of(SMALL, "float32", backward)
+    assert [array.shape for array in found] == [array.shape for array in reference]
+    assert len(found) == (3 if backward else 1)
+    assert found[0].shape == (2, 3, 3, 4)
+    # Sums of 18 products of order 1 in float32, in another order.
+    assert deviation(found, reference) < 1e-6
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_step_changes_its_state_and_keeps_its_form(backward):
+    for make in (
+        lambda variant: convolution(SMALL, variant, jnp.bfloat16, backward),
+        lambda variant: network(variant, jnp.bfloat16, backward),
+    ):
+        step, state, _ = make(Variant("CHWN", "lax"))
+        after = jax.eval_shape(step, state)
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+        for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True):
+            assert (a.shape, a.dtype) == (b.shape, b.dtype)
+
+
+def test_another_result_would_be_seen():
+    reference = reference_of(SMALL, "float32", True)
+    assert deviation([np.array([3.0, 4.5])], [np.array([3.0, 4.0])]) == pytest.approx(0.1)
+    wrong = [reference[0], reference[1][:, ::-1], reference[2]]
+    assert deviation(wrong, reference) > 0.1
+
+
+def test_variants_of_devices():
+    assert [v.layout for v in variants("cpu")] == 2 * list(KERNEL_AXES)
+    forced = variants("gpu")
+    assert {v.force for v in forced} == {"", "nchw", "nhwc"}
+    assert Variant("NCHW", "lax", "nhwc").compiler_options == {"xla_gpu_force_conv_nhwc": True}
+    assert str(Variant("NCHW", "lax", "nhwc")) == "NCHW by lax, nhwc forced"
+    assert {v.method for v in variants("tpu")} == {"lax"}
+    assert len({str(shape) for shape in SHAPES}) == len(SHAPES)
+
+
+def test_a_forced_layout_is_an_option_that_the_compiler_knows():
+    """It has no effect on CPU; a name that XLA does not know would be refused."""
+    rows = measure_case(
+        SMALL,
+        [BASE, replace(BASE, force="nchw")],
+        "float32",
+        False,
+        1,
+        reference_of(SMALL, "float32", False),
+    )
+    assert [row.force for row in rows] == ["", "", "nchw", "nchw"]
+    assert all(row.seconds > 0 and row.deviation < 1e-6 for row in rows)
+
+
+# --- the whole -------------------------------------------------------------------------------
+
+
+def test_a_small_run_of_everything(tmp_path):
+    result = judge(CLAIM, Lab(out=tmp_path, quick=True))
+    assert result.reason == "a quick run decides nothing"
+    # Two cases, three passes, two variants, outside and inside a loop.
+    assert result.measured["programs"] == [24]
+    found = json.loads((tmp_path / "layouts.json").read_text())
+    rows = [Row(**row) for row in found["layouts"]]
+    assert {row.case for row in rows} == {NETWORK, str(SHAPES[0])}
+    assert max(row.deviation for row in rows if row.dtype == "float32") < BOUNDS["float32"]
+    assert (tmp_path / "plots" / "layouts.png").exists()
+    table = CliRunner().invoke(app, ["table", str(tmp_path / "layouts.json")])
+    assert table.exit_code == 0
+    assert found["recommended"] in table.output

@@ -1,0 +1,81 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from convjax import broken_net, digits_net
+from convjax.explorer.layer_spec import Relu, layers_of
+from convjax.nn.models import LinearNet
+from convjax.ops.reference import conv2d_patches
+
+
+def evaluated(layers, image):
+    """The layers in float64, by the sums that `conv2d` is tested against, on an image (C, H, W)."""
+    x = image[None]
+    for layer in layers:
+        settings = {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
+        x = conv2d_patches(x, layer.kernel, layer.bias, layout="NCHW", **settings)
+        for step in layer.steps:
+            if isinstance(step, Relu):
+                x = np.maximum(x, 0)
+            else:
+                x = x * step.scale[:, None, None] + step.shift[:, None, None]
+    return x[0]
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW", "CHWN"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"norm": "batch"},
+        {"norm": "batch", "activate_first": True},
+        {"norm": "batch", "norm_last": False},
+    ],
+)
+def test_layers_of_a_network_compute_the_network(layout, settings, x64):
+    # Every number is drawn below; the initial ones would take seconds to compile.
+    model = nnx.eval_shape(
+        lambda: digits_net(
+            in_features=3, layout=layout, param_dtype=np.float64, rngs=nnx.Rngs(0), **settings
+        )
+    )
+    rng = np.random.default_rng(1)
+    for name, variable in nnx.to_flat_state(nnx.state(model)):
+        shape = variable.shape
+        positive = name[-1] in ("var", "scale")
+        values = rng.uniform(0.5, 2, shape) if positive else rng.normal(scale=0.2, size=shape)
+        variable.set_value(jnp.asarray(values))
+    model.eval()
+    image = rng.normal(size=(3, 28, 28))
+    pixels = jnp.asarray(image.transpose(1, 2, 0)[None])
+    logits = nnx.jit(lambda model, pixels: model(pixels))(model, pixels)
+    found = evaluated(layers_of(model), image)
+    # Float64 in both, in another order.
+    np.testing.assert_allclose(found.ravel(), logits[0], rtol=1e-10, atol=1e-10)
+    assert [layer.name for layer in layers_of(model)] == [f"conv {i}" for i in range(1, 6)]
+
+
+@pytest.mark.parametrize("norm", ["layer", "group", "instance"])
+def test_norms_that_look_at_the_image(norm):
+    model = nnx.eval_shape(lambda: digits_net(norm=norm, norm_last=False, rngs=nnx.Rngs(0)))
+    with pytest.raises(
+        ValueError, match=r"no norm but batch norm, got layer, group or instance norm in blocks\.0"
+    ):
+        layers_of(model)
+
+
+def test_networks_that_cannot_be_traced():
+    with pytest.raises(TypeError, match=r"chain of convolutions \(ConvNet\), got LinearNet"):
+        layers_of(nnx.eval_shape(lambda: LinearNet(rngs=nnx.Rngs(0))))
+    model = broken_net(rngs=nnx.Rngs(0))
+    model.blocks[1].conv.groups = 2
+    with pytest.raises(ValueError, match=r"got groups=2 in blocks\.1"):
+        layers_of(model)
+
+
+def test_networks_without_numbers():
+    model = nnx.eval_shape(lambda: broken_net(layout="NHWC", rngs=nnx.Rngs(0)))
+    message = r"model must hold numbers, got a Param with nothing but its shape, \(3, 3, 1, "
+    with pytest.raises(TypeError, match=message):
+        layers_of(model)

@@ -1,0 +1,216 @@
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convjax.io.npz import ArraysError, read_arrays
+from tests.io.archives import header, npy, write_archive
+
+ARRAYS = {
+    "matrix": np.arange(6).reshape(2, 3),
+    "in columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "names": np.array(["conv", "Ähre"]),
+    "nothing": np.zeros((0, 3), np.float32),
+    "no names": np.array((), np.str_),
+    "number": np.int64(4),
+    "flags": np.array([True, False]),
+    "complex": np.array([1 + 2j]),
+    "big end first": np.arange(3, dtype=">i4"),
+}
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_come_back(save, tmp_path):
+    save(tmp_path / "file.npz", **ARRAYS)
+    for path in (tmp_path / "file.npz", str(tmp_path / "file.npz")):
+        found = read_arrays(path)
+        assert list(found) == list(ARRAYS)
+        for name, array in ARRAYS.items():
+            np.testing.assert_array_equal(found[name], array, strict=True)
+
+
+def test_what_is_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_arrays(tmp_path / "absent.npz")
+    with pytest.raises(ArraysError, match="it is a folder"):
+        read_arrays(tmp_path)
+    os.mkfifo(tmp_path / "pipe.npz")  # to open it would wait for ever
+    with pytest.raises(ArraysError, match="it is no file"):
+        read_arrays(tmp_path / "pipe.npz")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(ArraysError, match="it cannot be read, "):
+        read_arrays(tmp_path / "loop")
+    with pytest.raises(ArraysError, match="it cannot be read, embedded null"):
+        read_arrays("a\0b")
+    with pytest.raises(TypeError, match="path must be a file's path, got int: 3"):
+        read_arrays(3)  # which `open` would take for an open file
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    np.savez(tmp_path / "file.npz", x=np.arange(3))
+
+    def refuse(*arguments):  # whoever runs the tests may read everything
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(ArraysError, match="it cannot be read, Permission denied"):
+        read_arrays(tmp_path / "file.npz")
+
+
+GOOD = npy(np.arange(3))
+HUGE = header("<f8", (10**12,))
+BAD = {
+    "objects": ({"x.npy": npy(np.array([{}], object))}, "'x' is of the type object"),
+    "structures": ({"x.npy": npy(np.zeros(2, "i4,f4"))}, "'x' is of the type"),
+    "dates": ({"x.npy": npy(np.zeros(2, "M8[s]"))}, "'x' is of the type datetime64"),
+    "bytes": ({"x.npy": npy(np.zeros(2, "S3"))}, "'x' is of the type"),
+    # Of no size each, so that no number of them would take a byte.
+    "endless names": ({"x.npy": header("<U0", (10**15,))}, "'x' is of the type <U0"),
+    "no header": ({"x.npy": b"1 2 3 4 5 6 7 8"}, "damaged"),
+    "half a header": ({"x.npy": GOOD[:30]}, "damaged"),
+    "a later version": ({"x.npy": b"\x93NUMPY\3\0" + GOOD[8:]}, r"npy version \(3, 0\)"),
+    "code for a header": ({"x.npy": header("<i8", "print('run')")}, "damaged"),
+    "an odd header": ({"x.npy": header("<i8", "(0or 3,)")}, "damaged"),
+    "of Python 2": ({"x.npy": header("<i8", "(3L,)") + bytes(24)}, "damaged"),
+    "fewer entries": ({"x.npy": GOOD[:-1]}, r"'x' declares 24 bytes, .* and has 23"),
+    "more entries": ({"x.npy": GOOD + b"\0"}, r"'x' declares 24 bytes, .* and has 25"),
+    "far fewer": ({"x.npy": HUGE}, r"'x' declares 8000000000000 bytes, .* and has 0"),
+    "fewer than none": ({"x.npy": header("<i8", (-1, -3)) + bytes(24)}, "'x' declares"),
+    "no text": ({"x.npy": header("<U1", (1,)) + struct.pack("<I", 0xFFFFFFFF)}, "damaged"),
+    "half of a pair": ({"x.npy": header("<U1", (1,)) + struct.pack("<I", 0xD800)}, "damaged"),
+    "foreign": ({"x.npy": GOOD, "read.me": b"hello"}, "holds 'read.me', which is no array"),
+    "a folder": ({"x.npy/": b""}, "holds 'x.npy/', which is no array"),
+}
+
+
+@pytest.mark.parametrize("compress", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize(("members", "message"), BAD.values(), ids=BAD)
+def test_archives_of_something_else(members, message, compress, tmp_path):
+    path = write_archive(tmp_path / "file.npz", members, compress)
+    with pytest.raises(ArraysError, match=message):
+        read_arrays(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compressions(method, tmp_path):
+    path = write_archive(tmp_path / "file.npz", {"x.npy": GOOD}, method)
+    with pytest.raises(ArraysError, match=r"'x\.npy' is compressed in a way that NumPy is not"):
+        read_arrays(path)
+
+
+def test_two_arrays_of_one_name(tmp_path):
+    with zipfile.ZipFile(tmp_path / "file.npz", "w") as file:
+        file.writestr("x.npy", GOOD)
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            file.writestr("x.npy", GOOD)
+    with pytest.raises(ArraysError, match="two of its arrays have one name"):
+        read_arrays(tmp_path / "file.npz")
+
+
+def changed_directory(path, offset, form, value):
+    """Changes a field of the first entry of an archive's directory."""
+    content = bytearray(path.read_bytes())
+    struct.pack_into(form, content, content.index(b"PK\1\2") + offset, value)
+    path.write_bytes(content)
+    return path
+
+
+CRC, COMPRESSED, LENGTH, FLAGS = (16, "<I"), (20, "<I"), (24, "<I"), (8, "<H")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "compress", "message"),
+    [
+        (CRC, 0, zipfile.ZIP_STORED, "damaged .*, BadZipFile"),
+        (FLAGS, 1, zipfile.ZIP_STORED, r"'x\.npy' is encrypted"),
+        (LENGTH, 2**31, zipfile.ZIP_STORED, r"'x\.npy' has two lengths"),
+        (LENGTH, 2**31, zipfile.ZIP_DEFLATED, r"'x' declares 24 bytes, .* and has 2147483520"),
+        (LENGTH, 2**31 + 1, zipfile.ZIP_DEFLATED, r"it unfolds to 2147483649 bytes, of which at"),
+        (COMPRESSED, 2**31, zipfile.ZIP_DEFLATED, "claim more bytes than the file has"),
+    ],
+)
+def test_a_directory_that_lies(field, value, compress, message, tmp_path):
+    path = write_archive(tmp_path / "file.npz", {"x.npy": GOOD}, compress)
+    with pytest.raises(ArraysError, match=message):
+        read_arrays(changed_directory(path, *field, value))
+
+
+def test_the_limit_is_on_what_compressed_arrays_unfold_to(tmp_path):
+    array = np.zeros(1000)
+    np.savez_compressed(tmp_path / "compressed.npz", x=array, y=array)
+    np.savez(tmp_path / "stored.npz", x=array, y=array)
+    length = 2 * (8000 + 128)  # with their headers
+    assert len(read_arrays(tmp_path / "compressed.npz", limit=length)) == 2
+    with pytest.raises(ArraysError, match=f"it unfolds to {length} bytes, of which at most 16000"):
+        read_arrays(tmp_path / "compressed.npz", limit=16000)
+    # As long as their file, which somebody has found room for.
+    assert len(read_arrays(tmp_path / "stored.npz", limit=0)) == 2
+
+
+def test_memory_stays_below_the_limit(tmp_path):
+    write_archive(tmp_path / "file.npz", {"x.npy": header("<f8", (2**23,)) + bytes(2**26)})
+    tracemalloc.start()
+    with pytest.raises(ArraysError, match="it unfolds to"):
+        read_arrays(tmp_path / "file.npz", limit=2**24)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**21  # nothing of it was unfolded
+
+
+BOMB = """
+import resource, sys
+from convjax.io.npz import ArraysError, read_arrays
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+room = used + (256 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+for path in sys.argv[1:]:
+    try:
+        read_arrays(path)
+    except ArraysError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="/proc tells the memory in use")
+def test_bombs_in_a_process_with_little_memory(tmp_path):
+    np.savez_compressed(tmp_path / "many.npz", **{f"a{i}": np.zeros(2**22) for i in range(4)})
+    bomb = tmp_path / "bomb.npz"
+    # What 4 GiB of zeros come to: the directory says so, and as many lie there.
+    changed_directory(tmp_path / "many.npz", *LENGTH, 2**32 - 2).rename(bomb)
+    huge = write_archive(tmp_path / "huge.npz", {"x.npy": HUGE})
+    done = subprocess.run(
+        [sys.executable, "-c", BOMB, bomb, huge], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    unfolds, declares = done.stdout.splitlines()
+    assert unfolds.startswith("it unfolds to 43")
+    assert declares.startswith("'x' declares 8000000000000 bytes")
+
+
+class Trap:
+    """Leaves a mark where unpickling it runs code."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_nothing_is_executed(tmp_path):
+    mark = tmp_path / "executed"
+    np.savez(tmp_path / "trap.npz", x=np.array([Trap(mark)], object))
+    (tmp_path / "bare.npz").write_bytes(pickle.dumps(Trap(mark)))
+    for name in ("trap.npz", "bare.npz"):
+        with pytest.raises(ArraysError):
+            read_arrays(tmp_path / name)
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Trap(mark)))  # the trap works
+    assert mark.exists()

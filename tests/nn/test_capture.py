@@ -1,0 +1,356 @@
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from convjax.nn._capture import capture, has_parameters, layer_names
+from convjax.nn.layers import Conv, Linear
+from convjax.nn.models import ConvNet, LinearNet
+
+IMAGES = np.random.default_rng(0).standard_normal((3, 6, 6, 1)).astype(np.float32)
+X = np.array([[1.0, -2.0]], np.float32)
+
+
+class Scale(nnx.Module):
+    """Multiplies by a number: outputs that are easy to follow."""
+
+    def __init__(self, factor):
+        self.factor = nnx.Param(jnp.float32(factor))
+
+    def __call__(self, x):
+        return x * self.factor[...]
+
+
+class Inherits(Scale):
+    """Has no __call__ of its own."""
+
+
+class Extends(Scale):
+    """Calls the one that it replaces."""
+
+    def __call__(self, x):
+        return super().__call__(x) + 1
+
+
+class Chain(nnx.Module):
+    """Calls the modules that are given, one after the other."""
+
+    def __init__(self, *modules, **named):
+        self.steps = nnx.List(modules)
+        for name, module in named.items():
+            setattr(self, name, module)
+
+    def __call__(self, x):
+        for step in self.steps:
+            x = step(x)
+        return x
+
+
+class Fails(nnx.Module):
+    def __init__(self):
+        self.inner = Scale(2.0)
+
+    def __call__(self, x):
+        self.inner(x)
+        raise RuntimeError("in the middle of the forward pass")
+
+
+# --- names, order and values -------------------------------------------------------------------
+
+
+def test_by_hand():
+    output, found = capture(Chain(Scale(2.0), Scale(3.0)), X)
+    assert list(found) == ["steps.0", "steps.1"]
+    assert found["steps.0"].tolist() == [[2, -4]]
+    assert found["steps.1"].tolist() == output.tolist() == [[6, -12]]
+
+
+def test_the_default_is_every_layer_with_parameters_before_its_relu():
+    model = ConvNet((1, 2, 3), norm="batch", layout="NHWC", rngs=nnx.Rngs(0))
+    names = ["blocks.0.conv", "blocks.0.norm", "blocks.1.conv", "blocks.1.norm"]
+    assert sorted(layer_names(model)) == names
+    model.eval()
+    output, found = capture(model, IMAGES)
+    assert list(found) == names
+    # Watching changes nothing: the same compiled operations on the same numbers.
+    np.testing.assert_array_equal(output, model(IMAGES))
+    np.testing.assert_array_equal(found["blocks.0.conv"], model.blocks[0].conv(IMAGES))
+    assert (found["blocks.0.norm"] < 0).any()
+    np.testing.assert_array_equal(
+        model.blocks[1].conv(jnp.maximum(found["blocks.0.norm"], 0)), found["blocks.1.conv"]
+    )
+
+
+def test_the_order_is_that_of_the_calls():
+    class Backwards(nnx.Module):
+        def __init__(self):
+            self.a, self.b = Scale(2.0), Scale(3.0)
+
+        def __call__(self, x):
+            return self.a(self.b(x))
+
+    assert list(capture(Backwards(), X)[1]) == ["b", "a"]
+
+
+def test_select():
+    model = ConvNet((1, 2, 3), norm="batch", layout="NHWC", rngs=nnx.Rngs(0))
+    norms = capture(model, IMAGES, select=lambda name, module: name.endswith(".norm"))[1]
+    assert list(norms) == ["blocks.0.norm", "blocks.1.norm"]
+    blocks = capture(
+        model, IMAGES, select=lambda name, module: type(module).__name__ == "ConvBlock"
+    )[1]
+    assert list(blocks) == ["blocks.0", "blocks.1"]
+    assert (blocks["blocks.0"] >= 0).all()  # the whole block, its ReLU included
+    assert has_parameters("", Linear(1, 1, rngs=nnx.Rngs(0)))
+    assert not has_parameters("", LinearNet(rngs=nnx.Rngs(0)))  # they are its layers'
+
+
+def test_a_layer_of_flax_itself():
+    model = Chain(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.BatchNorm(3, rngs=nnx.Rngs(0)))
+    model.eval()
+    output, found = capture(model, X)
+    assert list(found) == ["steps.0", "steps.1"]
+    np.testing.assert_array_equal(found["steps.1"], output)
+
+
+def test_a_module_called_again_is_numbered():
+    shared = Scale(2.0)
+    output, found = capture(Chain(shared, shared, Scale(5.0), shared), X)
+    first = next(iter(found))
+    assert list(found) == [first, f"{first}#2", "steps.2", f"{first}#3"]
+    assert [value[0, 0].item() for value in found.values()] == [2, 4, 20, 40]
+    assert output[0, 0] == 40
+
+
+def test_arguments_reach_the_model():
+    class Takes(nnx.Module):
+        def __init__(self):
+            self.inner = Scale(2.0)
+
+        def __call__(self, x, y, *, negate):
+            return self.inner(x) + (-y if negate else y)
+
+    output, _ = capture(Takes(), X, 10.0, negate=True)
+    assert output.tolist() == [[-8, -14]]
+
+
+def test_instances_outside_the_model_are_not_watched():
+    outside = Scale(7.0)
+
+    class Calls(nnx.Module):
+        def __init__(self):
+            self.inner = Scale(2.0)
+
+        def __call__(self, x):
+            return outside(self.inner(x))
+
+    output, found = capture(Calls(), X)
+    assert list(found) == ["inner"]
+    assert output[0, 0] == 14
+
+
+# --- transformations ---------------------------------------------------------------------------
+
+
+def test_under_jit_and_grad():
+    model = ConvNet((1, 2, 3), layout="NHWC", rngs=nnx.Rngs(0))
+    graphdef, state = nnx.split(model)
+
+    def loss(state, images):
+        output, found = capture(nnx.merge(graphdef, state), images)
+        return jnp.sum(output**2), found
+
+    plain = loss(state, IMAGES)[1]
+    assert list(plain) == ["blocks.0.conv", "blocks.1.conv"]
+    compiled = jax.jit(loss)(state, IMAGES)[1]
+    gradients, through_grad = jax.jit(jax.grad(loss, has_aux=True))(state, IMAGES)
+    for found in (compiled, through_grad):
+        # A dictionary's order may change on its way out of jit; the values may round otherwise.
+        assert found.keys() == plain.keys()
+        for name, value in plain.items():
+            np.testing.assert_allclose(found[name], value, atol=1e-5)
+    # Watching leaves no trace in the gradient.
+    unwatched = jax.jit(jax.grad(lambda s: jnp.sum(nnx.merge(graphdef, s)(IMAGES) ** 2)))(state)
+    for watched, wanted in zip(jax.tree.leaves(gradients), jax.tree.leaves(unwatched), strict=True):
+        assert np.abs(wanted).max() > 0
+        np.testing.assert_allclose(watched, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_under_scan_and_vmap():
+    graphdef, state = nnx.split(Chain(Scale(2.0), Scale(3.0)))
+
+    def step(x, _):
+        output, found = capture(nnx.merge(graphdef, state), x)
+        return output, found
+
+    last, found = jax.lax.scan(step, X, None, length=2)
+    assert last.tolist() == [[36, -72]]
+    assert found["steps.0"][:, 0, 0].tolist() == [2, 12]
+    together = jax.vmap(lambda x: capture(nnx.merge(graphdef, state), x)[1])(np.stack([X, 2 * X]))
+    assert together["steps.1"][:, 0, 0].tolist() == [6, 12]
+
+
+# --- what it leaves behind ---------------------------------------------------------------------
+
+
+def test_classes_are_as_before():
+    before = {cls: dict(vars(cls)) for cls in (Scale, Inherits, Extends, Chain)}
+    assert "__call__" not in vars(Inherits)
+    model = Chain(Scale(2.0), Inherits(3.0), Extends(5.0))
+    output, found = capture(model, X)
+    assert list(found) == ["steps.0", "steps.1", "steps.2"]
+    assert output[0, 0] == 31
+    for cls, content in before.items():
+        assert dict(vars(cls)) == content
+    assert "__call__" not in vars(Inherits)
+    # A change of the base class still reaches the class that inherits it.
+    assert Inherits.__call__ is Scale.__call__
+
+
+def test_classes_are_as_before_after_an_exception():
+    original = Scale.__call__
+    with pytest.raises(RuntimeError, match="in the middle"):
+        capture(Fails(), X)
+    assert Scale.__call__ is original
+    assert "__call__" not in vars(Inherits)
+    # And the next capture sees each layer once.
+    assert list(capture(Chain(Scale(2.0)), X)[1]) == ["steps.0"]
+
+
+def test_super_of_a_watched_class_is_the_same_call():
+    # Both classes are watched: the subclass's output counts, once, and not the inner one.
+    _, found = capture(Chain(Extends(2.0), Scale(3.0)), X)
+    assert {name: value[0, 0].item() for name, value in found.items()} == {
+        "steps.0": 3,
+        "steps.1": 9,
+    }
+
+
+def test_captures_may_be_nested():
+    class Looks(nnx.Module):
+        def __init__(self):
+            self.inner = Chain(Scale(2.0), Scale(3.0))
+
+        def __call__(self, x):
+            output, found = capture(self.inner, x)
+            seen.append(list(found))
+            return output
+
+    seen = []
+    output, found = capture(Looks(), X)
+    assert seen == [["steps.0", "steps.1"]]
+    assert list(found) == ["inner.steps.0", "inner.steps.1"]
+    assert output[0, 0] == 6
+
+
+def test_threads_see_their_own_model():
+    results = {}
+
+    def watch(factor):
+        for _ in range(20):
+            _, found = capture(Chain(Scale(factor), Scale(factor)), X)
+            results.setdefault(factor, []).append([v[0, 0].item() for v in found.values()])
+
+    threads = [threading.Thread(target=watch, args=(float(factor),)) for factor in (2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {2.0: [[2, 4]] * 20, 3.0: [[3, 9]] * 20}
+
+
+# --- errors ------------------------------------------------------------------------------------
+
+
+def test_a_filter_that_matches_nothing_lists_what_there_is():
+    model = ConvNet((1, 2), norm="batch", rngs=nnx.Rngs(0))
+    message = (
+        r"select matches no layer of ConvNet. It has: "
+        r"blocks, blocks.0, blocks.0.conv, blocks.0.norm\."
+    )
+    with pytest.raises(ValueError, match=message):
+        capture(model, IMAGES, select=lambda name, module: False)
+    with pytest.raises(ValueError, match=r"no layer of Conv\. It has: none at all"):
+        layer_names(Conv(1, 2, rngs=nnx.Rngs(0)))
+
+
+class Rematerialised(nnx.Module):
+    """Two layers that nnx.remat calls, with one called as itself between them."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.first, self.second = nnx.Linear(2, 3, rngs=rngs), nnx.Linear(3, 2, rngs=rngs)
+        self.between = nnx.Linear(3, 3, rngs=rngs)
+
+    def __call__(self, x):
+        remat = nnx.remat(lambda module, x: module(x))
+        return remat(self.second, self.between(remat(self.first, x)))
+
+
+def test_layers_within_remat():
+    model = Rematerialised()
+    wanted = [model.first(X)]
+    wanted += [model.between(wanted[0])]
+    wanted += [model.second(wanted[1])]
+    before = nnx.state(model)
+    _, found = capture(model, X)
+    assert list(found) == ["first", "between", "second"]
+    for value, output in zip(found.values(), wanted, strict=True):
+        np.testing.assert_allclose(value, output, rtol=1e-6)
+    assert jax.tree.structure(nnx.state(model)) == jax.tree.structure(before)
+    assert not [name for name in vars(model.first) if "convjax" in name]
+
+    @nnx.jit
+    def in_a_loop(model):
+        def loss(model):
+            output, found = capture(model, X)
+            return (output**2).sum(), tuple(found.values())
+
+        return nnx.value_and_grad(loss, has_aux=True)(model)[0][1]
+
+    for value, output in zip(in_a_loop(model), wanted, strict=True):
+        np.testing.assert_allclose(value, output, rtol=1e-6)
+
+
+def test_gradients_through_watched_remat():
+    graphdef, params = nnx.split(Rematerialised())
+
+    def loss(params, watched):
+        model = nnx.merge(graphdef, params, copy=True)
+        output = capture(model, X)[0] if watched else model(X)
+        return (output**2).sum()
+
+    found, wanted = (jax.jit(jax.grad(loss), static_argnums=1)(params, w) for w in (True, False))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, wanted)
+
+
+def test_layers_within_scan_have_its_axis():
+    class Stack(nnx.Module):
+        def __init__(self):
+            make = nnx.split_rngs(splits=3)(nnx.vmap(lambda rngs: nnx.Linear(2, 2, rngs=rngs)))
+            self.layers = make(nnx.Rngs(0))
+
+        def __call__(self, x):
+            step = nnx.scan(lambda layer, x: layer(x), in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
+            return step(self.layers, x)
+
+    model = Stack()
+    output, found = capture(model, X)
+    assert list(found) == ["layers"]
+    assert found["layers"].shape == (3, *X.shape)
+    np.testing.assert_allclose(found["layers"][-1], output, rtol=1e-6)
+
+
+def test_a_layer_that_is_not_called():
+    class Idle(nnx.Module):
+        def __init__(self):
+            self.inner = Scale(2.0)
+
+        def __call__(self, x):
+            return x
+
+    with pytest.raises(ValueError, match=r"none of the selected layers was called.*inner"):
+        capture(Idle(), X)

@@ -1,0 +1,80 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from convjax import digits_net
+from convjax.nn.weights import WeightsError, load_weights, save_weights
+
+
+def network(seed, **settings):
+    return digits_net(rngs=nnx.Rngs(seed), **settings)
+
+
+@pytest.mark.parametrize("norm", [None, "batch"])
+def test_a_network_comes_back(norm, tmp_path):
+    saved, other = network(0, norm=norm), network(1, norm=norm)
+    images = np.random.default_rng(0).random((8, 28, 28, 1), np.float32)
+    saved(images)  # moves the running statistics
+    save_weights(tmp_path / "model.npz", saved)
+    loaded = load_weights(tmp_path / "model.npz", other)
+    for model in (saved, other, loaded):
+        model.eval()
+    np.testing.assert_array_equal(loaded(images), saved(images))
+    assert np.abs(other(images) - saved(images)).max() > 1e-3  # and it is a copy
+
+
+def test_half_precision_comes_back(tmp_path):
+    saved, other = network(0, param_dtype=jnp.bfloat16), network(1, param_dtype=jnp.bfloat16)
+    save_weights(tmp_path / "model.npz", saved)
+    found = load_weights(tmp_path / "model.npz", other).blocks[0].conv.kernel[...]
+    assert isinstance(found, jax.Array)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found, saved.blocks[0].conv.kernel[...])
+
+
+def test_names_are_those_of_the_network(tmp_path):
+    save_weights(tmp_path / "model.npz", network(0, norm="batch"))
+    with np.load(tmp_path / "model.npz") as file:
+        assert file["blocks.0.conv.kernel"].size == 200
+        assert file["blocks.0.norm.mean"].shape == (8,)
+
+
+def test_the_state_of_generators_is_left_out(tmp_path):
+    class Dropping(nnx.Module):
+        def __init__(self, rngs):
+            self.linear = nnx.Linear(2, 2, rngs=rngs)
+            self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+    save_weights(tmp_path / "model.npz", Dropping(nnx.Rngs(0)))
+    with np.load(tmp_path / "model.npz") as file:
+        assert set(file.files) == {"linear.kernel", "linear.bias"}
+    load_weights(tmp_path / "model.npz", Dropping(nnx.Rngs(1)))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"norm": "batch"}, r"without blocks\.0\.norm\.bias"),
+        ({"first_kernel": 3}, r"blocks\.0\.conv\.kernel of shape .*, the network's has"),
+    ],
+)
+def test_weights_of_another_network(other, message, tmp_path):
+    save_weights(tmp_path / "model.npz", network(0))
+    with pytest.raises(WeightsError, match=message):
+        load_weights(tmp_path / "model.npz", network(0, **other))
+
+
+def test_files_that_hold_no_weights(tmp_path):
+    file = tmp_path / "model.npz"
+    with pytest.raises(FileNotFoundError):
+        load_weights(file, network(0))
+    save_weights(file, network(0))
+    for content in (b"", b"PK not a zip", file.read_bytes()[:1000]):
+        file.write_bytes(content)
+        with pytest.raises(WeightsError, match="not a whole file of weights"):
+            load_weights(file, network(0))
+    np.savez(file, x=np.array([{}], object))
+    with pytest.raises(WeightsError, match="not a whole file of weights"):
+        load_weights(file, network(0))

@@ -1,0 +1,99 @@
+"""One of several processes that train together; run by `tests/parallel/test_processes.py`.
+
+Arguments: the folder for what it finds, its id, how many there are, the port of the first, devices
+of each process, and what to do.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from convjax.parallel import distributed
+from convjax.train import scan_loop
+
+# Seconds of silence after which a peer counts as gone: the machine may be busy with other tests.
+HEARTBEAT = 4.0
+
+STEPS, BATCH, EXAMPLES = 9, 8, 23
+
+
+def train(devices, *, streamed):
+    """Trains in float64, if told on a stream as well, and returns all results by name."""
+    # Behind the connection: JAX looks for devices when arrays are made.
+    from convjax.data import Split, Stream
+    from convjax.optim.optimizers import adam
+    from convjax.optim.schedules import one_cycle
+    from convjax.stats.watch import Watch
+    from convjax.train.device_data import Images
+    from convjax.train.trainer import Trainer
+    from tests.trainings import MEAN, STD, Normed, pixels
+
+    scan_loop.CHUNK = 4
+    rng = np.random.default_rng(0)
+    split = Split(pixels(EXAMPLES), rng.integers(0, 3, EXAMPLES).astype(np.int32))
+    order, table = rng.integers(0, EXAMPLES, (STEPS, BATCH)), one_cycle(STEPS, 0.05).table(STEPS)
+    trainer = Trainer(Normed(), adam(), mean=MEAN, std=STD, watch=Watch(every=2), devices=devices)
+    found = {}
+    data = {"": Images.put(split, devices), "streamed ": Stream(split.images, split.labels)}
+    for kind, images in list(data.items())[: 1 + streamed]:
+        state, record = trainer.run(trainer.start(Normed()), images, order, table)
+        scores = trainer.evaluate(state, images, batch_size=7)
+        found[f"{kind}loss"] = record.loss
+        for name in ("mean", "std", "hist", "under", "over", "active", "near_zero"):
+            found[f"{kind}{name}"] = getattr(record, name)
+        leaves = jax.tree_util.tree_leaves_with_path(state)
+        found |= {f"{kind}state{jax.tree_util.keystr(path)}": np.array(a) for path, a in leaves}
+        found[f"{kind}scores"] = np.array(scores)
+    found["logits"] = np.array(trainer.predict(state, split.images))
+    model = trainer.model(state)
+    found["model"] = np.array(model(np.full((2, 4, 4, 2), 0.5)))
+    return found
+
+
+def agree(process):
+    """Checks what processes tell each other; each has something of its own to say."""
+    said = [distributed.any_process(flag) for flag in (process == 1, False, True, False)]
+    assert said == [True, False, True, False]
+    # Bits that a sum would lose, and an array without any.
+    tree = {"a": np.array([-0.0, np.nan, 1]), "b": [np.arange(3, dtype=np.int8), np.zeros((0, 2))]}
+    own = jax.tree.map(lambda a: a if process == 0 else np.full_like(a, 7), tree)
+    received = distributed.broadcast({**own, "c": 5 if process == 0 else 6})
+    for actual, wanted in zip(
+        jax.tree.leaves(received), jax.tree.leaves({**tree, "c": 5}), strict=True
+    ):
+        assert (actual.dtype, actual.shape) == (np.asarray(wanted).dtype, np.shape(wanted))
+        assert actual.tobytes() == np.asarray(wanted).tobytes()
+    with pytest.raises(ValueError, match="built alike in every process"):
+        distributed.broadcast(np.zeros(2 if process == 0 else 3))
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    process, processes, port, devices = map(int, sys.argv[2:6])
+    task = sys.argv[6]
+    jax.config.update("jax_num_cpu_devices", devices)
+    jax.config.update("jax_enable_x64", True)
+    distributed.initialize(f"127.0.0.1:{port}", processes, process, timeout=60, heartbeat=HEARTBEAT)
+    with distributed.peers_watched("Go on with --resume."):
+        assert jax.device_count() == processes * devices
+        assert distributed.is_primary() == (process == 0)
+        if task.startswith("train"):
+            found = train(jax.devices(), streamed="stream" in task)
+            agree(process)
+            np.savez(folder / f"{process}.npz", **found)
+        else:
+            distributed.broadcast(np.zeros(3))  # compiles
+            (folder / f"{process}.ready").touch()
+            if task == "mistake" and process == 1:
+                raise ValueError("a mistake of its own.")
+            while True:  # together, so that the loss of one leaves the others in an exchange
+                distributed.broadcast(np.zeros(3))
+                time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    main()

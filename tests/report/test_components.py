@@ -1,0 +1,101 @@
+"""What the pages are made of, part by part."""
+
+import base64
+import re
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from convjax.report import components, tables
+from convjax.report.predictions import data_url
+from convjax.report.typed_arrays import Arrays
+from convjax.runs.saved import names_of
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_pictures_are_the_images(channels):
+    image = np.random.default_rng(0).integers(0, 256, (5, 4, channels), np.uint8)
+    start, _, data = data_url(image).partition(",")
+    assert start == "data:image/png;base64"
+    with Image.open(BytesIO(base64.b64decode(data))) as picture:
+        found = np.asarray(picture)
+    np.testing.assert_array_equal(found, image if channels == 3 else image[..., 0])
+
+
+def test_names_tell_folders_apart():
+    paths = [Path("/a/x/one/seed-0"), Path("/a/y/one/seed-0"), Path("/a/y/two/seed-0")]
+    assert names_of(paths) == ["x/one/seed-0", "y/one/seed-0", "y/two/seed-0"]
+    assert names_of(paths[1:]) == ["one/seed-0", "two/seed-0"]
+    assert names_of([paths[0]] * 2) == ["one/seed-0"] * 2
+
+
+@given(st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=4), min_size=1, max_size=6))
+def test_names_are_alike_for_the_same_folder_alone(parts):
+    paths = [Path("/", *of) for of in parts]
+    names = names_of(paths)
+    assert len(set(names)) == len(set(paths))
+    assert all(str(path).endswith(name) for path, name in zip(paths, names, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("value", "short", "exact"),
+    [
+        (None, "none", "none"),
+        (True, "yes", "yes"),
+        (12345, "12,345", "12345"),
+        (0.13085988895558223, "0.1309", "0.13085988895558223"),
+        (1.0, "1", "1.0"),
+        (1234.56, "1,234.6", "1234.56"),
+        (float("nan"), "NaN", "nan"),
+        (float("-inf"), "-inf", "-inf"),
+        ([1, [2.5]], "1, 2.5", "1, 2.5"),
+        ("<b>", "<b>", "<b>"),
+        (np.float32(0.25), "0.25", "0.25"),
+        (np.int64(1000), "1,000", "1,000"),
+    ],
+)
+def test_values_in_words(value, short, exact):
+    assert tables.shown(value) == short
+    assert tables.exact(value) == exact
+
+
+@given(st.lists(st.one_of(st.integers(), st.floats(width=32)), max_size=5))
+def test_arrays_keep_their_numbers(values):
+    for dtype in (np.float32, np.float64, None):
+        given_values = np.array(values, dtype or object)
+        if dtype is None:
+            given_values = np.array([int(v) for v in values if v == v and abs(v) < 2**52], np.int64)
+        with np.errstate(over="ignore"):
+            arrays = Arrays()
+            first, second = arrays.add(given_values), arrays.add(given_values.copy())
+        assert first == second == {"array": 0}
+        (plain,) = arrays.plain()
+        found = np.frombuffer(base64.b64decode(plain["data"]), "<" + plain["type"])
+        np.testing.assert_array_equal(found.reshape(plain["shape"]), given_values)
+
+
+def luminance(colour):
+    """WCAG's relative luminance of #rrggbb."""
+    share = np.frombuffer(bytes.fromhex(colour[1:]), np.uint8) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("lines", [components.told_apart, components.in_order])
+def test_lines_are_seen_on_both_grounds(lines):
+    names = [f"{i}" for i in range(33)]
+    found = lines(names)
+    assert [line.name for line in found] == names
+    assert len({(line.colour, line.dash) for line in found}) >= 32
+    for line in found:
+        for colour, ground in zip(
+            re.findall("#[0-9a-f]{6}", line.colour), ("#ffffff", "#16181c"), strict=True
+        ):
+            dark, light = sorted((luminance(colour), luminance(ground)))
+            # WCAG 2.1, level AA, for what is no text.
+            assert (light + 0.05) / (dark + 0.05) > 3, line

@@ -1,0 +1,85 @@
+import json
+
+import numpy as np
+import pytest
+
+from convjax.io.lock import holds_files
+from convjax.stats.record import RecordError
+from convjax.runs.folder import (RunError, RunFolder, check_config, environment, load_run)
+from tests.helpers import make_record
+
+
+def test_round_trip_and_readable_while_it_goes_on(tmp_path):
+    folder = RunFolder(tmp_path / "run", {"lr": 0.06})
+    with pytest.raises(RunError, match="holds no complete epoch"):
+        load_run(tmp_path / "run")
+    rows = []
+    for epoch in range(2):
+        rows.append({"epoch": epoch, "accuracy": 0.9})
+        folder.write_metrics(rows)
+        folder.write_record(make_record(steps=3 * (epoch + 1), layers=2))
+        run = load_run(tmp_path / "run")
+        assert run.metrics[-1] == {"epoch": epoch, "accuracy": 0.9}
+        assert run.record.steps == 3 * (epoch + 1)
+    folder.write_metrics([*rows, {"epoch": 2, "valid_loss": np.nan}, {"epoch": 3}])
+    assert np.isnan(load_run(tmp_path / "run").metrics[2]["valid_loss"])
+    assert len(load_run(tmp_path / "run").metrics) == 4
+    assert run.config["lr"] == 0.06
+    assert run.config["environment"] == environment()
+    np.testing.assert_array_equal(run.record.loss, make_record(steps=6, layers=2).loss)
+
+
+def test_a_folder_takes_one_run(tmp_path):
+    RunFolder(tmp_path, {})
+    with pytest.raises(RunError, match=r"already holds a run\. Choose another folder"):
+        RunFolder(tmp_path, {})
+
+
+def test_what_was_half_written_goes(tmp_path):
+    """A process was killed while it wrote config.json, and another in the midst of its run."""
+    (tmp_path / ".config.json.12.partial").touch()
+    assert not holds_files(tmp_path)
+    RunFolder(tmp_path, {}).close()
+    (tmp_path / "plots").mkdir()
+    for name in (".record.npz.12.partial", "plots/.loss.png.12.partial"):
+        (tmp_path / name).touch()
+    RunFolder(tmp_path, {}, resume=True).close()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "plots"]
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        RunFolder(tmp_path / "file" / "run", {})
+
+
+def test_damaged_files(tmp_path):
+    folder = RunFolder(tmp_path, {})
+    folder.write_metrics([{"epoch": 0}])
+    (tmp_path / "record.npz").write_bytes(b"PK not a zip")
+    with pytest.raises(RecordError, match="not a whole record"):
+        load_run(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("{half")
+    with pytest.raises(RunError, match="damaged"):
+        load_run(tmp_path)
+
+
+def test_a_run_is_compared_with_how_it_would_be_set_up_now(tmp_path):
+    RunFolder(tmp_path, {"setting": {"lr": 0.06, "sizes": (1, 2)}, "seed": 0})
+    check_config(tmp_path, {"setting": {"lr": 0.06, "sizes": [1, 2]}, "seed": 0})
+    with pytest.raises(RunError, match=r"with seed 0, not 1; setting\.lr 0\.06, not 0\.1\. Choose"):
+        check_config(tmp_path, {"setting": {"lr": 0.1, "sizes": (1, 2)}, "seed": 1})
+    file = tmp_path / "config.json"
+    file.write_text(file.read_text().replace(f'"jax": "{environment()["jax"]}"', '"jax": "0.1"'))
+    with pytest.raises(RunError, match=r"environment\.jax '0\.1', not "):
+        check_config(tmp_path, {"setting": {"lr": 0.06, "sizes": (1, 2)}, "seed": 0})
+    for damaged in ("[1]", "{half", None):
+        file.unlink() if damaged is None else file.write_text(damaged)
+        with pytest.raises(RunError, match="cannot be read"):
+            check_config(tmp_path, {})
+
+
+def test_environment_is_plain_data():
+    found = json.loads(json.dumps(environment()))
+    assert found["jax"]
+    assert found["devices"]

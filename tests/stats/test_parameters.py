@@ -1,0 +1,132 @@
+"""Norms and magnitudes of parameters, gradients and updates, against NumPy and by hand."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from convjax.nn.models import digits_net
+from convjax.stats.parameters import (
+    LOG_BINS,
+    LOG_FIRST,
+    Described,
+    ParameterRecord,
+    parameter_stats,
+)
+
+TREE = {"b": jnp.array([3.0, 4.0]), "k": jnp.array([[0.0, -2.0], [np.inf, np.nan]])}
+
+
+def test_by_hand():
+    grads = {"b": jnp.array([6.0, 8.0]), "k": jnp.zeros((2, 2))}
+    updated = {"b": jnp.array([3.0, 3.5]), "k": TREE["k"]}
+    found = parameter_stats(TREE, grads=grads, updated=updated)
+    assert found.of == (("b", "k"), (2, 4), (1, 2))
+    stats = found.stats
+    assert stats.weight_norm[0] == 5
+    assert stats.grad_norm.tolist() == [10, 0]
+    assert stats.update_norm[0] == 0.5
+    # 6 and 8 lie in 4..8 and 8..16, whose lower ends are 2^2 and 2^3; 0.5 is 2^-1, 0 is under.
+    assert np.flatnonzero(stats.grad_hist[0]).tolist() == [2 - LOG_FIRST + 1, 3 - LOG_FIRST + 1]
+    assert (stats.update_hist[0, 0], stats.update_hist[0, -1 - LOG_FIRST + 1]) == (1, 1)
+    assert stats.grad_hist[1, 0] == 4
+    # inf − inf and NaN − NaN are NaN, which no bin counts.
+    assert stats.update_hist[1].sum() == 2
+
+
+finite = st.floats(-1e4, 1e4, width=32)
+any_float = st.floats(width=32, allow_nan=True, allow_infinity=True)
+
+
+@settings(max_examples=50, deadline=None)  # each length compiles anew
+@given(arrays(np.float32, st.integers(1, 30), elements=any_float))
+def test_magnitudes_are_those_of_numpy(x):
+    found = parameter_stats({"x": jnp.asarray(x)}, grads={"x": jnp.asarray(x)}).stats.grad_hist[0]
+    edges = 2.0 ** np.arange(LOG_FIRST, LOG_FIRST + LOG_BINS + 1)
+    size = np.abs(x[~np.isnan(x)].astype(np.float64))
+    bins = np.searchsorted(edges, size, side="right")
+    np.testing.assert_array_equal(found, np.bincount(bins, minlength=LOG_BINS + 2))
+
+
+@settings(max_examples=50, deadline=None)  # each length compiles anew
+@given(arrays(np.float32, st.integers(1, 30), elements=finite))
+def test_norms_are_those_of_numpy(x):
+    found = parameter_stats({"x": jnp.asarray(x)}, updated={"x": jnp.zeros(x.shape)}).stats
+    wanted = np.linalg.norm(x.astype(np.float64))
+    # Sums of at most 30 squares in float32, whose smallest vanish.
+    np.testing.assert_allclose(found.update_norm[0], wanted, rtol=1e-6, atol=1e-18)
+    assert found.update_norm[0] == found.weight_norm[0]
+
+
+def test_accelerators_count_alike(monkeypatch):
+    x = np.random.default_rng(0).normal(size=200).astype(np.float32) ** 9
+    tree = {"x": jnp.asarray(np.append(x, [0, np.nan, np.inf]).astype(np.float32))}
+    cpu = parameter_stats(tree, grads=tree).stats.grad_hist
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    np.testing.assert_array_equal(parameter_stats(tree, grads=tree).stats.grad_hist, cpu)
+
+
+def test_names_of_a_flax_model_are_its_paths():
+    params = nnx.state(digits_net(rngs=nnx.Rngs(0)), nnx.Param)
+    found = jax.jit(lambda p: parameter_stats(p, grads=p))(params)
+    assert found.of.names[:2] == ("blocks.0.conv.bias", "blocks.0.conv.kernel")
+    assert found.of.sizes[:2] == (8, 200)
+
+
+def test_mistakes():
+    with pytest.raises(ValueError, match=r"grads or updated must be given, got neither"):
+        parameter_stats(TREE)
+    with pytest.raises(ValueError, match=r"updated must have the structure of params"):
+        parameter_stats(TREE, updated={"b": TREE["b"]})
+    with pytest.raises(ValueError, match=r"grads must have the shapes of params, got \[\(1,\)"):
+        parameter_stats(TREE, grads={"b": jnp.ones(1), "k": TREE["k"]})
+    with pytest.raises(ValueError, match=r"params must hold one array or more, got none"):
+        parameter_stats({}, grads={})
+
+
+def of_steps(norms, hist=None):
+    """The record of one parameter with these norms at successive steps."""
+    found = [
+        parameter_stats({"w": jnp.ones(4)}, grads={"w": jnp.full(4, n / 2)}, histogram=hist)
+        for n in norms
+    ]
+    stats = jax.tree.map(lambda *steps: np.stack(steps), *(step.stats for step in found))
+    return ParameterRecord.from_steps(Described(("w",), (4,), (1,)), np.arange(len(norms)), stats)
+
+
+def test_merged_rows_are_root_mean_squares_and_sums():
+    record = of_steps([3.0, 4.0, 6.0], hist=True)
+    merged = record.merged(np.array([0, 2]))
+    # √((9 + 16)/2)
+    np.testing.assert_allclose(merged.grad_norm[:, 0], [np.sqrt(12.5), 6], rtol=1e-6)
+    np.testing.assert_array_equal(merged.grad_hist.sum(0), record.grad_hist.sum(0))
+    assert (merged.watched.tolist(), merged.watched_count.tolist()) == ([0, 2], [2, 1])
+    assert len(merged.update_norm) == len(merged.update_hist) == 0
+
+
+def test_a_norm_that_is_not_finite_stays_so():
+    assert np.isnan(of_steps([1.0, np.nan]).merged(np.array([0])).grad_norm).all()
+
+
+def test_pieces_join_and_are_cut():
+    record = of_steps([1.0, 2.0, 3.0, 4.0])
+    parts = [record.between(0, 1), record.between(1, 4)]
+    assert parts[1].watched.tolist() == [0, 1, 2]
+    joined = ParameterRecord.joined(parts, [0, 1])
+    for field in dataclasses.fields(ParameterRecord):
+        np.testing.assert_array_equal(getattr(joined, field.name), getattr(record, field.name))
+    with pytest.raises(ValueError, match="same parameters and the same quantities"):
+        ParameterRecord.joined([record, of_steps([1.0], hist=True)], [0, 4])
+
+
+def test_ratios():
+    record = of_steps([1.0])
+    replaced = dataclasses.replace(record, update_norm=np.array([[0.02]]))
+    np.testing.assert_allclose(replaced.update_ratio, [[0.01]])  # the weights' norm is 2
+    np.testing.assert_allclose(record.grad_rms, [[0.5]])

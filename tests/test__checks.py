@@ -1,0 +1,86 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convjax import _checks as checks
+from convjax.data import load
+
+IMAGES, LABELS = np.zeros((3, 4, 4, 1), np.uint8), np.arange(3, dtype=np.int32)
+
+
+@given(st.integers(-5, 5), st.integers(-5, 5))
+def test_whole_numbers(value, minimum):
+    for of in (int, np.int8, jnp.asarray):
+        if value >= minimum:
+            assert checks.check_whole("n", of(value), minimum) == value
+        else:
+            with pytest.raises(ValueError, match=f"n must be at least {minimum}, got {value}"):
+                checks.check_whole("n", of(value), minimum)
+
+
+@pytest.mark.parametrize("value", [2.0, "2", None, [2], np.float32(2)])
+def test_what_is_no_whole_number(value):
+    with pytest.raises(TypeError, match="n must be a whole number, got "):
+        checks.check_whole("n", value, 0)
+
+
+@pytest.mark.parametrize("value", [2, 2.0, np.float16(2), np.array(2.0), jnp.float32(2)])
+def test_numbers(value):
+    assert checks.check_number("x", value) == 2
+    checks.check_scalar("x", value)
+
+
+@pytest.mark.parametrize("value", ["2", b"2", None, [1, 2], np.ones(2), 1j])
+def test_what_is_no_number(value):
+    with pytest.raises(TypeError, match="x must be a number, got "):
+        checks.check_number("x", value)
+
+
+@pytest.mark.parametrize("value", ["2", None, 1j, np.array("2")])
+def test_what_is_no_scalar(value):
+    with pytest.raises(TypeError, match="x must be a number, got "):
+        checks.check_scalar("x", value)
+    with pytest.raises(ValueError, match=r"x must be a scalar, got the shape \(2,\)"):
+        checks.check_scalar("x", jnp.ones(2, jnp.bfloat16))
+    with pytest.raises(TypeError, match="x must be a value, got a tracer"):
+        jax.jit(lambda x: checks.check_scalar("x", x))(1.0)
+
+
+def test_a_value_is_described_in_one_short_line():
+    assert checks.described([1, 2]) == "list: [1, 2]"
+    assert checks.described(np.zeros((2, 2))) == "ndarray: array([[0., 0.], [0., 0.]])"
+    text = checks.described("x" * 1000)
+    assert len(text) == len("str: ") + 80
+    assert text.endswith("x…")
+
+
+def test_images_and_labels_on_the_device():
+    checks.check_images(jnp.asarray(IMAGES), jnp.asarray(LABELS))
+    checks.check_images(IMAGES, LABELS)
+    with pytest.raises(TypeError, match=r"data\.images must be uint8 .* got float32.*p/255"):
+        checks.check_images(jnp.asarray(IMAGES / 255), LABELS)
+    with pytest.raises(
+        ValueError, match=r"\(N, H, W, C\), got the shape \(3, 4, 4\).*\.\.\., None"
+    ):
+        checks.check_images(IMAGES[..., 0], LABELS)
+    with pytest.raises(ValueError, match=r"as many labels as images, got the shapes \(2,\) and"):
+        checks.check_images(IMAGES, LABELS[:2])
+    with pytest.raises(ValueError, match=r"as many labels as images, got the shapes \(\) and"):
+        checks.check_images(IMAGES, np.int32(3))
+    with pytest.raises(TypeError, match=r"data\.labels must be an array, got list: \[0, 1, 2\]"):
+        checks.check_images(IMAGES, [0, 1, 2])
+    with pytest.raises(ValueError, match=r"test must hold as many labels as images"):
+        checks.check_images(IMAGES, LABELS[:2], "test")
+
+
+def test_a_split_has_images_and_labels():
+    dataset = load("mnist5k")
+    checks.check_split(dataset.train)
+    for value in (dataset, (IMAGES, LABELS), None):
+        with pytest.raises(
+            TypeError, match=r"split must have images and labels, got .*\.train and"
+        ):
+            checks.check_split(value)

@@ -1,0 +1,95 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from convjax.nn.models import LinearNet
+from convjax.optim.optimizers import sgd
+from convjax.train.device_data import Images
+from convjax.train.evaluation import Scores
+from convjax.train.trainer import Trainer
+from tests.helpers import assert_trees_close
+from tests.trainings import CLASSES, EXAMPLES, normalised, pixels, split
+
+pytestmark = pytest.mark.usefixtures("small_chunks")
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 22, 23, 1000])
+def test_every_example_is_scored_exactly_once(batch_size):
+    # The loss of example i is 2ⁱ, and the sum over all of 23 is exact in float32: any that is
+    # left out or counted twice shows.
+    model = LinearNet((32, CLASSES), rngs=nnx.Rngs(0))
+    powers = 2 ** np.arange(EXAMPLES, dtype=np.float32)
+    trainer = Trainer(model, sgd(), loss=lambda logits, labels: jnp.asarray(powers)[labels])
+    data = Images(jnp.asarray(pixels()), jnp.arange(EXAMPLES, dtype=jnp.int32))
+    scores = trainer.evaluate(trainer.start(model), data, batch_size=batch_size)
+    assert scores.loss * EXAMPLES == pytest.approx(2**EXAMPLES - 1, rel=1e-12)
+    assert scores.examples == EXAMPLES
+
+
+@pytest.mark.parametrize("batch_size", [5, 1000])
+def test_scores_against_numpy(run, batch_size):
+    data = split(seed=9)
+    scores = run.trainer.evaluate(run.state, data, batch_size=batch_size)
+    images = normalised(pixels(seed=9)).astype(np.float32)
+    logits = np.asarray(run.trainer.model(run.state)(images), np.float64)
+    labels = np.asarray(data.labels)
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    losses = -np.log(shares[np.arange(EXAMPLES), labels])
+    # float32 logits of order 1, computed in another program.
+    assert scores.loss == pytest.approx(losses.mean(), rel=1e-5)
+    correct = int((logits.argmax(1) == labels).sum())
+    assert 0 < correct < EXAMPLES
+    assert scores == Scores(scores.loss, correct, EXAMPLES)
+    assert scores.accuracy == correct / EXAMPLES
+
+
+def test_evaluation_changes_nothing(run):
+    before = jax.tree.map(np.array, run.state)
+    first = run.trainer.evaluate(run.state, run.data)
+    assert run.trainer.evaluate(run.state, run.data) == first
+    assert_trees_close(jax.tree.map(np.array, run.state), before)
+
+
+def test_evaluate_rejects(run):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        run.trainer.evaluate(run.state, run.data, batch_size=0)
+    with pytest.raises(TypeError, match=r"batch_size must be a whole number, got float: 2\.5"):
+        run.trainer.evaluate(run.state, run.data, batch_size=2.5)
+    strange = run.data._replace(labels=run.data.labels + 1)
+    trainer = Trainer(run.model, sgd())  # with cross entropy itself
+    with pytest.raises(ValueError, match="labels must be below the model's 3 logits, got 3"):
+        trainer.evaluate(run.state, strange)
+    empty = Images(run.data.images[:0], run.data.labels[:0])
+    with pytest.raises(ValueError, match="data must hold at least one example, got none"):
+        run.trainer.evaluate(run.state, empty)
+
+
+def test_a_single_logit_answers_1_where_it_is_positive():
+    # Weights 0: the logit is the bias, so that every answer is 1 or every answer is 0.
+    model = LinearNet((32, 1), rngs=nnx.Rngs(0))
+    model.layers[0].kernel.set_value(jnp.zeros((32, 1)))
+    data = split()._replace(labels=jnp.arange(EXAMPLES) % 2)
+    for bias, correct in ((0.5, 11), (-0.5, 12)):
+        model.layers[0].bias.set_value(jnp.array([bias]))
+        trainer = Trainer(model, sgd(), loss=lambda logits, labels: logits[:, 0])
+        found = trainer.evaluate(trainer.start(model), data)
+        assert found.correct == correct
+
+
+def test_predictions_are_those_of_the_evaluation(run):
+    images, labels = pixels(), np.asarray(run.data.labels)
+    logits = run.trainer.predict(run.state, images)
+    model = run.trainer.model(run.state)
+    # One program and its parts one by one: float32 roundings of numbers of order 1.
+    wanted = model(jnp.asarray(normalised(images), jnp.float32))
+    np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-5)
+    found = run.trainer.evaluate(run.state, run.data)
+    assert found.correct == (np.argmax(logits, -1) == labels).sum()
+
+
+@pytest.mark.parametrize("images", [pixels() / 255, pixels()[0]])
+def test_predict_rejects(run, images):
+    with pytest.raises(ValueError, match=r"images must be uint8 of the shape \(N, H, W, C\), got"):
+        run.trainer.predict(run.state, images)

@@ -1,0 +1,268 @@
+"""The whole training, and that it ends with the same bits wherever it was interrupted."""
+
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from convjax.runs.checkpoints import Checkpoints
+from convjax.runs.folder import RunError, RunFolder, load_run
+from convjax.runs.persistence import Keeping
+from convjax.stats.nonfinite import NonFiniteError
+from convjax.train._fit import Listener, Stopped, fit
+from convjax.train.device_data import Images
+from convjax.train.tree_arrays import CheckpointError
+from tests import trainings
+from tests.train import fits
+
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    return fits.trainer()
+
+
+@pytest.fixture(scope="module")
+def untouched(trainer):
+    """The training that nobody interrupts."""
+    return fits.run(trainer)
+
+
+def after(pieces):
+    """Asks to stop at the end of so many pieces."""
+    asked = iter(range(1, 10**6))
+    return lambda: next(asked) >= pieces
+
+
+def test_it_is_the_trainers_own_steps(trainer, untouched):
+    """Against `Trainer.run` of all steps at once."""
+    order = np.concatenate([fits.plan().order(epoch) for epoch in range(fits.EPOCHS)])
+    start = trainer.start(trainings.conv_net())
+    state, record = trainer.run(start, trainings.split(), order, fits.plan().table, rows=fits.ROWS)
+    for left, right in zip(jax.tree.leaves(state), jax.tree.leaves(untouched.state), strict=True):
+        np.testing.assert_array_equal(left, right)
+    np.testing.assert_array_equal(record.hist, untouched.record.hist)
+    last = untouched.metrics[-1]
+    assert last["accuracy"] == trainer.evaluate(state, trainings.split(11, seed=5)).accuracy
+    assert last["train_accuracy"] == trainer.evaluate(state, trainings.split()).accuracy
+    assert [row["step"] for row in untouched.metrics] == list(
+        range(10, fits.EPOCHS * fits.PER_EPOCH + 1, 10)
+    )
+
+
+def test_a_run_that_is_stopped_again_and_again(trainer, untouched, tmp_path):
+    programs, stops = trainer._run_chunk.programs, []
+    for number in range(1, 100):
+        try:
+            fitted = fits.run(trainer, tmp_path, resume=number > 1, stop=after(number))
+            break
+        except Stopped as stopped:
+            stops.append((stopped.step, load_run(tmp_path).record.steps))
+    assert len(stops) > 5
+    assert all(step == recorded for step, recorded in stops)
+    fits.assert_same(fitted, untouched)
+    run = load_run(tmp_path)
+    assert fits.untimed(run.metrics) == fits.untimed(untouched.metrics)
+    fits.assert_same_records(run.record, untouched.record)
+    assert trainer._run_chunk.programs == programs  # none for states from a file
+    # Once more: nothing is left to do.
+    fits.assert_same(fits.run(trainer, tmp_path, resume=True), untouched)
+
+
+def test_what_is_kept(trainer, untouched, tmp_path):
+    fits.run(trainer, tmp_path)
+    accuracies = {row["step"]: row["accuracy"] for row in untouched.metrics}
+    best = max(accuracies, key=lambda step: (accuracies[step], step))
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.best() == best
+        # The newest two, one of which is within an epoch, and the best.
+        assert set(checkpoints.steps()) == {317, 320, best}
+
+
+def test_killed_at_random_moments(untouched, tmp_path):
+    """SIGKILL, from the first import to the last write, until at last it is left alone."""
+    chance = random.Random(7)
+    last = [start_and_kill(tmp_path, chance) for _ in range(KILLS)]
+    with started(tmp_path) as process:
+        assert process.communicate(timeout=300)[0].endswith("done\n")
+    # Many hit a training under way, which then went on from a checkpoint.
+    assert sum(line.startswith("recorded") for line in last) >= KILLS // 2, last
+    run = load_run(tmp_path / "run")
+    assert fits.untimed(run.metrics) == fits.untimed(untouched.metrics)
+    fits.assert_same_records(run.record, untouched.record)
+    fits.assert_same(fits.run(fits.trainer(), tmp_path / "run", resume=True), untouched)
+
+
+def started(folder):
+    # With JAX's cache, so that most of the time does not go into compiling.
+    settings = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.train.fits", str(folder / "run")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | settings,
+    )
+
+
+def start_and_kill(folder, chance):
+    """Returns the last line that the process printed before it was killed.
+
+    Most of its time goes into starting: so the moment is drawn among the pieces that it may reach,
+    the start itself being one of them, and then within what takes longer than a piece.
+    """
+    pieces = chance.choice([0, 1, 2, 3, 4, 5])
+    with started(folder) as process:
+        lines = [process.stdout.readline() for _ in range(pieces)]
+        time.sleep(chance.uniform(0, 0.1 if pieces else 4))
+        process.kill()
+        lines += process.stdout.readlines()
+    return lines[-1] if lines else "starting"
+
+
+class TestNonFinite:
+    def run(self, trainer, **options):
+        table = {name: np.array(column) for name, column in fits.plan().table.items()}
+        table["learning_rate"][30:] = np.inf
+        plan = replace(fits.plan(), table=table)
+        data = trainings.split(), trainings.split(11, seed=5)
+        return fit(trainer, trainings.conv_net(), *data, plan, rows=fits.ROWS, **options)
+
+    def test_it_stops_and_keeps_the_record_and_the_checkpoint_before(self, trainer, tmp_path):
+        with (
+            RunFolder(tmp_path, {}) as folder,
+            Checkpoints(tmp_path / "checkpoints") as checkpoints,
+            pytest.raises(NonFiniteError, match=r"the loss is nan at step 31; the first") as caught,
+        ):
+            self.run(trainer, keeping=Keeping(folder, checkpoints, 0.0))
+        # The update of step 30 spoils all parameters, the first layer's, too.
+        assert caught.value.found.layer == "blocks.0.conv"
+        run = load_run(tmp_path)
+        assert run.record.steps == 37  # with the piece it happened in
+        assert np.isnan(run.record.loss).any()
+        assert [row["step"] for row in run.metrics] == [10, 20, 30]
+        assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == 30
+
+    def test_or_goes_on(self, trainer):
+        fitted = self.run(trainer, stop_at_non_finite=False)
+        assert fitted.record.steps == 320
+        assert np.isnan(fitted.metrics[-1]["train_loss"])
+
+
+class TestErrors:
+    def test_a_changed_configuration(self, trainer, tmp_path):
+        with pytest.raises(Stopped):
+            fits.run(trainer, tmp_path, stop=after(2))
+        before = load_run(tmp_path)
+        with pytest.raises(RunError, match=r"holds a run with seed 0, not 1\. Choose"):
+            RunFolder(tmp_path, {"seed": 1}, resume=True)
+        assert load_run(tmp_path).metrics == before.metrics
+
+    def test_a_changed_plan(self, trainer, tmp_path):
+        with pytest.raises(Stopped):
+            fits.run(trainer, tmp_path, stop=after(2))
+        plan = replace(fits.plan(), table=trainings.table(fits.EPOCHS * fits.PER_EPOCH, 0.01))
+        data = trainings.split(), trainings.split(11, seed=5)
+        with (
+            RunFolder(tmp_path, fits.CONFIG, resume=True) as folder,
+            Checkpoints(tmp_path / "checkpoints") as checkpoints,
+            pytest.raises(CheckpointError, match=r"of another plan, with rates \d+, not \d+\. Go"),
+        ):
+            fit(trainer, trainings.conv_net(), *data, plan, keeping=Keeping(folder, checkpoints))
+
+    def test_wrong_arguments(self, trainer, tmp_path):
+        model, (train, test) = trainings.conv_net(), (trainings.split(), trainings.split())
+        for arguments, told in [
+            ((model, train, None, fits.plan()), "test must be Images, got NoneType"),
+            ((model, train, test, None), r"plan must be Plan, got NoneType: None\. convjax"),
+        ]:
+            with pytest.raises(TypeError, match=told):
+                fit(trainer, *arguments)
+        with pytest.raises(TypeError, match=r"folder must be RunFolder, got str: 'my-run'\."):
+            Keeping("my-run")
+        with RunFolder(tmp_path, {}) as folder:
+            with pytest.raises(TypeError, match="seconds must be a number, got str: '30'"):
+                Keeping(folder, seconds="30")
+            with pytest.raises(ValueError, match="seconds must be at least 0, got nan"):
+                Keeping(folder, seconds=math.nan)
+
+    def test_what_is_to_be_scored_is_looked_at_before_the_first_step(self, trainer):
+        class Never(Listener):
+            def steps(self, done):
+                raise AssertionError("a step was taken")
+
+        train = trainings.split()
+        for test, told in [
+            (Images(train.images[:0], train.labels[:0]), "test must hold at least one example"),
+            (train._replace(images=train.images[:5]), "test must hold as many labels as images"),
+            (train._replace(labels=train.labels + 1), "labels must be below the model's 3 logits"),
+        ]:
+            with pytest.raises(ValueError, match=told):
+                fit(trainer, trainings.conv_net(), train, test, fits.plan(), listener=Never())
+
+    def test_nothing_to_go_on_with(self, tmp_path):
+        with pytest.raises(RunError, match="holds no run to go on with"):
+            RunFolder(tmp_path / "new", {}, resume=True)
+        assert not (tmp_path / "new").exists()
+
+    def test_two_at_once(self, tmp_path):
+        with RunFolder(tmp_path, {}), pytest.raises(RunError, match="another process is writing"):
+            RunFolder(tmp_path, {}, resume=True)
+
+
+def test_a_listener_that_fails_loses_no_evaluation(trainer, tmp_path):
+    """What is printed may have no reader any more."""
+
+    class Deaf(Listener):
+        def scored(self, metrics):
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        fits.run(trainer, tmp_path, listener=Deaf())
+    assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == 10  # the first evaluation's
+    assert load_run(tmp_path).metrics[-1]["step"] == 10
+
+
+def test_the_listener_hears_everything(trainer, tmp_path):
+    class Hearing(Listener):
+        def __init__(self):
+            self.found = []
+
+        def restored(self, steps, metrics):
+            self.found.append(("restored", steps, len(metrics)))
+
+        def recorded(self, record, first):
+            self.found.append(("recorded", first, record.steps))
+
+        def scored(self, metrics):
+            self.found.append(("scored", metrics["step"]))
+
+    hearing = Hearing()
+    with pytest.raises(Stopped):
+        fits.run(trainer, tmp_path, stop=after(2), listener=hearing)
+    with pytest.raises(Stopped):
+        fits.run(trainer, tmp_path, resume=True, stop=after(1), listener=hearing)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(Stopped):
+        fits.run(trainer, tmp_path, resume=True, stop=after(1), listener=hearing)
+    assert hearing.found == [
+        ("recorded", 0, 7),
+        ("recorded", 7, 3),
+        ("scored", 10),
+        ("restored", 10, 1),
+        ("recorded", 10, 7),
+        ("restored", 0, 0),
+        ("recorded", 0, 7),
+    ]

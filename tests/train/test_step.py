@@ -1,0 +1,122 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from convjax.nn.models import LinearNet
+from convjax.optim.optimizers import adam, sgd
+from convjax.stats.watch import Watch
+from convjax.train import scan_loop
+from convjax.train.step import cross_entropy
+from convjax.train.trainer import Trainer
+from tests.helpers import assert_trees_close
+from tests.trainings import (
+    BATCH,
+    CLASSES,
+    EXAMPLES,
+    MEAN,
+    STD,
+    STEPS,
+    Normed,
+    batches,
+    conv_net,
+    normalised,
+    split,
+    table,
+)
+
+pytestmark = pytest.mark.usefixtures("small_chunks")
+
+
+def test_run_is_a_loop_of_steps(x64):
+    model = conv_net(param_dtype=jnp.float64)
+    trainer = Trainer(model, adam(), mean=MEAN, std=STD)
+    data, order, rates = split(), batches(), table()
+    assert STEPS > scan_loop.CHUNK
+    assert STEPS % scan_loop.CHUNK != 0
+    last, record = trainer.run(trainer.start(model), data, order, rates)
+
+    state, step = trainer.start(model), jax.jit(trainer.step)
+    rows = []
+    for i, batch in enumerate(order):
+        images, labels = data.images[batch], data.labels[batch]
+        state, measures, seen = step(
+            state, images, labels, rates["learning_rate"][i], rates["momentum"][i]
+        )
+        rows.append((measures, seen.layers))
+
+    # The same float64 operations, which the compiler may fuse otherwise in a loop. Batch norm over
+    # five values and Adam's root magnify roundings of 1e-16 a thousandfold, at most, per step.
+    assert_trees_close(last, state, rtol=1e-10, atol=1e-12)
+    loss = [row.loss for row, _ in rows]
+    np.testing.assert_allclose(record.loss, loss, rtol=1e-10)
+    assert record.loss.dtype == np.float64
+    np.testing.assert_array_equal(record.learning_rate, [row.learning_rate for row, _ in rows])
+    np.testing.assert_array_equal(record.momentum, [row.momentum for row, _ in rows])
+    for layer in range(4):
+        for name in ("mean", "std", "near_zero", "abs_near_zero"):
+            # Statistics are computed in float32, of at most 60 values of order 1.
+            expected = [getattr(stats[layer], name) for _, stats in rows]
+            np.testing.assert_allclose(getattr(record, name)[:, layer], expected, atol=1e-6)
+        for name in ("hist", "under", "over"):
+            expected = [getattr(stats[layer], name) for _, stats in rows]
+            np.testing.assert_array_equal(getattr(record, name)[:, layer], expected)
+
+
+def test_training_a_linear_model_against_numpy(x64):
+    model = LinearNet((32, CLASSES), param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    trainer = Trainer(model, sgd(weight_decay=0.1), mean=MEAN, std=STD)
+    data, order, rates = split(), batches(), table()
+    kernel, bias = (np.array(v[...]) for v in (model.layers[0].kernel, model.layers[0].bias))
+    last, record = trainer.run(trainer.start(model), data, order, rates)
+
+    x = normalised(np.asarray(data.images)).reshape(EXAMPLES, 32)
+    labels = np.asarray(data.labels)
+    velocity = [np.zeros_like(kernel), np.zeros_like(bias)]
+    for i, batch in enumerate(order):
+        logits = x[batch] @ kernel + bias
+        shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        losses = -np.log(shares[np.arange(BATCH), labels[batch]])
+        # float64, numbers of order 1.
+        np.testing.assert_allclose(record.loss[i], losses.mean(), rtol=1e-12)
+        np.testing.assert_allclose(record.mean[i, 0], logits.mean(), rtol=0, atol=1e-6)  # float32
+        slope = (shares - np.eye(CLASSES)[labels[batch]]) / BATCH
+        gradients = x[batch].T @ slope + 0.1 * kernel, slope.sum(0)
+        velocity = [rates["momentum"][i] * v + g for v, g in zip(velocity, gradients, strict=True)]
+        kernel = kernel - rates["learning_rate"][i] * velocity[0]
+        bias = bias - rates["learning_rate"][i] * velocity[1]
+    trained = trainer.model(last).layers[0]
+    np.testing.assert_allclose(trained.kernel[...], kernel, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(trained.bias[...], bias, rtol=0, atol=1e-12)
+
+
+def test_normalize_by_hand():
+    trainer = Trainer(LinearNet((2, 2), rngs=nnx.Rngs(0)), sgd(), mean=(0, 0.5), std=(1, 0.25))
+    found = trainer.step.normalize(jnp.array([[[[0, 0], [51, 255]]]], jnp.uint8))
+    # 51/255 is 1/5.
+    np.testing.assert_allclose(found, [[[[0, -2], [0.2, 2]]]], rtol=1e-6)  # float32
+    assert found.dtype == jnp.float32
+    assert (
+        trainer.step.normalize(jnp.zeros((1, 1, 1, 2), jnp.uint8), jnp.float16).dtype == jnp.float16
+    )
+
+
+def test_cross_entropy_by_hand():
+    logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]))
+    losses = cross_entropy(logits, jnp.array([0, 1]))
+    assert losses.shape == (2,)
+    np.testing.assert_allclose(losses, [np.log(2), np.log(5)], rtol=1e-6)  # float32
+
+
+def test_a_step_that_is_not_watched_is_that_of_a_training_without_watch(x64):
+    data, rate = split(), jnp.float32(0.1)
+
+    def traced(watch, watched):
+        trainer = Trainer(Normed(), adam(), watch=watch)
+        args = trainer.start(Normed()), data.images[:BATCH], data.labels[:BATCH], rate, rate
+        return str(jax.make_jaxpr(lambda *args: trainer.step(*args, watched=watched))(*args))
+
+    # The same operations, not only the same results: it costs nothing more.
+    assert traced(Watch(), False) == traced(None, True) == traced(None, False)
+    assert traced(Watch(), False) != traced(Watch(), True)
