@@ -13,10 +13,10 @@ import numpy.typing as npt
 def check_type(name: str, value: Any, kind: type, way_out: str) -> None:
     """Raises TypeError if an argument is of another kind."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be {kind.__name__}, got {described(value)}. {way_out}")
+        raise TypeError(f"{name} must be {kind.__name__}, got {describe_value(value)}. {way_out}")
 
 
-def described(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """Returns the type of a value and, in 80 characters of one line at most, the value."""
     text = " ".join(repr(value).split())
     return f"{type(value).__name__}: {text if len(text) <= 80 else text[:79] + '…'}"
@@ -32,7 +32,7 @@ def check_whole(name: str, value: Any, minimum: int) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be a whole number, got {described(value)}.") from None
+        raise TypeError(f"{name} must be a whole number, got {describe_value(value)}.") from None
     if number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {number}.")
     return number
@@ -49,20 +49,20 @@ def check_number(name: str, value: Any) -> float:
             raise TypeError
         return float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {described(value)}.") from None
+        raise TypeError(f"{name} must be a number, got {describe_value(value)}.") from None
 
 
 def check_function(name: str, value: Any, what: str) -> None:
     """Raises TypeError if an argument cannot be called; `what` says from what to what it maps."""
     if not callable(value):
-        raise TypeError(f"{name} must be a function {what}, got {described(value)}.")
+        raise TypeError(f"{name} must be a function {what}, got {describe_value(value)}.")
 
 
 def check_array(name: str, value: Any) -> None:
     """Raises TypeError if an argument is no array, of JAX or NumPy, and no tracer of one."""
     if not (hasattr(value, "shape") and hasattr(value, "dtype")):
         raise TypeError(
-            f"{name} must be an array, got {described(value)}. jnp.asarray makes one of numbers."
+            f"{name} must be an array, got {describe_value(value)}. jnp.asarray makes one of numbers."
         )
 
 
@@ -80,7 +80,7 @@ def check_scalar(name: str, value: Any) -> None:
         )
     array = value if hasattr(value, "dtype") else np.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.number) or jnp.iscomplexobj(array):
-        raise TypeError(f"{name} must be a number, got {described(value)}.")
+        raise TypeError(f"{name} must be a number, got {describe_value(value)}.")
     if np.shape(array) != ():
         raise ValueError(f"{name} must be a scalar, got the shape {np.shape(array)}.")
 
@@ -89,7 +89,7 @@ def check_split(split: Any) -> None:
     """Raises TypeError if an argument has no images and labels, such as a whole data set."""
     if not (hasattr(split, "images") and hasattr(split, "labels")):
         raise TypeError(
-            f"split must have images and labels, got {described(split)}. A data set has two: "
+            f"split must have images and labels, got {describe_value(split)}. A data set has two: "
             "dataset.train and dataset.test; Split(images, labels) makes one of arrays."
         )
 
@@ -130,7 +130,7 @@ def check_alive(state: Any) -> None:
     if not hasattr(state, "opt_state"):
         raise TypeError(
             f"state must be what Trainer.start(model) or Trainer.run returns, got "
-            f"{described(state)}."
+            f"{describe_value(state)}."
         )
     arrays = (leaf for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array))
     if any(array.is_deleted() for array in arrays):

@@ -6,13 +6,13 @@ published 0.0176 / 0.0254 / 0.9912 and 0.0151 / 0.0251 / 0.9921.
 Rules: on mnist the accuracies could be one of ours, for five seeds or more; on mnist5k (4,000
 images) every seed reaches 0.95 after one epoch and 0.96 after five. smooth-picture: the share of
 active values at the last 3×3 convolution before the classes never crashes, in every seed
-(`convjax.diagnosis.collapse.crashes`, thresholds set on seeds 100 to 102).
+(`convjax.diagnosis.collapse.collapse_steps`, thresholds set on seeds 100 to 102).
 
 Command: python -m experiments run batch-norm smooth-picture longer
 """
 
 from convjax import plots
-from convjax.diagnosis.collapse import active_share, crashes
+from convjax.diagnosis.collapse import active_share, collapse_steps
 from experiments.harness.claim import Claim, Measured, every, on_digits, within_spread
 from experiments.harness.lab import Lab
 from experiments.harness.setting import BASELINE, BATCH_NORM, LONGER, ONE_CYCLE, PENULTIMATE
@@ -33,7 +33,11 @@ def smooth_picture(lab: Lab) -> Measured:
     }
     figure = plots.color_dim(list(side_by_side.values()), PENULTIMATE, list(side_by_side))
     lab.picture("smooth-picture", figure)
-    return {"crashes": [len(crashes(active_share(record, PENULTIMATE))) for record in records]}
+    return {
+        "collapse_steps": [
+            len(collapse_steps(active_share(record, PENULTIMATE))) for record in records
+        ]
+    }
 
 
 def longer(lab: Lab) -> Measured:
@@ -59,10 +63,10 @@ CLAIMS = (
     ),
     Claim(
         id="smooth-picture",
-        statement="with batch norm the activations develop smoothly, without crashes",
+        statement="with batch norm the activations develop smoothly, without collapse_steps",
         published={"picture": "color_dim(-4)"},
         measure=smooth_picture,
-        rules=on_digits(every("crashes", 0, 0)),
+        rules=on_digits(every("collapse_steps", 0, 0)),
     ),
     Claim(
         id="longer",

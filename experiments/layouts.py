@@ -26,7 +26,7 @@ from experiments.harness.claim import Claim, Decision, Measured, Rule
 from experiments.harness.lab import Lab
 from experiments.layout_study.cases import NETWORK, SHAPES, Shape, variants
 from experiments.layout_study.report import BASE, picture, recommendation, relative
-from experiments.layout_study.timing import Row, measure_case, reference_of
+from experiments.layout_study.timing import LayoutTiming, measure_case, reference_of
 
 ROUNDS = 5
 
@@ -67,7 +67,7 @@ def layouts(lab: Lab) -> Measured:
     }
 
 
-def compare(lab: Lab) -> list[Row]:
+def compare(lab: Lab) -> list[LayoutTiming]:
     """Measures all cases; a quick run a small one."""
     tried = variants(jax.default_backend())
     cases: list[Shape | None] = [None, *SHAPES]

@@ -13,7 +13,7 @@ Rules:
   still more than half.
   bad-training-picture: the share of active values (above 0.25, the histogram's first bin) starts
   below 1 %, and in at least half of the seeds rises and crashes at least twice ("several times
-  over"); `convjax.diagnosis.collapse.crashes` says what a crash is. Thresholds were set on seeds 100 to 102.
+  over"); `convjax.diagnosis.collapse.collapse_steps` says what a crash is. Thresholds were set on seeds 100 to 102.
   Beside it the same is counted for the share above 1: the picture's colours are logarithmic, and
   show waves among the few large values that the share of all non-zero ones does not have.
 
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from convjax import plots
-from convjax.diagnosis.collapse import active_share, crashes
+from convjax.diagnosis.collapse import active_share, collapse_steps
 from convjax.optim import schedules
 from experiments.constant_rate import late_near_zero
 from experiments.harness.claim import (
@@ -131,9 +131,9 @@ def bad_training_picture(lab: Lab) -> Measured:
     lab.picture("bad-training-picture", plots.color_dim(records[0], PENULTIMATE))
     shares = [active_share(record, PENULTIMATE) for record in records]
     return {
-        "crashes": [len(crashes(share)) for share in shares],
+        "collapse_steps": [len(collapse_steps(share)) for share in shares],
         "crashes_above_1": [
-            len(crashes(active_share(record, PENULTIMATE, above=1))) for record in records
+            len(collapse_steps(active_share(record, PENULTIMATE, above=1))) for record in records
         ],
         "active_at_start": [share[0] for share in shares],
         "active_at_peak": [share.max() for share in shares],
@@ -142,10 +142,10 @@ def bad_training_picture(lab: Lab) -> Measured:
 
 
 def several_times_over(measured: Measured) -> Decision:
-    counts = np.array(measured["crashes"])
+    counts = np.array(measured["collapse_steps"])
     shown = {
         name: ", ".join(f"{count:.0f}" for count in measured[name])
-        for name in ("crashes", "crashes_above_1")
+        for name in ("collapse_steps", "crashes_above_1")
     }
     start, peak = np.max(measured["active_at_start"]), np.mean(measured["active_at_peak"])
     return Decision(

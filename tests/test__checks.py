@@ -50,9 +50,9 @@ def test_what_is_no_scalar(value):
 
 
 def test_a_value_is_described_in_one_short_line():
-    assert checks.described([1, 2]) == "list: [1, 2]"
-    assert checks.described(np.zeros((2, 2))) == "ndarray: array([[0., 0.], [0., 0.]])"
-    text = checks.described("x" * 1000)
+    assert checks.describe_value([1, 2]) == "list: [1, 2]"
+    assert checks.describe_value(np.zeros((2, 2))) == "ndarray: array([[0., 0.], [0., 0.]])"
+    text = checks.describe_value("x" * 1000)
     assert len(text) == len("str: ") + 80
     assert text.endswith("x…")
 

@@ -18,7 +18,7 @@ from convjax.ops.layout import spatial_shape
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerRow:
     """One call of one layer.
 
     Attributes:
@@ -54,7 +54,7 @@ class Summary(Displayed):
     model: str
     layout: str | None
     input_shape: tuple[int, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[LayerRow, ...]
     parameters: int
     batch_statistics: int
 
@@ -161,7 +161,7 @@ def summary(model: nnx.Module, input_shape: Sequence[int] = (1, 28, 28, 1)) -> S
         # A recurrent cell returns several arrays: the first stands for them.
         output_shape = jax.tree.leaves(output)[0].shape
         rows.append(
-            Row(
+            LayerRow(
                 name=name,
                 kind=type(module).__name__,
                 output_shape=output_shape,

@@ -54,15 +54,15 @@ class Span(NamedTuple):
         return Span(self.stride * step, low, high)
 
 
-START = Span(Fraction(1), Fraction(0), Fraction(0))
-WHOLE = Span(Fraction(0), -math.inf, math.inf)
+PIXEL_SPAN = Span(Fraction(1), Fraction(0), Fraction(0))
+WHOLE_SPAN = Span(Fraction(0), -math.inf, math.inf)
 
 
-class LostError(Exception):
+class UntraceableError(Exception):
     """No span describes what the result of an operation sees; the message says why."""
 
 
-class Atom(NamedTuple):
+class AxisFactor(NamedTuple):
     """A factor of an axis: letter "H" or "W" where its index is a row or a column, else ""."""
 
     size: int
@@ -70,7 +70,7 @@ class Atom(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Seen:
+class TracedArray:
     """An array, by what its elements see of the image.
 
     Attributes:
@@ -79,7 +79,7 @@ class Seen:
         all elements see the same.
     """
 
-    axes: tuple[tuple[Atom, ...], ...]
+    axes: tuple[tuple[AxisFactor, ...], ...]
     spans: Mapping[str, Span]
 
     @property
@@ -97,7 +97,7 @@ class Seen:
                 return i
         return None
 
-    def folded(self) -> "Seen":
+    def folded(self) -> "TracedArray":
         """Returns the array with repeated rows or columns as rows and columns of their own.
 
         Repeated k times, index i of an axis is what index ⌊i/k⌋ was. The factors are kept apart as
@@ -110,24 +110,26 @@ class Seen:
                 spans = dict(found.spans)
                 back = Fraction(1 - times, times)
                 spans[letter] = spans[letter].through(Fraction(1, times), back, Fraction(0))
-                axes = [*found.axes[:i], (Atom(rows * times, letter),), *found.axes[i + 1 :]]
-                found = Seen(tuple(axes), spans)
+                axes = [*found.axes[:i], (AxisFactor(rows * times, letter),), *found.axes[i + 1 :]]
+                found = TracedArray(tuple(axes), spans)
         return found
 
-    def broadcast(self, shape: Sequence[int]) -> "Seen":
+    def broadcast(self, shape: Sequence[int]) -> "TracedArray":
         """Returns the array in a shape of as many axes, or of any where it has none, in which axes
         of size 1 are repeated."""
-        axes: list[tuple[Atom, ...]] = [(Atom(size),) for size in shape]
+        axes: list[tuple[AxisFactor, ...]] = [(AxisFactor(size),) for size in shape]
         for i, (size, axis) in enumerate(zip(self.shape, self.axes, strict=False)):
             if size == shape[i]:
                 axes[i] = axis
         return self.with_axes(axes)
 
-    def with_axes(self, axes: Sequence[Sequence[Atom]]) -> "Seen":
+    def with_axes(self, axes: Sequence[Sequence[AxisFactor]]) -> "TracedArray":
         """Returns the array with other axes; a letter that is left out stays at its index 0."""
-        return replace(self, axes=tuple(map(tidied, axes)))
+        return replace(self, axes=tuple(map(normalized_axis, axes)))
 
-    def resized(self, axis: int, size: int, step: Number, first: Number, last: Number) -> "Seen":
+    def resized(
+        self, axis: int, size: int, step: Number, first: Number, last: Number
+    ) -> "TracedArray":
         """Returns the array whose index i along one axis takes in step·i + first … + last.
 
         Raises:
@@ -139,69 +141,71 @@ class Seen:
             atoms = tuple(atom for atom in atoms if atom.size > 1)
         letter = "".join(atom.letter for atom in atoms)
         if letter and len(atoms) > 1:
-            raise LostError("rows or columns share an axis with something else")
-        axes = [*seen.axes[:axis], (Atom(size, letter),), *seen.axes[axis + 1 :]]
+            raise UntraceableError("rows or columns share an axis with something else")
+        axes = [*seen.axes[:axis], (AxisFactor(size, letter),), *seen.axes[axis + 1 :]]
         spans = dict(seen.spans)
         if letter:
             spans[letter] = spans[letter].through(step, first, last)
-        return Seen(tuple(map(tidied, axes)), spans)
+        return TracedArray(tuple(map(normalized_axis, axes)), spans)
 
-    def without(self, axes: Sequence[int]) -> "Seen":
+    def without(self, axes: Sequence[int]) -> "TracedArray":
         """Returns the array with axes summed over, so that each element sees all along them."""
         gone = {letter for axis in axes for letter in self.letters(axis)}
-        spans = {k: WHOLE if k in gone else span for k, span in self.spans.items()}
+        spans = {k: WHOLE_SPAN if k in gone else span for k, span in self.spans.items()}
         kept = [axis for i, axis in enumerate(self.axes) if i not in axes]
         return replace(self, axes=tuple(kept), spans=spans)
 
-    def reshaped(self, shape: Sequence[int]) -> "Seen":
+    def reshaped(self, shape: Sequence[int]) -> "TracedArray":
         """Returns the array in another shape.
 
         Raises:
           LostError: if rows or columns are cut into parts of unequal size.
         """
         # Axes of size 1 have a place, too, so that one of one row keeps its own.
-        left = [atom for axis in self.axes for atom in axis or (Atom(1),)][::-1]
+        left = [atom for axis in self.axes for atom in axis or (AxisFactor(1),)][::-1]
         spans = dict(self.spans)
         axes = []
         for size in shape:
-            axis: list[Atom] = []
+            axis: list[AxisFactor] = []
             room = size
             while room > 1:
                 atom = left.pop()
                 if atom.size > room:
                     inner, rest = divmod(atom.size, room)
                     if rest:
-                        raise LostError(f"an axis of {atom.size} is cut into parts of {room}")
+                        raise UntraceableError(
+                            f"an axis of {atom.size} is cut into parts of {room}"
+                        )
                     # Index = outer·inner + rest: what lies within a part is no row of its own.
                     if atom.letter:
                         span = spans[atom.letter]
                         spans[atom.letter] = span.through(inner, 0, inner - 1)
-                    left.append(Atom(inner))
-                    atom = Atom(room, atom.letter)
+                    left.append(AxisFactor(inner))
+                    atom = AxisFactor(room, atom.letter)
                 if room % atom.size:
-                    raise LostError(f"axes are joined to {size} across their ends")
+                    raise UntraceableError(f"axes are joined to {size} across their ends")
                 axis.append(atom)
                 room //= atom.size
             if size == 1 and left and left[-1].size == 1:
                 axis.append(left.pop())
             axes.append(axis)
-        return replace(self, axes=tuple(map(tidied, axes)), spans=spans)
+        return replace(self, axes=tuple(map(normalized_axis, axes)), spans=spans)
 
 
-def tidied(axis: Sequence[Atom]) -> tuple[Atom, ...]:
+def normalized_axis(axis: Sequence[AxisFactor]) -> tuple[AxisFactor, ...]:
     """Returns the factors of an axis in the one way in which they are written."""
-    found: list[Atom] = []
+    found: list[AxisFactor] = []
     for atom in axis:
         if atom.size == 1 and not atom.letter:
             continue
         if found and not atom.letter and not found[-1].letter:
-            found[-1] = Atom(found[-1].size * atom.size)
+            found[-1] = AxisFactor(found[-1].size * atom.size)
         else:
             found.append(atom)
     return tuple(found)
 
 
-def join(arrays: Sequence[Seen]) -> Seen:
+def join(arrays: Sequence[TracedArray]) -> TracedArray:
     """Returns the array of which each element sees what it sees in any of several of one shape.
 
     Raises:
@@ -213,42 +217,46 @@ def join(arrays: Sequence[Seen]) -> Seen:
     return joined
 
 
-def _join(a: Seen, b: Seen) -> Seen:
+def _join(a: TracedArray, b: TracedArray) -> TracedArray:
     if a.axes != b.axes:
         a, b = a.folded(), b.folded()
     axes = tuple(map(_joined_axis, a.axes, b.axes))
     spans = {letter: _joined_span(letter, a, b) for letter in a.spans}
-    return Seen(axes, spans)
+    return TracedArray(axes, spans)
 
 
-def _joined_axis(mine: tuple[Atom, ...], its: tuple[Atom, ...]) -> tuple[Atom, ...]:
+def _joined_axis(
+    mine: tuple[AxisFactor, ...], its: tuple[AxisFactor, ...]
+) -> tuple[AxisFactor, ...]:
     """Returns the factors of an axis that two arrays have in common."""
     lettered = [axis for axis in (mine, its) if any(atom.letter for atom in axis)]
     if not lettered:
         return mine
     if len(lettered) == 2 and mine != its:
-        raise LostError("rows and columns meet in another order")
+        raise UntraceableError("rows and columns meet in another order")
     return lettered[0]
 
 
-def _joined_span(letter: str, a: Seen, b: Seen) -> Span:
+def _joined_span(letter: str, a: TracedArray, b: TracedArray) -> Span:
     first, second = a.spans[letter], b.spans[letter]
-    if WHOLE in (first, second):
-        return WHOLE
+    if WHOLE_SPAN in (first, second):
+        return WHOLE_SPAN
     # How many indices there are, 0 where no axis is one of this letter.
     counts = [
         max((atom.size for axis in seen.axes for atom in axis if atom.letter == letter), default=0)
         for seen in (a, b)
     ]
     if (counts[0] > 1) != (counts[1] > 1):
-        raise LostError("a path that sees one place meets one that sees many")
+        raise UntraceableError("a path that sees one place meets one that sees many")
     if all(counts) and first.stride != second.stride:
-        raise LostError(f"paths with strides of {first.stride} and {second.stride} pixels meet")
+        raise UntraceableError(
+            f"paths with strides of {first.stride} and {second.stride} pixels meet"
+        )
     stride = first.stride if counts[0] else second.stride
     return Span(stride, min(first.low, second.low), max(first.high, second.high))
 
 
-class Constant:
+class TracedConstant:
     """A value that depends neither on images nor on parameters, computed where a rule asks."""
 
     def __init__(self, compute: Callable[[], Any]):
@@ -261,9 +269,9 @@ class Constant:
 
 # What a value sees: an error where that cannot be told; a constant or None (a parameter, say) where
 # it does not depend on the images.
-Sight = Seen | LostError | Constant | None
+TracedValue = TracedArray | UntraceableError | TracedConstant | None
 
-Rule = Callable[[JaxprEqn, Sequence[Sight]], Sequence[Sight]]
+Rule = Callable[[JaxprEqn, Sequence[TracedValue]], Sequence[TracedValue]]
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
@@ -271,15 +279,18 @@ def shape_of(value: Any) -> tuple[int, ...]:
     return getattr(value.aval, "shape", ())
 
 
-def only(operands: Sequence[Sight], position: int, name: str) -> Seen:
+def only_traced(operands: Sequence[TracedValue], position: int, name: str) -> TracedArray:
     """Returns the operand at a position, where no other depends on the images."""
     seen = operands[position]
-    if not isinstance(seen, Seen) or sum(isinstance(operand, Seen) for operand in operands) > 1:
-        raise LostError(f"the images decide how {name} works, not only on what")
+    if (
+        not isinstance(seen, TracedArray)
+        or sum(isinstance(operand, TracedArray) for operand in operands) > 1
+    ):
+        raise UntraceableError(f"the images decide how {name} works, not only on what")
     return seen
 
 
-def picked(seen: Seen, axis: int, first: np.ndarray, last: np.ndarray) -> Seen:
+def index_axis(seen: TracedArray, axis: int, first: np.ndarray, last: np.ndarray) -> TracedArray:
     """Returns an axis whose index i sees the cells from first[i] to last[i]."""
     cells = len(first)
     step = Fraction(seen.shape[axis], cells)

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
-from convjax.analysis.affine import Atom, Constant, LostError, Seen, Sight, join, shape_of
+from convjax.analysis.affine import (
+    AxisFactor,
+    TracedArray,
+    TracedConstant,
+    TracedValue,
+    UntraceableError,
+    join,
+    shape_of,
+)
 from convjax.analysis.operation_rules import ELEMENTWISE, RULES
 
 # Operations that only call a program.
@@ -22,21 +30,21 @@ CALLS = frozenset(
 )
 
 
-def propagate(jaxpr: ClosedJaxpr, inputs: Sequence[Sight]) -> list[Sight]:
+def propagate(jaxpr: ClosedJaxpr, inputs: Sequence[TracedValue]) -> list[TracedValue]:
     """Returns what each result of a program sees, given what each argument sees."""
     return _run(jaxpr, inputs)
 
 
-def _run(program: ClosedJaxpr | Jaxpr, inputs: Sequence[Sight]) -> list[Sight]:
+def _run(program: ClosedJaxpr | Jaxpr, inputs: Sequence[TracedValue]) -> list[TracedValue]:
     jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
-    known: dict[Var, Sight] = dict(zip(jaxpr.invars, inputs, strict=True))
+    known: dict[Var, TracedValue] = dict(zip(jaxpr.invars, inputs, strict=True))
     if isinstance(program, ClosedJaxpr):
-        constants = [Constant(partial(np.asarray, value)) for value in program.consts]
+        constants = [TracedConstant(partial(np.asarray, value)) for value in program.consts]
         known.update(zip(jaxpr.constvars, constants, strict=True))
 
-    def sight(value: Any) -> Sight:
+    def sight(value: Any) -> TracedValue:
         if isinstance(value, Literal):
-            return Constant(partial(np.asarray, value.val))
+            return TracedConstant(partial(np.asarray, value.val))
         # An array without elements sees nothing.
         return None if 0 in shape_of(value) else known.get(value)
 
@@ -46,12 +54,12 @@ def _run(program: ClosedJaxpr | Jaxpr, inputs: Sequence[Sight]) -> list[Sight]:
     return [sight(value) for value in jaxpr.outvars]
 
 
-def _results(equation: JaxprEqn, operands: Sequence[Sight]) -> Sequence[Sight]:
+def _results(equation: JaxprEqn, operands: Sequence[TracedValue]) -> Sequence[TracedValue]:
     """Returns what each result of one operation sees."""
     name, outputs = equation.primitive.name, len(equation.outvars)
     if name in CALLS:
         return _run(_called(equation), operands)
-    if not any(isinstance(operand, Seen | LostError) for operand in operands):
+    if not any(isinstance(operand, TracedArray | UntraceableError) for operand in operands):
         return _constants(equation, operands)
     if name == "optimization_barrier":
         return operands
@@ -60,17 +68,19 @@ def _results(equation: JaxprEqn, operands: Sequence[Sight]) -> Sequence[Sight]:
     if name == "cond":
         return _branches(equation, operands)
     for operand in operands:
-        if isinstance(operand, LostError):
+        if isinstance(operand, UntraceableError):
             return [operand] * outputs
     try:
         if name in ELEMENTWISE:
             shape = shape_of(equation.outvars[0])
-            seen = [operand.broadcast(shape) for operand in operands if isinstance(operand, Seen)]
+            seen = [
+                operand.broadcast(shape) for operand in operands if isinstance(operand, TracedArray)
+            ]
             return [join(seen)] * outputs
         if name not in RULES:
-            raise LostError(f"what the operation {name} sees is not known")
+            raise UntraceableError(f"what the operation {name} sees is not known")
         return RULES[name](equation, operands)
-    except LostError as error:
+    except UntraceableError as error:
         return [error] * outputs
 
 
@@ -80,9 +90,9 @@ def _called(equation: JaxprEqn) -> ClosedJaxpr | Jaxpr:
     return next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params)
 
 
-def _constants(equation: JaxprEqn, operands: Sequence[Sight]) -> list[Sight]:
+def _constants(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedValue]:
     """Returns results that depend on no image: constants where all operands are."""
-    constants = [operand for operand in operands if isinstance(operand, Constant)]
+    constants = [operand for operand in operands if isinstance(operand, TracedConstant)]
     if len(constants) < len(operands) or equation.primitive.multiple_results:
         return [None] * len(equation.outvars)
 
@@ -90,30 +100,30 @@ def _constants(equation: JaxprEqn, operands: Sequence[Sight]) -> list[Sight]:
         values = [constant.value for constant in constants]
         return np.asarray(equation.primitive.bind(*values, **equation.params))
 
-    return [Constant(compute)]
+    return [TracedConstant(compute)]
 
 
-def _branches(equation: JaxprEqn, operands: Sequence[Sight]) -> list[Sight]:
+def _branches(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedValue]:
     """Joins what the branches of a condition see."""
-    if isinstance(operands[0], Seen | LostError):
-        return [LostError("the image decides a branch (cond)")] * len(equation.outvars)
+    if isinstance(operands[0], TracedArray | UntraceableError):
+        return [UntraceableError("the image decides a branch (cond)")] * len(equation.outvars)
     found = [_run(branch, operands[1:]) for branch in equation.params["branches"]]
     return [_joined(results) for results in zip(*found, strict=True)]
 
 
-def _joined(results: Sequence[Sight]) -> Sight:
+def _joined(results: Sequence[TracedValue]) -> TracedValue:
     """Returns what is seen where it is not known which of several results is taken."""
     for result in results:
-        if isinstance(result, LostError):
+        if isinstance(result, UntraceableError):
             return result
-    seen = [result for result in results if isinstance(result, Seen)]
+    seen = [result for result in results if isinstance(result, TracedArray)]
     try:
         return join(seen) if seen else None
-    except LostError as error:
+    except UntraceableError as error:
         return error
 
 
-def _scan(equation: JaxprEqn, operands: Sequence[Sight]) -> Sequence[Sight]:
+def _scan(equation: JaxprEqn, operands: Sequence[TracedValue]) -> Sequence[TracedValue]:
     """Runs the body as often as the loop does: the spans of the carry grow from turn to turn."""
     params = equation.params
     if "ft_in" in params:  # from JAX 0.12 on
@@ -123,8 +133,8 @@ def _scan(equation: JaxprEqn, operands: Sequence[Sight]) -> Sequence[Sight]:
         every = list(operands)
         fixed, start, sliced = every[: ends[0]], every[ends[0] : ends[1]], every[ends[1] :]
     carries = len(start)
-    if any(isinstance(operand, Seen | LostError) for operand in sliced):
-        lost = LostError("a loop runs over parts of the image (scan)")
+    if any(isinstance(operand, TracedArray | UntraceableError) for operand in sliced):
+        lost = UntraceableError("a loop runs over parts of the image (scan)")
         return [lost] * len(equation.outvars)
     carry, stacked = list(start), []
     for _ in range(params["length"]):
@@ -133,11 +143,11 @@ def _scan(equation: JaxprEqn, operands: Sequence[Sight]) -> Sequence[Sight]:
         if results[:carries] == carry:  # and so in all turns that follow
             break
         carry = list(results[:carries])
-    found: list[Sight] = list(carry)
+    found: list[TracedValue] = list(carry)
     for variable in equation.outvars[carries:]:
         turns = [results[len(found) - carries] for results in stacked]
         one = _joined(turns)
-        if isinstance(one, Seen):
-            one = one.with_axes([(Atom(shape_of(variable)[0]),), *one.axes])
+        if isinstance(one, TracedArray):
+            one = one.with_axes([(AxisFactor(shape_of(variable)[0]),), *one.axes])
         found.append(one)
     return found

@@ -9,16 +9,16 @@ from jax.extend.core import JaxprEqn
 
 from convjax.analysis import indexing_rules
 from convjax.analysis.affine import (
-    WHOLE,
-    Atom,
-    Constant,
-    LostError,
+    WHOLE_SPAN,
+    AxisFactor,
     Rule,
-    Seen,
-    Sight,
+    TracedArray,
+    TracedConstant,
+    TracedValue,
+    UntraceableError,
+    index_axis,
     join,
-    only,
-    picked,
+    only_traced,
     shape_of,
 )
 from convjax.ops.geometry import dilated_size
@@ -46,7 +46,7 @@ CUMULATIVE = ("cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum")
 
 
 def _windows(
-    seen: Seen,
+    seen: TracedArray,
     axis: int,
     outputs: int,
     *,
@@ -55,7 +55,7 @@ def _windows(
     before: int,
     dilation: int,
     between: int,
-) -> Seen:
+) -> TracedArray:
     """Returns an axis over which windows go; between − 1 zeros lie between its cells."""
     if (size, stride, before, between) == (1, 1, 0, 1) and outputs == seen.shape[axis]:
         return seen
@@ -64,14 +64,14 @@ def _windows(
     return seen.resized(axis, outputs, *steps)
 
 
-def _convolution(equation: JaxprEqn, operands: Sequence[Sight]) -> list[Sight]:
+def _convolution(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedValue]:
     params, output = equation.params, shape_of(equation.outvars[0])
-    seen = only(operands, 0, "a convolution")
+    seen = only_traced(operands, 0, "a convolution")
     numbers = params["dimension_numbers"]
     kernel = shape_of(equation.invars[1])
     for axis in numbers.lhs_spec[:2]:
         if seen.letters(axis):
-            raise LostError("rows or columns are the batch or the channels of a convolution")
+            raise UntraceableError("rows or columns are the batch or the channels of a convolution")
     for i, axis in enumerate(numbers.lhs_spec[2:]):
         seen = _windows(
             seen,
@@ -84,15 +84,15 @@ def _convolution(equation: JaxprEqn, operands: Sequence[Sight]) -> list[Sight]:
             between=params["lhs_dilation"][i],
         )
     # From the order of the input to that of the output.
-    axes: list[Sequence[Atom]] = [(Atom(size),) for size in output]
+    axes: list[Sequence[AxisFactor]] = [(AxisFactor(size),) for size in output]
     for source, target in zip(numbers.lhs_spec[2:], numbers.out_spec[2:], strict=True):
         axes[target] = seen.axes[source]
     return [seen.with_axes(axes)]
 
 
-def _pooling(equation: JaxprEqn, operands: Sequence[Sight]) -> list[Sight]:
+def _pooling(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedValue]:
     params, output = equation.params, shape_of(equation.outvars[0])
-    seen = only(operands, 0, "a pooling")
+    seen = only_traced(operands, 0, "a pooling")
     for axis, size in enumerate(params["window_dimensions"]):
         seen = _windows(
             seen,
@@ -107,23 +107,28 @@ def _pooling(equation: JaxprEqn, operands: Sequence[Sight]) -> list[Sight]:
     return [seen]
 
 
-def _reduction(equation: JaxprEqn, operands: Sequence[Sight]) -> list[Sight]:
-    params, seen = equation.params, [operand for operand in operands if isinstance(operand, Seen)]
+def _reduction(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedValue]:
+    params, seen = (
+        equation.params,
+        [operand for operand in operands if isinstance(operand, TracedArray)],
+    )
     axes = params["axes"] if "axes" in params else params["dimensions"]
     return [join([one.without(axes) for one in seen])] * len(equation.outvars)
 
 
-def _product(equation: JaxprEqn, operands: Sequence[Sight]) -> list[Sight]:
+def _product(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedValue]:
     contracted, batch = equation.params["dimension_numbers"]
     output = shape_of(equation.outvars[0])
-    sides = [i for i, operand in enumerate(operands) if isinstance(operand, Seen)]
+    sides = [i for i, operand in enumerate(operands) if isinstance(operand, TracedArray)]
     if len(sides) == 2:
         # Attention: what is multiplied with what depends on the image, at best on all of it.
-        everything = Seen((), dict.fromkeys("HW", WHOLE))
-        return [everything.with_axes([(Atom(size),) for size in output])]
+        everything = TracedArray((), dict.fromkeys("HW", WHOLE_SPAN))
+        return [everything.with_axes([(AxisFactor(size),) for size in output])]
     side = sides[0]
-    seen, other = only(operands, side, "a product"), operands[1 - side]
-    if isinstance(other, Constant) and (banded := _banded(seen, other, contracted, batch, side)):
+    seen, other = only_traced(operands, side, "a product"), operands[1 - side]
+    if isinstance(other, TracedConstant) and (
+        banded := _banded(seen, other, contracted, batch, side)
+    ):
         return [banded]
     summed = seen.without(contracted[side])
     left = [axis for axis in range(len(seen.axes)) if axis not in contracted[side]]
@@ -133,11 +138,13 @@ def _product(equation: JaxprEqn, operands: Sequence[Sight]) -> list[Sight]:
     free = [axis_of[axis] for axis in left if axis not in batch[side]]
     used = (*contracted[1 - side], *batch[1 - side])
     shape = shape_of(equation.invars[1 - side])
-    others = [(Atom(size),) for axis, size in enumerate(shape) if axis not in used]
+    others = [(AxisFactor(size),) for axis, size in enumerate(shape) if axis not in used]
     return [summed.with_axes([*batched, *((*free, *others) if side == 0 else (*others, *free))])]
 
 
-def _banded(seen: Seen, matrix: Constant, contracted: Any, batch: Any, side: int) -> Seen | None:
+def _banded(
+    seen: TracedArray, matrix: TracedConstant, contracted: Any, batch: Any, side: int
+) -> TracedArray | None:
     """Returns rows or columns mixed by a matrix whose entries are mostly zeros, as in a resize.
 
     None where the product is another one.
@@ -153,17 +160,20 @@ def _banded(seen: Seen, matrix: Constant, contracted: Any, batch: Any, side: int
     first, last = used.argmax(0), len(used) - 1 - used[::-1].argmax(0)
     if (last - first).max() == len(used) - 1:
         return None
-    mixed = picked(seen, axis, first, last)
+    mixed = index_axis(seen, axis, first, last)
     rest = [i for i in range(len(seen.axes)) if i != axis]
     return mixed.with_axes([mixed.axes[i] for i in ((*rest, axis) if side == 0 else (axis, *rest))])
 
 
-def _along_an_axis(equation: JaxprEqn, operands: Sequence[Sight]) -> list[Sight]:
+def _along_an_axis(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedValue]:
     """Sorting, cumulative sums and the largest few: along channels alone."""
-    params, seen = equation.params, [operand for operand in operands if isinstance(operand, Seen)]
+    params, seen = (
+        equation.params,
+        [operand for operand in operands if isinstance(operand, TracedArray)],
+    )
     axis = params["axis"] if "axis" in params else params["dimension"]
     if any(one.letters(axis) for one in seen):
-        raise LostError(f"{equation.primitive.name} goes along rows or columns")
+        raise UntraceableError(f"{equation.primitive.name} goes along rows or columns")
     size = shape_of(equation.outvars[0])[axis]
     return [join([one.resized(axis, size, 1, 0, 0) for one in seen])] * len(equation.outvars)
 

@@ -11,7 +11,15 @@ from typing import Any
 import jax
 
 from convjax.analysis._precedents import checked_cell
-from convjax.analysis.affine import START, Atom, LostError, Number, Seen, Sight, Span
+from convjax.analysis.affine import (
+    PIXEL_SPAN,
+    AxisFactor,
+    Number,
+    Span,
+    TracedArray,
+    TracedValue,
+    UntraceableError,
+)
 from convjax.analysis.jaxpr_walk import propagate
 from convjax.analysis.model_function import as_function
 from convjax.nn.selection import Select, has_parameters
@@ -121,9 +129,9 @@ def receptive_fields(
     traceable = as_function(model, args, layout=layout, select=select, **kwargs)
     images = traceable.images
     traced, shapes = jax.make_jaxpr(traceable.call, return_shape=True)(traceable.arrays, images)
-    start = Seen((), {"H": START, "W": START}).with_axes(
+    start = TracedArray((), {"H": PIXEL_SPAN, "W": PIXEL_SPAN}).with_axes(
         [
-            (Atom(size, letter if letter in "HW" else ""),)
+            (AxisFactor(size, letter if letter in "HW" else ""),)
             for size, letter in zip(images.shape, layout, strict=True)
         ]
     )
@@ -137,10 +145,10 @@ def receptive_fields(
     return fields
 
 
-def _field(sight: Sight) -> ReceptiveField:
-    if isinstance(sight, LostError):
+def _field(sight: TracedValue) -> ReceptiveField:
+    if isinstance(sight, UntraceableError):
         return ReceptiveField(None, None, str(sight))
-    if not isinstance(sight, Seen):
+    if not isinstance(sight, TracedArray):
         return ReceptiveField(None, None, "it does not depend on the images")
     seen = sight.folded()
     rows, columns = seen.axis_of("H"), seen.axis_of("W")

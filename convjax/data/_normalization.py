@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from convjax.data.dataset import DataError, Images
+from convjax.data.dataset import DataError, ImageArray
 
 # bincount widens its input to 8 bytes a pixel; a slice of this many pixels keeps that at 8 MiB.
 _PIXELS_PER_SLICE = 1 << 20
 
 
-def normalization(images: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def normalization(images: ImageArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Per-channel mean and standard deviation on the scale p/255.
 
     Both come from the counts of the 256 pixel values in integer arithmetic, so they do not depend

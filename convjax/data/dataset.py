@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from convjax._display import Displayed
 
-Images: TypeAlias = NDArray[np.uint8]
-Labels: TypeAlias = NDArray[np.int32]
+ImageArray: TypeAlias = NDArray[np.uint8]
+LabelArray: TypeAlias = NDArray[np.int32]
 
 
 class DataError(ValueError):
@@ -35,8 +35,8 @@ class Split(Displayed):
             differ, and for a negative label.
     """
 
-    images: Images
-    labels: Labels
+    images: ImageArray
+    labels: LabelArray
 
     def __post_init__(self) -> None:
         _check_array("images", self.images, np.dtype(np.uint8), "NHWC")

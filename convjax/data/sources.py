@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from convjax.data.dataset import DataError, Images
+from convjax.data.dataset import DataError, ImageArray
 
 
-class Rows(Protocol):
+class ImageSource(Protocol):
     """A source of images uint8 (N, H, W, C); several threads may read at once."""
 
     @property
@@ -24,7 +24,7 @@ class Rows(Protocol):
     def dtype(self) -> np.dtype[Any]:
         """uint8."""
 
-    def read(self, indices: NDArray[np.integer[Any]]) -> Images:
+    def read(self, indices: NDArray[np.integer[Any]]) -> ImageArray:
         """Returns the images of (n,) indices from 0 to N − 1, (n, H, W, C).
 
         Raises:
@@ -32,7 +32,7 @@ class Rows(Protocol):
         """
 
 
-class ArrayRows:
+class ArraySource:
     """Rows of anything that has a shape and is indexed like an array.
 
     Args:
@@ -55,14 +55,14 @@ class ArrayRows:
         self.dtype = np.dtype(np.uint8)
         self._images = images
 
-    def read(self, indices: NDArray[np.integer[Any]]) -> Images:
-        """See `Rows.read`."""
+    def read(self, indices: NDArray[np.integer[Any]]) -> ImageArray:
+        """See `ImageSource.read`."""
         if isinstance(self._images, np.ndarray):
             return np.asarray(self._images[indices])
         return np.stack([np.asarray(self._images[int(i)], np.uint8) for i in indices])
 
 
-class FileRows:
+class FileSource:
     """Rows of a file that holds the pixels of one image after the other.
 
     By reads at a position and not by mapping the file: a mapped file that becomes shorter kills the
@@ -92,8 +92,8 @@ class FileRows:
         self._step = self._bytes if step is None else step
         self.read(np.array([shape[0] - 1]))  # so that a file too short shows here
 
-    def read(self, indices: NDArray[np.integer[Any]]) -> Images:
-        """See `Rows.read`."""
+    def read(self, indices: NDArray[np.integer[Any]]) -> ImageArray:
+        """See `ImageSource.read`."""
         images = np.empty((len(indices), *self.shape[1:]), np.uint8)
         try:
             # Opened each time, so that threads have positions of their own.
@@ -120,15 +120,15 @@ class FileRows:
         )
 
 
-def rows_of(images: ArrayLike | Rows) -> Rows:
+def image_source(images: ArrayLike | ImageSource) -> ImageSource:
     """Returns the rows of a source or of an array, which are read from its file if it is mapped."""
     if hasattr(images, "read"):
         return images  # type: ignore[return-value]
-    rows = ArrayRows(images)
+    rows = ArraySource(images)
     place = _place_in_file(images)
     if place is None:
         return rows
-    return FileRows(*place, rows.shape, step=images.strides[0])  # type: ignore[union-attr]
+    return FileSource(*place, rows.shape, step=images.strides[0])  # type: ignore[union-attr]
 
 
 def _place_in_file(images: Any) -> tuple[str, int] | None:

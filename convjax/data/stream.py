@@ -18,9 +18,9 @@ from convjax.data import folder as folders
 from convjax.data import idx
 from convjax.data._normalization import mean_and_std
 from convjax.data.catalog import CLASS_NAMES
-from convjax.data.dataset import DataError, Images, Labels
+from convjax.data.dataset import DataError, ImageArray, LabelArray
 from convjax.data.paths import expanded
-from convjax.data.sources import FileRows, Rows, rows_of
+from convjax.data.sources import FileSource, ImageSource, image_source
 
 # Grain's account of an element takes 0.1 to 0.5 ms: it should hold more than a small batch.
 _ELEMENT_BYTES = 1 << 20
@@ -32,16 +32,16 @@ _THREADS = min(8, (os.cpu_count() or 1) + 1)
 class Stream:
     """Images that stay in their files, with their labels.
 
-    It takes the place of `Images` in `Trainer.run` and `Trainer.evaluate`; the results are the same
+    It takes the place of `convjax.Images` in `Trainer.run` and `Trainer.evaluate`; the results are the same
     bit for bit, whichever it is. Grain reads ahead in threads while the device computes.
 
     Args:
         images: (N, H, W, C) uint8, read by rows: `np.memmap` (as `np.load(file, mmap_mode="r")`
-            makes it), an array in memory, one of a library for files, or a `Rows`.
+            makes it), an array in memory, one of a library for files, or a `ImageSource`.
         labels: (N,), whole numbers from 0.
 
     Attributes:
-        images: the source, a `Rows`.
+        images: the source, a `ImageSource`.
         labels: (N,) int32, in memory.
 
     Raises:
@@ -49,11 +49,11 @@ class Stream:
             are not whole or negative, and a file that is shorter than its images.
     """
 
-    images: Rows
-    labels: Labels
+    images: ImageSource
+    labels: LabelArray
 
-    def __init__(self, images: ArrayLike | Rows, labels: ArrayLike):
-        self.images = rows_of(images)
+    def __init__(self, images: ArrayLike | ImageSource, labels: ArrayLike):
+        self.images = image_source(images)
         given = np.asarray(labels)
         if given.ndim != 1 or given.dtype.kind not in "iu" or len(given) != len(self):
             raise DataError(
@@ -74,7 +74,7 @@ class Stream:
         size = "×".join(map(str, self.images.shape[1:]))
         return f"Stream({len(self)} images of {size})"
 
-    def read(self, indices: NDArray[np.integer[Any]]) -> Images:
+    def read(self, indices: NDArray[np.integer[Any]]) -> ImageArray:
         """Returns images, (…, H, W, C), of indices (…); −1 stands for none, which is black.
 
         Raises:
@@ -99,7 +99,9 @@ class Stream:
         return mean, std
 
     @contextmanager
-    def reading(self, order: NDArray[np.integer[Any]], *, ahead: int) -> Iterator[Iterator[Images]]:
+    def reading(
+        self, order: NDArray[np.integer[Any]], *, ahead: int
+    ) -> Iterator[Iterator[ImageArray]]:
         """Reads the images of (T, B) indices step by step, and up to `ahead` steps in advance.
 
         Yields:
@@ -131,7 +133,7 @@ class _Groups:
     def __len__(self) -> int:
         return -(-len(self._order) // self._group)
 
-    def __getitem__(self, index: Any) -> Images:
+    def __getitem__(self, index: Any) -> ImageArray:
         first = int(index) * self._group
         return self._stream.read(self._order[first : first + self._group])
 
@@ -142,7 +144,7 @@ class _Groups:
 class _Channel:
     """One channel of the images, as far as `mean_and_std` looks at it."""
 
-    def __init__(self, images: Rows, channel: int):
+    def __init__(self, images: ImageSource, channel: int):
         self._images, self._channel = images, channel
         self.size = int(np.prod(images.shape[:-1]))
 
@@ -199,7 +201,7 @@ def stream_idx(name: str, folder: str | os.PathLike[str]) -> Streams:
     return Streams(name, train, test, CLASS_NAMES[name])
 
 
-def _idx_rows(path: Path) -> FileRows:
+def _idx_rows(path: Path) -> FileSource:
     """The rows of an IDX file of images, (N, H, W, 1)."""
     if path.suffix == ".gz":
         raise DataError(
@@ -223,7 +225,7 @@ def _idx_rows(path: Path) -> FileRows:
             f"{path}: the header announces {' × '.join(map(str, shape))} entries; each axis needs "
             "at least one: check that the source is not empty"
         )
-    return FileRows(path, 16, (*shape, 1))
+    return FileSource(path, 16, (*shape, 1))
 
 
 def stream_folder(folder: str | os.PathLike[str]) -> Streams:
@@ -251,13 +253,13 @@ def stream_folder(folder: str | os.PathLike[str]) -> Streams:
     files = [[path for paths in listing.values() for path in paths] for listing in (train, test)]
     image = _image_shape([*files[0], *files[1]])
     of_train, of_test = (
-        Stream(FolderRows(paths, image), folders.labels_of(listing))
+        Stream(FolderSource(paths, image), folders.labels_of(listing))
         for paths, listing in zip(files, (train, test), strict=True)
     )
     return Streams(root.name, of_train, of_test, tuple(train))
 
 
-class FolderRows:
+class FolderSource:
     """Image files, decoded when they are read.
 
     Args:
@@ -269,8 +271,8 @@ class FolderRows:
         self._files = files
         self.shape, self.dtype = (len(files), *image), np.dtype(np.uint8)
 
-    def read(self, indices: NDArray[np.integer[Any]]) -> Images:
-        """See `Rows.read`."""
+    def read(self, indices: NDArray[np.integer[Any]]) -> ImageArray:
+        """See `ImageSource.read`."""
         images = np.empty((len(indices), *self.shape[1:]), np.uint8)
         for image, index in zip(images, indices, strict=True):
             path = self._files[int(index)]

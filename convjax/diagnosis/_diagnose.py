@@ -7,7 +7,7 @@ import numpy as np
 from convjax._checks import check_whole
 from convjax._display import Displayed
 from convjax.diagnosis.evidence import Evidence, network_columns
-from convjax.diagnosis.indicators import ENOUGH, PATIENCE, Sign
+from convjax.diagnosis.indicators import ENOUGH, PATIENCE, IndicatorValue
 from convjax.diagnosis.symptoms import SYMPTOMS, Symptom
 from convjax.stats.record import Record, check_record
 from convjax.stats.watch import INPUT, LABELS
@@ -152,7 +152,7 @@ def _outputs(record: Record) -> int:
     return channels if channels > 1 else 0
 
 
-def _finding(symptom: Symptom, sign: Sign) -> Finding:
+def _finding(symptom: Symptom, sign: IndicatorValue) -> Finding:
     threshold = symptom.high if sign.figure > symptom.high else symptom.low
     return Finding(
         symptom.name,

@@ -44,7 +44,7 @@ def active_share(record: Record, layer: int | str, *, above: float = 0.25) -> np
     return active / record.values[:, column]
 
 
-def crashes(share: npt.ArrayLike) -> list[int]:
+def collapse_steps(share: npt.ArrayLike) -> list[int]:
     """Returns the watched steps, counted from 0, at which a share has risen and crashed.
 
     A crash is a fall below two thirds of the highest value since the last trough, if that was at

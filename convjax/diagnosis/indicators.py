@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convjax.diagnosis.collapse import active_share, crashes
+from convjax.diagnosis.collapse import active_share, collapse_steps
 from convjax.diagnosis.evidence import Evidence
 from convjax.stats.record import Array
 from convjax.stats.watch import INPUT, LABELS
@@ -34,7 +34,7 @@ RISEN = 1.25
 LEARNED = 0.7
 
 
-class Sign(NamedTuple):
+class IndicatorValue(NamedTuple):
     """A figure of a record, for one layer or parameter or ("") for the training."""
 
     where: str
@@ -42,30 +42,30 @@ class Sign(NamedTuple):
     figure: float
 
 
-def _worst(signs: list[Sign], *, lowest: bool = False) -> list[Sign]:
+def _worst(signs: list[IndicatorValue], *, lowest: bool = False) -> list[IndicatorValue]:
     """Returns the signs that are numbers, the worst first."""
     known = [sign for sign in signs if not np.isnan(sign.figure)]
     return sorted(known, key=lambda sign: sign.figure if lowest else -sign.figure)
 
 
-def non_finite(evidence: Evidence) -> list[Sign]:
+def non_finite(evidence: Evidence) -> list[IndicatorValue]:
     """How many steps have a loss that is no number; all of a merged row count."""
     bad = ~np.isfinite(evidence.record.loss)
     if not bad.any():
         return []
     steps = evidence.record.counts[bad].sum()
-    return [Sign("", int(evidence.record.first[bad.argmax()]), float(steps))]
+    return [IndicatorValue("", int(evidence.record.first[bad.argmax()]), float(steps))]
 
 
-def input_scale(evidence: Evidence) -> list[Sign]:
+def input_scale(evidence: Evidence) -> list[IndicatorValue]:
     """The root mean square of what the network is given."""
     record = evidence.record
     column = record.layers.index(INPUT)
     size = np.hypot(record.mean[:, column], record.std[:, column])
-    return [Sign(INPUT, 0, float(np.median(size)))]
+    return [IndicatorValue(INPUT, 0, float(np.median(size)))]
 
 
-def label_spread(evidence: Evidence) -> list[Sign]:
+def label_spread(evidence: Evidence) -> list[IndicatorValue]:
     """The largest standard deviation of a batch's labels, or range of the batches' means."""
     record = evidence.record
     if len(record.watched) < 2:
@@ -73,20 +73,20 @@ def label_spread(evidence: Evidence) -> list[Sign]:
     column = record.layers.index(LABELS)
     # Batches of one class each differ in their means.
     spread = max(record.std[:, column].max(), np.ptp(record.mean[:, column]))
-    return [Sign(LABELS, 0, float(spread))]
+    return [IndicatorValue(LABELS, 0, float(spread))]
 
 
-def statistics_gap(evidence: Evidence) -> list[Sign]:
+def statistics_gap(evidence: Evidence) -> list[IndicatorValue]:
     """The loss in evaluation less that in training, on the same batches, in the last quarter."""
     record = evidence.record
     if not evidence.has_norms:
         return []
     gap = record.eval_loss - record.loss[evidence.row_of(record.watched)]
     figure = float(np.median(gap[evidence.tail]))
-    return [Sign("", evidence.since(gap > figure / 2), figure)]
+    return [IndicatorValue("", evidence.since(gap > figure / 2), figure)]
 
 
-def saturation(evidence: Evidence) -> list[Sign]:
+def saturation(evidence: Evidence) -> list[IndicatorValue]:
     """The share of the positive inputs of a non-linearity, at the first step, where it is flat."""
     if evidence.nonlinearity == "relu":
         return []
@@ -97,11 +97,13 @@ def saturation(evidence: Evidence) -> list[Sign]:
         positive = active_share(evidence.record, column, above=0)[0]
         if positive:
             share = active_share(evidence.record, column, above=above)[0] / positive
-            signs.append(Sign(evidence.record.layers[column], evidence.step(0), float(share)))
+            signs.append(
+                IndicatorValue(evidence.record.layers[column], evidence.step(0), float(share))
+            )
     return _worst(signs)
 
 
-def dead(evidence: Evidence) -> list[Sign]:
+def dead(evidence: Evidence) -> list[IndicatorValue]:
     """The share of a layer's channels that were not active of late, and since when so many sleep
     that the layer is dead."""
     if evidence.nonlinearity != "relu":
@@ -115,12 +117,14 @@ def dead(evidence: Evidence) -> list[Sign]:
         asleep = np.sort(awake)[min(int(DEAD_SHARE * len(awake)), len(awake) - 1)]
         first = evidence.step(min(int(asleep), len(active) - 1))
         signs.append(
-            Sign(record.layers[column], first, float(record.dead(column, steps=steps)[-1]))
+            IndicatorValue(
+                record.layers[column], first, float(record.dead(column, steps=steps)[-1])
+            )
         )
     return _worst(signs)
 
 
-def _relative_std(evidence: Evidence) -> list[Sign]:
+def _relative_std(evidence: Evidence) -> list[IndicatorValue]:
     """The std of each layer over the size of the input, in the first watched step."""
     record = evidence.record
     given = record.layers.index(INPUT) if INPUT in record.layers else None
@@ -128,17 +132,17 @@ def _relative_std(evidence: Evidence) -> list[Sign]:
     if given is not None:
         size = float(np.hypot(record.mean[0, given], record.std[0, given])) or 1.0
     return [
-        Sign(record.layers[i], evidence.step(0), float(record.std[0, i]) / size)
+        IndicatorValue(record.layers[i], evidence.step(0), float(record.std[0, i]) / size)
         for i in evidence.network
     ]
 
 
-def exploding_activations(evidence: Evidence) -> list[Sign]:
+def exploding_activations(evidence: Evidence) -> list[IndicatorValue]:
     """The largest of the standard deviations over the size of the input."""
     return _worst(_relative_std(evidence))
 
 
-def vanishing_gradients(evidence: Evidence) -> list[Sign]:
+def vanishing_gradients(evidence: Evidence) -> list[IndicatorValue]:
     """The gradient of each kernel at the first step over that of the largest.
 
     Zeros do not count: they are those of dead layers, and of float32 only below 1e-38.
@@ -148,10 +152,10 @@ def vanishing_gradients(evidence: Evidence) -> list[Sign]:
         return []
     shares = zip(names, rms / rms.max(), strict=True)
     first = int(evidence.parameters.watched[0])
-    return _worst([Sign(n, first, float(v)) for n, v in shares if v], lowest=True)
+    return _worst([IndicatorValue(n, first, float(v)) for n, v in shares if v], lowest=True)
 
 
-def _relative_updates(evidence: Evidence, ratio: Array) -> list[Sign]:
+def _relative_updates(evidence: Evidence, ratio: Array) -> list[IndicatorValue]:
     """Update-to-weight ratios over the median of the others', of the kernels whose gradient is not
     zero; of two kernels, where it is open which is wrong, none."""
     gradients = evidence.parameters.grad_norm[0, evidence.kernels]
@@ -164,23 +168,23 @@ def _relative_updates(evidence: Evidence, ratio: Array) -> list[Sign]:
         others = float(np.median(ratio[learning[learning != kernel]]))
         if others:
             name = evidence.kernel_names[kernel]
-            signs.append(Sign(name, first, float(ratio[kernel]) / others))
+            signs.append(IndicatorValue(name, first, float(ratio[kernel]) / others))
     return signs
 
 
-def large_updates(evidence: Evidence) -> list[Sign]:
+def large_updates(evidence: Evidence) -> list[IndicatorValue]:
     """The update-to-weight ratio at the first step over the median of the other kernels."""
     # At the first step: later the weights have grown to the size of the updates.
     return _worst(_relative_updates(evidence, evidence.ratios[0]))
 
 
-def small_updates(evidence: Evidence) -> list[Sign]:
+def small_updates(evidence: Evidence) -> list[IndicatorValue]:
     """The median over the steps of the update-to-weight ratio, over that of the other kernels."""
     median = np.median(evidence.ratios, axis=0)
     return _worst(_relative_updates(evidence, median), lowest=True)
 
 
-def zero_weights(evidence: Evidence) -> list[Sign]:
+def zero_weights(evidence: Evidence) -> list[IndicatorValue]:
     """The norm of each kernel before the first step whose gradient is zero, too.
 
     A kernel of zeros before the output, or at the end of a residual branch, learns from the first
@@ -188,7 +192,7 @@ def zero_weights(evidence: Evidence) -> list[Sign]:
     """
     parameters = evidence.parameters
     signs = [
-        Sign(name, int(parameters.watched[0]), float(norm))
+        IndicatorValue(name, int(parameters.watched[0]), float(norm))
         for name, norm, gradient in zip(
             evidence.kernel_names,
             parameters.weight_norm[0, evidence.kernels],
@@ -223,13 +227,13 @@ def _high_row(evidence: Evidence) -> int | None:
     return int(high[0]) if len(high) else None
 
 
-def gradient_spikes(evidence: Evidence) -> list[Sign]:
+def gradient_spikes(evidence: Evidence) -> list[IndicatorValue]:
     """The gradient in a spike that no large update came before."""
     spike, high = _spike(evidence), _high_row(evidence)
     if spike is None or (high is not None and high < spike[0]):
         return []
     row, size = spike
-    return [Sign("", int(evidence.parameters.watched[row]), size)]
+    return [IndicatorValue("", int(evidence.parameters.watched[row]), size)]
 
 
 def _progress(evidence: Evidence) -> float:
@@ -239,7 +243,7 @@ def _progress(evidence: Evidence) -> float:
     return 1 - float(evidence.loss[-1]) / evidence.guess
 
 
-def high_rate(evidence: Evidence) -> list[Sign]:
+def high_rate(evidence: Evidence) -> list[IndicatorValue]:
     """The largest update of half the kernels, where the loss is bad after it."""
     row, spike = _high_row(evidence), _spike(evidence)
     if row is None or (spike is not None and spike[0] <= row):
@@ -253,25 +257,25 @@ def high_rate(evidence: Evidence) -> list[Sign]:
     ratio = np.median(evidence.ratios, axis=1)
     largest = np.max(ratio[np.isfinite(ratio)], initial=HIGH_RATIO)
     figure = np.inf if np.isinf(ratio[row]) else float(largest)
-    return [Sign("", int(evidence.parameters.watched[row]), figure)]
+    return [IndicatorValue("", int(evidence.parameters.watched[row]), figure)]
 
 
-def low_rate(evidence: Evidence) -> list[Sign]:
+def low_rate(evidence: Evidence) -> list[IndicatorValue]:
     """The median update-to-weight ratio of a training whose loss falls slowly."""
     if not _progress(evidence) < SLOW or not evidence.ratios.size:
         return []
-    return [Sign("", 0, float(np.median(evidence.ratios)))]
+    return [IndicatorValue("", 0, float(np.median(evidence.ratios)))]
 
 
-def no_progress(evidence: Evidence) -> list[Sign]:
+def no_progress(evidence: Evidence) -> list[IndicatorValue]:
     """The share of the loss of guessing by which the loss has come down."""
-    return [Sign("", 0, _progress(evidence))]
+    return [IndicatorValue("", 0, _progress(evidence))]
 
 
-def collapses(evidence: Evidence) -> list[Sign]:
+def collapses(evidence: Evidence) -> list[IndicatorValue]:
     """How much of the loss of guessing was won and lost again, where a layer's units crashed."""
     crashed = {
-        evidence.record.layers[column]: crashes(active_share(evidence.record, column))
+        evidence.record.layers[column]: collapse_steps(active_share(evidence.record, column))
         for column in evidence.hidden
     }
     where = max(crashed, key=lambda name: len(crashed[name]), default="")
@@ -280,4 +284,4 @@ def collapses(evidence: Evidence) -> list[Sign]:
     loss = evidence.loss / evidence.guess
     lowest = np.fmin.accumulate(loss)
     lost = np.where(lowest < LEARNED, loss - lowest, 0)
-    return [Sign(where, evidence.step(crashed[where][0]), float(np.fmax.reduce(lost)))]
+    return [IndicatorValue(where, evidence.step(crashed[where][0]), float(np.fmax.reduce(lost)))]

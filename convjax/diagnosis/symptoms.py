@@ -12,7 +12,7 @@ import numpy as np
 
 from convjax.diagnosis import indicators
 from convjax.diagnosis.evidence import Evidence
-from convjax.diagnosis.indicators import Sign
+from convjax.diagnosis.indicators import IndicatorValue
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Symptom:
     """
 
     name: str
-    figure: Callable[[Evidence], list[Sign]]
+    figure: Callable[[Evidence], list[IndicatorValue]]
     what: str
     change: str
     reference: str
@@ -41,7 +41,7 @@ class Symptom:
     needs: tuple[str, ...] = ()
     explains: bool = False
 
-    def found(self, evidence: Evidence) -> Sign | None:
+    def found(self, evidence: Evidence) -> IndicatorValue | None:
         """Returns the worst sign beyond a threshold, if there is one."""
         signs = (s for s in self.figure(evidence) if s.figure < self.low or s.figure > self.high)
         return next(signs, None)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from convjax._checks import check_type
 from convjax.analysis._precedents import Windows, output_shape, precedents, resolved
-from convjax.explorer.layer_spec import Dense, Layer, MaxPool, Relu, Step
+from convjax.explorer.layer_spec import DenseSpec, LayerSpec, MaxPoolSpec, PostOp, ReluSpec
 from convjax.ops.geometry import Pair
 from convjax.report import html
 
@@ -23,7 +23,7 @@ MapShape = tuple[int, int, int]
 LARGEST_SIDE = 128
 
 
-def page(title: str, image: npt.ArrayLike, layers: Sequence[Layer], *, about: str = "") -> str:
+def page(title: str, image: npt.ArrayLike, layers: Sequence[LayerSpec], *, about: str = "") -> str:
     """Returns the page, HTML that needs no other file.
 
     Args:
@@ -40,7 +40,7 @@ def page(title: str, image: npt.ArrayLike, layers: Sequence[Layer], *, about: st
     return html.render("convjax.explorer", "explorer.html", title=title, about=about, data=data)
 
 
-def page_data(image: npt.ArrayLike, layers: Sequence[Layer]) -> dict[str, Any]:
+def page_data(image: npt.ArrayLike, layers: Sequence[LayerSpec]) -> dict[str, Any]:
     """Returns what the page is made from, as plain data.
 
     Returns:
@@ -57,8 +57,8 @@ def page_data(image: npt.ArrayLike, layers: Sequence[Layer]) -> dict[str, Any]:
     channels, height, width = pixels.shape
     shape = (channels, height, width)
     _check_side("image", shape)
-    way_out = "convjax.explorer.layer_spec.layers_of makes those of a network."
-    _check_items("layers", layers, get_args(Layer), way_out)
+    way_out = "convjax.explorer.layer_spec.layer_specs makes those of a network."
+    _check_items("layers", layers, get_args(LayerSpec), way_out)
     if not layers:
         raise ValueError("layers must hold at least one layer, got none.")
     described = []
@@ -83,7 +83,7 @@ def page_data(image: npt.ArrayLike, layers: Sequence[Layer]) -> dict[str, Any]:
     }
 
 
-def _describe(layer: Layer, shape: MapShape, before: str) -> tuple[dict[str, Any], MapShape]:
+def _describe(layer: LayerSpec, shape: MapShape, before: str) -> tuple[dict[str, Any], MapShape]:
     """Returns the entry of a layer and the shape of its output.
 
     Args:
@@ -91,13 +91,13 @@ def _describe(layer: Layer, shape: MapShape, before: str) -> tuple[dict[str, Any
       before: what messages call that map.
     """
     channels, size = shape[0], shape[1:]
-    if isinstance(layer, MaxPool):
+    if isinstance(layer, MaxPoolSpec):
         check_type("windows", layer.windows, Windows, "Windows(2, stride=2) halves a map.")
         pooled = output_shape(size, layer.windows)
         _check_windows_have_cells(pooled, size, layer.windows)
         entry = {"kind": "pool", "name": layer.name, **_settings(layer.windows, size)}
         return entry, (channels, *pooled)
-    if isinstance(layer, Dense):
+    if isinstance(layer, DenseSpec):
         weights = _numbers("weights", layer.weights, ("O", "channels", "height", "width"))
         if weights.shape[1:] != shape:
             raise ValueError(
@@ -123,7 +123,7 @@ def _describe(layer: Layer, shape: MapShape, before: str) -> tuple[dict[str, Any
             f"channels must be empty or one name per output, {filters}, got {len(names)}."
         )
     _check_items(
-        "steps", layer.steps, get_args(Step), "They are objects of convjax.explorer.layer_spec."
+        "steps", layer.steps, get_args(PostOp), "They are objects of convjax.explorer.layer_spec."
     )
     entry = {
         "kind": kind,
@@ -147,8 +147,8 @@ def _lists(value: Any) -> Any:
     return [_lists(part) for part in value] if isinstance(value, tuple) else value
 
 
-def _step(step: Step, filters: int) -> dict[str, Any]:
-    if isinstance(step, Relu):
+def _step(step: PostOp, filters: int) -> dict[str, Any]:
+    if isinstance(step, ReluSpec):
         return {"kind": "relu"}
     scale, shift = (_per_channel(name, getattr(step, name), filters) for name in ("scale", "shift"))
     return {"kind": "affine", "name": step.name, "scale": scale, "shift": shift}

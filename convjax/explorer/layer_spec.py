@@ -18,11 +18,11 @@ from convjax.ops.geometry import Pair
 from convjax.ops.layout import KERNEL_AXES, permutation
 
 
-class Relu(NamedTuple):
+class ReluSpec(NamedTuple):
     """max(0, x)."""
 
 
-class Affine(NamedTuple):
+class AffineSpec(NamedTuple):
     """x·scale + shift with one number per channel, such as batch norm in evaluation.
 
     Attributes:
@@ -35,10 +35,10 @@ class Affine(NamedTuple):
     name: str = "batch norm"
 
 
-Step = Relu | Affine
+PostOp = ReluSpec | AffineSpec
 
 
-class Convolution(NamedTuple):
+class ConvolutionSpec(NamedTuple):
     """A convolution and what is done to each of its outputs.
 
     Attributes:
@@ -56,18 +56,18 @@ class Convolution(NamedTuple):
     stride: int | Pair = 1
     padding: Any = 0
     dilation: int | Pair = 1
-    steps: Sequence[Step] = ()
+    steps: Sequence[PostOp] = ()
     channels: Sequence[str] = ()
 
 
-class MaxPool(NamedTuple):
+class MaxPoolSpec(NamedTuple):
     """The largest cell of each window; cells on the padding do not take part."""
 
     name: str
     windows: Windows
 
 
-class Dense(NamedTuple):
+class DenseSpec(NamedTuple):
     """Units that see the whole map.
 
     Attributes:
@@ -80,13 +80,13 @@ class Dense(NamedTuple):
     name: str
     weights: npt.ArrayLike
     bias: npt.ArrayLike | None = None
-    steps: Sequence[Step] = ()
+    steps: Sequence[PostOp] = ()
 
 
-Layer = Convolution | MaxPool | Dense
+LayerSpec = ConvolutionSpec | MaxPoolSpec | DenseSpec
 
 
-def layers_of(model: nnx.Module) -> list[Layer]:
+def layer_specs(model: nnx.Module) -> list[LayerSpec]:
     """Returns a network's layers for the page, with batch norm as in evaluation.
 
     Raises:
@@ -99,7 +99,7 @@ def layers_of(model: nnx.Module) -> list[Layer]:
         raise TypeError(
             f"model must be a chain of convolutions (ConvNet), got {type(model).__name__}."
         )
-    layers: list[Layer] = []
+    layers: list[LayerSpec] = []
     for i, block in enumerate(model.blocks):
         conv, norm = block.conv, block.norm
         if norm is not None and not isinstance(norm, BatchNorm):
@@ -112,10 +112,10 @@ def layers_of(model: nnx.Module) -> list[Layer]:
             raise ValueError(
                 f"model must have no groups of channels, got groups={conv.groups} in blocks.{i}."
             )
-        norms: list[Step] = [] if norm is None else [_folded(norm)]
-        relus: list[Step] = [Relu()] if block.activate else []
+        norms: list[PostOp] = [] if norm is None else [_folded(norm)]
+        relus: list[PostOp] = [ReluSpec()] if block.activate else []
         layers.append(
-            Convolution(
+            ConvolutionSpec(
                 f"conv {i + 1}",
                 _float64(conv.kernel).transpose(permutation(KERNEL_AXES[conv.layout], "OIHW")),
                 None if conv.bias is None else _float64(conv.bias),
@@ -128,10 +128,10 @@ def layers_of(model: nnx.Module) -> list[Layer]:
     return layers
 
 
-def _folded(norm: BatchNorm) -> Affine:
+def _folded(norm: BatchNorm) -> AffineSpec:
     """(x − mean)/√(var + ε)·γ + β as x·scale + shift."""
     scale = _float64(norm.scale) / np.sqrt(_float64(norm.var) + norm.epsilon)
-    return Affine(scale, _float64(norm.bias) - _float64(norm.mean) * scale)
+    return AffineSpec(scale, _float64(norm.bias) - _float64(norm.mean) * scale)
 
 
 def _float64(variable: nnx.Variable) -> npt.NDArray[np.float64]:

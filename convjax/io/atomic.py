@@ -15,12 +15,12 @@ _PARTIAL = re.compile(r"\..+\.[0-9]+\.partial")
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Opens a file that takes the place of `path` when the block ends without an exception.
 
     A reader sees the old content or all of the new, also while another process writes and after a
     crash. What is half-written lies beside the file under a name of its own, and is removed but by
-    a process that is killed: see `partials`.
+    a process that is killed: see `partial_files`.
 
     Raises:
       OSError: where the folder cannot be written or the disk is full.
@@ -41,7 +41,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
-def partials(folder: Path) -> list[Path]:
+def partial_files(folder: Path) -> list[Path]:
     """Returns the half-written files in a folder, of processes that write or were killed."""
     found = (path for path in folder.glob(".*.partial") if _PARTIAL.fullmatch(path.name))
     return [path for path in found if path.is_file()]
@@ -50,5 +50,5 @@ def partials(folder: Path) -> list[Path]:
 def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
     """Saves a figure as a PNG file; folders above it are made."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, format="png")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from convjax.io.atomic import replacing
+from convjax.io.atomic import atomic_write
 
 # Bytes of a file: the metrics of a hundred thousand evaluations.
 LIMIT = 64 << 20
@@ -25,7 +25,7 @@ _INTEGERS = range(-(1 << 63), 1 << 63)
 _SURROGATES = {chr(code) for code in range(0xD800, 0xE000)}
 
 
-class PlainError(ValueError):
+class JsonError(ValueError):
     """A file holds no plain data; the message names it and says why."""
 
 
@@ -59,16 +59,16 @@ def _text(path: str | os.PathLike[str]) -> str:
         # Before it is opened, which would wait for a writer where it is a pipe.
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
-            raise PlainError(f"{name} is no file")
+            raise JsonError(f"{name} is no file")
         if found.st_size > LIMIT:
-            raise PlainError(f"{name} has {found.st_size} bytes, of which at most {LIMIT} are read")
+            raise JsonError(f"{name} has {found.st_size} bytes, of which at most {LIMIT} are read")
         return Path(path).read_text("utf-8")
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise PlainError(f"{name} cannot be read, {error.strerror or error}") from error
+        raise JsonError(f"{name} cannot be read, {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise PlainError(f"{name} is no text in UTF-8") from error
+        raise JsonError(f"{name} is no text in UTF-8") from error
 
 
 def _object(text: str, where: str) -> dict[str, Any]:
@@ -76,16 +76,16 @@ def _object(text: str, where: str) -> dict[str, Any]:
         value = json.loads(text, parse_constant=_no_constant)
         _check(value)
     except json.JSONDecodeError as error:
-        raise PlainError(
+        raise JsonError(
             f"{where} is no JSON: {error.msg} in line {error.lineno}, column {error.colno}"
         ) from error
     except RecursionError as error:
-        raise PlainError(f"{where} is nested more than {DEPTH} deep") from error
+        raise JsonError(f"{where} is nested more than {DEPTH} deep") from error
     except ValueError as error:  # among them Python's own, of numbers with thousands of digits
-        raise PlainError(f"{where}: {error}") from error
+        raise JsonError(f"{where}: {error}") from error
     if not isinstance(value, dict):
         kind = type(value).__name__ if value is not None else "null"
-        raise PlainError(f"{where} must hold an object {{…}}, got {kind}")
+        raise JsonError(f"{where} must hold an object {{…}}, got {kind}")
     return value
 
 
@@ -116,7 +116,7 @@ def _check(value: Any) -> None:
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Returns in words where plain data of two runs differ, such as "seed 0, not 1"."""
-    first, second = flat(found), flat(json.loads(json_text(wanted)))
+    first, second = flatten(found), flatten(json.loads(json_text(wanted)))
     return [
         f"{name} {first.get(name)!r}, not {second.get(name)!r}"
         for name in sorted(first.keys() | second.keys())
@@ -124,41 +124,41 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     ]
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns nested plain data as one level, such as "setting.lr_max"."""
     found: dict[str, Any] = {}
     for name, value in config.items():
         inner = isinstance(value, Mapping)
-        found |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+        found |= flatten(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
     return found
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Writes JSON that a person can read, atomically."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write((json_text(value, indent=2) + "\n").encode())
 
 
 def json_text(value: Any, **options: Any) -> str:
     """Returns plain data as JSON, with null for what is not finite."""
-    return json.dumps(finite(value), ensure_ascii=False, allow_nan=False, **options)
+    return json.dumps(nonfinite_to_null(value), ensure_ascii=False, allow_nan=False, **options)
 
 
-def finite(value: Any) -> Any:
+def nonfinite_to_null(value: Any) -> Any:
     """Returns plain data with null for NaN and infinity, which JSON does not have."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: nonfinite_to_null(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [nonfinite_to_null(item) for item in value]
     return value
 
 
-def not_null(value: Any) -> Any:
-    """Returns what JSON held for numbers, with NaN for null: what `finite` took away."""
+def null_to_nan(value: Any) -> Any:
+    """Returns what JSON held for numbers, with NaN for null: what `nonfinite_to_null` took away."""
     if value is None:
         return math.nan
     if isinstance(value, Mapping):
-        return {key: not_null(item) for key, item in value.items()}
-    return [not_null(item) for item in value] if isinstance(value, list) else value
+        return {key: null_to_nan(item) for key, item in value.items()}
+    return [null_to_nan(item) for item in value] if isinstance(value, list) else value

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from convjax.io.atomic import partials
+from convjax.io.atomic import partial_files
 
 # Hidden. It goes with the lock, but stays where a process was killed, and locks nothing then.
 LOCK = ".lock"
@@ -21,7 +21,7 @@ class LockedError(ValueError):
     """Another process writes into the folder."""
 
 
-class locked:  # read as a phrase: with locked(folder)
+class FolderLock:  # read as a phrase: with locked(folder)
     """Keeps other processes of convjax from writing into a folder while the block lasts.
 
     The operating system holds the lock, and lets it go with the process, however that ends. Some
@@ -65,5 +65,5 @@ def holds_files(folder: Path) -> bool:
     """Tells whether a folder has anything but a lock and what a killed process had half-written."""
     if not folder.is_dir():
         return False
-    passing = {folder / LOCK, *partials(folder)}
+    passing = {folder / LOCK, *partial_files(folder)}
     return any(path not in passing for path in folder.iterdir())

@@ -28,11 +28,11 @@ _SUFFIX = ".npy"
 _ENCRYPTED = 1  # a bit of a member's flags
 
 
-class ArraysError(ValueError):
+class NpzError(ValueError):
     """A file is no whole .npz file of plain arrays; the message says why, without its name."""
 
 
-def read_arrays(path: str | os.PathLike[str], *, limit: int = LIMIT) -> Arrays:
+def read_npz(path: str | os.PathLike[str], *, limit: int = LIMIT) -> Arrays:
     """Returns the arrays of an .npz file by their names. Nothing in the file is executed.
 
     Memory is bounded by the length of the file and `limit`, whatever its members declare.
@@ -52,22 +52,22 @@ def read_arrays(path: str | os.PathLike[str], *, limit: int = LIMIT) -> Arrays:
         # Before it is opened, which would wait for a writer where it is a pipe.
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
-            raise ArraysError(f"it is {'a folder' if stat.S_ISDIR(mode) else 'no file'}")
+            raise NpzError(f"it is {'a folder' if stat.S_ISDIR(mode) else 'no file'}")
         # Opened here, because ZipFile leaves a damaged file open.
         with open(path, "rb") as raw:
-            return arrays_in(raw, limit=limit)
-    except (FileNotFoundError, ArraysError):
+            return read_npz_file(raw, limit=limit)
+    except (FileNotFoundError, NpzError):
         raise
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = getattr(error, "strerror", None) or error
-        raise ArraysError(f"it cannot be read, {reason}") from error
+        raise NpzError(f"it cannot be read, {reason}") from error
 
 
-def arrays_in(raw: IO[bytes], *, limit: int = LIMIT) -> Arrays:
-    """Returns the arrays of an .npz file that is open, as `read_arrays` does.
+def read_npz_file(raw: IO[bytes], *, limit: int = LIMIT) -> Arrays:
+    """Returns the arrays of an .npz file that is open, as `read_npz` does.
 
     Raises:
-      ArraysError: as `read_arrays`.
+      ArraysError: as `read_npz`.
     """
     try:
         with warnings.catch_warnings():
@@ -75,14 +75,14 @@ def arrays_in(raw: IO[bytes], *, limit: int = LIMIT) -> Arrays:
             for kind in (UserWarning, SyntaxWarning, DeprecationWarning):
                 warnings.simplefilter("error", kind)
             return _read(raw, limit)
-    except ArraysError:
+    except NpzError:
         raise
     except OSError as error:
         # A damaged file may also send the reader to places that it does not have.
-        raise ArraysError(f"it cannot be read, {error.strerror or type(error).__name__}") from error
+        raise NpzError(f"it cannot be read, {error.strerror or type(error).__name__}") from error
     except Exception as error:  # zipfile, zlib, NumPy and its parser, each with kinds of its own
         # Not NumPy's own words, which advise to load what may be dangerous.
-        raise ArraysError(f"it is damaged or no .npz file, {type(error).__name__}") from error
+        raise NpzError(f"it is damaged or no .npz file, {type(error).__name__}") from error
 
 
 def _read(raw: IO[bytes], limit: int) -> Arrays:
@@ -100,23 +100,23 @@ def _check_members(members: list[zipfile.ZipInfo], length: int, limit: int) -> N
     names = [member.filename for member in members]
     foreign = [name for name in names if not name.endswith(_SUFFIX)]
     if foreign:
-        raise ArraysError(f"it holds {foreign[0]!r:.80}, which is no array")
+        raise NpzError(f"it holds {foreign[0]!r:.80}, which is no array")
     if len(set(names)) < len(names):
-        raise ArraysError("two of its arrays have one name")
+        raise NpzError("two of its arrays have one name")
     for member in members:
         # bzip2 and LZMA take memory of their own that this could not bound.
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ArraysError(f"{member.filename!r:.80} is compressed in a way that NumPy is not")
+            raise NpzError(f"{member.filename!r:.80} is compressed in a way that NumPy is not")
         if member.flag_bits & _ENCRYPTED:
-            raise ArraysError(f"{member.filename!r:.80} is encrypted")
+            raise NpzError(f"{member.filename!r:.80} is encrypted")
         if member.compress_type == zipfile.ZIP_STORED and member.file_size != member.compress_size:
-            raise ArraysError(f"{member.filename!r:.80} has two lengths")
+            raise NpzError(f"{member.filename!r:.80} has two lengths")
     # Members that share their bytes would unfold one small file many times.
     if sum(member.compress_size for member in members) > length:
-        raise ArraysError("its members claim more bytes than the file has")
+        raise NpzError("its members claim more bytes than the file has")
     unfolded = sum(m.file_size for m in members if m.compress_type != zipfile.ZIP_STORED)
     if unfolded > limit:
-        raise ArraysError(f"it unfolds to {unfolded} bytes, of which at most {limit} are read")
+        raise NpzError(f"it unfolds to {unfolded} bytes, of which at most {limit} are read")
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any]:
@@ -125,17 +125,15 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version not in _HEADERS:  # 3.0 is for the names of structures
-            raise ArraysError(f"{name!r:.80} has the npy version {version}")
+            raise NpzError(f"{name!r:.80} has the npy version {version}")
         shape, _, dtype = _HEADERS[version](file)
         if dtype.kind not in _KINDS or not dtype.itemsize:
             # Without a size, a header of a few bytes may declare any number of entries.
-            raise ArraysError(
-                f"{name!r:.80} is of the type {dtype!s:.40}, no plain numbers or text"
-            )
+            raise NpzError(f"{name!r:.80} is of the type {dtype!s:.40}, no plain numbers or text")
         declared = math.prod(shape) * dtype.itemsize
         there = member.file_size - file.tell()
         if min(shape, default=0) < 0 or declared != there:
-            raise ArraysError(
+            raise NpzError(
                 f"{name!r:.80} declares {declared} bytes, the shape {shape!s:.80} of {dtype}, "
                 f"and has {there}"
             )

@@ -8,11 +8,11 @@ import numpy as np
 from flax import nnx
 
 from convjax._checks import check_type
-from convjax.io.atomic import replacing
-from convjax.io.npz import ArraysError, read_arrays
+from convjax.io.atomic import atomic_write
+from convjax.io.npz import NpzError, read_npz
 
 # So many names of arrays tell enough of another network.
-NAMED = 5
+MAX_NAMES = 5
 
 
 # Booleans, integers and real numbers.
@@ -39,7 +39,7 @@ def save_weights(path: str | os.PathLike[str], model: nnx.Module) -> None:
         array = np.asarray(leaf[...])
         # NumPy knows the types that JAX adds to its own as structureless bytes.
         arrays[name] = array.astype(np.float32) if array.dtype.kind == "V" else array
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         np.savez(file, **arrays)
 
 
@@ -56,8 +56,8 @@ def load_weights(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
     """
     check_type("model", model, nnx.Module, "Such as the network that `save_weights` was given.")
     try:
-        found = read_arrays(path)
-    except ArraysError as error:
+        found = read_npz(path)
+    except NpzError as error:
         raise WeightsError(
             f"{path} is not a whole file of weights: {error}. Take another copy of it, or train "
             "again."
@@ -69,7 +69,7 @@ def load_weights(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
         raise WeightsError(
             f"{path} holds the weights of another network: "
             + "; ".join(
-                f"{what} {', '.join(names[:NAMED])}{' …' if len(names) > NAMED else ''}"
+                f"{what} {', '.join(names[:MAX_NAMES])}{' …' if len(names) > MAX_NAMES else ''}"
                 for what, names in (("without", missing), ("with", other))
                 if names
             )

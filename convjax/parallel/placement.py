@@ -7,7 +7,7 @@ import jax
 
 from convjax.parallel import mesh
 from convjax.parallel.mesh import REPLICATED, SPLIT_SECOND
-from convjax.parallel.timed_jit import Program
+from convjax.parallel.timed_jit import TimedJit
 
 
 class Placement:
@@ -48,7 +48,7 @@ class Placement:
 
     def program(
         self, function: Callable[..., Any], given: Any, returned: Any = REPLICATED, **settings: Any
-    ) -> Program:
+    ) -> TimedJit:
         """Returns the program of a function, over all devices.
 
         Args:
@@ -57,4 +57,4 @@ class Placement:
         """
         if self.mesh is not None:
             function = mesh.on_devices(function, self.mesh, given, returned)
-        return Program(function, **settings)
+        return TimedJit(function, **settings)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 
-class Program:
+class TimedJit:
     """A function compiled once per kind of argument, as by `jax.jit`, with a clock for that.
 
     Attributes:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from convjax._checks import described
+from convjax._checks import describe_value
 from convjax.diagnosis._diagnose import Finding
 from convjax.plots.figure import ORANGE
 
@@ -25,11 +25,11 @@ def mark(figure: "Figure", findings: Sequence[Finding]) -> "Figure":
       ValueError: if the figure has no panel over steps.
     """
     if not hasattr(figure, "axes"):
-        raise TypeError(f"figure must be a figure of matplotlib, got {described(figure)}.")
+        raise TypeError(f"figure must be a figure of matplotlib, got {describe_value(figure)}.")
     if not (isinstance(findings, Sequence) and all(isinstance(f, Finding) for f in findings)):
         raise TypeError(
             f"findings must be those of a diagnosis, diagnose(record).findings, got "
-            f"{described(findings)}."
+            f"{describe_value(findings)}."
         )
     panels = [axes for axes in figure.axes if axes.get_xlabel() == "step"]
     panels += [

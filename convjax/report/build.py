@@ -5,10 +5,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from convjax.io.atomic import replacing
+from convjax.io.atomic import atomic_write
 from convjax.report import comparison_page, html, run_page
 from convjax.report.components import Charts, Section
-from convjax.report.typed_arrays import Arrays
+from convjax.report.typed_arrays import TypedArrays
 from convjax.runs.saved import Saved, names_of
 
 NAME = "report.html"
@@ -27,7 +27,7 @@ def report(path: str | os.PathLike[str]) -> str:
       convjax.stats.record.RecordError, convjax.runs.predictions.PredictionsError: if those files are.
       ImportError: if jinja2 or plotly are not installed.
     """
-    arrays = Arrays()
+    arrays = TypedArrays()
     run = Saved.read(path)
     return _page(f"Training {run.name}", run_page.LEAD, run_page.sections(run, arrays), arrays)
 
@@ -41,7 +41,7 @@ def write_report(path: str | os.PathLike[str]) -> Path:
     """
     out = Path(path) / NAME
     text = report(path)
-    with replacing(out) as file:
+    with atomic_write(out) as file:
         file.write(text.encode())
     return out
 
@@ -63,13 +63,13 @@ def comparison(paths: Sequence[str | os.PathLike[str]]) -> str:
     for folder, name in zip(folders, names, strict=True):
         if names.count(name) > 1:
             raise ValueError(f"paths must differ, got {folder} twice. Leave one of them out.")
-    arrays = Arrays()
+    arrays = TypedArrays()
     runs = [Saved.read(folder, name) for folder, name in zip(folders, names, strict=True)]
     title = f"{len(runs)} trainings compared"
     return _page(title, comparison_page.LEAD, comparison_page.sections(runs, arrays), arrays)
 
 
-def _page(title: str, lead: str, sections: Sequence[Section], arrays: Arrays) -> str:
+def _page(title: str, lead: str, sections: Sequence[Section], arrays: TypedArrays) -> str:
     """Returns the page; plotly.js stands in it once, whatever the number of charts."""
     try:
         from plotly.offline import get_plotlyjs

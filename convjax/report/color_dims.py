@@ -7,9 +7,9 @@ import numpy as np
 
 from convjax.diagnosis.evidence import network_columns
 from convjax.plots.figure import MAX_COLUMNS
-from convjax.report.components import Chart, Charts, Line
+from convjax.report.components import Chart, Charts, LineStyle
 from convjax.report.layer_charts import layer_names, penultimate
-from convjax.report.typed_arrays import Arrays
+from convjax.report.typed_arrays import TypedArrays
 from convjax.runs.saved import Saved
 from convjax.stats.activations import HIST_RANGE
 from convjax.stats.record import Array, Record
@@ -25,7 +25,7 @@ def has_histograms(record: Record | None) -> bool:
     return 0 < len(record.watched) <= len(record.hist)
 
 
-def dimensions_of_one(record: Record, arrays: Arrays) -> Charts:
+def dimensions_of_one(record: Record, arrays: TypedArrays) -> Charts:
     """Returns one chart per layer."""
     record = record.merged(MAX_COLUMNS)
     columns = network_columns(record)
@@ -39,7 +39,7 @@ def dimensions_of_one(record: Record, arrays: Arrays) -> Charts:
     )
 
 
-def dimensions_of_several(runs: Sequence[tuple[Line, Saved]], arrays: Arrays) -> Charts:
+def dimensions_of_several(runs: Sequence[tuple[LineStyle, Saved]], arrays: TypedArrays) -> Charts:
     """Returns one chart per run, of the layer that the reader chooses; all have one scale."""
     known = [
         (line, run.record.merged(_SEVERAL_COLUMNS))
@@ -89,7 +89,9 @@ def _scale(shown: Sequence[_Shown]) -> dict[str, float]:
     return {"top": top, "strip": max(strip, 1.0)}
 
 
-def _spec(record: Record, shown: _Shown, arrays: Arrays, scale: dict[str, float]) -> dict[str, Any]:
+def _spec(
+    record: Record, shown: _Shown, arrays: TypedArrays, scale: dict[str, float]
+) -> dict[str, Any]:
     counts, over, under = shown
     low, high = HIST_RANGE
     return {

@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 
 from convjax.report import color_dims, layer_charts, tables, training_curves
-from convjax.report.components import Block, Charts, Findings, Line, Section, Text, told_apart
+from convjax.report.components import (
+    Block,
+    Charts,
+    Findings,
+    LineStyle,
+    Section,
+    Text,
+    distinct_lines,
+)
 from convjax.report.run_page import (
     HOW_TO_READ,
     IN_THE_STRIPS,
@@ -13,17 +21,17 @@ from convjax.report.run_page import (
     NO_RECORD,
     diagnosis,
 )
-from convjax.report.typed_arrays import Arrays
+from convjax.report.typed_arrays import TypedArrays
 from convjax.runs.saved import Saved
 
 LEAD = "What the trainings differ in, what came of it, and what happened inside each."
 
-_Lines = Sequence[tuple[Line, Saved]]
+_Lines = Sequence[tuple[LineStyle, Saved]]
 
 
-def sections(runs: Sequence[Saved], arrays: Arrays) -> list[Section]:
+def sections(runs: Sequence[Saved], arrays: TypedArrays) -> list[Section]:
     """Returns the parts of the page."""
-    lines = list(zip(told_apart([run.name for run in runs]), runs, strict=True))
+    lines = list(zip(distinct_lines([run.name for run in runs]), runs, strict=True))
     return [
         _differences(runs),
         _outcome(runs),
@@ -65,7 +73,7 @@ def _told(runs: Sequence[Saved]) -> list[Block]:
     return found
 
 
-def _curves(lines: _Lines, arrays: Arrays) -> Section:
+def _curves(lines: _Lines, arrays: TypedArrays) -> Section:
     lead = (
         "The same axes for all: which falls faster, which further. A name in the legend hides its "
         "line and shows it again."
@@ -77,7 +85,7 @@ def _curves(lines: _Lines, arrays: Arrays) -> Section:
     return Section("curves", "Loss and accuracy", lead, [block])
 
 
-def _schedule(lines: _Lines, arrays: Arrays) -> Section:
+def _schedule(lines: _Lines, arrays: TypedArrays) -> Section:
     lead = "The learning rates and momenta that the optimisers used at each step."
     if all(run.record is None for _, run in lines):
         return Section("schedule", "Schedule", lead, [Text(NO_RECORD)])
@@ -85,7 +93,7 @@ def _schedule(lines: _Lines, arrays: Arrays) -> Section:
     return Section("schedule", "Schedule", lead, [block])
 
 
-def _statistics(lines: _Lines, arrays: Arrays) -> Section:
+def _statistics(lines: _Lines, arrays: TypedArrays) -> Section:
     lead = (
         "The outputs of one layer, before a ReLU that follows. Near zero by fastai's count, "
         "x ≤ 0.05, is all that a ReLU will silence."
@@ -96,7 +104,7 @@ def _statistics(lines: _Lines, arrays: Arrays) -> Section:
     return Section("layers", "Layer by layer", lead, [block])
 
 
-def _dimensions(lines: _Lines, arrays: Arrays) -> Section:
+def _dimensions(lines: _Lines, arrays: TypedArrays) -> Section:
     kept = [run for _, run in lines if color_dims.has_histograms(run.record)]
     blocks: list[Block] = [Text(NO_HISTOGRAMS)]
     if kept:

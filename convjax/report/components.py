@@ -17,7 +17,7 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 @dataclass(frozen=True)
-class Line:
+class LineStyle:
     """How a line is drawn, and the name of what it shows.
 
     Attributes:
@@ -30,19 +30,19 @@ class Line:
     dash: str = "solid"
 
 
-def told_apart(names: Sequence[str]) -> list[Line]:
+def distinct_lines(names: Sequence[str]) -> list[LineStyle]:
     """Returns a line for each name, of colours that are told apart, and from the ninth on of other
     dashes."""
     return [
-        Line(name, series(i), DASHES[i // len(_LIGHT) % len(DASHES)])
+        LineStyle(name, series(i), DASHES[i // len(_LIGHT) % len(DASHES)])
         for i, name in enumerate(names)
     ]
 
 
-def in_order(names: Sequence[str]) -> list[Line]:
+def ordered_lines(names: Sequence[str]) -> list[LineStyle]:
     """Returns a line for each name, of colours that go from the first to the last."""
     last = max(len(names) - 1, 1)
-    return [Line(name, _ramp(i / last)) for i, name in enumerate(names)]
+    return [LineStyle(name, _ramp(i / last)) for i, name in enumerate(names)]
 
 
 def series(index: int) -> str:
@@ -123,7 +123,7 @@ class Charts:
     """
 
     charts: Sequence[Chart]
-    lines: Sequence[Line] = ()
+    lines: Sequence[LineStyle] = ()
     choice: str = ""
     choices: Sequence[str] = ()
     chosen: int = 0

@@ -7,9 +7,9 @@ import numpy as np
 
 from convjax.diagnosis.evidence import network_columns
 from convjax.plots.parameters import RULE_OF_THUMB
-from convjax.report.components import Chart, Charts, Line, in_order
+from convjax.report.components import Chart, Charts, LineStyle, ordered_lines
 from convjax.report.training_curves import bounded, spec, trace
-from convjax.report.typed_arrays import Arrays
+from convjax.report.typed_arrays import TypedArrays
 from convjax.runs.saved import Saved
 from convjax.stats.activations import NEAR_ZERO
 from convjax.stats.parameters import ParameterRecord
@@ -29,11 +29,11 @@ def has_layers(record: Record | None) -> bool:
     return record is not None and bool(network_columns(record)) and len(record.watched) > 0
 
 
-def layers_of_one(record: Record, arrays: Arrays) -> Charts:
+def layers_of_one(record: Record, arrays: TypedArrays) -> Charts:
     """Returns the statistics, one line per layer."""
     columns = network_columns(record)
     record = bounded(record)
-    lines, steps = in_order([record.layers[i] for i in columns]), arrays.add(record.watched)
+    lines, steps = ordered_lines([record.layers[i] for i in columns]), arrays.add(record.watched)
     charts = []
     for name, title, axis, factor in STATISTICS:
         rows = arrays.rows(_scaled(getattr(record, name), factor)[:, columns].T)
@@ -42,7 +42,7 @@ def layers_of_one(record: Record, arrays: Arrays) -> Charts:
     return Charts(charts, lines)
 
 
-def layers_of_several(runs: Sequence[tuple[Line, Saved]], arrays: Arrays) -> Charts:
+def layers_of_several(runs: Sequence[tuple[LineStyle, Saved]], arrays: TypedArrays) -> Charts:
     """Returns the statistics, one line per run, of the layer that the reader chooses."""
     known = [(line, bounded(run.record)) for line, run in runs if run.record and _has(run)]
     names = layer_names(record for _, record in known)
@@ -76,13 +76,13 @@ def penultimate(names: Sequence[str]) -> int:
     return max(len(names) - 2, 0)
 
 
-def parameters_of_one(record: Record, arrays: Arrays) -> Charts | None:
+def parameters_of_one(record: Record, arrays: TypedArrays) -> Charts | None:
     """Returns the gradients' norms and the update-to-weight ratios of the kernels, one line each;
     None where neither was kept."""
     parameters = bounded(record).parameters
     if parameters is None or not len(parameters.watched):
         return None
-    lines = in_order(
+    lines = ordered_lines(
         [n for n, kernel in zip(parameters.names, parameters.kernels, strict=True) if kernel]
     )
     charts = []

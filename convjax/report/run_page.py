@@ -3,8 +3,8 @@
 from convjax.diagnosis._diagnose import Diagnosis, diagnose
 from convjax.diagnosis.evidence import network_columns
 from convjax.report import color_dims, layer_charts, predictions, tables, training_curves
-from convjax.report.components import Block, Charts, Findings, Line, Section, Text, series
-from convjax.report.typed_arrays import Arrays
+from convjax.report.components import Block, Charts, Findings, LineStyle, Section, Text, series
+from convjax.report.typed_arrays import TypedArrays
 from convjax.runs.saved import Saved
 from convjax.stats.nonfinite import first_non_finite
 from convjax.stats.record import Record
@@ -36,7 +36,7 @@ IN_THE_STRIPS = (
 NO_METRICS = "There are no metrics yet: metrics.jsonl comes with the first evaluation."
 
 
-def sections(run: Saved, arrays: Arrays) -> list[Section]:
+def sections(run: Saved, arrays: TypedArrays) -> list[Section]:
     """Returns the parts of the page."""
     found = diagnosis(run)
     return [
@@ -101,7 +101,7 @@ def _outcome(run: Saved, found: Diagnosis | None) -> Section:
     return Section("outcome", "What came out", lead, blocks)
 
 
-def _curves(run: Saved, arrays: Arrays, found: Diagnosis | None) -> Section:
+def _curves(run: Saved, arrays: TypedArrays, found: Diagnosis | None) -> Section:
     lead = (
         "The loss should fall and level off. A validation loss that rises while the training loss "
         "falls is overfitting; a jump up is a rate too high for that moment."
@@ -120,14 +120,16 @@ def _curves(run: Saved, arrays: Arrays, found: Diagnosis | None) -> Section:
     return Section("curves", "Loss and accuracy", lead, [*blocks, Text(words, quiet=True)])
 
 
-def _schedule(run: Saved, arrays: Arrays) -> Section:
+def _schedule(run: Saved, arrays: TypedArrays) -> Section:
     lead = (
         "The learning rate and the momentum that the optimiser used at each step. With one-cycle "
         "the rate warms up and anneals, and the momentum mirrors it."
     )
     blocks: list[Block] = [Text(NO_RECORD)]
     if run.record is not None:
-        blocks = [Charts(training_curves.schedule([(Line("this run", series(0)), run)], arrays))]
+        blocks = [
+            Charts(training_curves.schedule([(LineStyle("this run", series(0)), run)], arrays))
+        ]
     return Section("schedule", "Schedule", lead, blocks)
 
 
@@ -146,7 +148,7 @@ def _network(run: Saved) -> Section:
     return Section("network", "The network", lead, blocks)
 
 
-def _statistics(run: Saved, arrays: Arrays) -> Section:
+def _statistics(run: Saved, arrays: TypedArrays) -> Section:
     lead = (
         "Every layer's outputs at every step, before a ReLU that follows: the spread should be "
         "much the same in all layers and stay so. Near zero by fastai's count, x ≤ 0.05, is all "
@@ -160,7 +162,7 @@ def _statistics(run: Saved, arrays: Arrays) -> Section:
     return Section("layers", "Layer by layer", lead, [*blocks, words])
 
 
-def _dimensions(run: Saved, arrays: Arrays) -> Section:
+def _dimensions(run: Saved, arrays: TypedArrays) -> Section:
     if run.record is None or not color_dims.has_histograms(run.record):
         text = NO_RECORD if run.record is None else NO_HISTOGRAMS
         return Section("dimensions", "Colour dimensions", HOW_TO_READ, [Text(text)])
@@ -171,7 +173,7 @@ def _dimensions(run: Saved, arrays: Arrays) -> Section:
     )
 
 
-def _parameters(run: Saved, arrays: Arrays) -> Section:
+def _parameters(run: Saved, arrays: TypedArrays) -> Section:
     lead = (
         "How hard each kernel is pushed. A healthy training keeps the ratio of update to weight "
         "within some decades of 10⁻³, the dashed rule of thumb; a line far from the others is a "

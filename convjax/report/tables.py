@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from convjax.io.json_files import flat
+from convjax.io.json_files import flatten
 from convjax.report.components import Table
 from convjax.report.training_curves import column
 from convjax.runs.saved import Saved
@@ -28,7 +28,7 @@ _SUMS = ("seconds", "compile_seconds")
 
 def configuration(values: Mapping[str, Any], caption: str) -> Table:
     """Returns plain data as names and values."""
-    rows = [(name, exact(value)) for name, value in flat(values).items()]
+    rows = [(name, exact(value)) for name, value in flatten(values).items()]
     return Table(caption, ("name", "value"), rows, (False, False))
 
 
@@ -124,7 +124,7 @@ def differing(runs: Sequence[Saved], which: str, caption: str) -> Table | None:
     Args:
       which: "config" or "environment".
     """
-    each = [flat(getattr(run, which)) for run in runs]
+    each = [flatten(getattr(run, which)) for run in runs]
     names = list(dict.fromkeys(name for values in each for name in values))
     columns = {
         name: [exact(values[name]) if name in values else "–" for values in each] for name in names

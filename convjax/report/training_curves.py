@@ -7,8 +7,8 @@ import numpy as np
 
 from convjax.diagnosis._diagnose import Finding
 from convjax.plots.training import LOG_RATIO
-from convjax.report.components import Chart, Charts, Line, series
-from convjax.report.typed_arrays import Arrays, Reference
+from convjax.report.components import Chart, Charts, LineStyle, series
+from convjax.report.typed_arrays import Reference, TypedArrays
 from convjax.runs.saved import Saved
 from convjax.stats.record import Array, Record
 
@@ -16,9 +16,9 @@ from convjax.stats.record import Array, Record
 MAX_ROWS = 8192
 
 # Of one run. The batches lie behind what is read.
-_BATCHES = Line("training, each batch", "light-dark(#8cbfe0, #2c648b)")
-_TRAINING = Line("training", series(0))
-_VALIDATION = Line("validation", series(1))
+_BATCHES = LineStyle("training, each batch", "light-dark(#8cbfe0, #2c648b)")
+_TRAINING = LineStyle("training", series(0))
+_VALIDATION = LineStyle("validation", series(1))
 
 Spec = dict[str, Any]
 Metrics = Sequence[dict[str, Any]]
@@ -35,7 +35,7 @@ def points(of: Record) -> str:
     return "Each point is one step." if most == 1 else f"A point is the mean of up to {most} steps."
 
 
-def trace(line: Line, x: Reference, y: Reference, **how: Any) -> Spec:
+def trace(line: LineStyle, x: Reference, y: Reference, **how: Any) -> Spec:
     """Returns a line of a chart; see templates/report_charts.js for `how`."""
     return {
         "name": line.name,
@@ -53,7 +53,7 @@ def spec(y: str, traces: Sequence[Spec], **how: Any) -> Spec:
     return {"kind": "lines", "y": y, "traces": list(traces), **how}
 
 
-def curves_of_one(run: Saved, arrays: Arrays, findings: Sequence[Finding]) -> Charts:
+def curves_of_one(run: Saved, arrays: TypedArrays, findings: Sequence[Finding]) -> Charts:
     """Returns the loss of each batch thin, smoothed thick, that of validation as points, and a
     numbered line at the first step of each finding; and the accuracy where there is any."""
     traces, shown = [], []
@@ -79,7 +79,7 @@ def curves_of_one(run: Saved, arrays: Arrays, findings: Sequence[Finding]) -> Ch
     return Charts(charts, [_BATCHES, _TRAINING, _VALIDATION])
 
 
-def schedule(runs: Sequence[tuple[Line, Saved]], arrays: Arrays) -> list[Chart]:
+def schedule(runs: Sequence[tuple[LineStyle, Saved]], arrays: TypedArrays) -> list[Chart]:
     """Returns the learning rate and the momentum, as the optimiser used them."""
     found = []
     for name, title in (("learning_rate", "Learning rate"), ("momentum", "Momentum")):
@@ -91,7 +91,7 @@ def schedule(runs: Sequence[tuple[Line, Saved]], arrays: Arrays) -> list[Chart]:
     return found
 
 
-def curves_of_several(runs: Sequence[tuple[Line, Saved]], arrays: Arrays) -> list[Chart]:
+def curves_of_several(runs: Sequence[tuple[LineStyle, Saved]], arrays: TypedArrays) -> list[Chart]:
     """Returns the smoothed loss and the metrics of each evaluation, one line per run."""
     charts, traces, shown = [], [], []
     for line, record in _records(runs):
@@ -126,7 +126,7 @@ def _number(*values: Any) -> bool:
     return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
-def _records(runs: Sequence[tuple[Line, Saved]]) -> Iterator[tuple[Line, Record]]:
+def _records(runs: Sequence[tuple[LineStyle, Saved]]) -> Iterator[tuple[LineStyle, Record]]:
     for line, run in runs:
         if run.record is not None:
             yield line, bounded(run.record)

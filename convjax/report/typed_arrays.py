@@ -12,7 +12,7 @@ Reference = dict[str, int]
 _INT32 = np.iinfo(np.int32)
 
 
-class Arrays:
+class TypedArrays:
     """Arrays that charts refer to; what is added twice is kept once."""
 
     def __init__(self) -> None:

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from convjax._checks import check_type, check_whole, described
+from convjax._checks import check_type, check_whole, describe_value
 from convjax._display import Displayed
-from convjax.io.atomic import replacing
-from convjax.io.npz import Arrays, arrays_in, read_arrays
+from convjax.io.atomic import atomic_write
+from convjax.io.npz import Arrays, read_npz, read_npz_file
 from convjax.stats.activations import HIST_BINS, HIST_RANGE, ActivationStats, group_starts, merge
 from convjax.stats.parameters import ParameterRecord
 from convjax.stats.record_schema import (
@@ -178,7 +178,9 @@ class Record(Displayed):
         try:
             which = operator.index(which)
         except TypeError:
-            raise TypeError(f"layer must be a name or an index, got {described(which)}.") from None
+            raise TypeError(
+                f"layer must be a name or an index, got {describe_value(which)}."
+            ) from None
         if not -len(self.layers) <= which < len(self.layers):
             raise IndexError(
                 f"layer {which} is out of range; the record has {len(self.layers)} layers: "
@@ -193,7 +195,7 @@ class Record(Displayed):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the record to an .npz file, atomically: a reader sees the old or the new one."""
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             self._write(file)
 
     def to_bytes(self) -> bytes:
@@ -223,7 +225,7 @@ class Record(Displayed):
             shapes or steps that do not fit each other.
           TypeError: if path is no path.
         """
-        return cls._read(lambda: read_arrays(path), str(path))
+        return cls._read(lambda: read_npz(path), str(path))
 
     @classmethod
     def from_bytes(cls, content: bytes, name: str = "content") -> "Record":
@@ -235,7 +237,7 @@ class Record(Displayed):
         Raises:
           RecordError: as `load`.
         """
-        return cls._read(lambda: arrays_in(io.BytesIO(content)), name)
+        return cls._read(lambda: read_npz_file(io.BytesIO(content)), name)
 
     @classmethod
     def _read(cls, read: Callable[[], Arrays], name: str) -> "Record":

@@ -11,10 +11,10 @@ from convjax.stats.parameters import ParameterRecord
 from convjax.stats.record import PER_STEP, WATCHED, Array, Record
 
 # As many columns as a picture has pixels.
-ROWS = 1024
+MAX_ROWS = 1024
 
 
-class Growing:
+class RecordBuilder:
     """A record that grows by pieces and keeps at most so many rows.
 
     Args:
@@ -24,7 +24,7 @@ class Growing:
       ValueError: if rows is below 1.
     """
 
-    def __init__(self, rows: int = ROWS):
+    def __init__(self, rows: int = MAX_ROWS):
         if rows < 1:
             raise ValueError(f"rows must be at least 1, got {rows}.")
         self.rows = rows

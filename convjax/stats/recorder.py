@@ -15,7 +15,7 @@ from convjax._checks import check_array, check_scalar, check_type, check_whole
 from convjax.stats.activations import ActivationStats, activation_stats
 from convjax.stats.parameters import ParameterRecord, ParameterStats
 from convjax.stats.record import Record
-from convjax.stats.record_builder import ROWS, Growing, from_steps
+from convjax.stats.record_builder import MAX_ROWS, RecordBuilder, from_steps
 
 # Steps are fetched from the device so many at a time, and as many later: the device has finished
 # them then, and no step waits for the host.
@@ -123,8 +123,8 @@ class Recorder:
       rows: at least 1.
     """
 
-    def __init__(self, *, rows: int = ROWS):
-        self._record = Growing(check_whole("rows", rows, 1))
+    def __init__(self, *, rows: int = MAX_ROWS):
+        self._record = RecordBuilder(check_whole("rows", rows, 1))
         self._waiting: list[_Added] = []
         self._kind: _Kind | None = None
         self._parameters: tuple[Any, ...] | None = None  # the structure of their statistics

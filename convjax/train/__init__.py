@@ -1,6 +1,6 @@
 """The training loop: steps compiled together, evaluation, whole trainings, and sweeps of them."""
 
-from convjax.train._fit import Fitted, Listener, Stopped, fit
+from convjax.train._fit import Callback, FitResult, TrainingStopped, fit
 from convjax.train._sweep import Sweep, sweep
 from convjax.train.device_data import Images
 from convjax.train.lr_finder import LRFind, lr_find
@@ -8,14 +8,14 @@ from convjax.train.plan import Plan
 from convjax.train.trainer import Trainer
 
 __all__ = [
-    "Fitted",
+    "Callback",
+    "FitResult",
     "Images",
     "LRFind",
-    "Listener",
     "Plan",
-    "Stopped",
     "Sweep",
     "Trainer",
+    "TrainingStopped",
     "fit",
     "lr_find",
     "sweep",

@@ -10,19 +10,19 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 
-from convjax._checks import check_type, check_whole, described
+from convjax._checks import check_type, check_whole, describe_value
 from convjax.data.stream import Stream
 from convjax.stats.nonfinite import NonFiniteError, first_non_finite
 from convjax.stats.record import Record
-from convjax.stats.record_builder import ROWS, Growing
+from convjax.stats.record_builder import MAX_ROWS, RecordBuilder
 from convjax.train.device_data import Images, check_data
-from convjax.train.persistence import Keeper, Progress, Store
+from convjax.train.persistence import Progress, Store, StoreWriter
 from convjax.train.plan import Plan
-from convjax.train.step import State
+from convjax.train.step import TrainState
 from convjax.train.trainer import Trainer
 
 
-class Stopped(Exception):  # no error: somebody asked for it
+class TrainingStopped(Exception):  # no error: somebody asked for it
     """A training was asked to stop, and has saved a checkpoint where it has those.
 
     Attributes:
@@ -34,7 +34,7 @@ class Stopped(Exception):  # no error: somebody asked for it
         self.step = step
 
 
-class Fitted(NamedTuple):
+class FitResult(NamedTuple):
     """What a training comes to.
 
     Attributes:
@@ -45,12 +45,12 @@ class Fitted(NamedTuple):
         compile_seconds, which are not in them; the last has train_accuracy, too.
     """
 
-    state: State
+    state: TrainState
     record: Record
     metrics: list[dict[str, Any]]
 
 
-class Listener:
+class Callback:
     """Hears of a training while it goes on; this one keeps quiet."""
 
     def restored(self, steps: int, metrics: list[dict[str, Any]]) -> None:
@@ -74,12 +74,12 @@ def fit(
     test: Images | Stream,
     plan: Plan,
     *,
-    rows: int = ROWS,
+    rows: int = MAX_ROWS,
     keeping: Store | None = None,
     stop: Callable[[], object] = lambda: False,
     stop_at_non_finite: bool = True,
-    listener: Listener | None = None,
-) -> Fitted:
+    listener: Callback | None = None,
+) -> FitResult:
     """Trains a model, scores it, and keeps what it needs to go on.
 
     Where `keeping` has a checkpoint, the training goes on from the newest: it ends with the same
@@ -114,16 +114,16 @@ def fit(
     parts = ("folder", "checkpoints", "seconds")
     if keeping is not None and not all(hasattr(keeping, name) for name in parts):
         raise TypeError(
-            f"keeping must be Keeping, got {described(keeping)}. "
+            f"keeping must be Keeping, got {describe_value(keeping)}. "
             "convjax.Keeping(folder, checkpoints) makes one."
         )
     check_whole("rows", rows, 1)
-    listener = listener or Listener()
+    listener = listener or Callback()
     state = trainer.start(model)
     for images in (train, test):
         trainer.check_labels(state, images)
-    growing, progress = Growing(rows), Progress()
-    keeper = Keeper(keeping, plan, growing, progress)
+    growing, progress = RecordBuilder(rows), Progress()
+    keeper = StoreWriter(keeping, plan, growing, progress)
     state = keeper.restore(state)
     if keeping is not None and keeping.folder.resumed:
         listener.restored(progress.steps, progress.metrics)
@@ -164,6 +164,6 @@ def fit(
         if stopped:
             keeper.write()
             keeper.wait()
-            raise Stopped(progress.steps)
+            raise TrainingStopped(progress.steps)
     keeper.wait()
-    return Fitted(state, growing.record(), progress.metrics)
+    return FitResult(state, growing.record(), progress.metrics)

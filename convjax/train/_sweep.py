@@ -18,7 +18,7 @@ from convjax._checks import check_type, check_whole, checked_order, checked_tabl
 from convjax._display import Displayed
 from convjax.stats.record import Array
 from convjax.train.device_data import Images
-from convjax.train.step import State, Step
+from convjax.train.step import TrainState, TrainStep
 from convjax.train.trainer import Trainer
 
 # A single run already keeps the cores busy, and XLA's batched products are no faster than its plain
@@ -122,23 +122,23 @@ def sweep(
     else:
         check_whole("at_once", at_once, 1)
 
-    def start(seed: int, setting: int) -> State:
+    def start(seed: int, setting: int) -> TrainState:
         state = trainer.start(models[seed])
         own = {name: column[setting] for name, column in values.items()}
         opt_state = trainer.optimizer.with_scalars(state.opt_state, own)
         return state._replace(opt_state=opt_state)
 
-    together = trainer.together
+    vmapped = trainer.vmapped_runs
     found: list[tuple[Array, ...]] = []
     for group, real in groups(len(models) * len(tables), at_once):
         pairs = [divmod(run, len(tables)) for run in group]  # (seed, setting)
         order = np.stack([checked[seed] for seed, _ in pairs], 1)
         table = stacked_tables([columns[setting] for _, setting in pairs])
-        states = together.start([start(*pair) for pair in pairs])
-        states, measures = together.run(states, data, order, table)
-        scores = list(together.scores(states, test))
+        states = vmapped.start([start(*pair) for pair in pairs])
+        states, measures = vmapped.run(states, data, order, table)
+        scores = list(vmapped.scores(states, test))
         if score_training:
-            scores.append(together.scores(states, data)[1])
+            scores.append(vmapped.scores(states, data)[1])
         found.append(tuple(array[:real] for array in (np.asarray(measures.loss).T, *scores)))
     shape = len(models), len(tables)
     arrays = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -166,7 +166,7 @@ def stacked_tables(tables: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     return {name: np.stack([table[name] for table in tables], 1) for name in tables[0]}
 
 
-def runs_at_once(step: Step, state: State, data: Any, batch_size: int) -> int:
+def runs_at_once(step: TrainStep, state: TrainState, data: Any, batch_size: int) -> int:
     """Returns how many runs to train in one program.
 
     On a CPU that is 1. Elsewhere it is as many as fit half of the device's free memory, each
@@ -184,7 +184,7 @@ def runs_at_once(step: Step, state: State, data: Any, batch_size: int) -> int:
     return max(1, int(SHARE * free) // bytes_per_run(step, state, data, batch_size))
 
 
-def bytes_per_run(step: Step, state: State, data: Any, batch_size: int) -> int:
+def bytes_per_run(step: TrainStep, state: TrainState, data: Any, batch_size: int) -> int:
     """Returns what a run takes at most: its state twice, and every value of a step at once.
 
     The compiler keeps far fewer values alive, by how many depends on it.

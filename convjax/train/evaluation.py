@@ -12,10 +12,10 @@ from convjax._checks import check_alive, check_labels, check_whole
 from convjax.data import Stream
 from convjax.parallel.mesh import AXIS, REPLICATED, SPLIT_FIRST, SPLIT_SECOND, gather
 from convjax.parallel.placement import Placement
-from convjax.parallel.timed_jit import Program
+from convjax.parallel.timed_jit import TimedJit
 from convjax.train.device_data import Images, check_data, steps_at_once, stream_chunks
 from convjax.train.scan_loop import scoring_order
-from convjax.train.step import State, Step
+from convjax.train.step import TrainState, TrainStep
 
 
 class Scores(NamedTuple):
@@ -31,7 +31,7 @@ class Scores(NamedTuple):
         return self.correct / self.examples
 
 
-class Scoring:
+class Evaluator:
     """The programs with which a `convjax.Trainer` evaluates and predicts.
 
     Args:
@@ -41,21 +41,21 @@ class Scoring:
         something else by them.
     """
 
-    def __init__(self, step: Step, placement: Placement, *, checks_labels: bool):
+    def __init__(self, step: TrainStep, placement: Placement, *, checks_labels: bool):
         self._step, self._placement, self._checks_labels = step, placement, checks_labels
         self._known_classes: dict[tuple[int, ...], int] = {}
         self._run = placement.program(self.sums, (REPLICATED, REPLICATED, SPLIT_SECOND))
         self._run_piece = self._run
         if placement.mesh is not None:
             self._run_piece = placement.program(self.sums, (REPLICATED, SPLIT_FIRST, SPLIT_SECOND))
-        self._run_logits = Program(step.logits)
+        self._run_logits = TimedJit(step.logits)
 
     @property
-    def programs(self) -> set[Program]:
+    def programs(self) -> set[TimedJit]:
         """Its programs, each once."""
         return {self._run, self._run_piece, self._run_logits}
 
-    def predict(self, state: State, images: npt.ArrayLike) -> jax.Array:
+    def predict(self, state: TrainState, images: npt.ArrayLike) -> jax.Array:
         """As `convjax.Trainer.predict`."""
         check_alive(state)
         images = np.asarray(images)
@@ -66,7 +66,7 @@ class Scoring:
             )
         return self._run_logits(gather(state), images)
 
-    def evaluate(self, state: State, data: Images | Stream, batch_size: int) -> Scores:
+    def evaluate(self, state: TrainState, data: Images | Stream, batch_size: int) -> Scores:
         """As `convjax.Trainer.evaluate`."""
         check_alive(state)
         check_data(data)
@@ -83,7 +83,7 @@ class Scoring:
         return Scores(float(total) / examples, int(correct), examples)
 
     def _score_stream(
-        self, state: State, data: Stream, order: npt.NDArray[np.int32]
+        self, state: TrainState, data: Stream, order: npt.NDArray[np.int32]
     ) -> tuple[float, int]:
         """Returns the sums of loss and correct answers over all examples of a stream."""
         length = min(len(order), steps_at_once(data, order.shape[1]))
@@ -98,7 +98,7 @@ class Scoring:
                 running = found
         return total + float(running[0]), correct + int(running[1])
 
-    def check_labels(self, state: State, data: Images | Stream) -> None:
+    def check_labels(self, state: TrainState, data: Images | Stream) -> None:
         """As `convjax.Trainer.check_labels`."""
         if not self._checks_labels:
             return
@@ -110,7 +110,9 @@ class Scoring:
         labels: Any = data.labels
         check_labels(labels, self._known_classes[image])
 
-    def sums(self, state: State, data: Images, order: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def sums(
+        self, state: TrainState, data: Images, order: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """Sums loss and correct answers over the rows of order, in which −1 counts for nothing.
 
         A pure function of what lies on one device, summed over all.

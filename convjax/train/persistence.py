@@ -14,10 +14,10 @@ import numpy.typing as npt
 from convjax.io.json_files import differences
 from convjax.parallel import distributed
 from convjax.stats.record import Record
-from convjax.stats.record_builder import Growing
+from convjax.stats.record_builder import RecordBuilder
 from convjax.train.plan import Plan
-from convjax.train.step import State
-from convjax.train.tree_arrays import CheckpointError, filled, named
+from convjax.train.step import TrainState
+from convjax.train.tree_arrays import CheckpointError, arrays_by_path, tree_from_arrays
 
 # The folder is brought up to date after an evaluation at most so often: writing, with all bytes on
 # the disk before the old file goes, takes longer than a short epoch.
@@ -133,10 +133,12 @@ class CheckpointStore(Protocol):
         """Returns when all checkpoints are on the disk."""
 
 
-class Keeper:
+class StoreWriter:
     """Writes a training's folder and checkpoints, where there are any."""
 
-    def __init__(self, keeping: Store | None, plan: Plan, growing: Growing, progress: Progress):
+    def __init__(
+        self, keeping: Store | None, plan: Plan, growing: RecordBuilder, progress: Progress
+    ):
         self._plan = plan.config
         self._folder = None if keeping is None else keeping.folder
         self._checkpoints = None if keeping is None else keeping.checkpoints
@@ -144,7 +146,7 @@ class Keeper:
         self._growing, self._progress = growing, progress
         self._last, self._written = time.monotonic(), -math.inf
 
-    def restore(self, state: State) -> State:
+    def restore(self, state: TrainState) -> TrainState:
         """Returns the state of the newest checkpoint, with the record and progress put back."""
         saved = None
         if self._checkpoints is not None:
@@ -165,8 +167,8 @@ class Keeper:
             setattr(self._progress, name, value)
         self._growing.add(_record_of(saved))
         self.write()  # the folder may have been ahead of the checkpoint
-        arrays = distributed.broadcast(named(saved.state if saved else state))
-        return jax.tree.map(_like, state, filled(state, arrays, "of process 0"))
+        arrays = distributed.broadcast(arrays_by_path(saved.state if saved else state))
+        return jax.tree.map(_like, state, tree_from_arrays(state, arrays, "of process 0"))
 
     def write(self, *, now: bool = True) -> None:
         """Brings the folder up to date, so that it can be read while the training goes on.
@@ -184,7 +186,7 @@ class Keeper:
         """Tells whether it is time for a checkpoint."""
         return time.monotonic() - self._last >= self._seconds
 
-    def save(self, state: State, score: float | None) -> None:
+    def save(self, state: TrainState, score: float | None) -> None:
         """Begins to write a checkpoint."""
         if self._checkpoints is not None:
             steps = self._progress.steps

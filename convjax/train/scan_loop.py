@@ -9,27 +9,27 @@ import numpy as np
 import numpy.typing as npt
 from jax import lax
 
-from convjax.train.step import Measures, Seen
+from convjax.train.step import StepMetrics, StepStats
 
 # Steps per call of the compiled program. Long enough that dispatch is free (a measured epoch is no
 # longer than in one call), short enough for a progress bar.
-CHUNK = 128
+CHUNK_STEPS = 128
 
 
-class Rows(NamedTuple):
+class ChunkRows(NamedTuple):
     """What a chunk keeps on the device until the host fetches it."""
 
-    measures: Measures  # one row per step
-    seen: Seen  # one row per watched step
+    measures: StepMetrics  # one row per step
+    seen: StepStats  # one row per watched step
 
 
 # From the number of the step within the chunk, the state, and whether it is watched.
-TakeStep = Callable[[jax.Array, Any, bool], tuple[Any, Measures, Seen]]
+StepFn = Callable[[jax.Array, Any, bool], tuple[Any, StepMetrics, StepStats]]
 
 
 def run_steps(
-    take: TakeStep, state: Any, length: int, steps: jax.Array, *, every: int, watched: bool = True
-) -> tuple[Any, Rows]:
+    take: StepFn, state: Any, length: int, steps: jax.Array, *, every: int, watched: bool = True
+) -> tuple[Any, ChunkRows]:
     """Takes `steps` steps of a training in one loop on the device.
 
     Args:
@@ -45,17 +45,17 @@ def run_steps(
       the last step mean nothing.
     """
 
-    def body(i: jax.Array, carry: tuple[Any, Rows], watched: bool) -> tuple[Any, Rows]:
+    def body(i: jax.Array, carry: tuple[Any, ChunkRows], watched: bool) -> tuple[Any, ChunkRows]:
         state, rows = carry
         new, measures, seen = take(i, state, watched)
         if fixed_loops():
             new = jax.tree.map(lambda a, b: jnp.where(i < steps, a, b), new, state)
-        return new, Rows(
+        return new, ChunkRows(
             _set(rows.measures, i, measures),
             _set(rows.seen, i // every, seen) if watched else rows.seen,
         )
 
-    def group(g: jax.Array, carry: tuple[Any, Rows]) -> tuple[Any, Rows]:
+    def group(g: jax.Array, carry: tuple[Any, ChunkRows]) -> tuple[Any, ChunkRows]:
         """One watched step and the unwatched ones up to the next."""
         first = g * every
         if watched:
@@ -66,7 +66,7 @@ def run_steps(
         return lax.fori_loop(int(watched), rest, lambda j, c: body(first + j, c, False), carry)
 
     _, measures, seen = jax.eval_shape(lambda s: take(jnp.int32(0), s, watched), state)
-    rows = Rows(_zeros(measures, length), _zeros(seen, length // every))
+    rows = ChunkRows(_zeros(measures, length), _zeros(seen, length // every))
     groups = length // every if fixed_loops() else (steps + every - 1) // every
     return lax.fori_loop(0, groups, group, (state, rows))
 
@@ -84,10 +84,10 @@ def fixed_loops() -> bool:
 
 def chunk_length(steps: int, every: int) -> int:
     """Returns the steps per chunk: a multiple of `every`, or all where `every` is beyond them."""
-    length = CHUNK
+    length = CHUNK_STEPS
     if fixed_loops():
         # Chunks of nearly equal length, so that hardly any step is in vain.
-        length = -(-steps // -(-steps // CHUNK))
+        length = -(-steps // -(-steps // CHUNK_STEPS))
     every = min(every, max(steps, length))
     return -(-length // every) * every
 
@@ -111,13 +111,13 @@ def bounded_length(length: int, every: int, most: int) -> int:
 
 
 def run_chunks(
-    program: Callable[..., tuple[Any, Rows]],
+    program: Callable[..., tuple[Any, ChunkRows]],
     state: Any,
     data: Any,
     order: npt.NDArray[np.int32],
     columns: Mapping[str, npt.NDArray[Any]],
     length: int,
-    fetch: Callable[[Rows, int], None],
+    fetch: Callable[[ChunkRows, int], None],
 ) -> Any:
     """Takes all steps of `order`, a chunk at a time, and returns the last state.
 
@@ -127,7 +127,7 @@ def run_chunks(
       length: steps per chunk; the last is filled up.
       fetch: brings the rows of a chunk to the host, given how many of them count.
     """
-    running: tuple[Rows, int] | None = None
+    running: tuple[ChunkRows, int] | None = None
     for first in range(0, len(order), length):
         part = slice(first, first + length)
         steps = len(order[part])

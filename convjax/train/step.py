@@ -10,7 +10,7 @@ import numpy.typing as npt
 import optax
 from flax import nnx
 
-from convjax._checks import check_function, check_type, described
+from convjax._checks import check_function, check_type, describe_value
 from convjax.nn.sync_batch_norm import check_splits, set_axis_name
 from convjax.optim.optimizers import Optimizer
 from convjax.parallel.mesh import AXIS, mean_over_devices
@@ -21,7 +21,7 @@ from convjax.stats.watch import Watch
 LossFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-class State(NamedTuple):
+class TrainState(NamedTuple):
     """All that a training changes, as pure trees of arrays."""
 
     params: Any
@@ -29,7 +29,7 @@ class State(NamedTuple):
     opt_state: Any
 
 
-class Measures(NamedTuple):
+class StepMetrics(NamedTuple):
     """What every step tells."""
 
     loss: jax.Array
@@ -37,7 +37,7 @@ class Measures(NamedTuple):
     momentum: jax.Array
 
 
-class Seen(NamedTuple):
+class StepStats(NamedTuple):
     """What a watched step keeps; what is not watched is empty or None."""
 
     layers: tuple[ActivationStats, ...] = ()
@@ -45,7 +45,7 @@ class Seen(NamedTuple):
     eval_loss: jax.Array | None = None
 
 
-class Layers(NamedTuple):
+class WatchedNames(NamedTuple):
     """The watched layers, in the order of their calls, and the parameters."""
 
     names: tuple[str, ...]
@@ -58,7 +58,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-class Step:
+class TrainStep:
     """One training step as a pure function, so that jit, scan and vmap apply to it.
 
     Args:
@@ -91,7 +91,7 @@ class Step:
             check_type("watch", watch, Watch, "Watch() makes one; None watches nothing.")
         for name, value in (("mean", mean), ("std", std)):
             if np.asarray(value).dtype.kind not in "fiu":
-                raise TypeError(f"{name} must be numbers, got {described(value)}.")
+                raise TypeError(f"{name} must be numbers, got {describe_value(value)}.")
         self._mean, self._std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
         if not (np.isfinite(self._mean).all() and (self._std > 0).all()):
             raise ValueError(f"mean must be finite and std positive, got {mean!r} and {std!r}.")
@@ -110,14 +110,14 @@ class Step:
 
     def __call__(
         self,
-        state: State,
+        state: TrainState,
         images: jax.Array,
         labels: jax.Array,
         learning_rate: jax.Array,
         momentum: jax.Array,
         *,
         watched: bool = True,
-    ) -> tuple[State, Measures, Seen]:
+    ) -> tuple[TrainState, StepMetrics, StepStats]:
         """Takes one step.
 
         Args:
@@ -147,18 +147,20 @@ class Step:
         opt_state = self._optimizer.set(state.opt_state, learning_rate, momentum)
         updates, opt_state = self._optimizer.transform.update(grads, opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        measures = Measures(loss, *self._optimizer.applied(opt_state))
-        seen = Seen()
+        measures = StepMetrics(loss, *self._optimizer.applied(opt_state))
+        seen = StepStats()
         if self._watch is not None and watched:
             of_layers = dict(zip(channels, outputs, strict=True))
-            seen = Seen(
+            seen = StepStats(
                 self._watch.stats(of_layers, channels),
                 self._watch.parameter_stats(state.params, grads, params),
                 self._eval_loss(state._replace(variables=variables), images, labels),
             )
-        return State(params, variables, opt_state), measures, seen
+        return TrainState(params, variables, opt_state), measures, seen
 
-    def _eval_loss(self, state: State, images: jax.Array, labels: jax.Array) -> jax.Array | None:
+    def _eval_loss(
+        self, state: TrainState, images: jax.Array, labels: jax.Array
+    ) -> jax.Array | None:
         if self._watch is None or not self._watch.evaluation:
             return None
         loss = jnp.mean(self.loss(self.logits(state, images), labels))
@@ -187,11 +189,11 @@ class Step:
         """Returns the model in evaluation mode."""
         return nnx.merge(self._evaluating, params, variables)
 
-    def logits(self, state: State, images: jax.Array) -> jax.Array:
+    def logits(self, state: TrainState, images: jax.Array) -> jax.Array:
         """Returns the logits (N, classes) of uint8 images (N, H, W, C), in evaluation."""
         return self.model(state.params, state.variables)(self._input(state.params, images))
 
-    def scores(self, state: State, images: jax.Array, labels: jax.Array) -> tuple[Any, Any]:
+    def scores(self, state: TrainState, images: jax.Array, labels: jax.Array) -> tuple[Any, Any]:
         """Returns the loss of each example and whether its answer is correct, in evaluation.
 
         The answer is the class of the largest logit; a single logit answers 1 where it is positive.
@@ -200,7 +202,7 @@ class Step:
         answers = logits[:, 0] > 0 if logits.shape[-1] == 1 else jnp.argmax(logits, -1)
         return self.loss(logits, labels), answers == labels
 
-    def layers(self, state: State, images: jax.ShapeDtypeStruct) -> Layers:
+    def layers(self, state: TrainState, images: jax.ShapeDtypeStruct) -> WatchedNames:
         """Returns what a whole batch of such images leads to, without computing anything."""
         names: list[str] = []
 
@@ -212,7 +214,7 @@ class Step:
         labels = jax.ShapeDtypeStruct(images.shape[:1], jnp.int32)
         outputs = jax.eval_shape(forward, state.params, state.variables, images, labels)
         sizes = tuple(x.size for x in outputs)
-        return Layers(tuple(names), sizes, describe(state.params))
+        return WatchedNames(tuple(names), sizes, describe(state.params))
 
     def _forward(
         self, structure: Any, params: Any, variables: Any, images: jax.Array, labels: jax.Array

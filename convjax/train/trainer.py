@@ -22,17 +22,24 @@ from convjax.data import Stream
 from convjax.optim.optimizers import Optimizer
 from convjax.parallel.mesh import REPLICATED, SPLIT_FIRST, SPLIT_SECOND, gather, gather_over_devices
 from convjax.parallel.placement import Placement
-from convjax.parallel.timed_jit import Program
+from convjax.parallel.timed_jit import TimedJit
 from convjax.stats.activations import merge_parts
 from convjax.stats.parameters import ParameterRecord
 from convjax.stats.record import Record
-from convjax.stats.record_builder import ROWS, Growing, from_steps
+from convjax.stats.record_builder import MAX_ROWS, RecordBuilder, from_steps
 from convjax.stats.watch import Watch
 from convjax.train.device_data import Images, check_data, steps_at_once, stream_chunks
-from convjax.train.evaluation import Scores, Scoring
-from convjax.train.scan_loop import Rows, bounded_length, chunk_length, run_chunks, run_steps
-from convjax.train.step import Layers, LossFn, Measures, State, Step, cross_entropy
-from convjax.train.vmapped_runs import Together
+from convjax.train.evaluation import Evaluator, Scores
+from convjax.train.scan_loop import ChunkRows, bounded_length, chunk_length, run_chunks, run_steps
+from convjax.train.step import (
+    LossFn,
+    StepMetrics,
+    TrainState,
+    TrainStep,
+    WatchedNames,
+    cross_entropy,
+)
+from convjax.train.vmapped_runs import VmappedRuns
 
 
 class Trainer:
@@ -76,7 +83,7 @@ class Trainer:
         check_type("optimizer", optimizer, Optimizer, "convjax.adam() and convjax.sgd() make one.")
         self.optimizer, self.watch, self.devices = optimizer, watch, devices
         self._placement = Placement(devices)
-        self.step = Step(
+        self.step = TrainStep(
             model,
             optimizer,
             mean=mean,
@@ -86,16 +93,16 @@ class Trainer:
             synchronized=self._placement.mesh is not None,
         )
         self._every = 1 if watch is None else watch.every
-        self._known_layers: dict[tuple[int, ...], Layers] = {}
-        self._run_start = Program(self._start)
+        self._known_layers: dict[tuple[int, ...], WatchedNames] = {}
+        self._run_start = TimedJit(self._start)
         # Of resident data every device has all; of a stream's, what its part of the steps needs.
         self._run_chunk = self._program_of(self._chunk, REPLICATED)
         self._run_piece = self._run_chunk
         if self._placement.mesh is not None:
             self._run_piece = self._program_of(self._chunk, SPLIT_FIRST)
         self._run_unwatched = self._program_of(self._unwatched_chunk, SPLIT_FIRST)
-        self._scoring = Scoring(self.step, self._placement, checks_labels=loss is cross_entropy)
-        self.together = Together(self._chunk, self._scoring.sums)
+        self._scoring = Evaluator(self.step, self._placement, checks_labels=loss is cross_entropy)
+        self.vmapped_runs = VmappedRuns(self._chunk, self._scoring.sums)
 
     @property
     def compile_seconds(self) -> float:
@@ -103,17 +110,17 @@ class Trainer:
         programs = {self._run_start, self._run_chunk, self._run_piece, self._run_unwatched}
         programs |= self._scoring.programs
         seconds = sum(program.compile_seconds for program in programs)
-        return seconds + self.together.compile_seconds
+        return seconds + self.vmapped_runs.compile_seconds
 
-    def _program_of(self, function: Callable[..., Any], of_data: Any) -> Program:
+    def _program_of(self, function: Callable[..., Any], of_data: Any) -> TimedJit:
         """Returns the program of a chunk whose data lie so on the devices."""
         given = REPLICATED, of_data, SPLIT_SECOND, REPLICATED, REPLICATED
         # No process could fetch the rows that lie on another's devices.
         seen = REPLICATED if self._placement.spans else SPLIT_FIRST
-        returned = REPLICATED, Rows(REPLICATED, seen)
+        returned = REPLICATED, ChunkRows(REPLICATED, seen)
         return self._placement.program(function, given, returned, donate_argnums=0)
 
-    def start(self, model: nnx.Module) -> State:
+    def start(self, model: nnx.Module) -> TrainState:
         """Returns the state before the first step, with the model's parameters, copied.
 
         Raises:
@@ -121,12 +128,12 @@ class Trainer:
         """
         return self._placement.put(self._run_start(*self.step.split(model)))
 
-    def _start(self, params: Any, variables: Any) -> State:
+    def _start(self, params: Any, variables: Any) -> TrainState:
         # Copies, because the first chunk gives up the buffers of its state.
         params, variables = jax.tree.map(jnp.copy, (params, variables))
-        return State(params, variables, self.optimizer.transform.init(params))
+        return TrainState(params, variables, self.optimizer.transform.init(params))
 
-    def model(self, state: State) -> nnx.Module:
+    def model(self, state: TrainState) -> nnx.Module:
         """Returns the model with a copy of the state's parameters, in evaluation mode.
 
         The copy is on JAX's default device, wherever the training took place.
@@ -139,21 +146,23 @@ class Trainer:
 
     def _chunk(
         self,
-        state: State,
+        state: TrainState,
         data: Images,
         order: jax.Array,
         table: Mapping[str, jax.Array],
         steps: jax.Array,
         *,
         watched: bool = True,
-    ) -> tuple[State, Rows]:
+    ) -> tuple[TrainState, ChunkRows]:
         """Takes `steps` steps, at most K; rows of the result past them mean nothing.
 
         order: (K, B) indices into data; table: K learning rates and momenta. With devices, the
         rows of what is watched have a first axis more, the device. watched: False watches no step.
         """
 
-        def take(i: jax.Array, state: State, watched: bool) -> tuple[State, Measures, Any]:
+        def take(
+            i: jax.Array, state: TrainState, watched: bool
+        ) -> tuple[TrainState, StepMetrics, Any]:
             images, labels = data.images[order[i]], data.labels[order[i]]
             rates = table["learning_rate"][i], table["momentum"][i]
             return self.step(state, images, labels, *rates, watched=watched)
@@ -168,19 +177,19 @@ class Trainer:
             seen = seen._replace(layers=gather_over_devices(rows.seen.layers))
         return state, rows._replace(seen=seen)
 
-    def _unwatched_chunk(self, *args: Any) -> tuple[State, Rows]:
+    def _unwatched_chunk(self, *args: Any) -> tuple[TrainState, ChunkRows]:
         return self._chunk(*args, watched=False)
 
     def run(
         self,
-        state: State,
+        state: TrainState,
         data: Images | Stream,
         order: npt.NDArray[np.integer[Any]],
         table: Mapping[str, npt.ArrayLike],
         *,
-        rows: int = ROWS,
+        rows: int = MAX_ROWS,
         on_steps: Callable[[int], None] = lambda steps: None,
-    ) -> tuple[State, Record]:
+    ) -> tuple[TrainState, Record]:
         """Trains on the batches of `order` and returns the new state and the record.
 
         Args:
@@ -203,7 +212,7 @@ class Trainer:
           ImportError: for a stream without Grain.
           DataError: if a stream's file cannot be read. The state is given up.
         """
-        record = Growing(rows)
+        record = RecordBuilder(rows)
         check_alive(state)
         check_data(data)
         order = checked_order(order, len(data.labels), self._placement.parts)
@@ -216,7 +225,7 @@ class Trainer:
             length = bounded_length(length, min(self._every, length), most)
         arrived = 0
 
-        def fetch(kept: Rows, steps: int) -> None:
+        def fetch(kept: ChunkRows, steps: int) -> None:
             nonlocal arrived
             record.add(self._fetch(layers, kept, steps, watched=arrived % self._every == 0))
             arrived += steps
@@ -231,12 +240,12 @@ class Trainer:
     @contextmanager
     def _program(
         self, data: Images | Stream, order: npt.NDArray[np.int32], length: int
-    ) -> Iterator[Callable[..., tuple[State, Rows]]]:
+    ) -> Iterator[Callable[..., tuple[TrainState, ChunkRows]]]:
         """Yields what takes the next chunk of `length` steps of order."""
         if isinstance(data, Images):
             resident = self._placement.put(data)
 
-            def whole(state: State, _: Any, *given: Any) -> tuple[State, Rows]:
+            def whole(state: TrainState, _: Any, *given: Any) -> tuple[TrainState, ChunkRows]:
                 return self._run_chunk(state, resident, *self._placement.put_order(*given))
 
             yield whole
@@ -244,7 +253,9 @@ class Trainer:
         with stream_chunks(data, order, length, self._placement.mesh) as chunks:
             starts = itertools.count(0, length)
 
-            def streamed(state: State, _: Any, __: Any, *given: Any) -> tuple[State, Rows]:
+            def streamed(
+                state: TrainState, _: Any, __: Any, *given: Any
+            ) -> tuple[TrainState, ChunkRows]:
                 images, labels, rows = next(chunks)
                 # Shorter than from one watched step to the next: not every chunk has one.
                 watched = next(starts) % self._every == 0
@@ -253,7 +264,7 @@ class Trainer:
 
             yield streamed
 
-    def _fetch(self, layers: Layers, rows: Rows, steps: int, *, watched: bool) -> Record:
+    def _fetch(self, layers: WatchedNames, rows: ChunkRows, steps: int, *, watched: bool) -> Record:
         measures, seen = jax.device_get(rows)
         # Sliced on the host: on the device each length would be a program of its own.
         measures = jax.tree.map(lambda column: column[:steps], measures)
@@ -281,7 +292,7 @@ class Trainer:
             eval_loss=seen.eval_loss,
         )
 
-    def _layers(self, state: State, data: Images | Stream, batch_size: int) -> Layers:
+    def _layers(self, state: TrainState, data: Images | Stream, batch_size: int) -> WatchedNames:
         """Returns the watched layers' names and values per step."""
         batch = (batch_size, *data.images.shape[1:])
         # Tracing the model takes as long as dozens of steps: once per kind of batch.
@@ -292,7 +303,9 @@ class Trainer:
             self._known_layers[batch] = layers
         return self._known_layers[batch]
 
-    def _check_parts(self, state: State, images: jax.ShapeDtypeStruct, whole: Layers) -> None:
+    def _check_parts(
+        self, state: TrainState, images: jax.ShapeDtypeStruct, whole: WatchedNames
+    ) -> None:
         batch, *image = images.shape
         part = jax.ShapeDtypeStruct((batch // self._placement.parts, *image), images.dtype)
         if self._placement.parts > 1:
@@ -306,7 +319,7 @@ class Trainer:
 
     # --- evaluation ----------------------------------------------------------------------------
 
-    def predict(self, state: State, images: npt.ArrayLike) -> jax.Array:
+    def predict(self, state: TrainState, images: npt.ArrayLike) -> jax.Array:
         """Returns the logits (N, classes) of images, uint8 (N, H, W, C), in evaluation mode.
 
         Raises:
@@ -314,7 +327,9 @@ class Trainer:
         """
         return self._scoring.predict(state, images)
 
-    def evaluate(self, state: State, data: Images | Stream, *, batch_size: int = 1000) -> Scores:
+    def evaluate(
+        self, state: TrainState, data: Images | Stream, *, batch_size: int = 1000
+    ) -> Scores:
         """Scores every example of a split exactly once, with the running statistics.
 
         Args:
@@ -331,6 +346,6 @@ class Trainer:
         """
         return self._scoring.evaluate(state, data, batch_size)
 
-    def check_labels(self, state: State, data: Images | Stream) -> None:
+    def check_labels(self, state: TrainState, data: Images | Stream) -> None:
         """Raises ValueError for a label that the model has no logit for."""
         self._scoring.check_labels(state, data)

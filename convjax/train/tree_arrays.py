@@ -12,14 +12,14 @@ import numpy.typing as npt
 Arrays = dict[str, npt.NDArray[Any]]
 
 # So many names of arrays tell enough of another tree.
-NAMED = 3
+MAX_NAMES = 3
 
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be read, is damaged, or is of another training."""
 
 
-def named(tree: Any) -> Arrays:
+def arrays_by_path(tree: Any) -> Arrays:
     """Returns the arrays of a tree by their paths, such as ".params['blocks'][0]['kernel']".
 
     The state of random number generators is their bits.
@@ -41,7 +41,7 @@ def _is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def filled(like: Any, arrays: Arrays, path: str | os.PathLike[str]) -> Any:
+def tree_from_arrays(like: Any, arrays: Arrays, path: str | os.PathLike[str]) -> Any:
     """Returns a tree like another with arrays by their paths, on the host.
 
     Args:
@@ -50,15 +50,15 @@ def filled(like: Any, arrays: Arrays, path: str | os.PathLike[str]) -> Any:
     Raises:
       CheckpointError: if their names, shapes or dtypes are others.
     """
-    wanted = {name: (a.shape, a.dtype) for name, a in named(like).items()}
+    wanted = {name: (a.shape, a.dtype) for name, a in arrays_by_path(like).items()}
     found = {name: (a.shape, a.dtype) for name, a in arrays.items()}
     differing = sorted(n for n in wanted.keys() | found if wanted.get(n) != found.get(n))
     if differing:
         shown = ", ".join(
             f"{name} {_kind(found.get(name))}, not {_kind(wanted.get(name))}"
-            for name in differing[:NAMED]
+            for name in differing[:MAX_NAMES]
         )
-        more = f" and {len(differing) - NAMED} more" if len(differing) > NAMED else ""
+        more = f" and {len(differing) - MAX_NAMES} more" if len(differing) > MAX_NAMES else ""
         raise CheckpointError(
             f"the checkpoint {path} is of another training: {shown}{more}. Remove it, or resume "
             "the run that it belongs to."

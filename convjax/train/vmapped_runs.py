@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from convjax.parallel.timed_jit import Program
-from convjax.train.scan_loop import Rows, chunk_length, run_chunks, scoring_order
-from convjax.train.step import Measures
+from convjax.parallel.timed_jit import TimedJit
+from convjax.train.scan_loop import ChunkRows, chunk_length, run_chunks, scoring_order
+from convjax.train.step import StepMetrics
 
 # Examples that are scored at a time, of all runs together: as much memory as for a run alone.
 SCORED = 1000
 
 
-class Together:
+class VmappedRuns:
     """A trainer's programs, mapped over R runs with `jax.vmap`.
 
     What the runs have in common is the data. States, orders and rates have an axis of the runs, and
@@ -27,11 +27,11 @@ class Together:
     """
 
     def __init__(self, chunk: Callable[..., Any], scores: Callable[..., Any]):
-        self._stack = Program(_stacked)
-        self._run_chunk = Program(
+        self._stack = TimedJit(_stacked)
+        self._run_chunk = TimedJit(
             _over_runs(chunk, (0, None, 1, 1, None), (0, 1)), donate_argnums=0
         )
-        self._run_scores = Program(_over_runs(scores, (0, None, None), 0))
+        self._run_scores = TimedJit(_over_runs(scores, (0, None, None), 0))
 
     @property
     def compile_seconds(self) -> float:
@@ -51,7 +51,7 @@ class Together:
         table: Mapping[str, npt.NDArray[Any]],
         *,
         on_steps: Callable[[int], None] = lambda steps: None,
-    ) -> tuple[Any, Measures]:
+    ) -> tuple[Any, StepMetrics]:
         """Takes T steps of R runs: (new states, what each step told, NumPy arrays (T, R)).
 
         Args:
@@ -61,9 +61,9 @@ class Together:
           table: "learning_rate" and "momentum", (T, R) each.
           on_steps: called with the number of steps of each run whose record has arrived.
         """
-        pieces: list[Measures] = []
+        pieces: list[StepMetrics] = []
 
-        def fetch(rows: Rows, steps: int) -> None:
+        def fetch(rows: ChunkRows, steps: int) -> None:
             measures = jax.device_get(rows.measures)
             pieces.append(jax.tree.map(lambda column: column[:steps], measures))
             on_steps(steps)

@@ -7,7 +7,7 @@ MATRIX = 2048  # edge of the square matrices whose product gives the machine's r
 
 
 @dataclass(frozen=True)
-class Case:
+class BenchCase:
     """One way to train an epoch.
 
     Attributes:
@@ -37,7 +37,7 @@ class Case:
         return "jax" if self.program == "convjax" else "torch"
 
 
-class Program(Protocol):
+class EngineProgram(Protocol):
     """What a child makes of a case."""
 
     @property

@@ -13,7 +13,7 @@ from statistics import median
 from time import perf_counter, sleep
 from typing import Any
 
-from experiments.bench.case import Case
+from experiments.bench.case import BenchCase
 from experiments.bench.worker import RefusalError, Worker
 
 # Between turns, because idle threads of OpenMP look for work for some milliseconds.
@@ -38,7 +38,7 @@ class Group:
     """Cases that take turns; our own plain epoch, the measure of the others, comes first."""
 
     kind: str  # "engines", "cadence", "quantities" or "norm"
-    cases: tuple[Case, ...]
+    cases: tuple[BenchCase, ...]
 
     @property
     def title(self) -> str:
@@ -53,7 +53,7 @@ class Timing:
     """The epochs of one case within one group, one per round, of `images` images each."""
 
     group: Group
-    case: Case
+    case: BenchCase
     images: int
     compile_seconds: float | None = None
     seconds: list[float] = field(default_factory=list)
@@ -92,7 +92,7 @@ class Ratio:
         return median(self.rounds)
 
 
-def plan(
+def case_groups(
     layout: str,
     batch_sizes: Sequence[int],
     *,
@@ -113,7 +113,7 @@ def plan(
       graphs: PyTorch runs on CUDA.
       quick: one layout each, no batch norm beside PyTorch, nothing that compiles for long.
     """
-    ours = Case("convjax", layout)
+    ours = BenchCase("convjax", layout)
     layouts = sorted({"NHWC", "NCHW", "CHWN"} - {layout})
     formats, kinds = ["NCHW", "NHWC"], [("torch", "none"), ("torch", "all")]
     if not quick:
@@ -184,7 +184,7 @@ def ratios(timings: Sequence[Timing]) -> list[Ratio]:
     return found
 
 
-def faster(timings: Sequence[Timing], plain: Case, stats: str) -> Timing | None:
+def faster(timings: Sequence[Timing], plain: BenchCase, stats: str) -> Timing | None:
     """Returns PyTorch's eager loop beside `plain` in whichever memory format is faster."""
     found = [
         timing
@@ -195,7 +195,7 @@ def faster(timings: Sequence[Timing], plain: Case, stats: str) -> Timing | None:
     return min(found, key=lambda timing: timing.median, default=None)
 
 
-def cold_start(case: Case, path: Path) -> dict[str, Any]:
+def cold_start(case: BenchCase, path: Path) -> dict[str, Any]:
     """Runs a case in two fresh processes: the first fills the caches, the second reads them."""
     runs = []
     with tempfile.TemporaryDirectory() as cache:
@@ -215,18 +215,18 @@ def cold_start(case: Case, path: Path) -> dict[str, Any]:
     return {"case": asdict(case), **{name: [run[name] for run in runs] for name in runs[0]}}
 
 
-def statistics(case: Case) -> str:
+def statistics(case: BenchCase) -> str:
     """Says in words which statistics a case takes, and how often."""
     if case.stats == "none":
         return "no statistics"
     return f"{case.stats} every {'step' if case.every == 1 else f'{case.every} steps'}"
 
 
-def label(case: Case) -> str:
+def label(case: BenchCase) -> str:
     """Names a case within its group."""
     return f"{program(case)} {case.layout}, {statistics(case)}"
 
 
-def program(case: Case) -> str:
+def program(case: BenchCase) -> str:
     """Says in words what trains, and on how many devices if on several."""
     return case.program + (f" on {case.devices} devices" if case.devices > 1 else "")

@@ -129,7 +129,7 @@ def run_case(processes: int, devices: int, dtype: str, quick: bool) -> list[dict
         return [dict(np.load(Path(folder) / f"{i}.npz")) for i in range(processes)]
 
 
-def measure(quick: bool) -> list[dict[str, Any]]:
+def measure_devices(quick: bool) -> list[dict[str, Any]]:
     """Returns a row for each dtype and case: deviations from one device, largest of all processes.
 
     Raises:
@@ -187,7 +187,7 @@ def run_bench_devices(
     shown = console()
     with mistakes_reported("stopped; nothing was written."):
         prepare_file(out)
-        rows = measure(quick)
+        rows = measure_devices(quick)
         write_json(out, {"environment": environment(), "quick": quick, "devices": rows})
     shown.print(markdown_devices(rows), highlight=False, markup=False)
     shown.print(f"all figures: {out}", highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from convjax.analysis import summary
 from convjax.data import Split, epoch_order, load, normalization
 from convjax.ops.layout import resolve_layout
 from convjax.runs.environment import environment
-from experiments.bench.case import MATRIX, Case
+from experiments.bench.case import MATRIX, BenchCase
 
 LR_MAX = 0.06
 
@@ -38,7 +38,7 @@ WATCHED: dict[str, Watch | None] = {
 class JaxProgram:
     """An epoch of `convjax.Trainer`."""
 
-    def __init__(self, case: Case, data: Mapping[str, Any]):
+    def __init__(self, case: BenchCase, data: Mapping[str, Any]):
         kept = WATCHED[case.stats]
         watch = None if kept is None else replace(kept, every=case.every)
         images = data["images"]

@@ -16,8 +16,8 @@ import typer
 from convjax.stats.activations import HIST_BINS, ActivationStats
 from convjax.stats.parameters import LOG_BINS, Described, Norms, ParameterRecord
 from convjax.stats.record import Record
-from convjax.stats.record_builder import Growing, from_steps
-from convjax.train.scan_loop import CHUNK
+from convjax.stats.record_builder import RecordBuilder, from_steps
+from convjax.train.scan_loop import CHUNK_STEPS
 from experiments.terminal.options import OutFile, mistakes_reported, prepare_file
 
 STEPS = (1_000, 4_000, 100_000, 10_000_000)
@@ -59,23 +59,25 @@ def chunk(steps: int, seed: int) -> Record:
     )
 
 
-def measure(steps: int) -> dict[str, Any]:
+def measure_records(steps: int) -> dict[str, Any]:
     """Returns rows, peak in bytes and seconds of a record of so many steps.
 
     Raises:
       AssertionError: if a count was lost.
     """
-    drawn = [chunk(CHUNK, seed) for seed in range(4)]  # drawing numbers is not what is measured
+    drawn = [
+        chunk(CHUNK_STEPS, seed) for seed in range(4)
+    ]  # drawing numbers is not what is measured
     tracemalloc.start()
-    began, record = perf_counter(), Growing()
-    for i in range(steps // CHUNK):
+    began, record = perf_counter(), RecordBuilder()
+    for i in range(steps // CHUNK_STEPS):
         # A copy, because a chunk that is fetched is new memory.
         record.add(deepcopy(drawn[i % len(drawn)]))
     whole = record.record()
     seconds = perf_counter() - began
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    done = steps // CHUNK * CHUNK
+    done = steps // CHUNK_STEPS * CHUNK_STEPS
     counted = whole.hist.sum() + whole.under.sum() + whole.over.sum()
     assert counted == done * LAYERS * VALUES, "a value is in no count, or in two"
     return {"steps": done, "rows": len(whole.first), "peak_bytes": peak, "seconds": seconds}
@@ -94,7 +96,7 @@ def run_bench_record(
     shown = console()
     with mistakes_reported("stopped; nothing was written."):
         prepare_file(out)
-        rows = [measure(steps) for steps in (QUICK_STEPS if quick else STEPS)]
+        rows = [measure_records(steps) for steps in (QUICK_STEPS if quick else STEPS)]
         write_json(out, {"environment": environment(), "records": rows})
     shown.print(markdown_records(rows), highlight=False, markup=False)
     shown.print(f"all figures: {out}", highlight=False, soft_wrap=True)

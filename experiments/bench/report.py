@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from experiments.bench.case import Case
+from experiments.bench.case import BenchCase
 from experiments.bench.cases import Ratio, Timing, faster, program, ratios, statistics
 
 # Bars on PyTorch / ours, by statistics and batch size; on statistics / none; and so on.
@@ -59,7 +59,7 @@ def bars(
             for which, seconds, bar in zip(
                 ("first", "cached"), start["compile_seconds"], COMPILE, strict=True
             ):
-                name = f"compile seconds, {which}, {statistics(Case(**start['case']))}"
+                name = f"compile seconds, {which}, {statistics(BenchCase(**start['case']))}"
                 rows.append((name, seconds, bar, False))
     return [
         {"name": n, "value": v, "bar": b, "side": "at least" if least else "at most"}
@@ -94,7 +94,7 @@ def start_table(starts: Sequence[dict[str, Any]]) -> Table:
     for heading in ("first epoch done after s", "compile s", "peak MB", "device's peak MB"):
         table.add_column(heading, justify="right")
     for start in starts:
-        case = Case(**start["case"])
+        case = BenchCase(**start["case"])
         table.add_row(
             f"{case.program} {case.layout}",
             str(case.batch_size),

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from experiments.bench.case import Case
-from experiments.bench.cases import Timing, cold_start, faster, plan, ratios, take_turns
+from experiments.bench.case import BenchCase
+from experiments.bench.cases import Timing, case_groups, cold_start, faster, ratios, take_turns
 from experiments.bench.report import bar_table, bars, group_table, start_table
 from experiments.bench.worker import BenchError, Worker
 from experiments.terminal.options import Data, DataDir, OutFile, mistakes_reported, prepare_file
@@ -36,7 +36,7 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def measure(
+def measure_speed(
     data: str,
     data_dir: Path | None,
     rounds: int,
@@ -78,7 +78,7 @@ def measure(
         )
         if not found["batch_sizes"]:
             raise BenchError(f"data must hold at least {sizes[0]} images, got {found['examples']}.")
-        for group in plan(
+        for group in case_groups(
             jax["layout"],
             found["batch_sizes"],
             devices=jax["devices"],
@@ -96,7 +96,7 @@ def measure(
             done = take_turns(workers, group, rounds, images, notes)
             shown.print(group_table(done))
             timings += done
-        ours = Case("convjax", jax["layout"])
+        ours = BenchCase("convjax", jax["layout"])
         starts = []
         for size in [] if only else found["batch_sizes"]:
             plain = replace(ours, batch_size=size)
@@ -164,7 +164,7 @@ def run_bench(
     shown = console()
     with mistakes_reported("stopped; nothing was written."):
         prepare_file(out)
-        report = measure(data, data_dir, rounds, quick, shown, only)
+        report = measure_speed(data, data_dir, rounds, quick, shown, only)
         write_json(out, report)
     if report["cold_start"]:
         shown.print(start_table(report["cold_start"]))

@@ -49,7 +49,7 @@ QUICK_STEPS, QUICK_SEEDS = 3, 2
 
 
 @dataclass(frozen=True)
-class Setting:
+class SpeedrunSetting:
     """A network and how it is trained.
 
     Attributes:
@@ -115,7 +115,7 @@ NETWORK = ("channels", "kernel_sizes", "crop")
 SCHEDULE = ("epochs", "batch_size", "lr_max", "div", "pct_start", "momentum", "anneal")
 ADAM = ("b2", "weight_decay", "smoothing")
 
-CPU = Setting()
+CPU = SpeedrunSetting()
 # Backends without a row, and those marked as not tuned, claim nothing.
 SETTINGS = {"cpu": CPU, "gpu": replace(CPU, batch_size=256, lr_max=0.03, tuned=False)}
 
@@ -128,8 +128,12 @@ def verdict(accuracies: Sequence[float], quick: bool = False) -> str:
     return "reached" if mean(accuracies) >= GOAL - 1e-9 else "missed"
 
 
-def measure(
-    dataset: Dataset, setting: Setting, seeds: int, quick: bool, on_seed: Callable[[int], None]
+def measure_speedrun(
+    dataset: Dataset,
+    setting: SpeedrunSetting,
+    seeds: int,
+    quick: bool,
+    on_seed: Callable[[int], None],
 ) -> dict[str, Any]:
     """Trains with seeds 0 to seeds − 1, after a warm-up, and returns all figures.
 
@@ -187,7 +191,7 @@ def measure(
 def result_table(report: dict[str, Any]) -> Table:
     """Returns what was measured as a table of two columns."""
     accuracy, seconds = report["accuracy"], report["seconds"]
-    setting = Setting(**report["setting"])
+    setting = SpeedrunSetting(**report["setting"])
     count = len(report["seeds"])
     shown = Table(title=f"Time to {GOAL:.0%} on {report['data']}", show_header=False)
     for name, figure in (
@@ -246,7 +250,9 @@ def _report(
     command += ["--data-dir", "MNIST_FOLDER"] if from_folder else []
     device = jax.devices()[0].device_kind
     with shown.status("compiling, and one warm-up run") as status:
-        found = measure(dataset, setting, seeds, quick, lambda n: status.update(f"{n} seeds done"))
+        found = measure_speedrun(
+            dataset, setting, seeds, quick, lambda n: status.update(f"{n} seeds done")
+        )
     notes = []
     if not setting.tuned:
         notes.append("the setting was not tuned on this kind of device.")

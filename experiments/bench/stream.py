@@ -99,7 +99,7 @@ def _write_folder(split: Split, folder: Path) -> None:
             Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
 
 
-def measure(dataset: Dataset, rounds: int, quick: bool) -> list[dict[str, Any]]:
+def measure_streams(dataset: Dataset, rounds: int, quick: bool) -> list[dict[str, Any]]:
     """Returns a row for each batch size and source.
 
     Raises:
@@ -196,7 +196,7 @@ def run_bench_stream(
     shown = console()
     with mistakes_reported("stopped; nothing was written."):
         prepare_file(out)
-        rows = measure(load(data, data_dir=data_dir), rounds, quick)
+        rows = measure_streams(load(data, data_dir=data_dir), rounds, quick)
         write_json(
             out, {"environment": environment(), "data": data, "quick": quick, "streams": rows}
         )

@@ -38,7 +38,7 @@ QUICK_STEPS, QUICK_ROUNDS = 3, 2
 LR_MAX = 0.06
 
 
-class Runs:
+class SweptRuns:
     """A program for so many runs at once, each with a network of its own, ready to be timed."""
 
     def __init__(self, dataset: Dataset, batch_size: int, steps: int, at_once: int):
@@ -86,14 +86,14 @@ class Runs:
 
     def train(self) -> float:
         """Takes all steps and returns the seconds of a run."""
-        together = self.trainer.together
-        states = jax.block_until_ready(together.start(self.starts))
+        vmapped = self.trainer.vmapped_runs
+        states = jax.block_until_ready(vmapped.start(self.starts))
         began = time.perf_counter()
-        jax.block_until_ready(together.run(states, self.data, self.order, self.table)[0])
+        jax.block_until_ready(vmapped.run(states, self.data, self.order, self.table)[0])
         return (time.perf_counter() - began) / self.at_once
 
 
-def measure(dataset: Dataset, rounds: int, quick: bool) -> list[dict[str, Any]]:
+def measure_sweeps(dataset: Dataset, rounds: int, quick: bool) -> list[dict[str, Any]]:
     """Returns a row for each batch size and number of runs at once.
 
     Raises:
@@ -107,7 +107,7 @@ def measure(dataset: Dataset, rounds: int, quick: bool) -> list[dict[str, Any]]:
         )
     for size in sizes[: 1 if quick else None]:
         steps = QUICK_STEPS if quick else IMAGES // size
-        cases = [Runs(dataset, size, steps, n) for n in (AT_ONCE[:2] if quick else AT_ONCE)]
+        cases = [SweptRuns(dataset, size, steps, n) for n in (AT_ONCE[:2] if quick else AT_ONCE)]
         first, alone = cases[0], []
         first.train_alone()  # compiles
         for _ in range(QUICK_ROUNDS if quick else rounds):
@@ -179,7 +179,7 @@ def bench_sweep(
     shown = console()
     with mistakes_reported("stopped; nothing was written."):
         prepare_file(out)
-        rows = measure(load(data, data_dir=data_dir), rounds, quick)
+        rows = measure_sweeps(load(data, data_dir=data_dir), rounds, quick)
         write_json(
             out, {"environment": environment(), "data": data, "quick": quick, "sweeps": rows}
         )

@@ -14,7 +14,7 @@ import torch  # type: ignore[import-not-found,unused-ignore]
 from torch import nn  # type: ignore[import-not-found,unused-ignore]
 from torch.nn import functional  # type: ignore[import-not-found,unused-ignore]
 
-from experiments.bench.case import MATRIX, Case
+from experiments.bench.case import MATRIX, BenchCase
 
 B2 = 0.99
 
@@ -56,7 +56,7 @@ class TorchProgram:
       compile_seconds: of the first compiled step or of the capture; None for the eager loop.
     """
 
-    def __init__(self, case: Case, data: Mapping[str, Any]):
+    def __init__(self, case: BenchCase, data: Mapping[str, Any]):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.dtype = getattr(torch, case.dtype)
         channels_last = case.layout == "NHWC"

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.bench.case import MATRIX, Case, Program
+from experiments.bench.case import MATRIX, BenchCase, EngineProgram
 
 # Devices that JAX shows on a CPU of as many cores, so that ours can train over both; our cases on
 # one device see the other, too.
@@ -60,11 +60,13 @@ class Child:
 
     def __init__(self, engine: str, path: str):
         self.path = path
-        self.programs: dict[Case, Program] = {}
+        self.programs: dict[BenchCase, EngineProgram] = {}
         if engine == "torch":
             from experiments.bench import torch_engine
 
-            self.make: Callable[[Case, Mapping[str, Any]], Program] = torch_engine.TorchProgram
+            self.make: Callable[[BenchCase, Mapping[str, Any]], EngineProgram] = (
+                torch_engine.TorchProgram
+            )
             self.about, self.product = torch_engine.about, torch_engine.product
             self.device_peak = torch_engine.device_peak
         else:
@@ -84,7 +86,7 @@ class Child:
             return {"host_bytes": host_peak(), "device_bytes": self.device_peak()}
         if do == "rate":
             return self._rate(**others)
-        chosen = Case(**(case or {}))
+        chosen = BenchCase(**(case or {}))
         if do == "prepare" and chosen not in self.programs:
             with np.load(self.path) as data:
                 program = self.make(chosen, data)
@@ -143,7 +145,7 @@ class Worker:
             env={**found, **(settings or {})},
         )
 
-    def ask(self, do: str, case: Case | None = None, **others: Any) -> dict[str, Any]:
+    def ask(self, do: str, case: BenchCase | None = None, **others: Any) -> dict[str, Any]:
         """Sends a request and waits for the answer.
 
         Raises:

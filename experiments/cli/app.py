@@ -29,7 +29,8 @@ from experiments.cli.report import run_report
 from experiments.cli.run import run
 from experiments.cli.train import EXAMPLES, run_train
 from experiments.diagnosis_study.report import tables
-from experiments.diagnosis_study.run import Row, run_diagnosis
+from experiments.diagnosis_study.results import DiagnosisResult
+from experiments.diagnosis_study.run import run_diagnosis
 from experiments.harness import registry
 from experiments.harness.claim import Result
 from experiments.layout_study.report import markdown_layouts
@@ -62,7 +63,7 @@ def parity(
     layout: Layout = "auto",
 ) -> None:
     """Replays trajectories of fastai in float64 and prints the largest deviations as JSON."""
-    from convjax.io.json_files import finite
+    from convjax.io.json_files import nonfinite_to_null
     from convjax.ops.layout import resolve_layout
     from experiments.fastai_parity.replay import replay
     from experiments.harness.compilation_cache import use_compilation_cache
@@ -75,7 +76,7 @@ def parity(
             report = replay(file, data_dir=data_dir, layout=layout)
         except ValueError as error:  # DataError and TrajectoryError are ValueErrors
             _fail(error)
-        typer.echo(json.dumps(finite(report), allow_nan=False))
+        typer.echo(json.dumps(nonfinite_to_null(report), allow_nan=False))
         holds &= report["holds"]
     raise typer.Exit(0 if holds else 1)
 
@@ -90,7 +91,9 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "records": lambda found: markdown_records(found["records"]),
     "streams": lambda found: markdown_streams(found["streams"]),
     "sweeps": lambda found: markdown_costs(found["sweeps"]),
-    "trainings": lambda found: "\n\n".join(tables([Row(**row) for row in found["trainings"]])),
+    "trainings": lambda found: "\n\n".join(
+        tables([DiagnosisResult(**row) for row in found["trainings"]])
+    ),
 }
 
 

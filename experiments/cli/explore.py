@@ -15,7 +15,14 @@ from flax import nnx
 
 from convjax.analysis._precedents import Windows
 from convjax.explorer._page import page
-from convjax.explorer.layer_spec import Convolution, Dense, Layer, MaxPool, Relu, layers_of
+from convjax.explorer.layer_spec import (
+    ConvolutionSpec,
+    DenseSpec,
+    LayerSpec,
+    MaxPoolSpec,
+    ReluSpec,
+    layer_specs,
+)
 from convjax.ops.layout import KERNEL_AXES
 from experiments.harness.chapter_data import (
     FILTERS_1,
@@ -35,13 +42,13 @@ from experiments.terminal.options import DataDir, mistakes_reported, prepare_fil
 WITH_THE_THREE = ("mnist5k", "mnist")
 
 
-class Explored(NamedTuple):
+class ExplorerInput(NamedTuple):
     """What a page shows: its title, a line about it, the image (C, H, W) and the layers."""
 
     title: str
     about: str
     image: Any
-    layers: list[Layer]
+    layers: list[LayerSpec]
 
 
 def run_explore(
@@ -56,7 +63,7 @@ def run_explore(
     out: Annotated[Path, typer.Option(help="New file for the page.")] = Path("explorer.html"),
 ) -> None:
     """Writes a page that shows a network's maps and, for each cell, all that it is made of."""
-    from convjax.io.atomic import replacing
+    from convjax.io.atomic import atomic_write
     from experiments.terminal.console import console
 
     with mistakes_reported("stopped; nothing was written."):
@@ -75,20 +82,20 @@ def run_explore(
         else:
             explored = of_spreadsheet(spreadsheet) if spreadsheet else example()
         text = page(explored.title, explored.image, explored.layers, about=explored.about)
-        with replacing(out) as file:
+        with atomic_write(out) as file:
             file.write(text.encode())
     console().print(f"the page: {out}", highlight=False, soft_wrap=True)
 
 
-def example() -> Explored:
+def example() -> ExplorerInput:
     """Returns the chapter's two convolutions with kernels whose effect one can see."""
-    settings: dict[str, Any] = {"stride": 2, "padding": 1, "steps": [Relu()]}
+    settings: dict[str, Any] = {"stride": 2, "padding": 1, "steps": [ReluSpec()]}
     nearby = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]])
     right, down = np.zeros((2, 3, 3))
     right[1, 1:] = 8
     down[1:, 1] = 8
-    layers: list[Layer] = [
-        Convolution(
+    layers: list[LayerSpec] = [
+        ConvolutionSpec(
             "conv 1",
             np.stack([TOP_EDGE, LEFT_EDGE])[:, None],
             [0, 0],
@@ -97,7 +104,7 @@ def example() -> Explored:
         ),
         # Both kinds added up around a place; and only where both are: from there a top edge goes
         # to the right and a left one down.
-        Convolution(
+        ConvolutionSpec(
             "conv 2",
             [[nearby, nearby], [right, down]],
             [0, -8000],
@@ -105,7 +112,7 @@ def example() -> Explored:
             **settings,
         ),
     ]
-    return Explored(
+    return ExplorerInput(
         "Two convolutions, cell by cell",
         "A three of MNIST, pixels from 0 to 255, and two 3×3 convolutions with stride 2, padding 1 "
         "and ReLU, their weights made by hand. A cell of the second sees 7×7 pixels.",
@@ -114,7 +121,7 @@ def example() -> Explored:
     )
 
 
-def of_spreadsheet(path: Path) -> Explored:
+def of_spreadsheet(path: Path) -> ExplorerInput:
     """Returns the network of the chapter's file.
 
     Raises:
@@ -124,19 +131,19 @@ def of_spreadsheet(path: Path) -> Explored:
     # The file's second convolution has one column too many, which reads an empty one, and its pool
     # therefore half a window.
     one_more = ((0, 0), (0, 1))
-    relu = [Relu()]
-    layers: list[Layer] = [
-        Convolution("conv 1", sheet.block(*FILTERS_1)[:, None], steps=relu),
-        Convolution(
+    relu = [ReluSpec()]
+    layers: list[LayerSpec] = [
+        ConvolutionSpec("conv 1", sheet.block(*FILTERS_1)[:, None], steps=relu),
+        ConvolutionSpec(
             "conv 2",
             np.stack([sheet.block(*pair) for pair in FILTERS_2]),
             padding=one_more,
             steps=relu,
         ),
-        MaxPool("max pool", Windows(2, stride=2, padding=one_more)),
-        Dense("dense unit", sheet.block(*WEIGHTS, step=2)[None]),
+        MaxPoolSpec("max pool", Windows(2, stride=2, padding=one_more)),
+        DenseSpec("dense unit", sheet.block(*WEIGHTS, step=2)[None]),
     ]
-    return Explored(
+    return ExplorerInput(
         "The chapter's spreadsheet, cell by cell",
         "conv-example.xlsx: a digit, two convolutions of two 3×3 filters each, a max pool and one "
         "dense unit.",
@@ -145,7 +152,7 @@ def of_spreadsheet(path: Path) -> Explored:
     )
 
 
-def of_run(path: Path, data_dir: Path | None) -> Explored:
+def of_run(path: Path, data_dir: Path | None) -> ExplorerInput:
     """Returns a trained network on an image as its training has it.
 
     The image is the chapter's three where the data set holds it, else the first test image.
@@ -201,10 +208,10 @@ def of_run(path: Path, data_dir: Path | None) -> Explored:
             f"--run must be a training of `python -m experiments run`, got {path}, whose mean and "
             f"std are not those of {channels} channels."
         )
-    layers = layers_of(load_weights(weights, network))
+    layers = layer_specs(load_weights(weights, network))
     normal = (image / 255 - mean[:, None, None]) / std[:, None, None]
     norm = ", with batch norm as in evaluation" if setting.norm else ""
-    return Explored(
+    return ExplorerInput(
         "A trained network, cell by cell",
         f"{setting.slug}, seed {seed}, trained on {data}; shown on {which}, normalised as in the "
         f"training{norm}.",

@@ -24,7 +24,7 @@ def run_gallery(
     ] = False,
 ) -> None:
     """Draws the chapter's pictures, trains three small networks for them, and writes one page."""
-    from convjax.io.atomic import replacing
+    from convjax.io.atomic import atomic_write
     from experiments.gallery.operation import equation_section, kernel_sections
     from experiments.gallery.page import page
     from experiments.gallery.training import training_sections
@@ -49,7 +49,7 @@ def run_gallery(
             foot=f"Drawn by convjax. Trainings: data {lab.data}, seed 0"
             + (", cut to three steps." if quick else "."),
         )
-        with replacing(out) as file:
+        with atomic_write(out) as file:
             file.write(written.encode())
     count = sum(len(section.pictures) for section in sections)
     shown.print(f"{count} pictures: {out}", highlight=False, soft_wrap=True)

@@ -27,7 +27,7 @@ def run_report(
     ] = None,
 ) -> None:
     """Writes a page of trainings: curves, layers, diagnosis, mistakes; one file, no network."""
-    from convjax.io.atomic import replacing
+    from convjax.io.atomic import atomic_write
     from convjax.report.build import comparison, report, write_report
     from experiments.terminal.console import console
 
@@ -38,6 +38,6 @@ def run_report(
             out = out or COMPARISON
             prepare_file(out)
             text = report(runs[0]) if len(runs) == 1 else comparison(runs)
-            with replacing(out) as file:
+            with atomic_write(out) as file:
                 file.write(text.encode())
     console().print(f"the page: {out}", highlight=False, soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convjax.io.lock import LockedError, locked
+from convjax.io.lock import FolderLock, LockedError
 from experiments.cli.run_options import check_manner, check_new, results_folder
 from experiments.harness import registry
 from experiments.harness.claim import Claim
@@ -70,7 +70,7 @@ def run(
     from experiments.harness.chapter_data import Sheet
     from experiments.harness.compilation_cache import use_compilation_cache
     from experiments.harness.lab import Lab
-    from experiments.harness.runner import measure, to_go_on_with
+    from experiments.harness.runner import measure_claims, to_go_on_with
 
     use_compilation_cache()
     where = results_folder(out)
@@ -112,10 +112,10 @@ def run(
     ):
         where.mkdir(parents=True, exist_ok=True)
         try:
-            with locked(where):
+            with FolderLock(where):
                 _check_out(out, resume)  # another process may have been quicker
                 with observer.on_screen():
-                    results = measure(claims, lab, command)
+                    results = measure_claims(claims, lab, command)
         except LockedError:
             raise
         except (ValueError, ImportError):

@@ -142,7 +142,7 @@ def run_train(
     """Trains a network and keeps it: configuration, record, checkpoints, predictions, report."""
     from convjax import distributed
     from experiments.cli.train_config import FIELDS
-    from experiments.cli.train_run import Options, TrainRun, several
+    from experiments.cli.train_run import TrainOptions, TrainRun, several
     from experiments.harness.compilation_cache import use_compilation_cache
 
     use_compilation_cache()
@@ -153,7 +153,7 @@ def run_train(
         given["norm"] = None
     where = results_folder(out)
     again = _command(context, where)
-    options = Options(
+    options = TrainOptions(
         out=where,
         resume=resume,
         config=config,

@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
-from convjax.io.json_files import finite
+from convjax.io.json_files import nonfinite_to_null
 from convjax.stats.record import Record
-from convjax.train._fit import Listener
+from convjax.train._fit import Callback
 from experiments.harness.observer import Observer
 from experiments.harness.setting import Setting
 from experiments.terminal.console import ConsoleObserver, console
@@ -26,7 +26,7 @@ class TrainObserver(Observer):
         """A signal stopped the training after so many steps; the command goes on with it."""
 
 
-class Quiet(TrainObserver):
+class QuietOutput(TrainObserver):
     """Prints the folder at the end, and how to go on."""
 
     def finished(self, folder: Path, metrics: list[dict[str, Any]]) -> None:
@@ -38,7 +38,7 @@ class Quiet(TrainObserver):
         typer.echo(f"stopped after {step} steps, saved. Go on with: {again}", err=True)
 
 
-class Table(TrainObserver, ConsoleObserver):
+class TableOutput(TrainObserver, ConsoleObserver):
     """Prints a row for each evaluation, and on a terminal a bar with the time left."""
 
     def restored(self, steps: int, metrics: list[dict[str, Any]]) -> None:
@@ -65,10 +65,10 @@ class Table(TrainObserver, ConsoleObserver):
     def stopped(self, step: int, again: str) -> None:
         """Prints to stderr, as the others do."""
         self.progress.stop()
-        Quiet().stopped(step, again)
+        QuietOutput().stopped(step, again)
 
 
-class JsonLines(TrainObserver):
+class JsonOutput(TrainObserver):
     """Prints an object per line: {"event": "started" | "restored" | "scored" | "finished" |
     "stopped", …}; numbers that are not finite are null."""
 
@@ -98,10 +98,10 @@ class JsonLines(TrainObserver):
 
     def _print(self, event: str, **fields: Any) -> None:
         line = {"event": event, **fields}
-        typer.echo(json.dumps(finite(line), ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(nonfinite_to_null(line), ensure_ascii=False, allow_nan=False))
 
 
-class Events(Listener):
+class EventOutput(Callback):
     """Writes TensorBoard's event files as the training goes.
 
     Args:
@@ -138,10 +138,10 @@ class Events(Listener):
             self._writer.close()
 
 
-class Both(Listener):
+class ObserverPair(Callback):
     """Tells two of a training."""
 
-    def __init__(self, first: Listener, second: Listener):
+    def __init__(self, first: Callback, second: Callback):
         self._both = first, second
 
     def restored(self, steps: int, metrics: list[dict[str, Any]]) -> None:
@@ -177,10 +177,10 @@ def speaking(
     if silent:
         yield TrainObserver()
     elif json_lines:
-        yield JsonLines(config)
+        yield JsonOutput(config)
     elif quiet:
-        yield Quiet()
+        yield QuietOutput()
     else:
-        table = Table(console())
+        table = TableOutput(console())
         with table.on_screen():
             yield table

@@ -14,19 +14,19 @@ import typer
 from convjax import distributed
 from convjax.analysis._summary import summary
 from convjax.data import DataError
-from convjax.io.json_files import finite
+from convjax.io.json_files import nonfinite_to_null
 from convjax.runs.checkpoints import Checkpoints
 from convjax.runs.folder import RunError, RunFolder, check_config
 from convjax.runs.interrupts import Interrupts
 from convjax.runs.persistence import Keeping
 from convjax.runs.predictions import Predictions
 from convjax.stats.nonfinite import NonFiniteError
-from convjax.train._fit import Fitted, Listener, Stopped, fit
+from convjax.train._fit import Callback, FitResult, TrainingStopped, fit
 from convjax.train.device_data import Images
 from convjax.train.tree_arrays import CheckpointError
 from experiments.cli.run_options import check_new
 from experiments.cli.train_config import check_data, read_config, resolved
-from experiments.cli.train_observers import Both, Events, TrainObserver, speaking
+from experiments.cli.train_observers import EventOutput, ObserverPair, TrainObserver, speaking
 from experiments.harness import training_plots
 from experiments.harness.lab import Lab
 from experiments.harness.training import Training
@@ -35,7 +35,7 @@ STATUS_NON_FINITE = 3
 STOPPING = "stopping at the end of these steps, to save; once more stops at once."
 
 
-class Options(NamedTuple):
+class TrainOptions(NamedTuple):
     """How a training is run, on which its figures do not depend; see the command's help.
 
     Attributes:
@@ -91,7 +91,7 @@ class TrainRun:
       ImportError: for a library that the training or its report needs.
     """
 
-    def __init__(self, options: Options, given: dict[str, Any]):
+    def __init__(self, options: TrainOptions, given: dict[str, Any]):
         self.options = options
         source = options.out if options.resume else options.config
         if options.resume and options.config is not None:
@@ -142,7 +142,7 @@ class TrainRun:
     def show(self) -> None:
         """Prints the configuration as config.json would have it."""
         if distributed.is_primary():
-            typer.echo(json.dumps(finite(self.full), indent=2, ensure_ascii=False))
+            typer.echo(json.dumps(nonfinite_to_null(self.full), indent=2, ensure_ascii=False))
 
     def train(self) -> int | None:
         """Trains, and returns the number of the signal that stopped it, if one did."""
@@ -155,7 +155,7 @@ class TrainRun:
             try:
                 fitted = self._kept(observer, interrupts)
                 observer.finished(options.out, fitted.metrics)
-            except Stopped as stopped:
+            except TrainingStopped as stopped:
                 observer.stopped(stopped.step, options.again)
                 # Another process may have had the signal.
                 return interrupts.received or signal.SIGTERM
@@ -186,7 +186,7 @@ class TrainRun:
                 _fail(str(error), 2)
         return None
 
-    def _kept(self, observer: TrainObserver, interrupts: Interrupts) -> Fitted:
+    def _kept(self, observer: TrainObserver, interrupts: Interrupts) -> FitResult:
         """Trains; process 0 keeps the training in its folder."""
         with ExitStack() as held:
             # At its end the last checkpoint is waited for, whatever happened.
@@ -214,16 +214,16 @@ class TrainRun:
         observer: TrainObserver,
         interrupts: Interrupts,
         held: ExitStack,
-    ) -> Fitted:
+    ) -> FitResult:
         lab, setting, seed = self.lab, self.config.setting, self.config.seed
         dataset = lab.dataset_of(setting)
         shape = (setting.batch_size, *dataset.train.images.shape[1:])
         observer.network(str(summary(lab.network(setting, seed), shape)))
         observer.training(setting, seed, lab.steps(setting, seed), watched=True)
-        listener: Listener = observer
+        listener: Callback = observer
         if self.options.tensorboard and keeping is not None:
-            events = held.enter_context(closing(Events(self.options.out / "tensorboard")))
-            listener = Both(observer, events)
+            events = held.enter_context(closing(EventOutput(self.options.out / "tensorboard")))
+            listener = ObserverPair(observer, events)
         fitted = fit(
             self.trainer,
             lab.network(setting, seed),
@@ -245,7 +245,7 @@ class TrainRun:
             return Stream(split.images, split.labels)
         return Images.put(split, self.devices)
 
-    def _finish(self, fitted: Fitted, folder: RunFolder) -> None:
+    def _finish(self, fitted: FitResult, folder: RunFolder) -> None:
         """Writes what is made of the trained network."""
         from convjax.report.build import write_report
 
@@ -262,7 +262,7 @@ class TrainRun:
         write_report(folder.path)
 
 
-def _check_installed(options: Options) -> None:
+def _check_installed(options: TrainOptions) -> None:
     """Raises ImportError for a library that would be missed in or after the training."""
     needed = {"matplotlib": "plots", "jinja2": "pages", "plotly": "pages"}
     needed |= {"tensorboardX": "tensorboard"} if options.tensorboard else {}

@@ -15,7 +15,7 @@ STEPS = 200
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingSpec:
     """One training, with everything that a fault or its cure may change.
 
     Attributes:
@@ -55,9 +55,9 @@ class Plan:
         return ARCHITECTURES[self.architecture]
 
     @property
-    def structure(self) -> "Plan":
+    def structure(self) -> "TrainingSpec":
         """The plan with all at its default that a compiled program does not depend on."""
-        return Plan(
+        return TrainingSpec(
             self.architecture,
             0,
             self.optimizer,
@@ -77,27 +77,27 @@ class Fault(NamedTuple):
     """A fault: the symptom that should be found, the change to a plan, and which plans it fits."""
 
     symptom: str
-    plant: Callable[[Plan, np.random.Generator], Plan]
-    fits: Callable[[Plan], bool] = lambda plan: True
+    plant: Callable[[TrainingSpec, np.random.Generator], TrainingSpec]
+    fits: Callable[[TrainingSpec], bool] = lambda plan: True
 
 
-def _relu(plan: Plan) -> bool:
+def _relu(plan: TrainingSpec) -> bool:
     return plan.of.nonlinearity == "relu"
 
 
-def _plain(plan: Plan) -> bool:
+def _plain(plan: TrainingSpec) -> bool:
     return _relu(plan) and not plan.of.normed
 
 
-def _plain_adam(plan: Plan) -> bool:
+def _plain_adam(plan: TrainingSpec) -> bool:
     return _plain(plan) and plan.optimizer == "adam"
 
 
-def _tanh(plan: Plan) -> bool:
+def _tanh(plan: TrainingSpec) -> bool:
     return plan.of.nonlinearity == "tanh"
 
 
-def _batch_norm(plan: Plan) -> bool:
+def _batch_norm(plan: TrainingSpec) -> bool:
     return plan.of.batch_norm
 
 
@@ -148,14 +148,14 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def _less_steep(plan: Plan) -> Plan:
+def _less_steep(plan: TrainingSpec) -> TrainingSpec:
     architecture = "mlp" if plan.architecture == "sigmoid" else plan.architecture
     return replace(plan, architecture=architecture, gain=1.0)
 
 
 # The change that each symptom advises, as far as a plan can be changed. To look at labels or at a
 # batch is to find what is wrong with them.
-CURES: dict[str, Callable[[Plan], Plan]] = {
+CURES: dict[str, Callable[[TrainingSpec], TrainingSpec]] = {
     "inputs not normalised": lambda plan: replace(plan, raw=False),
     "labels constant": lambda plan: replace(plan, labels="true"),
     "zero weights": lambda plan: replace(plan, gain=1.0),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from convjax.diagnosis.symptoms import SYMPTOMS
-from experiments.diagnosis_study.results import Row
+from experiments.diagnosis_study.results import DiagnosisResult
 from experiments.diagnosis_study.sagemaker_rules import MEANING
 from experiments.diagnosis_study.suite import HEALTHY
 from experiments.harness.intervals import Interval, share
@@ -14,13 +14,13 @@ BARS = {"recall": 0.95, "precision": 0.95, "healthy without a finding": 0.98}
 BETTER = 0.02  # accuracy by which an advised change must improve a training to count
 
 
-def tables(rows: Sequence[Row]) -> list[str]:
+def tables(rows: Sequence[DiagnosisResult]) -> list[str]:
     """Returns the bars, the figures by symptom and the confusion table of the measured part."""
     measured = [row for row in rows if row.part == "measured"]
     return [bars(measured), by_symptom(measured), confusion(measured)]
 
 
-def bars(rows: Sequence[Row]) -> str:
+def bars(rows: Sequence[DiagnosisResult]) -> str:
     """Returns recall, precision and the healthy runs beside the bars, and the rules' figures."""
     healthy = [row for row in rows if row.fault == HEALTHY]
     faulty = [row for row in rows if row.fault != HEALTHY]
@@ -56,7 +56,7 @@ def bars(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def by_symptom(rows: Sequence[Row]) -> str:
+def by_symptom(rows: Sequence[DiagnosisResult]) -> str:
     """Returns by symptom recall, precision, steps until found, the rules' recall, the advice."""
     lines = [
         "| symptom | recall | precision | steps until found | found by a rule | advised change |",
@@ -77,7 +77,7 @@ def by_symptom(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _advice(rows: Sequence[Row]) -> str:
+def _advice(rows: Sequence[DiagnosisResult]) -> str:
     tried = [row for row in rows if row.cured is not None]
     if not tried:
         return "not tried"
@@ -87,7 +87,7 @@ def _advice(rows: Sequence[Row]) -> str:
     return f"{before:.2f} → {after:.2f}, better in {better} of {len(tried)}"
 
 
-def confusion(rows: Sequence[Row]) -> str:
+def confusion(rows: Sequence[DiagnosisResult]) -> str:
     """Returns how often each symptom was found first, by the fault that was planted."""
     names = [*(symptom.name for symptom in SYMPTOMS), HEALTHY]
     codes = {name: chr(ord("a") + i) for i, name in enumerate(names)}

@@ -8,7 +8,7 @@ from experiments.diagnosis_study.suite import HEALTHY
 
 
 @dataclass(frozen=True)
-class Row:
+class DiagnosisResult:
     """What one training came to.
 
     Attributes:

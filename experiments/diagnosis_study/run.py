@@ -21,8 +21,8 @@ import typer
 from convjax.diagnosis._diagnose import diagnose
 from convjax.stats.record import Record
 from experiments.diagnosis_study.faults import CURES
-from experiments.diagnosis_study.results import Row, symptom_of
-from experiments.diagnosis_study.suite import HEALTHY, PARTS, Case
+from experiments.diagnosis_study.results import DiagnosisResult, symptom_of
+from experiments.diagnosis_study.suite import HEALTHY, PARTS, StudyCase
 from experiments.terminal.options import OutFile, mistakes_reported, prepare_file
 
 # A diagnosis is asked for after every so many steps.
@@ -36,7 +36,7 @@ def causes(record: Record, nonlinearity: str) -> list[str]:
     return [f.symptom for f in diagnose(record, nonlinearity=nonlinearity).findings]
 
 
-def examine(case: Case, record: Record, accuracy: float) -> Row:
+def examine(case: StudyCase, record: Record, accuracy: float) -> DiagnosisResult:
     """Diagnoses a training at its end, and on the way there."""
     from experiments.diagnosis_study.sagemaker_rules import fired
 
@@ -48,7 +48,7 @@ def examine(case: Case, record: Record, accuracy: float) -> Row:
     }
     steps = [step for step, found in on_the_way.items() if symptom_of(case.fault) in found]
     early = {symptom for found in on_the_way.values() for symptom in found} - set(findings)
-    return Row(
+    return DiagnosisResult(
         case.part,
         case.fault,
         asdict(case.plan),
@@ -60,16 +60,18 @@ def examine(case: Case, record: Record, accuracy: float) -> Row:
     )
 
 
-def measure(cases: Sequence[Case], on_run: Callable[[], None]) -> list[Row]:
+def measure_diagnosis(
+    cases: Sequence[StudyCase], on_run: Callable[[], None]
+) -> list[DiagnosisResult]:
     """Runs the trainings, and some of them again with the advised change.
 
     Args:
       on_run: called after each of the first.
     """
-    from experiments.diagnosis_study.train import Bench
+    from experiments.diagnosis_study.train import StudyTrainer
 
-    bench = Bench()
-    rows: dict[Case, Row] = {}
+    bench = StudyTrainer()
+    rows: dict[StudyCase, DiagnosisResult] = {}
     for case in sorted(cases, key=lambda case: case.plan.group):
         rows[case] = examine(case, *bench.run(case.plan))
         on_run()
@@ -79,7 +81,7 @@ def measure(cases: Sequence[Case], on_run: Callable[[], None]) -> list[Row]:
     return list(rows.values())
 
 
-def tried(rows: Mapping[Case, Row]) -> list[tuple[Case, Row]]:
+def tried(rows: Mapping[StudyCase, DiagnosisResult]) -> list[tuple[StudyCase, DiagnosisResult]]:
     """Returns the first trainings of each symptom in the measured part that have a finding."""
     left: dict[str, int] = {}
     found = []
@@ -113,7 +115,7 @@ def run_diagnosis(
         wanted = [case for part in PARTS for case in cases(part, quick=quick)]
         with Progress(console=shown, transient=True) as progress:
             task = progress.add_task("trainings", total=len(wanted))
-            rows = measure(wanted, lambda: progress.advance(task))
+            rows = measure_diagnosis(wanted, lambda: progress.advance(task))
         write_json(out, {"environment": environment(), "trainings": [asdict(row) for row in rows]})
     for text in tables(rows):
         shown.print(text, highlight=False, markup=False, soft_wrap=True)

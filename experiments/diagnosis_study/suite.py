@@ -10,7 +10,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from experiments.diagnosis_study.faults import FAULTS, Plan
+from experiments.diagnosis_study.faults import FAULTS, TrainingSpec
 from experiments.diagnosis_study.networks import ARCHITECTURES
 
 HEALTHY = "healthy"
@@ -37,18 +37,18 @@ ODD: tuple[dict[str, object], ...] = (
 
 
 @dataclass(frozen=True)
-class Case:
+class StudyCase:
     """A plan, what is wrong with it (a fault, or HEALTHY), and the part that it belongs to."""
 
     part: str
     fault: str
-    plan: Plan
+    plan: TrainingSpec
 
 
-def kinds(part: str) -> list[Plan]:
+def kinds(part: str) -> list[TrainingSpec]:
     """Returns the architectures and optimisers of a part, as plans."""
     return [
-        Plan(name, 0, optimizer)
+        TrainingSpec(name, 0, optimizer)
         for optimizer in ("adam", "sgd")
         for name, architecture in ARCHITECTURES.items()
         if architecture.nonlinearity != "sigmoid"
@@ -57,7 +57,7 @@ def kinds(part: str) -> list[Plan]:
     ]
 
 
-def cases(part: str, *, quick: bool = False) -> list[Case]:
+def cases(part: str, *, quick: bool = False) -> list[StudyCase]:
     """Returns the trainings of a part.
 
     Args:
@@ -70,26 +70,26 @@ def cases(part: str, *, quick: bool = False) -> list[Case]:
     ]
 
 
-def _faulty(part: str, quick: bool) -> Iterator[Case]:
+def _faulty(part: str, quick: bool) -> Iterator[StudyCase]:
     for number, (name, fault) in enumerate(FAULTS.items()):
         fitting = [plan for plan in kinds(part) if fault.fits(plan)]
         count = 1 if quick else FAULTY_RUNS[part]
         rng = np.random.default_rng([FIRST_SEED[part], number])
         for plan in islice(cycle(_small(fitting, quick)), count):
-            yield Case(part, name, fault.plant(plan, rng))
+            yield StudyCase(part, name, fault.plant(plan, rng))
 
 
-def _healthy(part: str, quick: bool) -> Iterator[Case]:
+def _healthy(part: str, quick: bool) -> Iterator[StudyCase]:
     plans = _small(kinds(part), quick)
     # The looks are shifted by one at each turn, so that every plan gets every look.
     count = 2 if quick else HEALTHY_RUNS[part]
     for i in range(count):
         turn, which = divmod(i, len(plans))
         odd = ODD[(which + turn) % len(ODD)]
-        yield Case(part, HEALTHY, replace(plans[which], **odd))  # type: ignore[arg-type]
+        yield StudyCase(part, HEALTHY, replace(plans[which], **odd))  # type: ignore[arg-type]
 
 
-def _small(plans: Sequence[Plan], quick: bool) -> list[Plan]:
+def _small(plans: Sequence[TrainingSpec], quick: bool) -> list[TrainingSpec]:
     if not quick:
         return list(plans)
     small = [plan for plan in plans if plan.architecture in ("mlp", "tanh")]

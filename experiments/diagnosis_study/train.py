@@ -24,7 +24,7 @@ from convjax.stats.watch import INPUT, LABELS, Watch
 from convjax.train.device_data import Images
 from convjax.train.step import cross_entropy
 from convjax.train.trainer import Trainer
-from experiments.diagnosis_study.faults import WEIGHTS, Plan
+from experiments.diagnosis_study.faults import WEIGHTS, TrainingSpec
 from experiments.diagnosis_study.networks import CLASSES
 
 # Of the examples, so many are marked as corrupt: about one in a dozen batches of 64.
@@ -43,14 +43,14 @@ def weighted(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 @dataclass
-class Bench:
+class StudyTrainer:
     """Data on the device, and the compiled programs of the last structure of a plan.
 
     Of the last alone, because a process has room for the code of some hundred programs.
     """
 
     dataset: Dataset = field(default_factory=lambda: load("mnist5k"))
-    _compiled: tuple[Plan, Any] | None = None
+    _compiled: tuple[TrainingSpec, Any] | None = None
 
     @cached_property
     def images(self) -> Images:
@@ -62,7 +62,7 @@ class Bench:
         """The test images on the device."""
         return Images.put(self.dataset.test)
 
-    def run(self, plan: Plan) -> tuple[Record, float]:
+    def run(self, plan: TrainingSpec) -> tuple[Record, float]:
         """Trains as planned; returns the record and the accuracy on the test images."""
         data = Images(self.images.images, jnp.asarray(self.labels(plan)))
         order = self.order(plan)
@@ -73,7 +73,7 @@ class Bench:
         state, record = trainer.run(trainer.start(model), data, order, table(plan))
         return record, trainer.evaluate(state, self.test).accuracy
 
-    def labels(self, plan: Plan) -> npt.NDArray[np.int32]:
+    def labels(self, plan: TrainingSpec) -> npt.NDArray[np.int32]:
         """Returns the labels that a plan trains on, with the marks of corrupt examples."""
         rng = np.random.default_rng(plan.seed)
         labels = np.array(self.dataset.train.labels, np.int32)
@@ -85,24 +85,24 @@ class Bench:
         labels[marked] += CLASSES * plan.bad
         return labels
 
-    def order(self, plan: Plan) -> npt.NDArray[np.integer[Any]]:
+    def order(self, plan: TrainingSpec) -> npt.NDArray[np.integer[Any]]:
         """Returns the images of each batch, (steps, batch)."""
         size, examples = plan.batch_size, len(self.dataset.train.labels)
         epochs = -(-plan.steps // (examples // size))
         orders = [epoch_order(examples, size, seed=plan.seed, epoch=e) for e in range(epochs)]
         return np.concatenate(orders)[: plan.steps]
 
-    def model(self, plan: Plan) -> nnx.Module:
+    def model(self, plan: TrainingSpec) -> nnx.Module:
         """Returns the network with its initial parameters, planted ones included."""
         model = plan.of.build(plan.seed)
         for module in (m for _, m in nnx.iter_modules(model)):
             if plan.lag and isinstance(module, BatchNorm):
                 module.momentum = LAGGING
         params = nnx.state(model, nnx.Param)
-        nnx.update(model, planted(params, plan))
+        nnx.update(model, with_fault(params, plan))
         return model
 
-    def compiled(self, plan: Plan, make: Callable[[], Any]) -> Any:
+    def compiled(self, plan: TrainingSpec, make: Callable[[], Any]) -> Any:
         """Returns what is made for plans of one structure, made anew for another."""
         if self._compiled is None or self._compiled[0] != plan.structure:
             self._compiled = None
@@ -110,7 +110,7 @@ class Bench:
             self._compiled = plan.structure, make()
         return self._compiled[1]
 
-    def trainer(self, plan: Plan) -> Trainer:
+    def trainer(self, plan: TrainingSpec) -> Trainer:
         """Returns the trainer of a plan."""
 
         def make() -> Trainer:
@@ -128,12 +128,12 @@ class Bench:
         found: Trainer = self.compiled(plan, make)
         return found
 
-    def scale(self, plan: Plan) -> tuple[Any, Any]:
+    def scale(self, plan: TrainingSpec) -> tuple[Any, Any]:
         """Returns mean and std on the scale p/255; raw pixels are 0 to 255."""
         return (0.0, 1 / 255) if plan.raw else normalization(self.dataset.train.images)
 
     def _run_linen(
-        self, plan: Plan, data: Images, order: npt.NDArray[np.integer[Any]]
+        self, plan: TrainingSpec, data: Images, order: npt.NDArray[np.integer[Any]]
     ) -> tuple[Record, float]:
         """The same with a Linen model in a loop of one's own."""
         model = plan.of.build(plan.seed)
@@ -143,7 +143,7 @@ class Bench:
             return ((images / 255 - mean) / std).astype(jnp.float32)
 
         params = model.init(jax.random.key(plan.seed), normalized(data.images[:1]))["params"]
-        params = planted(params, plan)
+        params = with_fault(params, plan)
         chosen = optimizer(plan, params)
         opt_state = chosen.transform.init(params)
         step = self.compiled(plan, lambda: linen_step(model, chosen, normalized))
@@ -194,7 +194,7 @@ def linen_step(
     return step
 
 
-def planted(params: Any, plan: Plan) -> Any:
+def with_fault(params: Any, plan: TrainingSpec) -> Any:
     """Returns initial parameters with the plan's gain and sleep."""
 
     def changed(path: Any, value: jax.Array) -> jax.Array:
@@ -206,7 +206,7 @@ def planted(params: Any, plan: Plan) -> Any:
     return jax.tree_util.tree_map_with_path(changed, params)
 
 
-def optimizer(plan: Plan, params: Any) -> Optimizer:
+def optimizer(plan: TrainingSpec, params: Any) -> Optimizer:
     """Returns the optimiser, in which one kernel may learn at a rate of its own."""
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     second = [name for name in paths if name.endswith("kernel")][1]
@@ -218,7 +218,7 @@ def optimizer(plan: Plan, params: Any) -> Optimizer:
     return make(group_scale=scale)
 
 
-def table(plan: Plan) -> dict[str, jax.Array]:
+def table(plan: TrainingSpec) -> dict[str, jax.Array]:
     """Returns the learning rate and momentum of each step."""
     healthy = plan.of.adam if plan.optimizer == "adam" else plan.of.sgd
     rate, steps = plan.rate * healthy, plan.steps

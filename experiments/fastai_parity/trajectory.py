@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from convjax.io.array_schema import Axis, Field, check_fields
-from convjax.io.npz import ArraysError, read_arrays
+from convjax.io.npz import NpzError, read_npz
 from convjax.stats.activations import HIST_BINS
 
 Trajectory = Mapping[str, Any]
@@ -49,10 +49,10 @@ def read(file: Path) -> dict[str, Any]:
       TrajectoryError: if it is none.
     """
     try:
-        golden = read_arrays(file)
+        golden = read_npz(file)
     except FileNotFoundError:
         raise TrajectoryError(f"FILE {file} does not exist. Correct its path.") from None
-    except ArraysError as error:
+    except NpzError as error:
         raise TrajectoryError(
             f"FILE {file} is not a whole .npz file: {error}. Take another copy of it."
         ) from error

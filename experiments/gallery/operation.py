@@ -7,7 +7,7 @@ from convjax.ops import reference
 from convjax.ops.geometry import output_size
 from convjax.plots import chapter, images
 from convjax.stats.record import Array
-from experiments.gallery.page import Picture, Section
+from experiments.gallery.page import GallerySection, Picture
 from experiments.harness.chapter_data import CENTRES, KERNELS, LEFT_EDGE, TOP_EDGE, embedded_three
 
 # Small whole numbers with four different outputs, so that every sum can be followed.
@@ -36,7 +36,7 @@ def photograph() -> Array:
     return np.asarray(load_sample_image("china.jpg"))
 
 
-def kernel_sections() -> list[Section]:
+def kernel_sections() -> list[GallerySection]:
     """Returns the pictures of one kernel, at one place and on the grid, and of four."""
     three = embedded_three()
     row, column = CENTRES["(5,7)"]
@@ -46,7 +46,7 @@ def kernel_sections() -> list[Section]:
     rows, columns = reference.kernel_map(three, TOP_EDGE).shape
     maps = np.stack([reference.kernel_map(three, kernel) for kernel in KERNELS], -1)[None]
     return [
-        Section(
+        GallerySection(
             "A kernel at one place",
             "An image is a table of numbers, and a kernel is a small table of weights. Laid on one "
             "place of the image, each weight is multiplied with the number under it, and the "
@@ -80,7 +80,7 @@ def kernel_sections() -> list[Section]:
                 ),
             ],
         ),
-        Section(
+        GallerySection(
             "The kernel on the grid",
             "The same weights are used at every place where the kernel fits, and the sums make a "
             "new image.",
@@ -103,7 +103,7 @@ def kernel_sections() -> list[Section]:
                 ),
             ],
         ),
-        Section(
+        GallerySection(
             "Several kernels at once",
             "A layer has many kernels, and makes as many maps of one image. They are computed "
             "together, for a whole batch of images.",
@@ -121,7 +121,7 @@ def kernel_sections() -> list[Section]:
     ]
 
 
-def _padding_section() -> Section:
+def _padding_section() -> GallerySection:
     size = (5, 5)
     titles = {
         "Padding 1, stride 1": Windows(3, 1, 1),
@@ -151,7 +151,7 @@ def _padding_section() -> Section:
             )
         )
     even = output_size(5, 4, padding=2)
-    return Section(
+    return GallerySection(
         "Padding and stride",
         "Padding puts cells of zeros around the image, and the stride is how far the kernel goes "
         "from one place to the next. Of n cells along an axis, with p more on each side, a kernel "
@@ -161,7 +161,7 @@ def _padding_section() -> Section:
     )
 
 
-def equation_section() -> Section:
+def equation_section() -> GallerySection:
     """Returns the four views of a 2×2 kernel on a 3×3 image."""
     arguments = IMAGE, KERNEL, BIAS
     indices = reference.tied_indices((1, 1, *KERNEL.shape), (1, *IMAGE.shape))
@@ -169,7 +169,7 @@ def equation_section() -> Section:
     matrix = reference.conv_matrix(KERNEL[None, None], (1, *IMAGE.shape))
     outputs = matrix @ IMAGE.ravel() + BIAS
     told = ", ".join(f"{letter} = {v}" for letter, v in zip("PQRS", outputs, strict=True))
-    return Section(
+    return GallerySection(
         "The equations",
         f"A 2×2 kernel on a 3×3 image, seen in four ways. Each gives the same outputs: {told}.",
         [

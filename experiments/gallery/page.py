@@ -31,7 +31,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Section:
+class GallerySection:
     """Pictures of one part of the chapter, with a text before them."""
 
     title: str
@@ -39,7 +39,7 @@ class Section:
     pictures: Sequence[Picture]
 
 
-def page(sections: Sequence[Section], *, lead: str, foot: str) -> str:
+def page(sections: Sequence[GallerySection], *, lead: str, foot: str) -> str:
     """Returns the page.
 
     Raises:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convjax import plots
-from convjax.diagnosis.collapse import active_share, crashes
+from convjax.diagnosis.collapse import active_share, collapse_steps
 from convjax.plots import chapter, images
 from convjax.plots.chapter.histograms import counts_of, hidden
 from convjax.stats.record import Record
 from convjax.stats.watch import Watch
 from experiments.gallery.operation import colour_pictures
-from experiments.gallery.page import Picture, Section
+from experiments.gallery.page import GallerySection, Picture
 from experiments.harness import training_plots
 from experiments.harness.lab import Lab
 from experiments.harness.setting import BATCH_NORM, ONE_CYCLE, PENULTIMATE
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 COLOUR = replace(BATCH_NORM, encoding="rgb", batch_size=64)
 
 
-def training_sections(lab: Lab) -> list[Section]:
+def training_sections(lab: Lab) -> list[GallerySection]:
     """Trains three networks and returns their pictures, with those of colour in their place."""
     dataset = lab.material(ONE_CYCLE).dataset
     plain, normed = lab.fit(ONE_CYCLE, 0), lab.fit(BATCH_NORM, 0)
@@ -41,9 +41,9 @@ def training_sections(lab: Lab) -> list[Section]:
     ]
 
 
-def _first_layer(training: Training, found: "dict[str, Figure]") -> Section:
+def _first_layer(training: Training, found: "dict[str, Figure]") -> GallerySection:
     kernels = training.model.blocks[0].conv
-    return Section(
+    return GallerySection(
         "What the first layer of a network computes",
         "Nobody chooses the kernels of a network: they begin at random, and training changes them. "
         f"This one was trained for {training.record.steps} steps; it is right on "
@@ -67,10 +67,10 @@ def _first_layer(training: Training, found: "dict[str, Figure]") -> Section:
     )
 
 
-def _colour(training: Training, *, tinted: bool) -> Section:
+def _colour(training: Training, *, tinted: bool) -> GallerySection:
     material = "the same images, tinted," if tinted else "the same images"
     kernels = images.show_kernels(training.model.blocks[0].conv.kernel, training.model.layout)
-    return Section(
+    return GallerySection(
         "Colour images",
         "A colour image has three channels, and a kernel a layer for each of them.",
         [
@@ -88,9 +88,9 @@ def _colour(training: Training, *, tinted: bool) -> Section:
     )
 
 
-def _data_and_layers(training: Training, found: "dict[str, Figure]") -> Section:
+def _data_and_layers(training: Training, found: "dict[str, Figure]") -> GallerySection:
     first = training.record.layers[0]
-    return Section(
+    return GallerySection(
         "What happens in the layers",
         "The loss alone does not say why a network trains or fails. Statistics of every layer, "
         "taken at every step, do.",
@@ -124,9 +124,9 @@ def _layer(title: str, figure: "Figure", record: Record, layer: str) -> Picture:
     )
 
 
-def _one_cycle(training: Training, found: "dict[str, Figure]") -> Section:
+def _one_cycle(training: Training, found: "dict[str, Figure]") -> GallerySection:
     rate = training.record.learning_rate
-    return Section(
+    return GallerySection(
         "One-cycle",
         "The learning rate begins low, so that the first steps do not throw the network off, "
         "rises, and falls to nothing, so that the last steps settle. The momentum goes the other "
@@ -151,14 +151,14 @@ def _one_cycle(training: Training, found: "dict[str, Figure]") -> Section:
     )
 
 
-def _colour_dimension(record: Record, found: "dict[str, Figure]") -> Section:
+def _colour_dimension(record: Record, found: "dict[str, Figure]") -> GallerySection:
     # Where most units are active, so that the histogram has something to show.
     step = int(record.watched[np.argmax(active_share(record, PENULTIMATE))])
     counts = counts_of(record, PENULTIMATE)
     linear, logarithmic = (
         hidden(scale, float(scale.max(initial=1))) for scale in (counts, np.log1p(counts))
     )
-    return Section(
+    return GallerySection(
         "The colourful dimension",
         "A histogram tells more than a mean. Put on edge, as a column of colours, it takes so "
         "little room that there is one for every step of the training, side by side.",
@@ -192,15 +192,15 @@ def _colour_dimension(record: Record, found: "dict[str, Figure]") -> Section:
     )
 
 
-def _batch_norm(plain: Training, normed: Training) -> Section:
+def _batch_norm(plain: Training, normed: Training) -> GallerySection:
     sides = {"without batch norm": plain, "with batch norm": normed}
     figure = plots.color_dim([t.record for t in sides.values()], PENULTIMATE, list(sides))
-    counts = (len(crashes(active_share(t.record, PENULTIMATE))) for t in sides.values())
+    counts = (len(collapse_steps(active_share(t.record, PENULTIMATE))) for t in sides.values())
     told = " and ".join(
         f"{count} time{'s' * (count != 1)} {side}"
         for count, side in zip(counts, sides, strict=True)
     )
-    return Section(
+    return GallerySection(
         "Batch norm",
         "Batch norm brings the outputs of every layer to a mean and a spread that the network "
         f"learns. Right on {_percent(plain.accuracy)} of the test images without it, "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from convjax.io.json_files import not_null
+from convjax.io.json_files import null_to_nan
 
 if TYPE_CHECKING:
     from experiments.harness.lab import Lab
@@ -127,7 +127,7 @@ class Result:
         Raises:
           KeyError, TypeError, AttributeError: if it is no such entry.
         """
-        measured = {name: not_null(of["values"]) for name, of in entry["measured"].items()}
+        measured = {name: null_to_nan(of["values"]) for name, of in entry["measured"].items()}
         return cls(**{**entry, "seeds": tuple(entry["seeds"]), "measured": measured})
 
 

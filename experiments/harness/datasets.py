@@ -8,10 +8,10 @@ from convjax.train.device_data import Images
 from experiments.features.colour_encodings import encoded
 from experiments.features.tinted_digits import coloured
 from experiments.harness.setting import Setting
-from experiments.harness.training import Material
+from experiments.harness.training import DeviceDataset
 
 
-class Materials:
+class SettingDatasets:
     """All images, those of threes and sevens, or all in an encoding of colour.
 
     Args:
@@ -22,7 +22,7 @@ class Materials:
     def __init__(self, source: str, data_dir: Path | None, whole: Callable[[], Dataset]):
         self._source, self._data_dir, self._whole = source, data_dir, whole
         self._datasets: dict[str, Dataset] = {}
-        self._materials: dict[str, Material] = {}
+        self._materials: dict[str, DeviceDataset] = {}
         self._normal: dict[str, tuple[list[float], list[float]]] = {}
 
     def dataset(self, setting: Setting) -> Dataset:
@@ -32,13 +32,13 @@ class Materials:
             self._datasets[kind] = self._dataset(setting)
         return self._datasets[kind]
 
-    def of(self, setting: Setting) -> Material:
+    def of(self, setting: Setting) -> DeviceDataset:
         """Returns the data set of a setting and its images on the device."""
         kind = _kind(setting)
         if kind not in self._materials:
             dataset = self.dataset(setting)
             images = Images.put(dataset.train), Images.put(dataset.test)
-            self._materials[kind] = Material(dataset, *images)
+            self._materials[kind] = DeviceDataset(dataset, *images)
         return self._materials[kind]
 
     def normalization(self, setting: Setting) -> tuple[list[float], list[float]]:

@@ -11,7 +11,7 @@ from convjax.runs.folder import Run, RunError, check_config, load_run
 from convjax.stats.record import RecordError
 
 
-class Folders:
+class FinishedRuns:
     """What an earlier run left below `out`.
 
     Args:
@@ -41,7 +41,7 @@ class Folders:
         if not (path / last).exists():
             shutil.rmtree(path)
             return None
-        with way_out(path):
+        with damage_explained(path):
             run = load_run(path)
         if _modified(path / last) > self._last_claim:
             spent = (row["seconds"] + row["compile_seconds"] for row in run.metrics)
@@ -50,7 +50,7 @@ class Folders:
 
 
 @contextmanager
-def way_out(path: Path) -> Iterator[None]:
+def damage_explained(path: Path) -> Iterator[None]:
     """Says with a damaged file of a finished training what to do."""
     try:
         yield

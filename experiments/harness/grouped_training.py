@@ -15,7 +15,7 @@ from convjax.stats.record import Record
 from convjax.stats.record_builder import concatenate, from_steps
 from convjax.train._sweep import groups, runs_at_once, stacked_tables
 from convjax.train.persistence import Progress
-from convjax.train.step import Measures
+from convjax.train.step import StepMetrics
 from experiments.harness.session import Session
 from experiments.harness.setting import Setting
 from experiments.harness.training import Outcome
@@ -23,7 +23,7 @@ from experiments.harness.training import Outcome
 Pair = tuple[Setting, int]  # a setting and a seed
 
 
-class Sweeps:
+class GroupedTrainings:
     """The comparisons of a lab; each training is run once and kept."""
 
     def __init__(self, lab: Session):
@@ -84,7 +84,7 @@ class Sweeps:
         """
         lab, first = self._lab, pairs[0][0]
         trainer, material = lab.trainer(first), lab.material(first)
-        together = trainer.together
+        vmapped = trainer.vmapped_runs
         steps = lab.steps(*pairs[0])
         table = stacked_tables(
             [
@@ -92,7 +92,7 @@ class Sweeps:
                 for setting, _ in pairs
             ]
         )
-        states = together.start([trainer.start(lab.network(*pair)) for pair in pairs])
+        states = vmapped.start([trainer.start(lab.network(*pair)) for pair in pairs])
         progress = [Progress() for _ in pairs]
         records: list[list[Record]] = [[] for _ in pairs]
         done = 0
@@ -101,14 +101,14 @@ class Sweeps:
             for order in np.array_split(of_runs, min(first.scores, len(of_runs))):
                 began, compiled = time.perf_counter(), trainer.compile_seconds
                 rows = {name: column[done : done + len(order)] for name, column in table.items()}
-                states, measures = together.run(
+                states, measures = vmapped.run(
                     states, material.train, order, rows, on_steps=lab.observer.steps
                 )
-                loss, accuracy = together.scores(states, material.test)
+                loss, accuracy = vmapped.scores(states, material.test)
                 compile_seconds = trainer.compile_seconds - compiled
                 seconds = time.perf_counter() - began - compile_seconds
                 done += len(order)
-                last = together.scores(states, material.train)[1] if done == steps else None
+                last = vmapped.scores(states, material.train)[1] if done == steps else None
                 for run, so_far in enumerate(progress):
                     record = _record(measures, run)
                     records[run].append(record)
@@ -122,7 +122,7 @@ class Sweeps:
         return metrics, [concatenate(pieces) for pieces in records]
 
 
-def _record(measures: Measures, run: int) -> Record:
+def _record(measures: StepMetrics, run: int) -> Record:
     """Returns one run's record of steps at which nothing was watched."""
     loss, rate, momentum = (np.asarray(column)[:, run] for column in measures)
     return from_steps((), (), loss, rate, momentum, np.arange(0), ())

@@ -11,8 +11,8 @@ from convjax.runs.persistence import Keeping
 from convjax.stats.watch import Watch
 from convjax.train._fit import fit
 from experiments.harness import training_plots
-from experiments.harness.finished_runs import way_out
-from experiments.harness.grouped_training import Sweeps
+from experiments.harness.finished_runs import damage_explained
+from experiments.harness.grouped_training import GroupedTrainings
 from experiments.harness.session import Session
 from experiments.harness.setting import Setting
 from experiments.harness.training import Outcome, Training
@@ -26,7 +26,7 @@ class Lab(Session):
 
     def __init__(self, data: str = "mnist5k", **options: Any):
         super().__init__(data, **options)
-        self._sweeps = Sweeps(self)
+        self._sweeps = GroupedTrainings(self)
         self._told: set[str] = set()
         self._trainings: dict[Setting, list[Training]] = {}
 
@@ -74,7 +74,7 @@ class Lab(Session):
         path = self.out / "runs" / setting.slug / f"seed-{seed}"
         config = self.run_config(setting, seed)
         if run := self.folders.finished(path, config, "model.npz"):
-            with way_out(path):
+            with damage_explained(path):
                 model = load_weights(path / "model.npz", self.network(setting, seed))
             model.eval()
             return Training(setting, seed, run.metrics, run.record, model)

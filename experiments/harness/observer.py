@@ -3,11 +3,11 @@
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from convjax.train._fit import Listener
+from convjax.train._fit import Callback
 from experiments.harness.setting import Setting
 
 
-class Observer(Listener):
+class Observer(Callback):
     """Hears of the progress; this one keeps quiet."""
 
     def on_screen(self) -> AbstractContextManager[Any]:

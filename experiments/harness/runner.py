@@ -24,7 +24,7 @@ class ResultsError(ValueError):
     """A file does not hold results of `run`, or not such as a run can go on with."""
 
 
-def measure(claims: Sequence[Claim], lab: Lab, command: Sequence[str]) -> list[Result]:
+def measure_claims(claims: Sequence[Claim], lab: Lab, command: Sequence[str]) -> list[Result]:
     """Measures claims, and writes results.json after each, so that a stopped run can go on.
 
     Where the lab resumes, a claim that was measured with the same seeds and rule keeps its figures,

@@ -17,11 +17,11 @@ from convjax.data.paths import expanded
 from convjax.stats.watch import Watch
 from convjax.train.plan import PIECE, Plan
 from convjax.train.trainer import Trainer
-from experiments.harness.datasets import Materials
-from experiments.harness.finished_runs import Folders
+from experiments.harness.datasets import SettingDatasets
+from experiments.harness.finished_runs import FinishedRuns
 from experiments.harness.observer import Observer
 from experiments.harness.setting import Setting
-from experiments.harness.training import Material
+from experiments.harness.training import DeviceDataset
 
 # One epoch of the chapter on the embedded sample is 15 passes: as many updates as on MNIST.
 PASSES = {"mnist5k": 15}
@@ -68,8 +68,8 @@ class Session:
         self.out, self.layout, self.quick = out, layout, quick
         self.resume, self.spreadsheet = resume, spreadsheet
         self.observer = observer or Observer()
-        self.folders = Folders(out, resume)
-        self._materials = Materials(data, data_dir, lambda: self.dataset)
+        self.folders = FinishedRuns(out, resume)
+        self._materials = SettingDatasets(data, data_dir, lambda: self.dataset)
         self._trainers: dict[Any, Trainer] = {}
         self._networks: dict[tuple[Setting, int], nnx.Module] = {}
 
@@ -110,7 +110,7 @@ class Session:
         """Returns mean and std per channel of a setting's images, on the scale p/255."""
         return self._materials.normalization(setting)
 
-    def material(self, setting: Setting) -> Material:
+    def material(self, setting: Setting) -> DeviceDataset:
         """Returns the data set of a setting and its images on the device."""
         return self._materials.of(setting)
 

@@ -14,7 +14,7 @@ class Outcome:
     """What one of many trainings came to, for comparisons.
 
     Attributes:
-      metrics: per evaluation, as `convjax.train._fit.Fitted` has them.
+      metrics: per evaluation, as `convjax.train._fit.FitResult` has them.
     """
 
     setting: Setting
@@ -44,7 +44,7 @@ class Training(Outcome):
     model: Any
 
 
-class Material(NamedTuple):
+class DeviceDataset(NamedTuple):
     """A data set, and its images on the device."""
 
     dataset: Dataset

@@ -21,7 +21,7 @@ from convjax.train.step import cross_entropy
 # As small as a change can be that the compiler cannot leave out.
 TINY = 1e-9
 
-Step = Callable[[Any], Any]  # of the state: arrays of one layout
+CaseStep = Callable[[Any], Any]  # of the state: arrays of one layout
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def variants(backend: str) -> list[Variant]:
 
 def convolution(
     shape: Shape, variant: Variant, dtype: Any, backward: bool
-) -> tuple[Step, Any, Step]:
+) -> tuple[CaseStep, Any, CaseStep]:
     """Returns (step, its first state, results) of one convolution.
 
     Results are the map and, with `backward`, the gradients of images and kernel for a cotangent of
@@ -151,7 +151,7 @@ def convolution(
     return step, (x, kernel), results
 
 
-def network(variant: Variant, dtype: Any, backward: bool) -> tuple[Step, Any, Step]:
+def network(variant: Variant, dtype: Any, backward: bool) -> tuple[CaseStep, Any, CaseStep]:
     """Returns (step, its first state, results) of the chapter's network on 64 digits.
 
     Results are the loss or, with `backward`, its gradient by the images.

@@ -26,7 +26,7 @@ MOVING = {"copy", "transpose"}
 STILL = {"parameter", "bitcast", "reshape", "tuple", "get-tuple-element", "constant"}
 
 
-class Convolution(NamedTuple):
+class HloConvolution(NamedTuple):
     """One convolution of the compiled program.
 
     Attributes:
@@ -41,7 +41,7 @@ class Convolution(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Compiled:
+class CompiledProgram:
     """What is in a compiled program or, where it is a loop, in one turn of it.
 
     Attributes:
@@ -54,7 +54,7 @@ class Compiled:
         loop counts once.
     """
 
-    convolutions: tuple[Convolution, ...]
+    convolutions: tuple[HloConvolution, ...]
     products: int
     transposes: int
     copies: int
@@ -95,7 +95,7 @@ class _Computation:
     caller: tuple[str, _Instruction] | None = None  # where it is called from
 
 
-def describe(compiled: Any, backend: str) -> Compiled:
+def describe(compiled: Any, backend: str) -> CompiledProgram:
     """Describes a `jax.stages.Compiled`."""
     cost = compiled.cost_analysis() or {}
     cost = cost[0] if isinstance(cost, list) else cost
@@ -104,7 +104,7 @@ def describe(compiled: Any, backend: str) -> Compiled:
 
 def read(
     text: str, backend: str, flops: float | None = None, accessed: float | None = None
-) -> Compiled:
+) -> CompiledProgram:
     """Reads the text of a compiled program."""
     computations = _computations(text)
     looped = {c for c in computations if _within(computations, c, "while")}
@@ -116,7 +116,7 @@ def read(
             if labels := LABELS.search(found.rest):
                 how = _how(found, labels, fused, backend)
                 physical = _physical(found, labels[1], known)
-                convolutions.append(Convolution(how, labels[0].partition("=")[2], physical))
+                convolutions.append(HloConvolution(how, labels[0].partition("=")[2], physical))
             elif found.opcode == "dot" or _is_product(found):
                 products += 1
             elif not fused and _moves(found, computations):
@@ -124,7 +124,9 @@ def read(
                 transposes += ordered
                 copies += not ordered
                 moved += found.bytes
-    return Compiled(tuple(convolutions), products, transposes, copies, moved, flops, accessed)
+    return CompiledProgram(
+        tuple(convolutions), products, transposes, copies, moved, flops, accessed
+    )
 
 
 def _computations(text: str) -> dict[str, _Computation]:

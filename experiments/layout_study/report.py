@@ -9,7 +9,7 @@ from convjax.ops.layout import KERNEL_AXES
 from convjax.plots import new_figure
 from experiments.harness import charts
 from experiments.layout_study.cases import Variant
-from experiments.layout_study.timing import Row
+from experiments.layout_study.timing import LayoutTiming
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,8 +20,8 @@ COLORS = dict(zip(KERNEL_AXES, charts.COLORS, strict=False))
 
 
 def selected(
-    rows: Iterable[Row], where: str, dtype: str = "float32", backward: bool = True
-) -> dict[tuple[str, Variant], Row]:
+    rows: Iterable[LayoutTiming], where: str, dtype: str = "float32", backward: bool = True
+) -> dict[tuple[str, Variant], LayoutTiming]:
     """Returns the rows of one kind by case and variant."""
     return {
         (row.case, row.variant): row
@@ -31,7 +31,11 @@ def selected(
 
 
 def relative(
-    rows: Sequence[Row], variant: Variant, where: str, dtype: str = "float32", base: str = ""
+    rows: Sequence[LayoutTiming],
+    variant: Variant,
+    where: str,
+    dtype: str = "float32",
+    base: str = "",
 ) -> float:
     """Returns the time of a variant over that of NHWC by lax: the geometric mean over the cases.
 
@@ -47,17 +51,17 @@ def relative(
     )
 
 
-def of_all(rows: Iterable[Row]) -> list[Variant]:
+def of_all(rows: Iterable[LayoutTiming]) -> list[Variant]:
     """Returns the variants in the order in which they were measured."""
     return list(dict.fromkeys(row.variant for row in rows))
 
 
-def best(rows: Sequence[Row], where: str) -> Variant:
+def best(rows: Sequence[LayoutTiming], where: str) -> Variant:
     """Returns the variant whose float32 steps, forward and backward, take the least time."""
     return min(of_all(rows), key=lambda variant: relative(rows, variant, where))
 
 
-def recommendation(rows: Sequence[Row]) -> str:
+def recommendation(rows: Sequence[LayoutTiming]) -> str:
     """Returns what to take on this device, and why."""
     sentences = []
     for where, place in (("loop", "in a loop, as in a training"), ("entry", "outside a loop")):
@@ -76,10 +80,10 @@ def recommendation(rows: Sequence[Row]) -> str:
     return "; ".join(sentences)
 
 
-class Made:
+class CompiledSummary:
     """What the compiler made of all float32 steps, forward and backward, of one variant."""
 
-    def __init__(self, rows: Iterable[Row]):
+    def __init__(self, rows: Iterable[LayoutTiming]):
         compiled = [row.compiled for row in rows]
         pairs = [(how, order) for found in compiled for how, _, order in found["convolutions"]]
         self.hows, self.orders = Counter(h for h, _ in pairs), Counter(o for _, o in pairs)
@@ -100,15 +104,15 @@ class Made:
         return _counted(self.orders)
 
 
-def made_of(rows: Iterable[Row], variant: Variant, where: str) -> Made:
+def made_of(rows: Iterable[LayoutTiming], variant: Variant, where: str) -> CompiledSummary:
     """Returns what the compiler made of a variant."""
     found = selected(rows, where)
-    return Made(row for (_, of), row in found.items() if of == variant)
+    return CompiledSummary(row for (_, of), row in found.items() if of == variant)
 
 
 def markdown_layouts(found: dict[str, Any]) -> str:
     """Returns the tables of a layouts.json."""
-    rows = [Row(**row) for row in found["layouts"]]
+    rows = [LayoutTiming(**row) for row in found["layouts"]]
     parts = [_times(rows, where) for where in ("entry", "loop")]
     parts += [
         _means(rows),
@@ -118,7 +122,7 @@ def markdown_layouts(found: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _times(rows: Sequence[Row], where: str) -> str:
+def _times(rows: Sequence[LayoutTiming], where: str) -> str:
     """Returns the table of times of each case, as shares of that of NHWC by lax outside a loop."""
     found, bases = selected(rows, where), selected(rows, "entry")
     columns = of_all(rows)
@@ -131,7 +135,7 @@ def _times(rows: Sequence[Row], where: str) -> str:
     return "\n".join(lines)
 
 
-def _means(rows: Sequence[Row]) -> str:
+def _means(rows: Sequence[LayoutTiming]) -> str:
     columns = of_all(rows)
     lines = [
         f"| geometric mean | {' | '.join(map(str, columns))} |",
@@ -144,7 +148,7 @@ def _means(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _compiler(rows: Sequence[Row]) -> str:
+def _compiler(rows: Sequence[LayoutTiming]) -> str:
     lines = [
         "| compiled | convolutions | physical layout | matrix products | transposes | copies | "
         "moved, MiB |",
@@ -160,7 +164,7 @@ def _compiler(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def picture(rows: Sequence[Row]) -> "Figure":
+def picture(rows: Sequence[LayoutTiming]) -> "Figure":
     """Draws the time of each case, a panel outside and one inside a loop."""
     cases = list(dict.fromkeys(row.case for row in rows))
     figure = new_figure(11, 1.8 + 0.42 * len(cases))

@@ -11,15 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.layout_study.cases import NETWORK, Shape, Step, Variant, convolution, network
-from experiments.layout_study.hlo import Compiled, describe
+from experiments.layout_study.cases import NETWORK, CaseStep, Shape, Variant, convolution, network
+from experiments.layout_study.hlo import CompiledProgram, describe
 
 # A measurement repeats the step for about so long.
 SECONDS = 0.01
 
 
 @dataclass(frozen=True)
-class Row:
+class LayoutTiming:
     """One variant of one case.
 
     Attributes:
@@ -53,7 +53,7 @@ class _Program:
     variant: Variant
     where: str
     run: Callable[[int], None]  # so many steps
-    compiled: Compiled
+    compiled: CompiledProgram
     compile_seconds: float
 
 
@@ -64,7 +64,7 @@ def measure_case(
     backward: bool,
     rounds: int,
     reference: Sequence[np.ndarray],
-) -> list[Row]:
+) -> list[LayoutTiming]:
     """Measures all variants of one case, outside and inside a loop, in turns.
 
     Args:
@@ -88,7 +88,7 @@ def measure_case(
         for i, program in enumerate(programs):
             times[i].append(_seconds(program.run, calls[i]))
     return [
-        Row(
+        LayoutTiming(
             case=str(case) if case else NETWORK,
             layout=program.variant.layout,
             method=program.variant.method,
@@ -111,7 +111,7 @@ def reference_of(case: Shape | None, dtype: str, backward: bool) -> list[np.ndar
     return results_of(_make(case, variant, dtype, backward), variant)
 
 
-def results_of(made: tuple[Step, Any, Step], variant: Variant) -> list[np.ndarray]:
+def results_of(made: tuple[CaseStep, Any, CaseStep], variant: Variant) -> list[np.ndarray]:
     """Returns the results of one variant as float32 arrays."""
     _, state, results = made
     compiled = jax.jit(results).lower(state).compile(variant.compiler_options)
@@ -131,13 +131,13 @@ def deviation(found: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> f
 
 def _make(
     case: Shape | None, variant: Variant, dtype: str, backward: bool
-) -> tuple[Step, Any, Step]:
+) -> tuple[CaseStep, Any, CaseStep]:
     if case is None:
         return network(variant, jnp.dtype(dtype), backward)
     return convolution(case, variant, jnp.dtype(dtype), backward)
 
 
-def _compile(step: Step, state: Any, variant: Variant, where: str) -> _Program:
+def _compile(step: CaseStep, state: Any, variant: Variant, where: str) -> _Program:
     began = perf_counter()
     if where == "loop":
 

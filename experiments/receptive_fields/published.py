@@ -16,7 +16,7 @@ Pair = tuple[int, int]
 Branch = Sequence[tuple[Pair | int, int]]  # convolutions: kernel size and stride
 
 
-class Published(NamedTuple):
+class PublishedField(NamedTuple):
     """A published receptive field, in pixels."""
 
     size: int
@@ -135,12 +135,12 @@ class InceptionResNet(_Net):
 # An even size: with "SAME", the padding of a strided layer depends on it.
 IMAGE = 224
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], Published]] = {
-    "AlexNet": (AlexNet, Published(195, 32, 64)),
-    "VGG-16": (VGG16, Published(212, 32, 90)),
-    "ResNet-50": (ResNet, Published(483, 32, 239)),
-    "ResNet-101": (partial(ResNet, (3, 4, 23, 3)), Published(1027, 32, 511)),
-    "ResNet-152": (partial(ResNet, (3, 8, 36, 3)), Published(1507, 32, 751)),
-    "MobileNet": (MobileNet, Published(315, 32, 126)),
-    "Inception-ResNet-v2": (InceptionResNet, Published(3039, 32, 1482)),
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], PublishedField]] = {
+    "AlexNet": (AlexNet, PublishedField(195, 32, 64)),
+    "VGG-16": (VGG16, PublishedField(212, 32, 90)),
+    "ResNet-50": (ResNet, PublishedField(483, 32, 239)),
+    "ResNet-101": (partial(ResNet, (3, 4, 23, 3)), PublishedField(1027, 32, 511)),
+    "ResNet-152": (partial(ResNet, (3, 8, 36, 3)), PublishedField(1507, 32, 751)),
+    "MobileNet": (MobileNet, PublishedField(315, 32, 126)),
+    "Inception-ResNet-v2": (InceptionResNet, PublishedField(3039, 32, 1482)),
 }

@@ -15,7 +15,7 @@ import typer
 
 from convjax.analysis._effective_field import effective_field
 from convjax.analysis.receptive_field import receptive_fields
-from experiments.receptive_fields.published import IMAGE, NETWORKS, Published
+from experiments.receptive_fields.published import IMAGE, NETWORKS, PublishedField
 from experiments.terminal.options import OutFile, mistakes_reported, prepare_file
 
 # A max pooling passes the gradient on to one pixel alone: in that many rows of random images the
@@ -26,7 +26,7 @@ ROWS = 50_000
 WIDTH = 96
 
 
-def by_formula(name: str) -> Published:
+def by_formula(name: str) -> PublishedField:
     """Returns the field of a published network by formula."""
     model, images = NETWORKS[name][0](), jax.ShapeDtypeStruct((1, IMAGE, IMAGE, 1), jnp.float32)
     zeros = jnp.zeros(images.shape)
@@ -34,10 +34,10 @@ def by_formula(name: str) -> Published:
     found = receptive_fields(model, variables, images)["(output)"]
     if found.size is None or found.stride is None or found.padding is None:
         raise AssertionError(f"{name}: {found.reason}")
-    return Published(int(found.size[0]), int(found.stride[0]), int(found.padding[0]))
+    return PublishedField(int(found.size[0]), int(found.stride[0]), int(found.padding[0]))
 
 
-def measured(name: str) -> Published:
+def measured(name: str) -> PublishedField:
     """Returns the field of a published network by the gradients of two cells."""
     make, published = NETWORKS[name]
     # A multiple of 224, so that "same" pads it alike, with both fields within it.
@@ -59,7 +59,7 @@ def measured(name: str) -> Published:
             for row in (middle, middle + 1)
         )
     stride = second.start - first.start
-    return Published(first.stop - first.start, stride, middle * stride - first.start)
+    return PublishedField(first.stop - first.start, stride, middle * stride - first.start)
 
 
 def run_fields(

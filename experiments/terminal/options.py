@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from convjax.io.atomic import replacing
+from convjax.io.atomic import atomic_write
 
 Data = Annotated[
     str, typer.Option(help="mnist5k (embedded), mnist, cifar10, fashion_mnist, or a folder.")
@@ -139,7 +139,7 @@ def prepare_file(out: Path) -> None:
             made = _made.get()
             if made is not None:
                 made.append(folder)
-        with replacing(trial):
+        with atomic_write(trial):
             pass
         trial.unlink()
     except OSError as error:

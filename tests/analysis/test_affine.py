@@ -7,10 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convjax.analysis.affine import START, WHOLE, Atom, LostError, Seen, Span, join, tidied
+from convjax.analysis.affine import (
+    PIXEL_SPAN,
+    WHOLE_SPAN,
+    AxisFactor,
+    Span,
+    TracedArray,
+    UntraceableError,
+    join,
+    normalized_axis,
+)
 
-H, W = Atom(8, "H"), Atom(6, "W")
-IMAGES = Seen(((Atom(2),), (H,), (W,), (Atom(3),)), {"H": START, "W": START})
+H, W = AxisFactor(8, "H"), AxisFactor(6, "W")
+IMAGES = TracedArray(
+    ((AxisFactor(2),), (H,), (W,), (AxisFactor(3),)), {"H": PIXEL_SPAN, "W": PIXEL_SPAN}
+)
 
 
 def conv(seen, axis, stride, first, last, size):
@@ -19,7 +30,7 @@ def conv(seen, axis, stride, first, last, size):
 
 def test_layers_add_up():
     # 3×3 with stride 2 and padding 1, twice: 1 + 2 + 2·2 = 7 pixels, the first at −1 − 2·1.
-    first = START.through(2, -1, 1)
+    first = PIXEL_SPAN.through(2, -1, 1)
     assert first == (2, -1, 1)
     second = first.through(2, -1, 1)
     assert second == (4, -3, 3)
@@ -31,7 +42,7 @@ def test_layers_add_up():
     st.integers(0, 9),
 )
 def test_a_chain_sees_from_the_first_to_the_last_pixel_that_a_cell_reads(windows, cell):
-    read, span = {cell}, START
+    read, span = {cell}, PIXEL_SPAN
     for size, stride, dilation in reversed(windows):  # from the last layer back to the image
         taps = [dilation * tap for tap in range(size)]
         read = {index * stride + tap for index in read for tap in taps}
@@ -43,22 +54,24 @@ def test_a_chain_sees_from_the_first_to_the_last_pixel_that_a_cell_reads(windows
 
 
 def test_the_whole_image_stays_whole():
-    assert WHOLE.through(2, -1, 1) == WHOLE
-    assert WHOLE.size == math.inf
+    assert WHOLE_SPAN.through(2, -1, 1) == WHOLE_SPAN
+    assert WHOLE_SPAN.size == math.inf
 
 
 def test_phases_of_a_transposed_convolution():
     # Index i of the larger map lies between (i − 1)/2 and i/2: one pixel, whichever its phase.
-    span = START.through(Fraction(1, 2), Fraction(-1, 2), Fraction(0))
+    span = PIXEL_SPAN.through(Fraction(1, 2), Fraction(-1, 2), Fraction(0))
     assert span == (Fraction(1, 2), Fraction(-1, 2), 0)
     assert span.size == 1
 
 
 def test_axes_have_one_form():
-    assert tidied([Atom(1), Atom(2), Atom(3), H, Atom(1, "W"), Atom(1)]) == (
-        Atom(6),
+    assert normalized_axis(
+        [AxisFactor(1), AxisFactor(2), AxisFactor(3), H, AxisFactor(1, "W"), AxisFactor(1)]
+    ) == (
+        AxisFactor(6),
         H,
-        Atom(1, "W"),
+        AxisFactor(1, "W"),
     )
 
 
@@ -78,7 +91,7 @@ def test_rows_cut_into_blocks():
 
 
 def test_whole_axes_may_be_joined():
-    assert IMAGES.reshaped((16, 18)).axes == ((Atom(2), H), (W, Atom(3)))
+    assert IMAGES.reshaped((16, 18)).axes == ((AxisFactor(2), H), (W, AxisFactor(3)))
 
 
 @pytest.mark.parametrize(
@@ -86,14 +99,14 @@ def test_whole_axes_may_be_joined():
     [((2, 3, 96), "an axis of 8 is cut into parts of 3"), ((3, 96), "joined to 3 across")],
 )
 def test_a_cut_across_rows_is_lost(shape, message):
-    with pytest.raises(LostError, match=message):
+    with pytest.raises(UntraceableError, match=message):
         IMAGES.reshaped(shape)
 
 
 def test_repeated_rows_have_two_phases():
-    twice = IMAGES.with_axes([(Atom(2),), (H, Atom(2)), (W,), (Atom(3),)])
+    twice = IMAGES.with_axes([(AxisFactor(2),), (H, AxisFactor(2)), (W,), (AxisFactor(3),)])
     folded = twice.folded()
-    assert folded.axes[1] == (Atom(16, "H"),)
+    assert folded.axes[1] == (AxisFactor(16, "H"),)
     assert folded.spans["H"] == Span(Fraction(1, 2), Fraction(-1, 2), 0)
     assert twice.shape == folded.shape
     # Channels that were flattened with the columns look the same, and come apart again.
@@ -117,7 +130,7 @@ def test_joining_has_no_order(turned):
 
 def test_a_sum_along_rows_sees_them_all():
     means = IMAGES.without([1])
-    assert means.spans == {"H": WHOLE, "W": START}
+    assert means.spans == {"H": WHOLE_SPAN, "W": PIXEL_SPAN}
     assert means.shape == (2, 6, 3)
 
 
@@ -130,23 +143,29 @@ def test_paths_are_joined():
     small, large = conv(IMAGES, 1, 2, 0, 0, 4), conv(IMAGES, 1, 2, -1, 1, 4)
     assert join([small, large]).spans["H"] == Span(2, -1, 1)
     # A gate from a mean over the map sees everything, and so does what it multiplies.
-    gate = IMAGES.without([1, 2]).with_axes([(Atom(2),), (Atom(4),), (Atom(6),), (Atom(3),)])
-    assert join([large, gate]).spans["H"] == WHOLE
+    gate = IMAGES.without([1, 2]).with_axes(
+        [(AxisFactor(2),), (AxisFactor(4),), (AxisFactor(6),), (AxisFactor(3),)]
+    )
+    assert join([large, gate]).spans["H"] == WHOLE_SPAN
     assert join([gate, large]).axis_of("H") == 1
 
 
 def test_paths_that_do_not_fit_are_lost():
     fast, slow = conv(IMAGES, 1, 2, 0, 0, 4), conv(IMAGES, 1, 1, 0, 0, 4)
-    with pytest.raises(LostError, match="strides of 2 and 1 pixels"):
+    with pytest.raises(UntraceableError, match="strides of 2 and 1 pixels"):
         join([fast, slow])
-    turned = Seen((IMAGES.axes[0], (Atom(8, "W"),), (Atom(6, "H"),), IMAGES.axes[3]), IMAGES.spans)
-    with pytest.raises(LostError, match="another order"):
+    turned = TracedArray(
+        (IMAGES.axes[0], (AxisFactor(8, "W"),), (AxisFactor(6, "H"),), IMAGES.axes[3]), IMAGES.spans
+    )
+    with pytest.raises(UntraceableError, match="another order"):
         join([IMAGES, turned])
-    one = IMAGES.resized(1, 1, 1, 3, 3).with_axes([(Atom(2),), (Atom(8),), (W,), (Atom(3),)])
-    with pytest.raises(LostError, match="sees one place"):
+    one = IMAGES.resized(1, 1, 1, 3, 3).with_axes(
+        [(AxisFactor(2),), (AxisFactor(8),), (W,), (AxisFactor(3),)]
+    )
+    with pytest.raises(UntraceableError, match="sees one place"):
         join([IMAGES, one])
 
 
 def test_rows_within_an_axis_cannot_be_resized():
-    with pytest.raises(LostError, match="share an axis"):
+    with pytest.raises(UntraceableError, match="share an axis"):
         IMAGES.reshaped((2, 48, 3)).resized(1, 24, 2, 0, 0)

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from convjax.analysis import jaxpr_walk
-from convjax.analysis.affine import Seen, shape_of
+from convjax.analysis.affine import TracedArray, shape_of
 from convjax.analysis.receptive_field import receptive_fields
 
 WHOLE = (math.inf, math.inf)
@@ -22,7 +22,7 @@ def shapes_hold(monkeypatch):
     def checked(equation, operands):
         results = follow(equation, operands)
         for variable, result in zip(equation.outvars, results, strict=True):
-            if isinstance(result, Seen):
+            if isinstance(result, TracedArray):
                 assert result.shape == shape_of(variable), equation.primitive.name
         return results
 

@@ -19,7 +19,7 @@ from convjax.data import (
     stream_folder,
     stream_idx,
 )
-from convjax.data.sources import ArrayRows, FileRows
+from convjax.data.sources import ArraySource, FileSource
 from convjax.optim.optimizers import adam
 from convjax.stats.watch import Watch
 from convjax.train import device_data, scan_loop
@@ -46,7 +46,7 @@ LABELS = np.arange(7) % 3
 def test_rows_by_hand(tmp_path):
     file = tmp_path / "pixels"
     file.write_bytes(bytes([99, 99, 0, 1, 2, 3, 4, 5, 6, 7]))
-    rows = FileRows(file, 2, (4, 1, 2, 1))
+    rows = FileSource(file, 2, (4, 1, 2, 1))
     assert rows.read(np.array([3, 0, 3]))[:, 0, :, 0].tolist() == [[6, 7], [0, 1], [6, 7]]
 
 
@@ -67,7 +67,7 @@ def test_a_mapped_array_and_its_parts(tmp_path, pixels, view, raw):
     np.testing.assert_array_equal(stream.read(order), wanted[order])
     # By reading, unless an image lies in pieces or before its forerunner.
     contiguous = wanted[0].flags.c_contiguous and view != np.s_[::-1]
-    assert isinstance(stream.images, FileRows if contiguous else ArrayRows)
+    assert isinstance(stream.images, FileSource if contiguous else ArraySource)
 
 
 class Library:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convjax.diagnosis.collapse import CRASH, FLOOR, RISE, active_share, crashes
+from convjax.diagnosis.collapse import CRASH, FLOOR, RISE, active_share, collapse_steps
 from tests.helpers import make_record, without_histograms
 
 
@@ -30,24 +30,24 @@ def test_active_share_has_a_row_per_watched_step():
 
 
 def test_one_rise_and_crash():
-    assert crashes([0.0, 0.1, 0.6, 0.5, 0.39, 0.3, 0.1]) == [4]
+    assert collapse_steps([0.0, 0.1, 0.6, 0.5, 0.39, 0.3, 0.1]) == [4]
 
 
 def test_two_waves():
-    assert crashes([0.0, 0.6, 0.2, 0.15, 0.3, 0.1]) == [2, 5]
+    assert collapse_steps([0.0, 0.6, 0.2, 0.15, 0.3, 0.1]) == [2, 5]
 
 
 def test_a_fall_without_a_rise_is_no_crash():
-    assert crashes([0.6, 0.3, 0.1, 0.05]) == []
+    assert collapse_steps([0.6, 0.3, 0.1, 0.05]) == []
 
 
 def test_noise_near_nothing_is_no_crash():
-    assert crashes([0.0, 0.009, 0.0, 0.008, 0.0]) == []
+    assert collapse_steps([0.0, 0.009, 0.0, 0.008, 0.0]) == []
 
 
 def test_smooth_runs_have_none():
-    assert crashes(np.linspace(0.2, 0.26, 50)) == []
-    assert crashes([]) == []
+    assert collapse_steps(np.linspace(0.2, 0.26, 50)) == []
+    assert collapse_steps([]) == []
 
 
 @given(st.lists(st.floats(0, 1), max_size=60))
@@ -55,7 +55,7 @@ def test_each_crash_is_a_fall_from_a_rise(share):
     # Since the last crash there is a peak of RISE times a trough before it, and the crash is CRASH
     # of that peak: the definition, independently of the search.
     previous = 0
-    for step in crashes(share):
+    for step in collapse_steps(share):
         window = np.maximum(share[previous : step + 1], FLOOR)
         assert any(
             window[-1] <= CRASH * window[i] and window[i] >= RISE * window[:i].min()
@@ -68,8 +68,8 @@ def test_each_crash_is_a_fall_from_a_rise(share):
 def test_as_many_crashes_as_waves(waves, height, length):
     up = np.linspace(0, height, length + 1)
     share = np.concatenate([np.zeros(1), *([up, up[::-1]] * waves)])
-    assert len(crashes(share)) == waves
+    assert len(collapse_steps(share)) == waves
 
 
 def test_a_wobble_near_the_floor_is_no_crash():
-    assert crashes([0, 0.016, 0.0099, 0.016, 0.0099]) == []
+    assert collapse_steps([0, 0.016, 0.0099, 0.016, 0.0099]) == []

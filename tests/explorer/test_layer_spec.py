@@ -4,7 +4,7 @@ import pytest
 from flax import nnx
 
 from convjax import broken_net, digits_net
-from convjax.explorer.layer_spec import Relu, layers_of
+from convjax.explorer.layer_spec import ReluSpec, layer_specs
 from convjax.nn.models import LinearNet
 from convjax.ops.reference import conv2d_patches
 
@@ -16,7 +16,7 @@ def evaluated(layers, image):
         settings = {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
         x = conv2d_patches(x, layer.kernel, layer.bias, layout="NCHW", **settings)
         for step in layer.steps:
-            if isinstance(step, Relu):
+            if isinstance(step, ReluSpec):
                 x = np.maximum(x, 0)
             else:
                 x = x * step.scale[:, None, None] + step.shift[:, None, None]
@@ -50,10 +50,10 @@ def test_layers_of_a_network_compute_the_network(layout, settings, x64):
     image = rng.normal(size=(3, 28, 28))
     pixels = jnp.asarray(image.transpose(1, 2, 0)[None])
     logits = nnx.jit(lambda model, pixels: model(pixels))(model, pixels)
-    found = evaluated(layers_of(model), image)
+    found = evaluated(layer_specs(model), image)
     # Float64 in both, in another order.
     np.testing.assert_allclose(found.ravel(), logits[0], rtol=1e-10, atol=1e-10)
-    assert [layer.name for layer in layers_of(model)] == [f"conv {i}" for i in range(1, 6)]
+    assert [layer.name for layer in layer_specs(model)] == [f"conv {i}" for i in range(1, 6)]
 
 
 @pytest.mark.parametrize("norm", ["layer", "group", "instance"])
@@ -62,20 +62,20 @@ def test_norms_that_look_at_the_image(norm):
     with pytest.raises(
         ValueError, match=r"no norm but batch norm, got layer, group or instance norm in blocks\.0"
     ):
-        layers_of(model)
+        layer_specs(model)
 
 
 def test_networks_that_cannot_be_traced():
     with pytest.raises(TypeError, match=r"chain of convolutions \(ConvNet\), got LinearNet"):
-        layers_of(nnx.eval_shape(lambda: LinearNet(rngs=nnx.Rngs(0))))
+        layer_specs(nnx.eval_shape(lambda: LinearNet(rngs=nnx.Rngs(0))))
     model = broken_net(rngs=nnx.Rngs(0))
     model.blocks[1].conv.groups = 2
     with pytest.raises(ValueError, match=r"got groups=2 in blocks\.1"):
-        layers_of(model)
+        layer_specs(model)
 
 
 def test_networks_without_numbers():
     model = nnx.eval_shape(lambda: broken_net(layout="NHWC", rngs=nnx.Rngs(0)))
     message = r"model must hold numbers, got a Param with nothing but its shape, \(3, 3, 1, "
     with pytest.raises(TypeError, match=message):
-        layers_of(model)
+        layer_specs(model)

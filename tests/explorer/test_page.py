@@ -7,20 +7,28 @@ from flax import nnx
 from convjax import broken_net
 from convjax.analysis._precedents import Windows
 from convjax.explorer._page import LARGEST_SIDE, page, page_data
-from convjax.explorer.layer_spec import Affine, Convolution, Dense, MaxPool, Relu
+from convjax.explorer.layer_spec import (
+    AffineSpec,
+    ConvolutionSpec,
+    DenseSpec,
+    MaxPoolSpec,
+    ReluSpec,
+)
 
 IMAGE = np.arange(12.0).reshape(1, 3, 4)
 
 
 def test_data_by_hand():
     kernel = np.arange(8.0).reshape(2, 1, 2, 2)
-    steps = [Affine([2, 3], [0.5, 0]), Relu()]
+    steps = [AffineSpec([2, 3], [0.5, 0]), ReluSpec()]
     found = page_data(
         IMAGE,
         [
-            Convolution("first", kernel, [1, -1], (1, 2), "same", steps=steps, channels=["a", "b"]),
-            MaxPool("pool", Windows(2, stride=2, padding=((0, 1), (0, 0)))),
-            Dense("unit", np.full((1, 2, 2, 1), 7.0)),
+            ConvolutionSpec(
+                "first", kernel, [1, -1], (1, 2), "same", steps=steps, channels=["a", "b"]
+            ),
+            MaxPoolSpec("pool", Windows(2, stride=2, padding=((0, 1), (0, 0)))),
+            DenseSpec("unit", np.full((1, 2, 2, 1), 7.0)),
         ],
     )
     assert found["image"] == {
@@ -60,14 +68,16 @@ def test_data_by_hand():
 
 def test_numbers_survive_to_the_last_bit():
     kernel = np.random.default_rng(0).normal(size=(1, 1, 3, 3))
-    text = page("numbers", IMAGE, [Convolution("conv", kernel)])
+    text = page("numbers", IMAGE, [ConvolutionSpec("conv", kernel)])
     (start,) = (i for i in range(len(text)) if text.startswith('id="data">', i))
     data = json.loads(text[start + len('id="data">') : text.index("</script>", start)])
     assert data["layers"][0]["kernel"] == kernel.ravel().tolist()
 
 
 def test_names_are_escaped_and_nothing_is_fetched():
-    text = page("<b>", IMAGE, [Convolution("</script><i>", np.ones((1, 1, 2, 2)))], about="a & b")
+    text = page(
+        "<b>", IMAGE, [ConvolutionSpec("</script><i>", np.ones((1, 1, 2, 2)))], about="a & b"
+    )
     assert "<title>&lt;b&gt;</title>" in text
     assert "a &amp; b" in text
     assert "</script><i>" not in text
@@ -81,23 +91,59 @@ MAP = r"layer 'e': kernel .* as the map before, 1, got 3: .* that of the map bef
 @pytest.mark.parametrize(
     ("image", "layers", "message"),
     [
-        (IMAGE[0], [Convolution("c", ONES)], r"image must have the axes \(channels, height, width"),
-        (IMAGE * np.nan, [Convolution("c", ONES)], "image must hold finite numbers, got 12 of 12"),
-        (np.ones((1, 2, LARGEST_SIDE + 1)), [Convolution("c", ONES)], "image must have at most"),
+        (
+            IMAGE[0],
+            [ConvolutionSpec("c", ONES)],
+            r"image must have the axes \(channels, height, width",
+        ),
+        (
+            IMAGE * np.nan,
+            [ConvolutionSpec("c", ONES)],
+            "image must hold finite numbers, got 12 of 12",
+        ),
+        (
+            np.ones((1, 2, LARGEST_SIDE + 1)),
+            [ConvolutionSpec("c", ONES)],
+            "image must have at most",
+        ),
         (IMAGE, [], "layers must hold at least one layer"),
-        (IMAGE, [Convolution("c", ONES[0])], r"layer 'c': kernel must have the axes \(O, I"),
-        (IMAGE, [Convolution("c", np.ones((1, 2, 2, 2)))], "input channels as the image, 1, got 2"),
-        (IMAGE, [Convolution("c", ONES)] * 2 + [Convolution("e", np.ones((1, 3, 1, 1)))], MAP),
-        (IMAGE, [Convolution("c", ONES, [1, 2])], r"bias must have one number .* \(1,\)"),
-        (IMAGE, [Convolution("c", ONES, [np.inf])], "bias must hold finite numbers, got 1 of 1"),
-        (IMAGE, [Convolution("c", ONES, channels=["a", "b"])], "one name per output, 1, got 2"),
-        (IMAGE, [Convolution("c", ONES, steps=[Affine([1], [1, 2])])], "shift must have one"),
-        (IMAGE, [Convolution("c", ONES, stride=0)], "layer 'c': stride must be at least 1"),
-        (IMAGE, [Convolution("c", ONES, dilation=3)], "layer 'c': the kernel is larger than"),
-        (IMAGE, [Convolution("c", ONES, padding=99)], "output must have at most 128 cells"),
-        (IMAGE, [MaxPool("p", Windows(2, padding=2))], "every window of the pool a cell"),
-        (IMAGE, [MaxPool("p", Windows(2, padding=((0, 0), (0, 2))))], "every window of the pool"),
-        (IMAGE, [Dense("d", np.ones((1, 1, 4, 3)))], r"whose shape is \(1, 3, 4\), got the shape"),
+        (IMAGE, [ConvolutionSpec("c", ONES[0])], r"layer 'c': kernel must have the axes \(O, I"),
+        (
+            IMAGE,
+            [ConvolutionSpec("c", np.ones((1, 2, 2, 2)))],
+            "input channels as the image, 1, got 2",
+        ),
+        (
+            IMAGE,
+            [ConvolutionSpec("c", ONES)] * 2 + [ConvolutionSpec("e", np.ones((1, 3, 1, 1)))],
+            MAP,
+        ),
+        (IMAGE, [ConvolutionSpec("c", ONES, [1, 2])], r"bias must have one number .* \(1,\)"),
+        (
+            IMAGE,
+            [ConvolutionSpec("c", ONES, [np.inf])],
+            "bias must hold finite numbers, got 1 of 1",
+        ),
+        (IMAGE, [ConvolutionSpec("c", ONES, channels=["a", "b"])], "one name per output, 1, got 2"),
+        (
+            IMAGE,
+            [ConvolutionSpec("c", ONES, steps=[AffineSpec([1], [1, 2])])],
+            "shift must have one",
+        ),
+        (IMAGE, [ConvolutionSpec("c", ONES, stride=0)], "layer 'c': stride must be at least 1"),
+        (IMAGE, [ConvolutionSpec("c", ONES, dilation=3)], "layer 'c': the kernel is larger than"),
+        (IMAGE, [ConvolutionSpec("c", ONES, padding=99)], "output must have at most 128 cells"),
+        (IMAGE, [MaxPoolSpec("p", Windows(2, padding=2))], "every window of the pool a cell"),
+        (
+            IMAGE,
+            [MaxPoolSpec("p", Windows(2, padding=((0, 0), (0, 2))))],
+            "every window of the pool",
+        ),
+        (
+            IMAGE,
+            [DenseSpec("d", np.ones((1, 1, 4, 3)))],
+            r"whose shape is \(1, 3, 4\), got the shape",
+        ),
     ],
 )
 def test_what_does_not_fit(image, layers, message):
@@ -111,18 +157,18 @@ def test_an_image_with_its_channels_last():
         r"image \(3, 4, 1\) \(channels, height, width\)"
     )
     with pytest.raises(ValueError, match=message):
-        page_data(IMAGE.transpose(1, 2, 0), [Convolution("c", ONES)])
+        page_data(IMAGE.transpose(1, 2, 0), [ConvolutionSpec("c", ONES)])
     with pytest.raises(ValueError, match=r"200×3 in the shape \(200, 200, 3\) \(channels, height"):
-        page_data(np.ones((200, 200, 3)), [Convolution("c", ONES)])
+        page_data(np.ones((200, 200, 3)), [ConvolutionSpec("c", ONES)])
 
 
-CONV = Convolution("c", ONES)
+CONV = ConvolutionSpec("c", ONES)
 
 
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([Relu()], r"layers\[0\] must be Convolution or MaxPool or Dense, got Relu: Relu\(\)"),
+        ([ReluSpec()], r"layers\[0\] must be Convolution or MaxPool or Dense, got Relu: Relu\(\)"),
         ([CONV, "relu"], r"layers\[1\] must be Convolution or .*, got str: 'relu'"),
         (CONV, "layers must be a list of Convolution or .*, got Convolution"),
         (None, "layers must be a list of Convolution or .*, got NoneType"),
@@ -130,15 +176,21 @@ CONV = Convolution("c", ONES)
             nnx.eval_shape(lambda: broken_net(rngs=nnx.Rngs(0))),
             r"got ConvNet: .* convjax\.explored\.layers_of makes those of a network",
         ),
-        ([Convolution(ONES, ONES)], r"layers\[0\]\.name must be str, got ndarray"),
+        ([ConvolutionSpec(ONES, ONES)], r"layers\[0\]\.name must be str, got ndarray"),
         ([CONV._replace(stride=1.5)], "layer 'c': stride must be an int"),
         ([CONV._replace(steps=["relu"])], r"layer 'c': steps\[0\] must be Relu or Affine, got str"),
         ([CONV._replace(steps=[nnx.relu])], r"steps\[0\] must be Relu or Affine, got"),
-        ([CONV._replace(steps=Relu())], "steps must be a list of Relu or Affine, got Relu"),
-        ([Dense("d", np.ones((1, *IMAGE.shape)), steps=[Relu])], r"layer 'd': steps\[0\] must be"),
+        (
+            [CONV._replace(steps=ReluSpec())],
+            "steps must be a list of ReluSpec or AffineSpec, got ReluSpec",
+        ),
+        (
+            [DenseSpec("d", np.ones((1, *IMAGE.shape)), steps=[ReluSpec])],
+            r"layer 'd': steps\[0\] must be",
+        ),
         ([CONV._replace(channels="a")], "layer 'c': channels must be a list of str, got str: 'a'"),
         ([CONV._replace(channels=[1])], r"layer 'c': channels\[0\] must be str, got int: 1"),
-        ([MaxPool("p", 2)], "layer 'p': windows must be Windows, got int: 2"),
+        ([MaxPoolSpec("p", 2)], "layer 'p': windows must be Windows, got int: 2"),
         (
             [CONV._replace(kernel="ones")],
             "layer 'c': kernel must be an array of numbers: could not",

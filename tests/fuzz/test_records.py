@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convjax.diagnosis import diagnose
-from convjax.io.npz import ArraysError, read_arrays
+from convjax.io.npz import NpzError, read_npz
 from convjax.nn.weights import WeightsError, load_weights, save_weights
 from convjax.runs.predictions import Predictions, PredictionsError
 from convjax.stats.record import Record, RecordError
@@ -109,8 +109,8 @@ def check_archive(path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            found = read_arrays(path)
-        except ArraysError:
+            found = read_npz(path)
+        except NpzError:
             return
         total = sum(array.nbytes for array in found.values())
         assert total <= 1032 * path.stat().st_size

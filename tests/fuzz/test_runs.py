@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convjax.io.json_files import PlainError, finite, read_object, read_objects
+from convjax.io.json_files import JsonError, nonfinite_to_null, read_object, read_objects
 from convjax.runs.folder import RunError, RunFolder, load_run
 from convjax.stats.record import RecordError
 from tests.fuzz.mutations import mutated, on_files, plain_data
@@ -46,7 +46,7 @@ def check_run(path):
     assert isinstance(run.config, dict)
     assert all(isinstance(row, dict) for row in run.metrics)
     for value in (run.config, run.metrics):
-        json.dumps(finite(value), ensure_ascii=False, allow_nan=False).encode()
+        json.dumps(nonfinite_to_null(value), ensure_ascii=False, allow_nan=False).encode()
 
 
 def test_the_run_that_is_mutated_is_whole(damaged):
@@ -98,7 +98,7 @@ def test_plain_data_are_read_or_refused(tmp_path, value):
     try:
         assert read_object(path) == value
         assert read_objects(path) == [value]
-    except PlainError as error:
+    except JsonError as error:
         assert "file.json" in str(error)  # noqa: PT017
         # Only for a reason: another form, or what is no JSON of 64 bits and whole characters.
         assert not isinstance(value, dict) or odd(value)

@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from convjax.io.atomic import partials, replacing, save_figure
+from convjax.io.atomic import atomic_write, partial_files, save_figure
 from convjax.plots import new_figure
 
 
 def test_replaces_the_whole_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"old and long")
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new")
         assert path.read_bytes() == b"old and long"
     assert path.read_bytes() == b"new"
@@ -20,7 +20,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
     path.write_bytes(b"old")
 
     def interrupted():
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(b"half")
             raise KeyboardInterrupt
 
@@ -31,13 +31,13 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 def test_what_a_killed_process_leaves(tmp_path):
-    with replacing(tmp_path / "a.txt") as file:
-        assert partials(tmp_path) == [Path(file.name)]
+    with atomic_write(tmp_path / "a.txt") as file:
+        assert partial_files(tmp_path) == [Path(file.name)]
     for name in (".a.txt.12.partial", "b.txt.12.partial", ".c.partial", ".d.12.partial.txt"):
         (tmp_path / name).touch()
     (tmp_path / ".tensorboard.12.partial").mkdir()
-    assert partials(tmp_path) == [tmp_path / ".a.txt.12.partial"]
-    assert partials(tmp_path / "none") == []
+    assert partial_files(tmp_path) == [tmp_path / ".a.txt.12.partial"]
+    assert partial_files(tmp_path / "none") == []
 
 
 def test_a_figure_is_saved_in_a_folder_that_is_made(tmp_path):

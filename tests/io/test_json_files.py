@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convjax.io.json_files import DEPTH, PlainError, read_object, read_objects
+from convjax.io.json_files import DEPTH, JsonError, read_object, read_objects
 from tests.fuzz.mutations import on_files
 
 
@@ -66,29 +66,29 @@ WRONG = {
 @pytest.mark.parametrize(("text", "message"), WRONG.items(), ids=range(len(WRONG)))
 def test_rejects(text, message, tmp_path):
     (tmp_path / "file.json").write_text(text)
-    with pytest.raises(PlainError, match=message):
+    with pytest.raises(JsonError, match=message):
         read_object(tmp_path / "file.json")
 
 
 def test_the_line_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n\n{"step": 2}\n')
-    with pytest.raises(PlainError, match=r"line 2 of metrics\.jsonl is no JSON"):
+    with pytest.raises(JsonError, match=r"line 2 of metrics\.jsonl is no JSON"):
         read_objects(tmp_path / "metrics.jsonl")
 
 
 def test_what_is_no_file(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError):
         read_object(tmp_path / "absent.json")
-    with pytest.raises(PlainError, match="is no file"):
+    with pytest.raises(JsonError, match="is no file"):
         read_object(tmp_path)
     os.mkfifo(tmp_path / "pipe.json")  # to open it would wait for ever
-    with pytest.raises(PlainError, match=r"pipe\.json is no file"):
+    with pytest.raises(JsonError, match=r"pipe\.json is no file"):
         read_object(tmp_path / "pipe.json")
     (tmp_path / "file.json").write_bytes(b'{"a": "\xff"}')
-    with pytest.raises(PlainError, match=r"file\.json is no text in UTF-8"):
+    with pytest.raises(JsonError, match=r"file\.json is no text in UTF-8"):
         read_object(tmp_path / "file.json")
     monkeypatch.setattr("convjax.io.json_files.LIMIT", 5)
-    with pytest.raises(PlainError, match=r"file\.json has 10 bytes, of which at most 5 are read"):
+    with pytest.raises(JsonError, match=r"file\.json has 10 bytes, of which at most 5 are read"):
         read_object(tmp_path / "file.json")
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from convjax.io.lock import LOCK, LockedError, holds_files, locked
+from convjax.io.lock import LOCK, FolderLock, LockedError, holds_files
 
 HOLD = """
 import sys, time
@@ -27,17 +27,17 @@ def hold(folder):
 def test_one_process_at_a_time_and_none_after_a_kill(tmp_path):
     with hold(tmp_path) as other:
         with pytest.raises(LockedError, match=r"another process is writing into .*Wait until it"):
-            locked(tmp_path).__enter__()
+            FolderLock(tmp_path).__enter__()
         other.kill()  # SIGKILL on POSIX: nothing of ours runs in it any more
         other.wait()
         assert (tmp_path / LOCK).exists()
-        with locked(tmp_path):
+        with FolderLock(tmp_path):
             pass
 
 
 def test_nothing_is_left_and_a_lock_is_no_file(tmp_path):
     assert not holds_files(tmp_path)
-    with locked(tmp_path):
+    with FolderLock(tmp_path):
         assert (tmp_path / LOCK).exists()
         assert not holds_files(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -48,7 +48,7 @@ def test_nothing_is_left_and_a_lock_is_no_file(tmp_path):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(OSError, match="missing"), locked(tmp_path / "missing" / "inner"):
+    with pytest.raises(OSError, match="missing"), FolderLock(tmp_path / "missing" / "inner"):
         pass
 
 
@@ -57,5 +57,5 @@ def test_file_systems_without_locks_are_no_hindrance(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refused)
-    with locked(tmp_path), locked(tmp_path):
+    with FolderLock(tmp_path), FolderLock(tmp_path):
         pass

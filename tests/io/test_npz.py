@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convjax.io.npz import ArraysError, read_arrays
+from convjax.io.npz import NpzError, read_npz
 from tests.io.archives import header, npy, write_archive
 
 ARRAYS = {
@@ -30,7 +30,7 @@ ARRAYS = {
 def test_arrays_come_back(save, tmp_path):
     save(tmp_path / "file.npz", **ARRAYS)
     for path in (tmp_path / "file.npz", str(tmp_path / "file.npz")):
-        found = read_arrays(path)
+        found = read_npz(path)
         assert list(found) == list(ARRAYS)
         for name, array in ARRAYS.items():
             np.testing.assert_array_equal(found[name], array, strict=True)
@@ -38,19 +38,19 @@ def test_arrays_come_back(save, tmp_path):
 
 def test_what_is_no_file(tmp_path):
     with pytest.raises(FileNotFoundError):
-        read_arrays(tmp_path / "absent.npz")
-    with pytest.raises(ArraysError, match="it is a folder"):
-        read_arrays(tmp_path)
+        read_npz(tmp_path / "absent.npz")
+    with pytest.raises(NpzError, match="it is a folder"):
+        read_npz(tmp_path)
     os.mkfifo(tmp_path / "pipe.npz")  # to open it would wait for ever
-    with pytest.raises(ArraysError, match="it is no file"):
-        read_arrays(tmp_path / "pipe.npz")
+    with pytest.raises(NpzError, match="it is no file"):
+        read_npz(tmp_path / "pipe.npz")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(ArraysError, match="it cannot be read, "):
-        read_arrays(tmp_path / "loop")
-    with pytest.raises(ArraysError, match="it cannot be read, embedded null"):
-        read_arrays("a\0b")
+    with pytest.raises(NpzError, match="it cannot be read, "):
+        read_npz(tmp_path / "loop")
+    with pytest.raises(NpzError, match="it cannot be read, embedded null"):
+        read_npz("a\0b")
     with pytest.raises(TypeError, match="path must be a file's path, got int: 3"):
-        read_arrays(3)  # which `open` would take for an open file
+        read_npz(3)  # which `open` would take for an open file
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
@@ -60,8 +60,8 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(ArraysError, match="it cannot be read, Permission denied"):
-        read_arrays(tmp_path / "file.npz")
+    with pytest.raises(NpzError, match="it cannot be read, Permission denied"):
+        read_npz(tmp_path / "file.npz")
 
 
 GOOD = npy(np.arange(3))
@@ -94,15 +94,15 @@ BAD = {
 @pytest.mark.parametrize(("members", "message"), BAD.values(), ids=BAD)
 def test_archives_of_something_else(members, message, compress, tmp_path):
     path = write_archive(tmp_path / "file.npz", members, compress)
-    with pytest.raises(ArraysError, match=message):
-        read_arrays(path)
+    with pytest.raises(NpzError, match=message):
+        read_npz(path)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_compressions(method, tmp_path):
     path = write_archive(tmp_path / "file.npz", {"x.npy": GOOD}, method)
-    with pytest.raises(ArraysError, match=r"'x\.npy' is compressed in a way that NumPy is not"):
-        read_arrays(path)
+    with pytest.raises(NpzError, match=r"'x\.npy' is compressed in a way that NumPy is not"):
+        read_npz(path)
 
 
 def test_two_arrays_of_one_name(tmp_path):
@@ -110,8 +110,8 @@ def test_two_arrays_of_one_name(tmp_path):
         file.writestr("x.npy", GOOD)
         with pytest.warns(UserWarning, match="Duplicate name"):
             file.writestr("x.npy", GOOD)
-    with pytest.raises(ArraysError, match="two of its arrays have one name"):
-        read_arrays(tmp_path / "file.npz")
+    with pytest.raises(NpzError, match="two of its arrays have one name"):
+        read_npz(tmp_path / "file.npz")
 
 
 def changed_directory(path, offset, form, value):
@@ -138,8 +138,8 @@ CRC, COMPRESSED, LENGTH, FLAGS = (16, "<I"), (20, "<I"), (24, "<I"), (8, "<H")
 )
 def test_a_directory_that_lies(field, value, compress, message, tmp_path):
     path = write_archive(tmp_path / "file.npz", {"x.npy": GOOD}, compress)
-    with pytest.raises(ArraysError, match=message):
-        read_arrays(changed_directory(path, *field, value))
+    with pytest.raises(NpzError, match=message):
+        read_npz(changed_directory(path, *field, value))
 
 
 def test_the_limit_is_on_what_compressed_arrays_unfold_to(tmp_path):
@@ -147,18 +147,18 @@ def test_the_limit_is_on_what_compressed_arrays_unfold_to(tmp_path):
     np.savez_compressed(tmp_path / "compressed.npz", x=array, y=array)
     np.savez(tmp_path / "stored.npz", x=array, y=array)
     length = 2 * (8000 + 128)  # with their headers
-    assert len(read_arrays(tmp_path / "compressed.npz", limit=length)) == 2
-    with pytest.raises(ArraysError, match=f"it unfolds to {length} bytes, of which at most 16000"):
-        read_arrays(tmp_path / "compressed.npz", limit=16000)
+    assert len(read_npz(tmp_path / "compressed.npz", limit=length)) == 2
+    with pytest.raises(NpzError, match=f"it unfolds to {length} bytes, of which at most 16000"):
+        read_npz(tmp_path / "compressed.npz", limit=16000)
     # As long as their file, which somebody has found room for.
-    assert len(read_arrays(tmp_path / "stored.npz", limit=0)) == 2
+    assert len(read_npz(tmp_path / "stored.npz", limit=0)) == 2
 
 
 def test_memory_stays_below_the_limit(tmp_path):
     write_archive(tmp_path / "file.npz", {"x.npy": header("<f8", (2**23,)) + bytes(2**26)})
     tracemalloc.start()
-    with pytest.raises(ArraysError, match="it unfolds to"):
-        read_arrays(tmp_path / "file.npz", limit=2**24)
+    with pytest.raises(NpzError, match="it unfolds to"):
+        read_npz(tmp_path / "file.npz", limit=2**24)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**21  # nothing of it was unfolded
@@ -209,8 +209,8 @@ def test_nothing_is_executed(tmp_path):
     np.savez(tmp_path / "trap.npz", x=np.array([Trap(mark)], object))
     (tmp_path / "bare.npz").write_bytes(pickle.dumps(Trap(mark)))
     for name in ("trap.npz", "bare.npz"):
-        with pytest.raises(ArraysError):
-            read_arrays(tmp_path / name)
+        with pytest.raises(NpzError):
+            read_npz(tmp_path / name)
     assert not mark.exists()
     pickle.loads(pickle.dumps(Trap(mark)))  # the trap works
     assert mark.exists()

@@ -32,7 +32,7 @@ def train(devices, *, streamed):
     from convjax.train.trainer import Trainer
     from tests.trainings import MEAN, STD, Normed, pixels
 
-    scan_loop.CHUNK = 4
+    scan_loop.CHUNK_STEPS = 4
     rng = np.random.default_rng(0)
     split = Split(pixels(EXAMPLES), rng.integers(0, 3, EXAMPLES).astype(np.int32))
     order, table = rng.integers(0, EXAMPLES, (STEPS, BATCH)), one_cycle(STEPS, 0.05).table(STEPS)

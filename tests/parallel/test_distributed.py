@@ -72,7 +72,7 @@ class Group:
 def alone():
     """The same training in this process: on as many devices as there are in all, or on one."""
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("convjax.train.scan_loop.CHUNK", 4)
+        patch.setattr("convjax.train.scan_loop.CHUNK_STEPS", 4)
         return {count: script.train(jax.devices("cpu")[:count], streamed=False) for count in (1, 4)}
 
 

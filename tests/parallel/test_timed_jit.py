@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convjax.parallel.timed_jit import Program
+from convjax.parallel.timed_jit import TimedJit
 
 
 class Counted:
@@ -18,7 +18,7 @@ class Counted:
             self.traces += 1
             return function(*args)
 
-        self.program = Program(counting, **settings)
+        self.program = TimedJit(counting, **settings)
 
     def __call__(self, *args):
         """Calls the program; returns its result and whether it compiled anew."""
@@ -38,7 +38,7 @@ ARGS = {"a": np.arange(6.0, dtype=np.float32), "b": (np.int32(3), np.arange(4, d
 
 
 def test_the_result_is_that_of_the_function():
-    found, wanted = Program(tree)(ARGS, 0.5), tree(ARGS, 0.5)
+    found, wanted = TimedJit(tree)(ARGS, 0.5), tree(ARGS, 0.5)
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
     # Sums of halves: exact in float32.
     for actual, expected in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
@@ -46,7 +46,7 @@ def test_the_result_is_that_of_the_function():
 
 
 def test_nothing_is_compiled_before_the_first_call():
-    program = Program(tree)
+    program = TimedJit(tree)
     assert (program.programs, program.compile_seconds) == (0, 0)
 
 
@@ -87,7 +87,7 @@ def test_a_new_kind_is_a_new_program(other):
 def test_scalars_of_every_kind_give_what_jit_gives():
     # A Python number takes the dtype of the other; a NumPy one has its own.
     function = lambda x, y: x * y  # noqa: E731
-    program, jitted = Program(function), jax.jit(function)
+    program, jitted = TimedJit(function), jax.jit(function)
     half = np.array([1.5, 2.5], np.float16)
     scalars = 3, 3.0, True, np.int32(3), np.int64(3), np.float32(3), np.float64(3)
     for scalar in (*scalars, jnp.asarray(3.0), jnp.float32(3)):
@@ -113,7 +113,7 @@ def test_results_go_back_in_without_a_new_program():
 
 
 def test_donated_arguments_are_given_up():
-    program = Program(lambda state, x: state + x, donate_argnums=0)
+    program = TimedJit(lambda state, x: state + x, donate_argnums=0)
     state, x = jnp.zeros(1000), jnp.ones(1000)
     for count in (1, 2):  # compiling, and compiled
         old = state
@@ -122,7 +122,7 @@ def test_donated_arguments_are_given_up():
         assert not x.is_deleted()
         assert (np.asarray(state) == count).all()
     kept = jnp.zeros(1000)
-    Program(lambda state, x: state + x)(kept, x)
+    TimedJit(lambda state, x: state + x)(kept, x)
     assert not kept.is_deleted()
 
 
@@ -135,7 +135,7 @@ def test_the_clock_is_that_of_compiling_alone():
         time.sleep(0.4)  # while run
         return x
 
-    program = Program(slow)
+    program = TimedJit(slow)
     began = time.perf_counter()
     program(np.float32(1)).block_until_ready()
     # Sleeping takes at least as long as it is told: no upper bounds, whatever the machine's load.
@@ -144,7 +144,7 @@ def test_the_clock_is_that_of_compiling_alone():
 
 
 def test_an_error_leaves_no_program():
-    program = Program(lambda x: x[0] if x.ndim else x.missing)
+    program = TimedJit(lambda x: x[0] if x.ndim else x.missing)
     with pytest.raises(AttributeError, match="missing"):
         program(np.float32(1))
     assert program.programs == 0
@@ -153,7 +153,7 @@ def test_an_error_leaves_no_program():
 
 def test_without_jit_it_is_the_plain_function():
     seen = []
-    program = Program(lambda x: seen.append(x) or x + 1)
+    program = TimedJit(lambda x: seen.append(x) or x + 1)
     with jax.disable_jit():
         assert program(2.0) == 3.0
     assert seen == [2.0]

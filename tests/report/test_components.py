@@ -13,7 +13,7 @@ from PIL import Image
 
 from convjax.report import components, tables
 from convjax.report.predictions import data_url
-from convjax.report.typed_arrays import Arrays
+from convjax.report.typed_arrays import TypedArrays
 from convjax.runs.saved import names_of
 
 
@@ -71,7 +71,7 @@ def test_arrays_keep_their_numbers(values):
         if dtype is None:
             given_values = np.array([int(v) for v in values if v == v and abs(v) < 2**52], np.int64)
         with np.errstate(over="ignore"):
-            arrays = Arrays()
+            arrays = TypedArrays()
             first, second = arrays.add(given_values), arrays.add(given_values.copy())
         assert first == second == {"array": 0}
         (plain,) = arrays.plain()
@@ -86,7 +86,7 @@ def luminance(colour):
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-@pytest.mark.parametrize("lines", [components.told_apart, components.in_order])
+@pytest.mark.parametrize("lines", [components.distinct_lines, components.ordered_lines])
 def test_lines_are_seen_on_both_grounds(lines):
     names = [f"{i}" for i in range(33)]
     found = lines(names)

@@ -17,7 +17,7 @@ from convjax.runs.folder import RunFolder
 from convjax.runs.persistence import Keeping
 from convjax.stats.record import Record
 from convjax.stats.watch import Watch
-from convjax.train._fit import Fitted, Listener, fit
+from convjax.train._fit import Callback, FitResult, fit
 from convjax.train.plan import Plan
 from convjax.train.trainer import Trainer
 from tests import trainings
@@ -57,7 +57,7 @@ def run(trainer, folder=None, *, resume=False, stop=lambda: False, listener=None
         return fit(trainer, trainings.conv_net(), train, test, plan(), keeping=keeping, **common)
 
 
-def assert_same(actual: Fitted, expected: Fitted) -> None:
+def assert_same(actual: FitResult, expected: FitResult) -> None:
     """Compares parameters, optimiser, batch statistics, record and metrics bit for bit."""
     for left, right in zip(
         jax.tree.leaves(actual.state), jax.tree.leaves(expected.state), strict=True
@@ -84,7 +84,7 @@ def untimed(metrics):
     return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in metrics]
 
 
-class Speaking(Listener):
+class Speaking(Callback):
     def restored(self, steps, metrics):
         print("restored", steps, flush=True)
 

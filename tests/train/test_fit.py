@@ -17,7 +17,7 @@ from convjax.runs.checkpoints import Checkpoints
 from convjax.runs.folder import RunError, RunFolder, load_run
 from convjax.runs.persistence import Keeping
 from convjax.stats.nonfinite import NonFiniteError
-from convjax.train._fit import Listener, Stopped, fit
+from convjax.train._fit import Callback, TrainingStopped, fit
 from convjax.train.device_data import Images
 from convjax.train.tree_arrays import CheckpointError
 from tests import trainings
@@ -65,7 +65,7 @@ def test_a_run_that_is_stopped_again_and_again(trainer, untouched, tmp_path):
         try:
             fitted = fits.run(trainer, tmp_path, resume=number > 1, stop=after(number))
             break
-        except Stopped as stopped:
+        except TrainingStopped as stopped:
             stops.append((stopped.step, load_run(tmp_path).record.steps))
     assert len(stops) > 5
     assert all(step == recorded for step, recorded in stops)
@@ -163,7 +163,7 @@ class TestNonFinite:
 
 class TestErrors:
     def test_a_changed_configuration(self, trainer, tmp_path):
-        with pytest.raises(Stopped):
+        with pytest.raises(TrainingStopped):
             fits.run(trainer, tmp_path, stop=after(2))
         before = load_run(tmp_path)
         with pytest.raises(RunError, match=r"holds a run with seed 0, not 1\. Choose"):
@@ -171,7 +171,7 @@ class TestErrors:
         assert load_run(tmp_path).metrics == before.metrics
 
     def test_a_changed_plan(self, trainer, tmp_path):
-        with pytest.raises(Stopped):
+        with pytest.raises(TrainingStopped):
             fits.run(trainer, tmp_path, stop=after(2))
         plan = replace(fits.plan(), table=trainings.table(fits.EPOCHS * fits.PER_EPOCH, 0.01))
         data = trainings.split(), trainings.split(11, seed=5)
@@ -199,7 +199,7 @@ class TestErrors:
                 Keeping(folder, seconds=math.nan)
 
     def test_what_is_to_be_scored_is_looked_at_before_the_first_step(self, trainer):
-        class Never(Listener):
+        class Never(Callback):
             def steps(self, done):
                 raise AssertionError("a step was taken")
 
@@ -225,7 +225,7 @@ class TestErrors:
 def test_a_listener_that_fails_loses_no_evaluation(trainer, tmp_path):
     """What is printed may have no reader any more."""
 
-    class Deaf(Listener):
+    class Deaf(Callback):
         def scored(self, metrics):
             raise BrokenPipeError
 
@@ -236,7 +236,7 @@ def test_a_listener_that_fails_loses_no_evaluation(trainer, tmp_path):
 
 
 def test_the_listener_hears_everything(trainer, tmp_path):
-    class Hearing(Listener):
+    class Hearing(Callback):
         def __init__(self):
             self.found = []
 
@@ -250,12 +250,12 @@ def test_the_listener_hears_everything(trainer, tmp_path):
             self.found.append(("scored", metrics["step"]))
 
     hearing = Hearing()
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingStopped):
         fits.run(trainer, tmp_path, stop=after(2), listener=hearing)
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingStopped):
         fits.run(trainer, tmp_path, resume=True, stop=after(1), listener=hearing)
     shutil.rmtree(tmp_path / "checkpoints")
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingStopped):
         fits.run(trainer, tmp_path, resume=True, stop=after(1), listener=hearing)
     assert hearing.found == [
         ("recorded", 0, 7),

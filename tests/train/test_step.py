@@ -33,8 +33,8 @@ def test_run_is_a_loop_of_steps(x64):
     model = conv_net(param_dtype=jnp.float64)
     trainer = Trainer(model, adam(), mean=MEAN, std=STD)
     data, order, rates = split(), batches(), table()
-    assert STEPS > scan_loop.CHUNK
-    assert STEPS % scan_loop.CHUNK != 0
+    assert STEPS > scan_loop.CHUNK_STEPS
+    assert STEPS % scan_loop.CHUNK_STEPS != 0
     last, record = trainer.run(trainer.start(model), data, order, rates)
 
     state, step = trainer.start(model), jax.jit(trainer.step)

@@ -10,14 +10,22 @@ import typer
 from typer.testing import CliRunner
 
 from experiments.bench import speed
-from experiments.bench.case import Case
-from experiments.bench.cases import QUANTITIES, Group, Ratio, Timing, plan, ratios, take_turns
+from experiments.bench.case import BenchCase
+from experiments.bench.cases import (
+    QUANTITIES,
+    Group,
+    Ratio,
+    Timing,
+    case_groups,
+    ratios,
+    take_turns,
+)
 from experiments.bench.jax_engine import WATCHED, setup
 from experiments.bench.report import bars
 from experiments.bench.worker import BenchError, RefusalError, Worker
 from experiments.cli import app
 
-OURS = Case("convjax", "CHWN")
+OURS = BenchCase("convjax", "CHWN")
 
 
 def invoke(*arguments):
@@ -38,7 +46,9 @@ def engines():
     """Three rounds of ours and PyTorch's; in the second the machine is ten times slower."""
     cases = [replace(OURS, stats=stats) for stats in ("none", "all")]
     cases += [replace(OURS, devices=2)]
-    cases += [Case("torch", x, stats=stats) for x in ("NCHW", "NHWC") for stats in ("none", "all")]
+    cases += [
+        BenchCase("torch", x, stats=stats) for x in ("NCHW", "NHWC") for stats in ("none", "all")
+    ]
     group = Group("engines", tuple(cases))
     seconds = [
         (1, 10, 1.1),
@@ -112,7 +122,7 @@ def test_bars(engines):
 
 def test_plan_has_every_case_once_per_group_and_ours_first():
     options = {"devices": 1, "torch": True, "bfloat16": True, "graphs": True, "quick": False}
-    groups = plan("CHWN", (64, 512), **options)
+    groups = case_groups("CHWN", (64, 512), **options)
     for group in groups:
         plain = group.cases[0]
         assert (plain.program, plain.layout, plain.stats) == ("convjax", "CHWN", "none")
@@ -132,14 +142,14 @@ def test_plan_has_every_case_once_per_group_and_ours_first():
     assert [case.every for case in cadence.cases if case.stats == "all"] == [1, 8, 16, 256]
     assert {case.devices for group in groups for case in group.cases} == {1}
     options |= {"torch": False, "bfloat16": False, "graphs": False}
-    alone = plan("NHWC", (64,), **options)
+    alone = case_groups("NHWC", (64,), **options)
     assert {case.program for group in alone for case in group.cases} == {"convjax"}
 
 
 def test_plan_trains_over_all_devices_too_where_the_batch_splits():
     options = {"torch": True, "bfloat16": False, "graphs": False, "quick": True}
     for devices, wanted in ((4, ["none", "all"]), (3, [])):
-        groups = plan("CHWN", (64,), devices=devices, **options)
+        groups = case_groups("CHWN", (64,), devices=devices, **options)
         several = [case for group in groups for case in group.cases if case.devices > 1]
         assert [case.stats for case in several] == wanted
         assert {(case.program, case.devices) for case in several} <= {("convjax", devices)}
@@ -159,7 +169,7 @@ class FakeWorker:
 
 
 def test_cases_take_turns_and_a_failing_compiler_is_a_note():
-    cases = (OURS, replace(OURS, stats="all"), Case("torch-compile", "NCHW"))
+    cases = (OURS, replace(OURS, stats="all"), BenchCase("torch-compile", "NCHW"))
     worker, notes = FakeWorker(), []
     group = Group("engines", cases)
     timings = take_turns({"jax": worker, "torch": worker}, group, 2, 4000, notes)
@@ -303,8 +313,8 @@ def test_torch_trains_the_same(data, norm, layout):
     # A small constant rate: rounding stays rounding, and so does the decay of biases, which only
     # the loop of PyTorch has.
     data = data | {"learning_rate_64": np.full(3, 1e-3), "momentum_64": np.full(3, 0.9)}
-    ours = JaxProgram(Case("convjax", "NCHW", norm, stats="all"), data)
-    theirs = TorchProgram(Case("torch", layout, norm, stats="all"), data)
+    ours = JaxProgram(BenchCase("convjax", "NCHW", norm, stats="all"), data)
+    theirs = TorchProgram(BenchCase("torch", layout, norm, stats="all"), data)
     start = []
     for block in ours.model.blocks:
         start += [block.conv.kernel, block.conv.bias]

@@ -12,9 +12,9 @@ from experiments.bench.speedrun import (
     CPU,
     GOAL,
     SETTINGS,
-    Setting,
+    SpeedrunSetting,
     _cut,
-    measure,
+    measure_speedrun,
     speedrun,
     verdict,
 )
@@ -107,7 +107,7 @@ def test_exit_status_follows_the_verdict(reached, status, tmp_path, monkeypatch)
     spread = {"mean": 0.5, "std": 0.1, "values": [0.4, 0.6]}
     found = {"steps": 3, "parameters": 9, "compile_seconds": 1.0, "seeds": [0, 1]}
     found |= {"accuracy": spread, "seconds": {"median": 0.5, **spread}, "verdict": reached}
-    monkeypatch.setattr("experiments.bench.speedrun.measure", lambda *_: found)
+    monkeypatch.setattr("experiments.bench.speedrun.measure_speedrun", lambda *_: found)
     result = invoke("--data", "mnist5k", "--seeds", 2, "--out", tmp_path / "out.json")
     assert result.exit_code == status, result.output
     assert "records count 20 seeds" in result.stdout
@@ -119,7 +119,7 @@ def test_only_the_cpu_is_tuned():
 
 @pytest.mark.parametrize("epochs", [0.5, 1.0, 1.5])
 def test_order_and_table_fit_each_other(epochs):
-    setting = Setting(epochs=epochs, batch_size=64)
+    setting = SpeedrunSetting(epochs=epochs, batch_size=64)
     order = setting.order(1000, seed=0)
     steps = setting.steps(1000)
     assert order.shape == (steps, 64) == (int(epochs * 15), 64)
@@ -144,5 +144,5 @@ def test_images_of_another_size_are_refused():
     split = Split(np.zeros((200, 18, 28, 1), np.uint8), np.zeros(200, np.int32))
     dataset = Dataset("small", split, split, ("0", "1"))
     with pytest.raises(ValueError, match="pixels a side, got 18×28"):
-        measure(dataset, CPU, 1, True, lambda seeds: None)
+        measure_speedrun(dataset, CPU, 1, True, lambda seeds: None)
     assert _cut(split, 2).images.shape == (200, 14, 24, 1)

@@ -50,7 +50,7 @@ def test_the_sources_hold_the_same_images(tmp_path):
 def test_too_few_images_are_told():
     few = Split(np.zeros((9, 28, 28, 1), np.uint8), np.zeros(9, np.int32))
     with pytest.raises(ValueError, match="data must hold at least 64 images, got 9"):
-        stream.measure(Dataset("few", few, few, ("0",)), rounds=1, quick=True)
+        stream.measure_streams(Dataset("few", few, few, ("0",)), rounds=1, quick=True)
 
 
 def test_the_table_by_hand():

@@ -32,4 +32,4 @@ def test_a_small_run_of_everything(tmp_path):
 def test_too_few_images_are_told():
     few = Split(np.zeros((9, 28, 28, 1), np.uint8), np.zeros(9, np.int32))
     with pytest.raises(ValueError, match="data must hold at least 64 images, got 9"):
-        sweep.measure(Dataset("few", few, few, ("0",)), rounds=1, quick=True)
+        sweep.measure_sweeps(Dataset("few", few, few, ("0",)), rounds=1, quick=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from convjax.io.lock import locked
+from convjax.io.lock import FolderLock
 from convjax.runs.checkpoints import Checkpoints
 from convjax.runs.folder import load_run
 from convjax.runs.predictions import Predictions
@@ -149,7 +149,7 @@ class TestAShortRun:
     def test_another_process_is_writing(self, short, tmp_path):
         out = tmp_path / "run"
         shutil.copytree(short[0], out)
-        with locked(out):
+        with FolderLock(out):
             result = invoke("--resume", "--out", out)
         assert result.exit_code == 2
         assert "another process is writing into" in result.stderr

@@ -9,19 +9,19 @@ from typer.testing import CliRunner
 
 from convjax.diagnosis.symptoms import SYMPTOMS
 from experiments.cli.app import app
-from experiments.diagnosis_study.faults import CURES, FAULTS, Plan
+from experiments.diagnosis_study.faults import CURES, FAULTS, TrainingSpec
 from experiments.diagnosis_study.report import bars, by_symptom, confusion
-from experiments.diagnosis_study.results import Row
-from experiments.diagnosis_study.run import measure
+from experiments.diagnosis_study.results import DiagnosisResult
+from experiments.diagnosis_study.run import measure_diagnosis
 from experiments.diagnosis_study.sagemaker_rules import MEANING, fired
 from experiments.diagnosis_study.suite import HEALTHY, PARTS, cases
-from experiments.diagnosis_study.train import Bench, table
+from experiments.diagnosis_study.train import StudyTrainer, table
 from tests.diagnosis.test_diagnose import CASES
 from tests.diagnosis.test_diagnose import HEALTHY as HEALTHY_RECORD
 
 
 def row(fault, *findings, part="measured", rules=(), accuracy=0.5, cured=None):
-    return Row(part, fault, {}, accuracy, list(findings), 10, [], list(rules), cured)
+    return DiagnosisResult(part, fault, {}, accuracy, list(findings), 10, [], list(rules), cured)
 
 
 # --- the set ------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ def test_the_set_is_large_enough_and_split():
     assert not seeds[0] & seeds[1]
     assert len(seeds[1]) == len(second)
     known = {case.plan.architecture for case in first}
-    assert not any(Plan(name, 0).of.new for name in known)
+    assert not any(TrainingSpec(name, 0).of.new for name in known)
     assert {case.plan.architecture for case in second} > known
 
 
@@ -59,22 +59,25 @@ def test_every_symptom_is_planted_and_has_a_cure():
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_changes_the_plan_and_its_cure_changes_it_back(name):
-    fault, plan = FAULTS[name], Plan("tanh" if name.endswith(("tanh", "sigmoids")) else "mlp", 0)
+    fault, plan = (
+        FAULTS[name],
+        TrainingSpec("tanh" if name.endswith(("tanh", "sigmoids")) else "mlp", 0),
+    )
     planted = fault.plant(plan, np.random.default_rng(0))
     assert planted != plan
     assert CURES[fault.symptom](planted) != planted
 
 
 def test_bursts_come_late_in_each_period():
-    rates = np.asarray(table(Plan("cnn", 0, schedule="bursts"))["learning_rate"])
+    rates = np.asarray(table(TrainingSpec("cnn", 0, schedule="bursts"))["learning_rate"])
     high = np.flatnonzero(rates > 0.01)
     assert high[:8].tolist() == list(range(58, 66))
     assert rates[0] == pytest.approx(3e-3)
 
 
 def test_marked_labels_are_few():
-    bench = Bench()
-    labels = bench.labels(Plan("mlp", 1, bad=2))
+    bench = StudyTrainer()
+    labels = bench.labels(TrainingSpec("mlp", 1, bad=2))
     assert 0 < np.mean(labels >= 20) < 0.01
     np.testing.assert_array_equal(labels % 10, bench.dataset.train.labels)
 
@@ -156,7 +159,7 @@ def test_trainings_are_run_diagnosed_and_cured():
         if case.fault in ("zero weights", "sleeping layer", HEALTHY)
     ]
     done = []
-    rows = {row.plan["seed"]: row for row in measure(chosen, lambda: done.append(1))}
+    rows = {row.plan["seed"]: row for row in measure_diagnosis(chosen, lambda: done.append(1))}
     assert len(done) == len(rows) == len(chosen) == 4
     for case in chosen:
         found = rows[case.plan.seed]

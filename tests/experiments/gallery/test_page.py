@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from convjax.plots import new_figure
 from experiments.cli.app import app
 from experiments.gallery.operation import COLOUR_BIAS, COLOUR_KERNEL, ROOF, TILES, photograph
-from experiments.gallery.page import DPI, Picture, Section, anchor, page
+from experiments.gallery.page import DPI, GallerySection, Picture, anchor, page
 
 CHAPTER = [
     "A kernel at one place",
@@ -194,7 +194,7 @@ def test_nothing_is_overwritten(tmp_path):
 
 
 def section(title="One", picture="Two", words="words"):
-    return Section(title, words, [Picture(picture, new_figure(4, 2), words, words)])
+    return GallerySection(title, words, [Picture(picture, new_figure(4, 2), words, words)])
 
 
 def test_a_picture_has_its_size_in_inches_times_96():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from convjax.io.json_files import finite
+from convjax.io.json_files import nonfinite_to_null
 from experiments.harness.claim import (
     Claim,
     Decision,
@@ -131,7 +131,7 @@ def test_json_has_the_documented_form_and_comes_back():
         reason="no",
         seconds=1.234,
     )
-    entry = json.loads(json.dumps(finite(result.as_json()), allow_nan=False))
+    entry = json.loads(json.dumps(nonfinite_to_null(result.as_json()), allow_nan=False))
     assert entry["measured"] == {
         "a": {"mean": 2.0, "std": 2**0.5, "values": [1, 3]},
         "never": {"mean": None, "std": 0.0, "values": [None]},

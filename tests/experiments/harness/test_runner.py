@@ -8,7 +8,7 @@ from experiments.harness import runner as measuring
 from experiments.harness.claim import Claim, Decision, NotMeasuredError, Rule
 from experiments.harness.lab import Lab
 from experiments.harness.observer import Observer
-from experiments.harness.runner import ResultsError, measure, read_results
+from experiments.harness.runner import ResultsError, measure_claims, read_results
 
 
 class Heard(Observer):
@@ -54,11 +54,11 @@ def ids(out):
 def test_a_stopped_run_goes_on_where_it_was(calls, tmp_path):
     claims = [claim("one", calls), claim("two", calls, stops=True), claim("three", calls)]
     with pytest.raises(KeyboardInterrupt):
-        measure(claims, lab(tmp_path), ["command"])
+        measure_claims(claims, lab(tmp_path), ["command"])
     assert ids(tmp_path) == ["one"]
     claims[1] = claim("two", calls)
     going_on = lab(tmp_path, resume=True)
-    results = measure(claims, going_on, ["command"])
+    results = measure_claims(claims, going_on, ["command"])
     assert calls == ["one", "two", "two", "three"]
     assert [result.measured["a"] for result in results] == [[1.0], [3.0], [4.0]]
     assert ids(tmp_path) == ["one", "two", "three"]
@@ -67,33 +67,35 @@ def test_a_stopped_run_goes_on_where_it_was(calls, tmp_path):
 
 
 def test_figures_that_lack_one_of_today_are_measured_again(calls, tmp_path):
-    measure([claim("one", calls)], lab(tmp_path), [])
+    measure_claims([claim("one", calls)], lab(tmp_path), [])
     other = claim("one", calls)
     rules = {"any": replace(other.rules["any"], decide=lambda found: Decision(True, found["new"]))}
     other = replace(other, measure=lambda lab: {"new": [1]}, rules=rules)
-    (found,) = measure([other], lab(tmp_path, resume=True), [])
+    (found,) = measure_claims([other], lab(tmp_path, resume=True), [])
     assert found.measured == {"new": [1.0]}
 
 
 def test_results_are_left_untouched_until_there_are_others(calls, tmp_path):
-    measure([claim("one", calls)], lab(tmp_path), [])
+    measure_claims([claim("one", calls)], lab(tmp_path), [])
     before = (tmp_path / "results.json").stat().st_mtime_ns
     claims = [claim("one", calls), claim("two", calls, stops=True)]
     with pytest.raises(KeyboardInterrupt):
-        measure(claims, lab(tmp_path, resume=True), [])
+        measure_claims(claims, lab(tmp_path, resume=True), [])
     assert (tmp_path / "results.json").stat().st_mtime_ns == before
 
 
 def test_results_that_were_not_asked_for_stay(calls, tmp_path):
-    measure([claim("three", calls)], lab(tmp_path), [])
-    assert [r.id for r in measure([claim("one", calls)], lab(tmp_path, resume=True), [])] == ["one"]
+    measure_claims([claim("three", calls)], lab(tmp_path), [])
+    assert [
+        r.id for r in measure_claims([claim("one", calls)], lab(tmp_path, resume=True), [])
+    ] == ["one"]
     assert ids(tmp_path) == ["one", "three"]
 
 
 @pytest.mark.parametrize(("seeds", "text"), [(2, "r"), (1, "another rule")])
 def test_more_seeds_and_other_rules_are_measured_again(seeds, text, calls, tmp_path):
-    measure([claim("one", calls)], lab(tmp_path), [])
-    found = measure([claim("one", calls, text)], lab(tmp_path, resume=True, seeds=seeds), [])
+    measure_claims([claim("one", calls)], lab(tmp_path), [])
+    found = measure_claims([claim("one", calls, text)], lab(tmp_path, resume=True, seeds=seeds), [])
     assert len(calls) == 2
     assert len(found[0].measured["a"]) == seeds
 
@@ -102,17 +104,17 @@ def test_what_could_not_be_measured_is_tried_again(calls, tmp_path):
     def missing(lab):
         raise NotMeasuredError("no such file")
 
-    (first,) = measure([replace(claim("one", calls), measure=missing)], lab(tmp_path), [])
+    (first,) = measure_claims([replace(claim("one", calls), measure=missing)], lab(tmp_path), [])
     assert first.verdict == "undecided"
-    (second,) = measure([claim("one", calls)], lab(tmp_path, resume=True), [])
+    (second,) = measure_claims([claim("one", calls)], lab(tmp_path, resume=True), [])
     assert second.verdict == "reproduced"
 
 
 def test_another_expectation_counts(calls, tmp_path):
-    measure([claim("one", calls)], lab(tmp_path), [])
+    measure_claims([claim("one", calls)], lab(tmp_path), [])
     expects = claim("one", calls)
     rules = {"any": replace(expects.rules["any"], expected="refuted")}
-    (found,) = measure([replace(expects, rules=rules)], lab(tmp_path, resume=True), [])
+    (found,) = measure_claims([replace(expects, rules=rules)], lab(tmp_path, resume=True), [])
     assert (found.verdict, found.expected) == ("reproduced", "refuted")
 
 
@@ -137,25 +139,25 @@ def otherwise(file, **changes):
     ],
 )
 def test_results_that_do_not_belong_with_these_are_left_alone(changes, message, calls, tmp_path):
-    measure([claim("one", calls)], lab(tmp_path), [])
+    measure_claims([claim("one", calls)], lab(tmp_path), [])
     before = otherwise(tmp_path / "results.json", **changes)
     with pytest.raises(ResultsError, match=rf"was measured with .*{message}.*Choose another --out"):
-        measure([claim("one", calls)], lab(tmp_path, resume=True), [])
+        measure_claims([claim("one", calls)], lab(tmp_path, resume=True), [])
     assert (tmp_path / "results.json").read_text() == before
 
 
 def test_fewer_seeds_do_not_take_the_place_of_more(calls, tmp_path):
-    measure([claim("one", calls)], lab(tmp_path, seeds=3), [])
+    measure_claims([claim("one", calls)], lab(tmp_path, seeds=3), [])
     before = (tmp_path / "results.json").read_text()
     with pytest.raises(ResultsError, match=r"has one with 3 seeds, .*: --seeds 3, or choose"):
-        measure([claim("one", calls)], lab(tmp_path, resume=True), [])
+        measure_claims([claim("one", calls)], lab(tmp_path, resume=True), [])
     assert (tmp_path / "results.json").read_text() == before
-    measure([claim("two", calls)], lab(tmp_path, resume=True), [])  # asks for another alone
+    measure_claims([claim("two", calls)], lab(tmp_path, resume=True), [])  # asks for another alone
     assert ids(tmp_path) == ["one", "two"]
 
 
 def test_without_results_there_may_be_trainings(calls, tmp_path):
-    measure([claim("one", calls)], lab(tmp_path, resume=True), [])
+    measure_claims([claim("one", calls)], lab(tmp_path, resume=True), [])
     assert ids(tmp_path) == ["one"]
 
 
@@ -173,7 +175,7 @@ def test_a_damaged_file_is_left_alone(content, tmp_path):
     file = tmp_path / "results.json"
     file.write_text(content)
     with pytest.raises(ResultsError, match=r"is damaged, or no results\.json .*Remove it"):
-        measure([], lab(tmp_path, resume=True), [])
+        measure_claims([], lab(tmp_path, resume=True), [])
     assert file.read_text() == content
 
 
@@ -182,7 +184,7 @@ def saved(calls, tmp_path, monkeypatch):
     """A folder with saved results on mnist5k: "one" took 10 s with two seeds, "two" 30 s."""
     folder = tmp_path / "saved"
     folder.mkdir()
-    measure([claim("one", calls), claim("two", calls)], lab(folder, seeds=2), [])
+    measure_claims([claim("one", calls), claim("two", calls)], lab(folder, seeds=2), [])
     found = json.loads((folder / "results.json").read_text())
     for entry, seconds in zip(found["claims"], (10, 30), strict=True):
         entry["seconds"] = seconds
@@ -200,14 +202,14 @@ def test_the_time_left_is_that_of_the_saved_results_at_the_pace_of_this_machine(
     clock = type("Clock", (), {"perf_counter": lambda self: next(now)})()
     watched = lab(tmp_path, seeds=2)
     monkeypatch.setattr(measuring, "time", clock)
-    measure([claim(id, calls) for id in ("one", "two", "three")], watched, [])
+    measure_claims([claim(id, calls) for id in ("one", "two", "three")], watched, [])
     assert [heard[3] for heard in watched.observer.claims] == [40, 30 * 15 / 20, 0]
 
 
 @pytest.mark.usefixtures("saved")
 def test_nobody_knows_how_long_a_part_or_an_unknown_comparison_takes(calls, tmp_path):
     part = lab(tmp_path)
-    measure([claim("one", calls)], part, [])
+    measure_claims([claim("one", calls)], part, [])
     unknown = lab(tmp_path / "unknown")
     unknown.out.mkdir()
     claims = [
@@ -215,7 +217,7 @@ def test_nobody_knows_how_long_a_part_or_an_unknown_comparison_takes(calls, tmp_
         claim("two", calls),
         replace(claim("three", calls), compares=True),
     ]
-    measure(claims, unknown, [])
+    measure_claims(claims, unknown, [])
     assert {heard[3] for heard in part.observer.claims + unknown.observer.claims} == {None}
 
 

@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from experiments.layout_study.hlo import Convolution, read
+from experiments.layout_study.hlo import HloConvolution, read
 
 # lines of HLO
 
@@ -75,11 +75,11 @@ def test_a_program_for_cpu():
     found = read(ENTRY, "cpu", 10.0, 20.0)
     canonical = "b01f_01io->b01f"
     assert found.convolutions == (
-        Convolution("YNNPACK", canonical, "NHWC"),
-        Convolution("Eigen", canonical, "NHWC"),
-        Convolution("Eigen", "b012f_012io->b012f", ""),
+        HloConvolution("YNNPACK", canonical, "NHWC"),
+        HloConvolution("Eigen", canonical, "NHWC"),
+        HloConvolution("Eigen", "b012f_012io->b012f", ""),
         # A kernel that is turned around is not what the library takes.
-        Convolution("own loops", canonical, "NHWC"),
+        HloConvolution("own loops", canonical, "NHWC"),
     )
     # The fusion that computes reads in another order; that is no operation of its own.
     assert (found.products, found.transposes, found.copies) == (1, 2, 1)
@@ -90,14 +90,14 @@ def test_a_program_for_cpu():
 
 def test_of_a_loop_its_body_alone_counts():
     found = read(LOOP, "cpu")
-    assert found.convolutions == (Convolution("own loops", "bf01_oi01->bf01", "NCHW"),)
+    assert found.convolutions == (HloConvolution("own loops", "bf01_oi01->bf01", "NCHW"),)
     assert (found.transposes, found.copies, found.moved_bytes) == (0, 1, 4 * 384)
 
 
 def test_a_program_for_gpu_has_another_physical_layout():
     """Logically NCHW, in memory with the channels last: the compiler's choice."""
     found = read(GPU, "gpu")
-    assert found.convolutions == (Convolution("__cudnn$convForward", "bf01_oi01->bf01", "NHWC"),)
+    assert found.convolutions == (HloConvolution("__cudnn$convForward", "bf01_oi01->bf01", "NHWC"),)
     assert found.products == 1
 
 

@@ -31,7 +31,7 @@ from experiments.layout_study.report import (
     recommendation,
     relative,
 )
-from experiments.layout_study.timing import Row, deviation, measure_case, reference_of
+from experiments.layout_study.timing import LayoutTiming, deviation, measure_case, reference_of
 from experiments.layouts import BOUNDS, same_results
 from tests.plots.drawn import draw
 
@@ -49,7 +49,7 @@ def made_up(case, variant, where, seconds, **others):
         "flops": None,
         "bytes": None,
     }
-    row = Row(
+    row = LayoutTiming(
         case, variant.layout, variant.method, variant.force, "float32", True, where, seconds,
         0.1, 1e-7, compiled,
     )  # fmt: skip
@@ -204,7 +204,7 @@ def test_a_small_run_of_everything(tmp_path):
     # Two cases, three passes, two variants, outside and inside a loop.
     assert result.measured["programs"] == [24]
     found = json.loads((tmp_path / "layouts.json").read_text())
-    rows = [Row(**row) for row in found["layouts"]]
+    rows = [LayoutTiming(**row) for row in found["layouts"]]
     assert {row.case for row in rows} == {NETWORK, str(SHAPES[0])}
     assert max(row.deviation for row in rows if row.dtype == "float32") < BOUNDS["float32"]
     assert (tmp_path / "plots" / "layouts.png").exists()

@@ -109,7 +109,7 @@ def test_a_file_that_cannot_be_written_is_named_as_it_was_given(tmp_path, capsys
     def full(path):
         raise OSError(28, "No space left on device", f"{path}.partial")
 
-    monkeypatch.setattr("experiments.terminal.options.replacing", full)
+    monkeypatch.setattr("experiments.terminal.options.atomic_write", full)
     with pytest.raises(typer.Exit):
         ending(AssertionError("not reached"), tmp_path / "x.json")
     text = capsys.readouterr().err

@@ -3,31 +3,37 @@
 import numpy as np
 
 from convjax.analysis._precedents import Windows, output_shape, precedents, trace_precedents
-from convjax.explorer.layer_spec import Affine, Convolution, Dense, MaxPool, Relu
+from convjax.explorer.layer_spec import (
+    AffineSpec,
+    ConvolutionSpec,
+    DenseSpec,
+    MaxPoolSpec,
+    ReluSpec,
+)
 from convjax.ops.reference import conv2d_patches
 
 
 def odd_layers():
     """Settings of which no two are alike, and every kind of layer and step."""
     rng = np.random.default_rng(0)
-    affine = Affine(rng.normal(size=3), rng.normal(size=3))
+    affine = AffineSpec(rng.normal(size=3), rng.normal(size=3))
     return [
-        Convolution(
+        ConvolutionSpec(
             "first",
             rng.normal(size=(3, 2, 3, 2)),
             rng.normal(size=3),
             stride=(1, 2),
             padding=((0, 2), (1, 3)),
             dilation=(2, 3),
-            steps=[Relu(), affine],
+            steps=[ReluSpec(), affine],
         ),
-        MaxPool("pool", Windows((2, 3), stride=(2, 1), padding=(1, 0))),
-        Convolution(
+        MaxPoolSpec("pool", Windows((2, 3), stride=(2, 1), padding=(1, 0))),
+        ConvolutionSpec(
             "second",
             rng.normal(size=(2, 3, 1, 2)),
-            steps=[affine._replace(scale=[2, -1], shift=[0, 1]), Relu()],
+            steps=[affine._replace(scale=[2, -1], shift=[0, 1]), ReluSpec()],
         ),
-        Dense("unit", rng.normal(size=(2, 2, 6, 5)), [1, 2]),
+        DenseSpec("unit", rng.normal(size=(2, 2, 6, 5)), [1, 2]),
     ]
 
 
@@ -37,9 +43,9 @@ ODD_IMAGE = np.random.default_rng(1).normal(size=(2, 12, 14))
 def windows_of(layers, size):
     found = []
     for layer in layers:
-        if isinstance(layer, MaxPool):
+        if isinstance(layer, MaxPoolSpec):
             found.append(layer.windows)
-        elif isinstance(layer, Dense):
+        elif isinstance(layer, DenseSpec):
             found.append(Windows(size))
         else:
             kernel_size = np.shape(layer.kernel)[2:]
@@ -52,10 +58,10 @@ def expected_maps(image, layers):
     """All maps in float64, by the sums of `reference` that `conv2d` is tested against."""
     maps = [np.asarray(image, np.float64)]
     for layer, windows in zip(layers, windows_of(layers, maps[0].shape[1:]), strict=True):
-        if isinstance(layer, MaxPool):
+        if isinstance(layer, MaxPoolSpec):
             maps.append(pooled(maps[-1], windows))
             continue
-        weights = layer.weights if isinstance(layer, Dense) else layer.kernel
+        weights = layer.weights if isinstance(layer, DenseSpec) else layer.kernel
         bias = None if layer.bias is None else np.asarray(layer.bias, np.float64)
         settings = {"stride": windows.stride, "padding": windows.padding}
         after = conv2d_patches(
@@ -67,7 +73,7 @@ def expected_maps(image, layers):
             **settings,
         )[0]
         for step in layer.steps:
-            if isinstance(step, Relu):
+            if isinstance(step, ReluSpec):
                 after = np.maximum(after, 0)
             else:
                 scale, shift = (np.reshape(v, (-1, 1, 1)) for v in (step.scale, step.shift))
