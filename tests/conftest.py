@@ -46,7 +46,7 @@ def compiled_once(tmp_path_factory):
 def small_chunks():
     """Chunks of four steps: nine steps are two whole ones and a remainder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan_loop, "CHUNK", 4)
+        patch.setattr(scan_loop, "CHUNK_STEPS", 4)
         yield
 
 

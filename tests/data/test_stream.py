@@ -222,7 +222,7 @@ class Trained:
     def __init__(self, data, every, count, most, trainer=None):
         devices = None if count is None else jax.devices("cpu")[:count]
         with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(scan_loop, "CHUNK", 4)
+            patch.setattr(scan_loop, "CHUNK_STEPS", 4)
             patch.setattr(device_data, "CHUNK_BYTES", most * BATCH * 4 * 4 * 2)
             self.trainer = trainer or Trainer(
                 trainings.Normed(),

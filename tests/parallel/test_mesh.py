@@ -96,7 +96,7 @@ class Trained(NamedTuple):
 def trained(norm: str, count: int | None, *, every: int = 1, fixed: bool = False) -> Trained:
     """A training in float64 in chunks of four steps, on so many devices, or on none named."""
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan_loop, "CHUNK", 4)
+        patch.setattr(scan_loop, "CHUNK_STEPS", 4)
         patch.setattr(scan_loop, "fixed_loops", lambda: fixed)
         model = Normed(NORMS[norm]())
         watch = Watch(every=every)
@@ -153,7 +153,7 @@ def test_steps_between_the_watched(fixed):
 def test_one_program_and_a_state_of_another_trainer():
     trainings = trained("convjax", None), trained("convjax", 2)
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan_loop, "CHUNK", 4)
+        patch.setattr(scan_loop, "CHUNK_STEPS", 4)
         table = one_cycle(5, 0.05).table(5)
         losses = []
         for source, target in ((0, 1), (1, 0), (0, 0)):
