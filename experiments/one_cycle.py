@@ -131,7 +131,7 @@ def bad_training_picture(lab: Lab) -> Measured:
     lab.picture("bad-training-picture", plots.color_dim(records[0], PENULTIMATE))
     shares = [active_share(record, PENULTIMATE) for record in records]
     return {
-        "collapse_steps": [len(collapse_steps(share)) for share in shares],
+        "crashes": [len(collapse_steps(share)) for share in shares],
         "crashes_above_1": [
             len(collapse_steps(active_share(record, PENULTIMATE, above=1))) for record in records
         ],
@@ -142,10 +142,10 @@ def bad_training_picture(lab: Lab) -> Measured:
 
 
 def several_times_over(measured: Measured) -> Decision:
-    counts = np.array(measured["collapse_steps"])
+    counts = np.array(measured["crashes"])
     shown = {
         name: ", ".join(f"{count:.0f}" for count in measured[name])
-        for name in ("collapse_steps", "crashes_above_1")
+        for name in ("crashes", "crashes_above_1")
     }
     start, peak = np.max(measured["active_at_start"]), np.mean(measured["active_at_peak"])
     return Decision(
