@@ -25,8 +25,9 @@ from flax import nnx
 from convjax import broken_net, conv2d, effective_field, receptive_fields, threes_sevens_net
 from convjax.analysis import summary
 from convjax.ops import geometry, reference
-from experiments.harness.claim import Claim, Decision, Measured, Rule, exactly
+from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
+from experiments.harness.rules import Decision, Measured, Rule, exactly
 
 
 def sizes(n: int, ks: int, pad: int, stride: int) -> set[int]:
@@ -108,7 +109,7 @@ CLAIMS = (
     Claim(
         id="output-size",
         statement="a map has (n + 2·pad − ks)//stride + 1 pixels a side",
-        published={"size_of_the_example": 6},
+        published=Published(figures={"size_of_the_example": 6}),
         measure=output_size,
         rules={
             "any": exactly(
@@ -123,7 +124,7 @@ CLAIMS = (
     Claim(
         id="receptive-field",
         statement="behind two 3×3 convolutions of stride 2 one cell sees 7×7 pixels",
-        published={"rows": 7, "columns": 7},
+        published=Published(figures={"rows": 7, "columns": 7}),
         measure=receptive_field,
         rules={"any": exactly(by_formula=7, rows=7, columns=7, pixels=49)},
     ),
@@ -131,7 +132,7 @@ CLAIMS = (
         id="multiplications",
         statement="layers 2 and 3 of the first network cost 56,448 multiplications each: the "
         "amount of computation does not change",
-        published={"multiplications_2": 56_448, "multiplications_3": 56_448},
+        published=Published(figures={"multiplications_2": 56_448, "multiplications_3": 56_448}),
         measure=multiplications,
         rules={
             "any": Rule("both layers cost the same", amount_does_not_change, expected="refuted")
@@ -140,7 +141,7 @@ CLAIMS = (
     Claim(
         id="broken-cnn",
         statement="two convolutions of stride 1, 1→30→1, give a map and not a class",
-        published={"images": 64, "features": 1, "height": 28, "width": 28},
+        published=Published(figures={"images": 64, "features": 1, "height": 28, "width": 28}),
         measure=broken_cnn,
         rules={"any": exactly(images=64, features=1, height=28, width=28)},
     ),

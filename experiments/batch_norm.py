@@ -13,8 +13,9 @@ Command: python -m experiments run batch-norm smooth-picture longer
 
 from convjax import plots
 from convjax.diagnosis.collapse import active_share, collapse_steps
-from experiments.harness.claim import Claim, Measured, every, on_digits, within_spread
+from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
+from experiments.harness.rules import Measured, every, on_digits, within_spread
 from experiments.harness.setting import BASELINE, BATCH_NORM, LONGER, ONE_CYCLE, PENULTIMATE
 
 
@@ -34,9 +35,7 @@ def smooth_picture(lab: Lab) -> Measured:
     figure = plots.color_dim(list(side_by_side.values()), PENULTIMATE, list(side_by_side))
     lab.picture("smooth-picture", figure)
     return {
-        "crashes": [
-            len(collapse_steps(active_share(record, PENULTIMATE))) for record in records
-        ]
+        "crashes": [len(collapse_steps(active_share(record, PENULTIMATE))) for record in records]
     }
 
 
@@ -54,7 +53,9 @@ CLAIMS = (
     Claim(
         id="batch-norm",
         statement="with batch norm after each convolution one epoch does better",
-        published={"train_loss": 0.1300, "valid_loss": 0.0550, "accuracy": 0.9864},
+        published=Published(
+            figures={"train_loss": 0.1300, "valid_loss": 0.0550, "accuracy": 0.9864}
+        ),
         measure=batch_norm,
         rules={
             "mnist": within_spread([("accuracy", 0.9864)], test_size=10_000),
@@ -64,20 +65,22 @@ CLAIMS = (
     Claim(
         id="smooth-picture",
         statement="with batch norm the activations develop smoothly, without crashes",
-        published={"picture": "color_dim(-4)"},
+        published=Published(picture="color_dim(-4)"),
         measure=smooth_picture,
         rules=on_digits(every("crashes", 0, 0)),
     ),
     Claim(
         id="longer",
         statement="five epochs at lr_max 0.1 with batch norm",
-        published={
-            "accuracy": "0.9912 and 0.9921",
-            "train_loss": "0.0176 and 0.0151",
-            "valid_loss": "0.0254 and 0.0251",
-            "per_epoch": "0.9609 0.9818 0.9871 0.9902 0.9912 and "
-            "0.9758 0.9788 0.9813 0.9907 0.9921",
-        },
+        published=Published(
+            figures={
+                "accuracy": "0.9912 and 0.9921",
+                "train_loss": "0.0176 and 0.0151",
+                "valid_loss": "0.0254 and 0.0251",
+                "per_epoch": "0.9609 0.9818 0.9871 0.9902 0.9912 and "
+                "0.9758 0.9788 0.9813 0.9907 0.9921",
+            }
+        ),
         measure=longer,
         rules={
             "mnist": within_spread([("accuracy", 0.9912), ("accuracy", 0.9921)], test_size=10_000),

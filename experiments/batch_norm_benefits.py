@@ -23,7 +23,7 @@ Command: python -m experiments run higher-lr generalises faster --seeds 5
 from dataclasses import replace
 
 from experiments.harness import charts
-from experiments.harness.claim import Claim, Decision, Measured, mean, on_digits, over_seeds
+from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import (
     HIGH_RATES,
     TRAINS,
@@ -40,6 +40,7 @@ from experiments.harness.comparison import (
 )
 from experiments.harness.intervals import difference
 from experiments.harness.lab import Lab
+from experiments.harness.rules import Decision, Measured, mean, on_digits, over_seeds
 from experiments.harness.setting import BATCH_512, ONE_CYCLE, Setting
 from experiments.harness.training import Outcome
 
@@ -127,7 +128,7 @@ CLAIMS = (
     Claim(
         id="higher-lr",
         statement="batch norm trains at learning rates at which the plain network fails",
-        published={"picture": "accuracy against learning rate"},
+        published=Published(picture="accuracy against learning rate"),
         measure=higher_lr,
         compares=True,
         rules=on_digits(
@@ -140,7 +141,7 @@ CLAIMS = (
     Claim(
         id="generalises",
         statement="networks with batch norm generalise better",
-        published={"gap": "smaller with batch norm"},
+        published=Published(figures={"gap": "smaller with batch norm"}),
         measure=generalises,
         compares=True,
         rules=on_digits(larger("gap_none", "gap_batch", "gap without − with batch norm")),
@@ -148,7 +149,7 @@ CLAIMS = (
     Claim(
         id="faster",
         statement="batch norm reaches an accuracy in fewer steps",
-        published={"ratio": "a fifth of the steps and better (Inception)"},
+        published=Published(figures={"ratio": "a fifth of the steps and better (Inception)"}),
         measure=faster,
         compares=True,
         rules=on_digits(

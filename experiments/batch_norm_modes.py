@@ -16,8 +16,9 @@ import numpy as np
 from flax import nnx
 
 from convjax.nn import capture
-from experiments.harness.claim import Claim, Decision, Measured, Rule
+from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
+from experiments.harness.rules import Decision, Measured, Rule
 from experiments.harness.setting import BATCH_NORM
 
 IMAGES = 500
@@ -80,7 +81,7 @@ CLAIMS = (
         id="batch-norm-modes",
         statement="γ and β are learned; training normalises with the batch, validation with "
         "running statistics",
-        published={"picture": "equalities"},
+        published=Published(picture="equalities"),
         measure=batch_norm_modes,
         rules={"any": Rule("both modes follow their formula; γ and β change", two_modes)},
     ),

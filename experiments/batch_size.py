@@ -26,10 +26,11 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from experiments.harness import charts
-from experiments.harness.claim import Claim, Decision, Measured, mean, on_digits, over_seeds
+from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import at_best
 from experiments.harness.intervals import difference
 from experiments.harness.lab import Lab
+from experiments.harness.rules import Decision, Measured, mean, on_digits, over_seeds
 from experiments.harness.setting import ONE_CYCLE
 
 SIZES = (32, 128, 512, 2048)
@@ -109,7 +110,7 @@ CLAIMS = (
     Claim(
         id="batch-size",
         statement="larger batches: steadier gradients, fewer updates per epoch",
-        published={"question": "gradient noise and accuracy against batch size"},
+        published=Published(question="gradient noise and accuracy against batch size"),
         measure=batch_size,
         compares=True,
         rules=on_digits(

@@ -39,10 +39,19 @@ from convjax.ops.layout import KERNEL_AXES, permutation
 from convjax.plots.images import show_batch, show_kernels
 from experiments.features.colour_encodings import ENCODINGS
 from experiments.features.edge_similarity import colour_shares, edge_shares, noise_like
-from experiments.harness.claim import Claim, Decision, Measured, Rule, mean, on_digits, over_seeds
+from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import at_best
 from experiments.harness.intervals import Interval, difference
 from experiments.harness.lab import Lab
+from experiments.harness.rules import (
+    Decision,
+    Measured,
+    Rule,
+    all_hold,
+    mean,
+    on_digits,
+    over_seeds,
+)
 from experiments.harness.setting import BATCH_NORM, Setting
 
 if TYPE_CHECKING:
@@ -101,7 +110,7 @@ def encodings_rule(margin: float, note: str = "") -> Rule:
         grey = difference(rgb, measured["accuracy_grey"])
         parts = within(hsv, margin), grey.above_zero
         return Decision(
-            False if False in parts else None if None in parts else True,
+            all_hold(parts),
             f"{note}HSV − RGB {hsv}, no difference within ±{margin:g}; RGB − grey {grey}",
         )
 
@@ -168,7 +177,7 @@ def show_edges(measured: Measured) -> Decision:
     signs = [found.above_zero for found in more.values()]
     told = "; ".join(f"trained − {name} {found.text(3)}" for name, found in more.items())
     return Decision(
-        False if False in signs else None if None in signs else True,
+        all_hold(signs),
         f"an edge explains {mean(trained):.2f} of a trained kernel, "
         f"{mean(others['untrained']):.2f} of an untrained one, {mean(others['noise']):.2f} of such "
         f"noise: {told}",
@@ -181,7 +190,7 @@ CLAIMS = (
     Claim(
         id="colour-space",
         statement="HSV instead of RGB makes no difference, greyscale loses information",
-        published={"question": "accuracies of one network, three encodings"},
+        published=Published(question="accuracies of one network, three encodings"),
         measure=colour_space,
         compares=True,
         rules={
@@ -193,7 +202,7 @@ CLAIMS = (
     Claim(
         id="first-kernels",
         statement="trained first-layer kernels of a colour network, drawn as images, show edges",
-        published={"picture": "kernels of the first layer"},
+        published=Published(picture="kernels of the first layer"),
         measure=first_kernels,
         rules={
             "any": over_seeds(

@@ -22,8 +22,9 @@ import math
 import numpy as np
 
 from convjax import plots
-from experiments.harness.claim import Claim, Decision, Measured, Rule, on_digits, over_seeds
+from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
+from experiments.harness.rules import Decision, Measured, Rule, on_digits, over_seeds
 from experiments.harness.setting import BASELINE, BATCH_512, PENULTIMATE, Setting
 from experiments.harness.training import Training
 
@@ -86,7 +87,9 @@ CLAIMS = (
     Claim(
         id="baseline-fails",
         statement="ten digits, constant lr 0.06, batch 64: the training fails",
-        published={"train_loss": 2.3071, "valid_loss": 2.3059, "accuracy": 0.1135},
+        published=Published(
+            figures={"train_loss": 2.3071, "valid_loss": 2.3059, "accuracy": 0.1135}
+        ),
         measure=baseline,
         # Most trainings of one draw of parameters failed (4 of 5 seeds), fewer of another (2 of 5).
         rules=on_digits(some_fail(0.5), mnist="refuted"),
@@ -95,7 +98,7 @@ CLAIMS = (
         id="near-zero-grows",
         statement="most activations are near zero, worse at the penultimate layer than at the "
         "first",
-        published={"picture": "plot_layer_stats(0), plot_layer_stats(-2)"},
+        published=Published(picture="plot_layer_stats(0), plot_layer_stats(-2)"),
         measure=near_zero_grows,
         rules=on_digits(
             over_seeds(
@@ -108,7 +111,9 @@ CLAIMS = (
     Claim(
         id="batch-512-fails",
         statement="the same with batch 512: steadier, fewer updates, still fails",
-        published={"train_loss": 2.3094, "valid_loss": 2.3027, "accuracy": 0.1135},
+        published=Published(
+            figures={"train_loss": 2.3094, "valid_loss": 2.3027, "accuracy": 0.1135}
+        ),
         measure=lambda lab: outcome(lab, BATCH_512),
         rules=on_digits(some_fail(0)),
     ),

@@ -21,8 +21,9 @@ from convjax.ops import reference
 from convjax.ops.layout import KERNEL_AXES, permutation
 from convjax.plots import images
 from experiments.harness.chapter_data import CENTRES, KERNELS, TOP_EDGE, embedded_three
-from experiments.harness.claim import Claim, Decision, Measured, Rule, exactly, on_digits
+from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
+from experiments.harness.rules import Decision, Measured, Rule, exactly, on_digits
 
 
 def chapters_three(lab: Lab) -> np.ndarray:
@@ -94,14 +95,14 @@ CLAIMS = (
     Claim(
         id="edge-values",
         statement="the top-edge kernel on the chapter's three gives 0, 762 and −29",
-        published={"(1,1)": 0, "(5,7)": 762, "(8,18)": -29},
+        published=Published(figures={"(1,1)": 0, "(5,7)": 762, "(8,18)": -29}),
         measure=edge_values,
         rules={"any": exactly(**{"(1,1)": 0, "(5,7)": 762, "(8,18)": -29})},
     ),
     Claim(
         id="edge-formula",
         statement="that kernel computes a1+a2+a3−a7−a8−a9",
-        published={"formula": "a1+a2+a3−a7−a8−a9"},
+        published=Published(figures={"formula": "a1+a2+a3−a7−a8−a9"}),
         measure=edge_formula,
         rules={
             "any": Rule(
@@ -114,7 +115,7 @@ CLAIMS = (
     Claim(
         id="edge-maps",
         statement="64 images and 4 kernels give 64×4×26×26 maps, equal to the hand-made ones",
-        published={"images": 64, "kernels": 4, "height": 26, "width": 26},
+        published=Published(figures={"images": 64, "kernels": 4, "height": 26, "width": 26}),
         measure=edge_maps,
         rules=on_digits(exactly(images=64, kernels=4, height=26, width=26, max_deviation=0)),
     ),

@@ -23,8 +23,9 @@ from flax import nnx
 from convjax import conv2d
 from convjax.nn.layers import Conv
 from convjax.ops import reference
-from experiments.harness.claim import Claim, Measured, exactly
+from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
+from experiments.harness.rules import Measured, exactly
 
 
 def whole_numbers(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -91,7 +92,7 @@ CLAIMS = (
         id="matrix",
         statement="a convolution is a product with a matrix in which some entries are always zero "
         "and some are tied",
-        published={"outputs": 4, "weights_per_row": 4, "zeros": 20},
+        published=Published(figures={"outputs": 4, "weights_per_row": 4, "zeros": 20}),
         measure=matrix,
         rules={
             "any": exactly(
@@ -108,7 +109,7 @@ CLAIMS = (
     Claim(
         id="colour",
         statement="a colour kernel is ch_in×ks×ks; the result is yR + yG + yB + b",
-        published={"picture": "kernels ch_out×ch_in×ks×ks, ch_out biases"},
+        published=Published(picture="kernels ch_out×ch_in×ks×ks, ch_out biases"),
         measure=colour,
         rules={"any": exactly(deviation=0, ch_out=4, ch_in=3, height=3, width=3, biases=4)},
     ),

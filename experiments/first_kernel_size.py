@@ -14,9 +14,10 @@ Command: python -m experiments run first-kernel-size --seeds 5
 
 from dataclasses import replace
 
-from experiments.harness.claim import Claim, Measured, on_digits
+from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import at_best, larger
 from experiments.harness.lab import Lab
+from experiments.harness.rules import Measured, on_digits
 from experiments.harness.setting import BATCH_NORM, ONE_CYCLE
 
 
@@ -33,7 +34,7 @@ CLAIMS = (
     Claim(
         id="first-kernel-size",
         statement="eight filters learn more from 5×5 pixels than from 3×3",
-        published={"question": "accuracies of both"},
+        published=Published(question="accuracies of both"),
         measure=first_kernel_size,
         compares=True,
         rules=on_digits(

@@ -28,9 +28,10 @@ from convjax.data import Split, epoch_order
 from convjax.plots import BLUE, ORANGE, new_figure
 from experiments.colour_images import colour_setting
 from experiments.features.handcrafted import HAND_MADE, Features, pixels
-from experiments.harness.claim import Claim, Decision, Measured, over_seeds
+from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import at_best
 from experiments.harness.lab import Lab
+from experiments.harness.rules import Decision, Measured, over_seeds
 from experiments.harness.setting import LONGER
 
 if TYPE_CHECKING:
@@ -159,7 +160,9 @@ CLAIMS = (
     Claim(
         id="hand-features",
         statement="further research: learned features beat those made by hand before deep learning",
-        published={"question": "Sobel, Gabor, HOG with a linear classifier against the network"},
+        published=Published(
+            question="Sobel, Gabor, HOG with a linear classifier against the network"
+        ),
         measure=hand_features,
         compares=True,
         # With 4,000 images Gabor filters come to the accuracy of the lowest seed.

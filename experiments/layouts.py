@@ -22,8 +22,9 @@ import jax
 
 from convjax.io.json_files import write_json
 from convjax.runs.environment import environment
-from experiments.harness.claim import Claim, Decision, Measured, Rule
+from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
+from experiments.harness.rules import Decision, Measured, Rule
 from experiments.layout_study.cases import NETWORK, SHAPES, Shape, variants
 from experiments.layout_study.report import BASE, picture, recommendation, relative
 from experiments.layout_study.timing import LayoutTiming, measure_case, reference_of
@@ -111,7 +112,7 @@ CLAIMS = (
     Claim(
         id="layouts",
         statement="NCHW (PyTorch) and NHWC (TensorFlow) order the same numbers differently",
-        published={"question": "same results; time, compiled layout, transposes, per device"},
+        published=Published(question="same results; time, compiled layout, transposes, per device"),
         measure=layouts,
         rules={
             "any": Rule(

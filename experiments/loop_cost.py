@@ -27,8 +27,9 @@ import numpy as np
 from convjax import conv2d
 from convjax.ops import reference
 from experiments.harness.chapter_data import KERNELS
-from experiments.harness.claim import Claim, Decision, Measured, NotMeasuredError, Rule
+from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
+from experiments.harness.rules import Decision, Measured, NotMeasuredError, Rule
 
 REPEATS = 5
 IMAGES = 64
@@ -105,7 +106,9 @@ CLAIMS = (
         id="loop-cost",
         statement="one kernel operation at a time is hundreds of times slower than all in parallel "
         "on a GPU, a Python loop even millions",
-        published={"one_call_per_place": "hundreds", "python_loops": "even millions"},
+        published=Published(
+            figures={"one_call_per_place": "hundreds", "python_loops": "even millions"}
+        ),
         measure=loop_cost,
         rules={
             "any": Rule(

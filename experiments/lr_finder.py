@@ -21,8 +21,10 @@ import numpy as np
 from convjax import plots
 from convjax.train.lr_finder import RULES, LRFind, lr_find
 from experiments.batch_norm_benefits import both
-from experiments.harness.claim import (
-    Claim,
+from experiments.harness.claim import Claim, Published
+from experiments.harness.comparison import TRAINS
+from experiments.harness.lab import Lab
+from experiments.harness.rules import (
     Decision,
     Measured,
     NotMeasuredError,
@@ -30,8 +32,6 @@ from experiments.harness.claim import (
     on_digits,
     over_seeds,
 )
-from experiments.harness.comparison import TRAINS
-from experiments.harness.lab import Lab
 from experiments.harness.setting import ONE_CYCLE, Setting
 
 STEPS = 100
@@ -91,7 +91,7 @@ CLAIMS = (
     Claim(
         id="lr-finder",
         statement="a short training at a growing rate shows a rate to train with",
-        published={"picture": "loss against learning rate"},
+        published=Published(picture="loss against learning rate"),
         measure=lr_finder,
         compares=True,
         rules=on_digits(

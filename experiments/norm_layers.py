@@ -16,10 +16,11 @@ Command: python -m experiments run norm-layers norm-order --seeds 5
 
 from dataclasses import replace
 
-from experiments.harness.claim import Claim, Decision, Measured, on_digits, over_seeds
+from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import TRAINS, at_best, larger
 from experiments.harness.intervals import difference
 from experiments.harness.lab import Lab
+from experiments.harness.rules import Decision, Measured, on_digits, over_seeds
 from experiments.harness.setting import BATCH_NORM, ONE_CYCLE
 
 LAYERS = ("batch", "layer", "group", "instance")
@@ -49,7 +50,7 @@ CLAIMS = (
     Claim(
         id="norm-layers",
         statement="further research: layer, group and instance norm train, too",
-        published={"question": "other normalisation layers"},
+        published=Published(question="other normalisation layers"),
         measure=norm_layers,
         compares=True,
         rules=on_digits(over_seeds(f"each of the four reaches {TRAINS} in every seed", all_train)),
@@ -57,7 +58,7 @@ CLAIMS = (
     Claim(
         id="norm-order",
         statement="further research: the activation before batch norm does better than after",
-        published={"question": "activation before or after batch norm"},
+        published=Published(question="activation before or after batch norm"),
         measure=norm_order,
         compares=True,
         rules=on_digits(

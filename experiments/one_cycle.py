@@ -29,8 +29,10 @@ from convjax import plots
 from convjax.diagnosis.collapse import active_share, collapse_steps
 from convjax.optim import schedules
 from experiments.constant_rate import late_near_zero
-from experiments.harness.claim import (
-    Claim,
+from experiments.harness.claim import Claim, Published
+from experiments.harness.intervals import difference
+from experiments.harness.lab import Lab
+from experiments.harness.rules import (
     Decision,
     Measured,
     Rule,
@@ -40,8 +42,6 @@ from experiments.harness.claim import (
     over_seeds,
     within_spread,
 )
-from experiments.harness.intervals import difference
-from experiments.harness.lab import Lab
 from experiments.harness.setting import BATCH_512, ONE_CYCLE, PENULTIMATE
 
 TURN = 0.25  # of the steps, fastai's pct_start
@@ -160,7 +160,9 @@ CLAIMS = (
     Claim(
         id="one-cycle",
         statement="batch 512 trains with one-cycle, lr_max 0.06",
-        published={"train_loss": 0.2108, "valid_loss": 0.0848, "accuracy": 0.9743},
+        published=Published(
+            figures={"train_loss": 0.2108, "valid_loss": 0.0848, "accuracy": 0.9743}
+        ),
         measure=one_cycle,
         rules={
             "mnist": within_spread([("accuracy", 0.9743)], test_size=10_000),
@@ -171,14 +173,14 @@ CLAIMS = (
         id="schedule",
         statement="the rate rises then falls, the momentum the other way round; linear in the "
         "paper, cosine in fastai",
-        published={"picture": "plot_sched"},
+        published=Published(picture="plot_sched"),
         measure=schedule,
         rules={"any": Rule("as the formulas say, turn at 1/4", follows_the_formula)},
     ),
     Claim(
         id="near-zero-better",
         statement="with one-cycle fewer penultimate activations are near zero, still many",
-        published={"picture": "plot_layer_stats(-2)"},
+        published=Published(picture="plot_layer_stats(-2)"),
         measure=near_zero_better,
         rules=on_digits(
             over_seeds(
@@ -191,7 +193,7 @@ CLAIMS = (
     Claim(
         id="bad-training-picture",
         statement="activations start near zero, grow, collapse, several times over",
-        published={"picture": "color_dim(-2)"},
+        published=Published(picture="color_dim(-2)"),
         measure=bad_training_picture,
         # One crash, now and then two: "several times over" is true of few seeds.
         rules=on_digits(

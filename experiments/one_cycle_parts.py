@@ -16,10 +16,11 @@ Command: python -m experiments run one-cycle-parts --seeds 5
 
 from dataclasses import replace
 
-from experiments.harness.claim import Claim, Decision, Measured, on_digits, over_seeds
+from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import at_best
 from experiments.harness.intervals import difference
 from experiments.harness.lab import Lab
+from experiments.harness.rules import Decision, Measured, all_hold, on_digits, over_seeds
 from experiments.harness.setting import CYCLES, ONE_CYCLE
 
 PARTS = ("no-warm-up", "no-annealing", "flat-momentum")
@@ -35,7 +36,7 @@ def every_part_helps(measured: Measured) -> Decision:
     without = {name: difference(whole, measured[f"accuracy_{name}"]) for name in (*PARTS, "linear")}
     signs = [without[part].above_zero for part in PARTS]
     return Decision(
-        False if False in signs else None if None in signs else True,
+        all_hold(signs),
         "; ".join(f"one-cycle − {name}: {found}" for name, found in without.items()),
     )
 
@@ -45,7 +46,7 @@ CLAIMS = (
         id="one-cycle-parts",
         statement="warm-up avoids divergence, annealing finds the minimum, momentum moves against "
         "the rate: each part helps",
-        published={"question": "the network with each part taken away"},
+        published=Published(question="the network with each part taken away"),
         measure=one_cycle_parts,
         compares=True,
         rules=on_digits(

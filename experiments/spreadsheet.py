@@ -22,7 +22,10 @@ import numpy as np
 from flax import nnx
 
 from convjax import conv2d
-from experiments.harness.chapter_data import (
+from experiments.harness.claim import Claim, Published
+from experiments.harness.lab import Lab
+from experiments.harness.rules import Decision, Measured, NotMeasuredError, Rule
+from experiments.harness.spreadsheet import (
     FILTERS_1,
     FILTERS_2,
     IMAGE,
@@ -33,8 +36,6 @@ from experiments.harness.chapter_data import (
     WEIGHTS,
     Sheet,
 )
-from experiments.harness.claim import Claim, Decision, Measured, NotMeasuredError, Rule
-from experiments.harness.lab import Lab
 
 
 def network(sheet: Sheet) -> dict[str, Any]:
@@ -88,7 +89,7 @@ CLAIMS = (
         id="spreadsheet",
         statement="two convolutions, a max pool and a dense unit make 258.74 of the digit in "
         "conv-example.xlsx",
-        published={"dense": PUBLISHED},
+        published=Published(figures={"dense": PUBLISHED}),
         measure=spreadsheet,
         rules={"any": Rule("the file's own numbers, cell by cell", equals_the_file)},
     ),

@@ -21,7 +21,7 @@ import math
 from dataclasses import replace
 
 from experiments.harness import charts
-from experiments.harness.claim import Claim, Decision, Measured, mean, on_digits, over_seeds
+from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import (
     TRAINS,
     accuracies,
@@ -33,6 +33,7 @@ from experiments.harness.comparison import (
 )
 from experiments.harness.intervals import difference
 from experiments.harness.lab import Lab
+from experiments.harness.rules import Decision, Measured, all_hold, mean, on_digits, over_seeds
 from experiments.harness.setting import BATCH_512, ONE_CYCLE
 
 LENGTHS = (1, 2, 3, 5)
@@ -80,7 +81,7 @@ def faster_higher_and_flatter(measured: Measured) -> Decision:
     # Epochs that were not found are null in the file.
     reached = f"{needed:g}" if math.isfinite(needed) else f"more than {LENGTHS[-1]}"
     return Decision(
-        False if False in signs else None if None in signs else True,
+        all_hold(signs),
         f"every seed trains at {rate:g} with a constant rate and at {rate_one_cycle:g} with "
         f"one-cycle; {epochs:g} epochs constant, {reached} with one-cycle to "
         f"{mean(measured['accuracy_constant']):.4f}; gap between train and test, constant − "
@@ -92,7 +93,9 @@ CLAIMS = (
     Claim(
         id="super-convergence",
         statement="one-cycle allows much higher rates, so training is shorter and overfits less",
-        published={"question": "epochs to the same accuracy, and the gap between train and test"},
+        published=Published(
+            question="epochs to the same accuracy, and the gap between train and test"
+        ),
         measure=super_convergence,
         compares=True,
         rules=on_digits(

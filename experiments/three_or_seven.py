@@ -22,8 +22,11 @@ from dataclasses import replace
 from convjax import plots
 from convjax.analysis._summary import summary
 from experiments.harness import charts
-from experiments.harness.claim import (
-    Claim,
+from experiments.harness.claim import Claim, Published
+from experiments.harness.comparison import accuracies
+from experiments.harness.intervals import difference
+from experiments.harness.lab import Lab
+from experiments.harness.rules import (
     Decision,
     Measured,
     NotMeasuredError,
@@ -32,9 +35,6 @@ from experiments.harness.claim import (
     over_seeds,
     within_spread,
 )
-from experiments.harness.comparison import accuracies
-from experiments.harness.intervals import difference
-from experiments.harness.lab import Lab
 from experiments.harness.setting import LINEAR, THREE_OR_SEVEN, Setting
 
 A_LITTLE_OVER = 0.98, 0.985  # "a little over 98 %"
@@ -103,7 +103,7 @@ CLAIMS = (
         id="linear-net",
         statement="a fully connected network of 23,581 parameters reaches a little over 98 %, less "
         "than a smaller convolutional one",
-        published={"parameters": 23_581, "accuracy": "a little over 0.98"},
+        published=Published(figures={"parameters": 23_581, "accuracy": "a little over 0.98"}),
         measure=linear_net,
         compares=True,
         rules={
@@ -122,15 +122,17 @@ CLAIMS = (
     Claim(
         id="three-or-seven",
         statement="a network of four convolution layers and a fifth tells threes from sevens",
-        published={
-            "parameters": 6722,
-            "accuracy_1": 0.9902,
-            "accuracy_2": 0.9902,
-            "train_loss_1": 0.0727,
-            "valid_loss_1": 0.0451,
-            "train_loss_2": 0.0226,
-            "valid_loss_2": 0.0308,
-        },
+        published=Published(
+            figures={
+                "parameters": 6722,
+                "accuracy_1": 0.9902,
+                "accuracy_2": 0.9902,
+                "train_loss_1": 0.0727,
+                "valid_loss_1": 0.0451,
+                "train_loss_2": 0.0226,
+                "valid_loss_2": 0.0308,
+            }
+        ),
         measure=three_or_seven,
         rules={
             "mnist": within_spread(

@@ -37,7 +37,7 @@ from convjax.optim import optimizers, schedules
 from convjax.runs.environment import environment
 from convjax.train.device_data import Images
 from convjax.train.trainer import Trainer
-from experiments.harness.claim import mean, std
+from experiments.harness.rules import mean, std
 from experiments.terminal.console import console
 from experiments.terminal.one_line_errors import OneLineCommand
 from experiments.terminal.options import Data, DataDir, OutFile, mistakes_reported, prepare_file

@@ -24,17 +24,9 @@ from convjax.explorer.layer_spec import (
     layer_specs,
 )
 from convjax.ops.layout import KERNEL_AXES
-from experiments.harness.chapter_data import (
-    FILTERS_1,
-    FILTERS_2,
-    IMAGE,
-    LEFT_EDGE,
-    TOP_EDGE,
-    WEIGHTS,
-    Sheet,
-    embedded_three,
-)
+from experiments.harness.chapter_data import LEFT_EDGE, TOP_EDGE, embedded_three
 from experiments.harness.setting import NETWORKS, Setting
+from experiments.harness.spreadsheet import FILTERS_1, FILTERS_2, IMAGE, WEIGHTS, Sheet
 from experiments.terminal.options import DataDir, mistakes_reported, prepare_file
 
 # Data sets that hold the chapter's three. It comes from the embedded sample in any case, so that
@@ -162,7 +154,7 @@ def of_run(path: Path, data_dir: Path | None) -> ExplorerInput:
         not a chain of convolutions; or its data set cannot be loaded.
     """
     from convjax.nn.weights import load_weights
-    from convjax.runs.folder import load_run
+    from convjax.runs.run import load_run
 
     _check_run(path)
     config = load_run(path).config

@@ -67,10 +67,10 @@ def run(
     """Measures claims, prints the ledger, and writes results.json, pictures and run folders."""
     from convjax.ops.layout import resolve_layout
     from convjax.plots import new_figure
-    from experiments.harness.chapter_data import Sheet
     from experiments.harness.compilation_cache import use_compilation_cache
     from experiments.harness.lab import Lab
     from experiments.harness.runner import measure_claims, to_go_on_with
+    from experiments.harness.spreadsheet import Sheet
 
     use_compilation_cache()
     where = results_folder(out)

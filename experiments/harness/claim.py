@@ -1,56 +1,66 @@
-"""Claims, the rules that decide them, and what comes out: the form of every experiment."""
+"""A claim of the chapter, what the chapter publishes about it, and the result of measuring it."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 from convjax.io.json_files import null_to_nan
+from experiments.harness.rules import (
+    Decision,
+    Measured,
+    NotMeasuredError,
+    Rule,
+    Verdict,
+    mean,
+    std,
+)
 
 if TYPE_CHECKING:
     from experiments.harness.lab import Lab
 
-Verdict = Literal["reproduced", "refuted", "undecided"]
-# Name of a metric → one number per seed, or a single one where no seed is involved; of Python's
-# kinds or NumPy's.
-Measured = Mapping[str, Sequence[Any]]
-
-# With fewer seeds a spread says little; CLAIMS asks for five.
-SEEDS_FOR_A_SPREAD = 5
-
-
-class NotMeasuredError(Exception):
-    """These data, seeds or this machine cannot decide a claim; the message says why."""
-
 
 @dataclass(frozen=True)
-class Decision:
-    """Whether the measurement agrees with the claim, and the sentence that says why.
-
-    None leaves it undecided: the figures cannot tell.
-    """
-
-    holds: bool | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How a claim is decided on one data set, written down before measuring.
+class Published:
+    """What the chapter publishes about a claim: figures, a picture, or a question alone.
 
     Attributes:
-      text: the rule in words.
-      decide: takes what was measured.
-      expected: the verdict seen when the rule was written.
-      min_seeds: with fewer seeds the claim stays undecided.
+      figures: by metric, a number, or words where the chapter gives several numbers or a range.
+      picture: the chapter's picture, which shows the claim without a figure.
+      question: what is measured where the chapter shows neither.
+
+    Raises:
+      ValueError: unless exactly one of the three is given.
     """
 
-    text: str
-    decide: Callable[[Measured], Decision]
-    expected: Verdict = "reproduced"
-    min_seeds: int = 1
+    figures: Mapping[str, float | str] = field(default_factory=dict)
+    picture: str | None = None
+    question: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [f.name for f in fields(self) if getattr(self, f.name)]
+        if len(given) != 1:
+            raise ValueError(
+                "published must be one of figures, picture and question, got "
+                f"{' and '.join(given) or 'none'}. Keep one of them."
+            )
+
+    def as_json(self) -> dict[str, float | str]:
+        """Returns the entry in results.json: the figures, or {"picture"} or {"question"}."""
+        if self.picture:
+            return {"picture": self.picture}
+        return {"question": self.question} if self.question else dict(self.figures)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "Published":
+        """Returns what an entry made by `as_json` describes.
+
+        Raises:
+          ValueError: if the entry is empty.
+        """
+        if set(entry) in ({"picture"}, {"question"}):
+            return cls(**entry)
+        return cls(figures=dict(entry))
 
 
 @dataclass(frozen=True)
@@ -58,18 +68,19 @@ class Claim:
     """One claim of the chapter.
 
     Attributes:
-      id: its name in the ledger.
+      id: its name on the command line and in results.json.
       statement: what the chapter says.
-      published: the chapter's figures by metric, or in words.
-      measure: runs what it takes and returns the figures; pictures go to the lab. It, and what
-        decides, may raise NotMeasuredError.
-      compares: takes dozens of trainings, which are left out where the seeds do not suffice.
-      rules: by data set; a rule under "any" holds for all that have none of their own.
+      published: what the chapter publishes about it.
+      measure: runs the trainings and returns the figures; pictures are saved by the lab. This
+        function and the rule may raise NotMeasuredError.
+      compares: whether it needs dozens of trainings; these are skipped where there are too few
+        seeds for the rule.
+      rules: by data set; the rule "any" applies to data sets without a rule.
     """
 
     id: str
     statement: str
-    published: Mapping[str, float | str]
+    published: Published
     measure: Callable[["Lab"], Measured]
     rules: Mapping[str, Rule] = field(default_factory=dict)
     compares: bool = False
@@ -79,7 +90,7 @@ class Claim:
         return self.rules.get(data, self.rules.get("any"))
 
     def is_measured(self, lab: "Lab") -> bool:
-        """Tells whether the lab measures it: what compares only where its rule can decide."""
+        """Whether the lab measures it: comparisons only where their rule can decide."""
         rule = self.rule(lab.data)
         decides = rule is not None and len(lab.seeds) >= rule.min_seeds
         return lab.quick or decides or not self.compares
@@ -87,20 +98,20 @@ class Claim:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one claim: its entry in results.json, beside the figures' mean and std.
+    """The result of one claim: its entry in results.json, without the figures' mean and std.
 
     Attributes:
       config: what else the figures depend on: the layout, and whether the run was a quick one.
       rule: in words.
-      seconds: that it took, with those of trainings that a stopped run had finished; trainings that
-        an earlier claim had asked for took no time.
+      seconds: time of the measurement. It includes trainings that a stopped run had finished after
+        its last claim, and excludes trainings that an earlier claim had run.
     """
 
     id: str
     data: str
     config: Mapping[str, Any]
     seeds: tuple[int, ...]
-    published: Mapping[str, float | str]
+    published: Published
     measured: Measured
     rule: str
     verdict: Verdict
@@ -113,6 +124,7 @@ class Result:
         return {
             **{item.name: getattr(self, item.name) for item in fields(self)},
             "seeds": list(self.seeds),
+            "published": self.published.as_json(),
             "measured": {
                 name: {"mean": mean(values), "std": std(values), "values": list(values)}
                 for name, values in self.measured.items()
@@ -122,29 +134,36 @@ class Result:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "Result":
-        """Returns the result of an entry that `as_json` made.
+        """Returns the result that an entry made by `as_json` describes.
 
         Raises:
-          KeyError, TypeError, AttributeError: if it is no such entry.
+          KeyError: if a field is missing.
+          TypeError: if a field is unknown, or is of another type.
+          AttributeError: if a mapping is of another type.
+          ValueError: if nothing is published.
         """
         measured = {name: null_to_nan(of["values"]) for name, of in entry["measured"].items()}
-        return cls(**{**entry, "seeds": tuple(entry["seeds"]), "measured": measured})
+        published = Published.from_json(entry["published"])
+        replaced = {"seeds": tuple(entry["seeds"]), "published": published, "measured": measured}
+        return cls(**{**entry, **replaced})
 
 
-def judge(claim: Claim, lab: "Lab", kept: Result | None = None) -> Result:
+def judge(claim: Claim, lab: "Lab", earlier: Result | None = None) -> Result:
     """Measures a claim and applies its rule.
 
     Args:
-      kept: an earlier result, whose figures and seconds are taken instead of measuring.
+      claim: the claim.
+      lab: runs the trainings.
+      earlier: a result whose figures and seconds are used instead of measuring.
     """
-    began, earlier = time.perf_counter(), lab.earlier_seconds
+    start, seconds_before = time.perf_counter(), lab.earlier_seconds
     rule = claim.rule(lab.data)
     measured: Measured = {}
     verdict: Verdict = "undecided"
-    expected: Verdict = "undecided"  # what cannot be decided here is no departure
+    expected: Verdict = "undecided"  # a claim that cannot be decided here meets the expectation
     try:
-        if kept:
-            measured = kept.measured
+        if earlier:
+            measured = earlier.measured
         elif claim.is_measured(lab):
             found = claim.measure(lab)
             measured = {name: [float(v) for v in values] for name, values in found.items()}
@@ -155,6 +174,7 @@ def judge(claim: Claim, lab: "Lab", kept: Result | None = None) -> Result:
         reason, expected = decision.reason, rule.expected if rule else "undecided"
         if decision.holds is not None:
             verdict = "reproduced" if decision.holds else "refuted"
+    seconds = time.perf_counter() - start + lab.earlier_seconds - seconds_before
     return Result(
         id=claim.id,
         data=lab.data,
@@ -166,9 +186,7 @@ def judge(claim: Claim, lab: "Lab", kept: Result | None = None) -> Result:
         verdict=verdict,
         expected=expected,
         reason=reason,
-        seconds=kept.seconds
-        if kept
-        else time.perf_counter() - began + lab.earlier_seconds - earlier,
+        seconds=earlier.seconds if earlier else seconds,
     )
 
 
@@ -177,102 +195,8 @@ def _decide(rule: Rule | None, measured: Measured, lab: "Lab") -> Decision:
         raise NotMeasuredError(f"no rule for the data {lab.data!r}")
     if lab.quick:
         raise NotMeasuredError("a quick run decides nothing")
-    _check_seeds(rule, lab)
-    return rule.decide(measured)
-
-
-def _check_seeds(rule: Rule, lab: "Lab") -> None:
     if len(lab.seeds) < rule.min_seeds:
         raise NotMeasuredError(
             f"needs {rule.min_seeds} seeds, got {len(lab.seeds)}: --seeds {rule.min_seeds}"
         )
-
-
-def over_seeds(
-    text: str, decide: Callable[[Measured], Decision], expected: Verdict = "reproduced"
-) -> Rule:
-    """A rule about a spread, a share or a mean difference: for five seeds or more."""
-    return Rule(text, decide, expected, min_seeds=SEEDS_FOR_A_SPREAD)
-
-
-def on_digits(rule: Rule, **seen: Verdict) -> dict[str, Rule]:
-    """Returns one rule for MNIST, whole and embedded, with the verdict seen on each.
-
-    Args:
-      seen: by data set, where it is not "reproduced".
-    """
-    return {
-        data: replace(rule, expected=seen.get(data, rule.expected)) for data in ("mnist", "mnist5k")
-    }
-
-
-def mean(values: Sequence[float]) -> float:
-    """Returns the mean over seeds."""
-    return float(np.mean(values))
-
-
-def std(values: Sequence[float]) -> float:
-    """Returns the standard deviation over seeds (n − 1), 0 for a single value."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-
-
-def within_spread(published: Sequence[tuple[str, float]], *, test_size: int) -> Rule:
-    """A rule: each published figure could be one of ours.
-
-    Args:
-      published: pairs of a metric and a figure; accuracies are compared.
-      test_size: number of test images; 1/test_size is the resolution of an accuracy.
-    """
-
-    def decide(measured: Measured) -> Decision:
-        parts = []
-        holds = True
-        for metric, figure in published:
-            values = measured[metric]
-            reach = 3 * std(values) + 1 / test_size
-            inside = abs(figure - mean(values)) <= reach
-            holds &= inside
-            parts.append(
-                f"{metric}: {figure} is {'within' if inside else 'outside'} "
-                f"{mean(values):.4f} ± {reach:.4f}"
-            )
-        return Decision(holds, "; ".join(parts))
-
-    figures = ", ".join(f"{metric} {figure}" for metric, figure in published)
-    return over_seeds(
-        f"{figures}: within mean ± (3 standard deviations + 1/{test_size}) of the seeds", decide
-    )
-
-
-def every(metric: str, low: float, high: float = float("inf")) -> Rule:
-    """A rule: in every seed the metric lies between `low` and `high`."""
-    span = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
-    if low == high:
-        span = f"{low:g}"
-
-    def decide(measured: Measured) -> Decision:
-        values = measured[metric]
-        inside = sum(low <= value <= high for value in values)
-        farthest = max(values, key=lambda value: max(low - value, value - high))
-        return Decision(
-            inside == len(values),
-            f"{metric} is {span} in {inside} of {len(values)} seeds (farthest: {farthest:.4g})",
-        )
-
-    return Rule(text=f"{metric} {span} in every seed", decide=decide)
-
-
-def exactly(**wanted: float) -> Rule:
-    """A rule: each metric equals the figure."""
-
-    def decide(measured: Measured) -> Decision:
-        wrong = [
-            f"{name} is {found:g}, not {value:g}"
-            for name, value in wanted.items()
-            for found in measured[name]
-            if found != value
-        ]
-        return Decision(not wrong, "; ".join(wrong) or "equal")
-
-    text = ", ".join(f"{name} = {value:g}" for name, value in wanted.items())
-    return Rule(text=text, decide=decide)
+    return rule.decide(measured)

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 from experiments.harness import charts
-from experiments.harness.claim import Decision, Measured, Rule, over_seeds
 from experiments.harness.intervals import difference
 from experiments.harness.lab import Lab
+from experiments.harness.rules import Decision, Measured, Rule, over_seeds
 from experiments.harness.setting import Setting
 from experiments.harness.training import Outcome
 

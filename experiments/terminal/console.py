@@ -18,8 +18,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from experiments.harness.claim import Result, Verdict, mean, std
+from experiments.harness.claim import Result
 from experiments.harness.observer import Observer
+from experiments.harness.rules import Verdict, mean, std
 from experiments.harness.setting import Setting
 
 
@@ -206,7 +207,7 @@ def claims_table(claims: list[tuple[str, Any]]) -> Table:
 def _figures(result: Result) -> tuple[str, str]:
     """Returns the published and the measured figures, a line each."""
     return (
-        _lines({name: _figure(value) for name, value in result.published.items()}),
+        _lines({name: _figure(value) for name, value in result.published.as_json().items()}),
         _lines({name: _spread(name, values) for name, values in result.measured.items()}),
     )
 

@@ -9,9 +9,11 @@ from experiments.arithmetic import amount_does_not_change, sizes
 from experiments.batch_norm_modes import two_modes
 from experiments.edge_kernels import formula_is_the_kernel
 from experiments.harness import registry
-from experiments.harness.chapter_data import CENTRES, DENSE, PUBLISHED, SHEET, WEIGHTS
-from experiments.harness.claim import NotMeasuredError, judge
+from experiments.harness.chapter_data import CENTRES
+from experiments.harness.claim import judge
 from experiments.harness.lab import Lab
+from experiments.harness.rules import NotMeasuredError
+from experiments.harness.spreadsheet import DENSE, PUBLISHED, SHEET, WEIGHTS
 from experiments.loop_cost import hundreds_and_millions, python_map
 from experiments.spreadsheet import equals_the_file
 

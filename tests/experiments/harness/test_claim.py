@@ -6,18 +6,18 @@ from types import SimpleNamespace
 import pytest
 
 from convjax.io.json_files import nonfinite_to_null
-from experiments.harness.claim import (
-    Claim,
+from experiments.harness.claim import Claim, Published, Result, judge
+from experiments.harness.rules import (
     Decision,
     NotMeasuredError,
-    Result,
     Rule,
     every,
     exactly,
-    judge,
     on_digits,
     within_spread,
 )
+
+PUBLISHED = Published(figures={"accuracy": 0.9})
 
 
 def lab(data="mnist", seeds=5, quick=False):
@@ -28,7 +28,7 @@ def lab(data="mnist", seeds=5, quick=False):
 
 
 def claim(values, **rules):
-    return Claim("c", "says", {"accuracy": 0.9}, lambda lab: {"accuracy": values}, rules)
+    return Claim("c", "says", PUBLISHED, lambda lab: {"accuracy": values}, rules)
 
 
 def test_within_spread_by_hand():
@@ -85,7 +85,7 @@ def test_what_cannot_be_measured_is_undecided_with_its_reason():
         raise NotMeasuredError("no such classes")
 
     rule = Rule("r", lambda measured: Decision(True, "yes"))
-    result = judge(Claim("c", "says", {}, measure, {"any": rule}), lab())
+    result = judge(Claim("c", "says", PUBLISHED, measure, {"any": rule}), lab())
     assert (result.measured, result.rule, result.reason) == ({}, "r", "no such classes")
     assert result.verdict == result.expected == "undecided"
 
@@ -123,7 +123,7 @@ def test_json_has_the_documented_form_and_comes_back():
         data="mnist",
         config={"layout": "auto", "quick": False},
         seeds=(0, 1),
-        published={"a": 2},
+        published=Published(figures={"a": 2}),
         measured={"a": [1, 3], "never": [math.inf]},
         rule="r",
         verdict="refuted",

@@ -5,9 +5,10 @@ import pytest
 
 from experiments.harness import registry
 from experiments.harness import runner as measuring
-from experiments.harness.claim import Claim, Decision, NotMeasuredError, Rule
+from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
 from experiments.harness.observer import Observer
+from experiments.harness.rules import Decision, NotMeasuredError, Rule
 from experiments.harness.runner import ResultsError, measure_claims, read_results
 
 
@@ -31,7 +32,8 @@ def claim(id, calls, text="r", stops=False):
             raise KeyboardInterrupt
         return {"a": [len(calls)] * len(lab.seeds)}
 
-    return Claim(id, "says", {}, measured, {"any": Rule(text, lambda found: Decision(True, "yes"))})
+    rule = Rule(text, lambda found: Decision(True, "yes"))
+    return Claim(id, "says", Published(question="how much"), measured, {"any": rule})
 
 
 @pytest.fixture

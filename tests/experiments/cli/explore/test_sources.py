@@ -12,9 +12,9 @@ from PIL import Image
 
 from convjax.analysis._precedents import Windows, trace_precedents
 from experiments.cli.explore import example
-from experiments.harness.chapter_data import PUBLISHED, Sheet
 from experiments.harness.lab import Lab
 from experiments.harness.setting import BATCH_NORM, THREE_OR_SEVEN
+from experiments.harness.spreadsheet import PUBLISHED, Sheet
 from experiments.spreadsheet import network
 from tests.experiments.browser import view
 from tests.experiments.cli.explore.command import assert_mistake, invoke, leave_run
