@@ -8,8 +8,8 @@ from pathlib import Path
 from convjax.io.atomic import atomic_write
 from convjax.report import comparison_page, html, run_page
 from convjax.report.components import Charts, Section
+from convjax.report.named_run import NamedRun, short_names
 from convjax.report.typed_arrays import TypedArrays
-from convjax.runs.saved import Saved, names_of
 
 NAME = "report.html"
 
@@ -23,12 +23,12 @@ def report(path: str | os.PathLike[str]) -> str:
       path: a run's folder, see `convjax.runs`.
 
     Raises:
-      convjax.runs.folder.RunError: if the folder holds no run, or a file of it is damaged.
+      convjax.runs.config.RunError: if the folder holds no run, or a file of it is damaged.
       convjax.stats.record.RecordError, convjax.runs.predictions.PredictionsError: if those files are.
       ImportError: if jinja2 or plotly are not installed.
     """
     arrays = TypedArrays()
-    run = Saved.read(path)
+    run = NamedRun.read(path)
     return _page(f"Training {run.name}", run_page.LEAD, run_page.sections(run, arrays), arrays)
 
 
@@ -59,12 +59,12 @@ def comparison(paths: Sequence[str | os.PathLike[str]]) -> str:
     folders = [Path(path) for path in paths]
     if len(folders) < 2:
         raise ValueError(f"paths must be folders of at least two runs, got {len(folders)}.")
-    names = names_of(folders)
+    names = short_names(folders)
     for folder, name in zip(folders, names, strict=True):
         if names.count(name) > 1:
             raise ValueError(f"paths must differ, got {folder} twice. Leave one of them out.")
     arrays = TypedArrays()
-    runs = [Saved.read(folder, name) for folder, name in zip(folders, names, strict=True)]
+    runs = [NamedRun.read(folder, name) for folder, name in zip(folders, names, strict=True)]
     title = f"{len(runs)} trainings compared"
     return _page(title, comparison_page.LEAD, comparison_page.sections(runs, arrays), arrays)
 

@@ -9,8 +9,8 @@ from convjax.diagnosis.evidence import network_columns
 from convjax.plots.figure import MAX_COLUMNS
 from convjax.report.components import Chart, Charts, LineStyle
 from convjax.report.layer_charts import layer_names, penultimate
+from convjax.report.named_run import NamedRun
 from convjax.report.typed_arrays import TypedArrays
-from convjax.runs.saved import Saved
 from convjax.stats.activations import HIST_RANGE
 from convjax.stats.record import Array, Record
 
@@ -39,7 +39,9 @@ def dimensions_of_one(record: Record, arrays: TypedArrays) -> Charts:
     )
 
 
-def dimensions_of_several(runs: Sequence[tuple[LineStyle, Saved]], arrays: TypedArrays) -> Charts:
+def dimensions_of_several(
+    runs: Sequence[tuple[LineStyle, NamedRun]], arrays: TypedArrays
+) -> Charts:
     """Returns one chart per run, of the layer that the reader chooses; all have one scale."""
     known = [
         (line, run.record.merged(_SEVERAL_COLUMNS))

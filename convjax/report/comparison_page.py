@@ -12,6 +12,7 @@ from convjax.report.components import (
     Text,
     distinct_lines,
 )
+from convjax.report.named_run import NamedRun
 from convjax.report.run_page import (
     HOW_TO_READ,
     IN_THE_STRIPS,
@@ -22,14 +23,13 @@ from convjax.report.run_page import (
     diagnosis,
 )
 from convjax.report.typed_arrays import TypedArrays
-from convjax.runs.saved import Saved
 
 LEAD = "What the trainings differ in, what came of it, and what happened inside each."
 
-_Lines = Sequence[tuple[LineStyle, Saved]]
+_Lines = Sequence[tuple[LineStyle, NamedRun]]
 
 
-def sections(runs: Sequence[Saved], arrays: TypedArrays) -> list[Section]:
+def sections(runs: Sequence[NamedRun], arrays: TypedArrays) -> list[Section]:
     """Returns the parts of the page."""
     lines = list(zip(distinct_lines([run.name for run in runs]), runs, strict=True))
     return [
@@ -43,7 +43,7 @@ def sections(runs: Sequence[Saved], arrays: TypedArrays) -> list[Section]:
     ]
 
 
-def _differences(runs: Sequence[Saved]) -> Section:
+def _differences(runs: Sequence[NamedRun]) -> Section:
     lead = (
         "Only what is not the same in all. Two trainings that differ in more than one thing do not "
         "tell which of them made the difference, and one that differs in the seed tells how far "
@@ -56,12 +56,12 @@ def _differences(runs: Sequence[Saved]) -> Section:
     return Section("differences", "What differs", lead, blocks)
 
 
-def _outcome(runs: Sequence[Saved]) -> Section:
+def _outcome(runs: Sequence[NamedRun]) -> Section:
     lead = "The figures at the end. Accuracy and validation loss are of images never trained on."
     return Section("outcome", "What came out", lead, [tables.outcomes(runs), *_told(runs)])
 
 
-def _told(runs: Sequence[Saved]) -> list[Block]:
+def _told(runs: Sequence[NamedRun]) -> list[Block]:
     """Returns which runs lack which file, in sentences."""
     found: list[Block] = []
     for lacking, text in (
@@ -115,7 +115,7 @@ def _dimensions(lines: _Lines, arrays: TypedArrays) -> Section:
     return Section("dimensions", "Colour dimensions", HOW_TO_READ, blocks)
 
 
-def _diagnoses(runs: Sequence[Saved]) -> Section:
+def _diagnoses(runs: Sequence[NamedRun]) -> Section:
     lead = "What each record says is wrong with its training, in the order in which to mend it."
     blocks: list[Block] = []
     for run in runs:

@@ -8,9 +8,9 @@ import numpy as np
 from convjax.diagnosis.evidence import network_columns
 from convjax.plots.parameters import RULE_OF_THUMB
 from convjax.report.components import Chart, Charts, LineStyle, ordered_lines
+from convjax.report.named_run import NamedRun
 from convjax.report.training_curves import bounded, spec, trace
 from convjax.report.typed_arrays import TypedArrays
-from convjax.runs.saved import Saved
 from convjax.stats.activations import NEAR_ZERO
 from convjax.stats.parameters import ParameterRecord
 from convjax.stats.record import Array, Record
@@ -42,7 +42,7 @@ def layers_of_one(record: Record, arrays: TypedArrays) -> Charts:
     return Charts(charts, lines)
 
 
-def layers_of_several(runs: Sequence[tuple[LineStyle, Saved]], arrays: TypedArrays) -> Charts:
+def layers_of_several(runs: Sequence[tuple[LineStyle, NamedRun]], arrays: TypedArrays) -> Charts:
     """Returns the statistics, one line per run, of the layer that the reader chooses."""
     known = [(line, bounded(run.record)) for line, run in runs if run.record and _has(run)]
     names = layer_names(record for _, record in known)
@@ -108,7 +108,7 @@ def _kept(parameters: ParameterRecord) -> list[tuple[str, str, str, Array]]:
     return kept
 
 
-def _has(run: Saved) -> bool:
+def _has(run: NamedRun) -> bool:
     return has_layers(run.record)
 
 

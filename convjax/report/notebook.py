@@ -17,7 +17,7 @@ from convjax.plots.overview import color_dims, plot_images
 from convjax.plots.sweeps import plot_sweep
 from convjax.plots.training import plot_loss, plot_lr_find
 from convjax.report.notebook_html import paragraph, pictures, table, text, title
-from convjax.runs.folder import Run
+from convjax.runs.run import Run
 from convjax.stats.record import Record
 from convjax.train._sweep import Sweep
 from convjax.train.lr_finder import LRFind

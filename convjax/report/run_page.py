@@ -4,8 +4,8 @@ from convjax.diagnosis._diagnose import Diagnosis, diagnose
 from convjax.diagnosis.evidence import network_columns
 from convjax.report import color_dims, layer_charts, predictions, tables, training_curves
 from convjax.report.components import Block, Charts, Findings, LineStyle, Section, Text, series
+from convjax.report.named_run import NamedRun
 from convjax.report.typed_arrays import TypedArrays
-from convjax.runs.saved import Saved
 from convjax.stats.nonfinite import first_non_finite
 from convjax.stats.record import Record
 
@@ -36,7 +36,7 @@ IN_THE_STRIPS = (
 NO_METRICS = "There are no metrics yet: metrics.jsonl comes with the first evaluation."
 
 
-def sections(run: Saved, arrays: TypedArrays) -> list[Section]:
+def sections(run: NamedRun, arrays: TypedArrays) -> list[Section]:
     """Returns the parts of the page."""
     found = diagnosis(run)
     return [
@@ -53,14 +53,14 @@ def sections(run: Saved, arrays: TypedArrays) -> list[Section]:
     ]
 
 
-def diagnosis(run: Saved) -> Diagnosis | None:
+def diagnosis(run: NamedRun) -> Diagnosis | None:
     """Returns what the record says of the training, None where it says nothing of the layers."""
     if run.record is None or not run.record.steps:
         return None
     return diagnose(run.record, classes=_classes(run, run.record))
 
 
-def _classes(run: Saved, record: Record) -> int | None:
+def _classes(run: NamedRun, record: Record) -> int | None:
     """Returns the number of classes where the record bears it out.
 
     A network with a single logit has two classes and no cross entropy, whose loss of guessing
@@ -74,7 +74,7 @@ def _classes(run: Saved, record: Record) -> int | None:
     return len(names) if record.sizes[network[-1]] == batch * len(names) else None
 
 
-def _outcome(run: Saved, found: Diagnosis | None) -> Section:
+def _outcome(run: NamedRun, found: Diagnosis | None) -> Section:
     blocks: list[Block] = []
     steps = run.record.steps if run.record else 0
     planned = run.config.get("steps")
@@ -101,7 +101,7 @@ def _outcome(run: Saved, found: Diagnosis | None) -> Section:
     return Section("outcome", "What came out", lead, blocks)
 
 
-def _curves(run: Saved, arrays: TypedArrays, found: Diagnosis | None) -> Section:
+def _curves(run: NamedRun, arrays: TypedArrays, found: Diagnosis | None) -> Section:
     lead = (
         "The loss should fall and level off. A validation loss that rises while the training loss "
         "falls is overfitting; a jump up is a rate too high for that moment."
@@ -120,7 +120,7 @@ def _curves(run: Saved, arrays: TypedArrays, found: Diagnosis | None) -> Section
     return Section("curves", "Loss and accuracy", lead, [*blocks, Text(words, quiet=True)])
 
 
-def _schedule(run: Saved, arrays: TypedArrays) -> Section:
+def _schedule(run: NamedRun, arrays: TypedArrays) -> Section:
     lead = (
         "The learning rate and the momentum that the optimiser used at each step. With one-cycle "
         "the rate warms up and anneals, and the momentum mirrors it."
@@ -133,7 +133,7 @@ def _schedule(run: Saved, arrays: TypedArrays) -> Section:
     return Section("schedule", "Schedule", lead, blocks)
 
 
-def _network(run: Saved) -> Section:
+def _network(run: NamedRun) -> Section:
     lead = (
         "The layers in the order of their calls. A mean far from 0 or a standard deviation far "
         "from 1 that grows from layer to layer is how values vanish or blow up."
@@ -148,7 +148,7 @@ def _network(run: Saved) -> Section:
     return Section("network", "The network", lead, blocks)
 
 
-def _statistics(run: Saved, arrays: TypedArrays) -> Section:
+def _statistics(run: NamedRun, arrays: TypedArrays) -> Section:
     lead = (
         "Every layer's outputs at every step, before a ReLU that follows: the spread should be "
         "much the same in all layers and stay so. Near zero by fastai's count, x ≤ 0.05, is all "
@@ -162,7 +162,7 @@ def _statistics(run: Saved, arrays: TypedArrays) -> Section:
     return Section("layers", "Layer by layer", lead, [*blocks, words])
 
 
-def _dimensions(run: Saved, arrays: TypedArrays) -> Section:
+def _dimensions(run: NamedRun, arrays: TypedArrays) -> Section:
     if run.record is None or not color_dims.has_histograms(run.record):
         text = NO_RECORD if run.record is None else NO_HISTOGRAMS
         return Section("dimensions", "Colour dimensions", HOW_TO_READ, [Text(text)])
@@ -173,7 +173,7 @@ def _dimensions(run: Saved, arrays: TypedArrays) -> Section:
     )
 
 
-def _parameters(run: Saved, arrays: TypedArrays) -> Section:
+def _parameters(run: NamedRun, arrays: TypedArrays) -> Section:
     lead = (
         "How hard each kernel is pushed. A healthy training keeps the ratio of update to weight "
         "within some decades of 10⁻³, the dashed rule of thumb; a line far from the others is a "
@@ -193,13 +193,13 @@ def _diagnosis(found: Diagnosis | None) -> Section:
     return Section("diagnosis", "Diagnosis", lead, blocks)
 
 
-def _predictions(run: Saved) -> Section:
+def _predictions(run: NamedRun) -> Section:
     lead = "What the trained network answers to the test images."
     blocks = predictions.blocks(run.predictions) if run.predictions else [Text(NO_PREDICTIONS)]
     return Section("predictions", "Predictions", lead, blocks)
 
 
-def _setup(run: Saved) -> Section:
+def _setup(run: NamedRun) -> Section:
     lead = (
         "All that the figures depend on: with the same configuration, versions and device the "
         "training gives them again."

@@ -8,8 +8,8 @@ import numpy as np
 
 from convjax.io.json_files import flatten
 from convjax.report.components import Table
+from convjax.report.named_run import NamedRun
 from convjax.report.training_curves import column
-from convjax.runs.saved import Saved
 from convjax.stats.activations import NEAR_ZERO
 from convjax.stats.record import Record
 
@@ -32,13 +32,13 @@ def configuration(values: Mapping[str, Any], caption: str) -> Table:
     return Table(caption, ("name", "value"), rows, (False, False))
 
 
-def outcome(run: Saved) -> Table:
+def outcome(run: NamedRun) -> Table:
     """Returns what a run came to: steps, last metrics, times."""
     rows = [(title, shown(value)) for title, value in _totals(run).items()]
     return Table("The run in numbers", ("quantity", "value"), rows, (False, True))
 
 
-def outcomes(runs: Sequence[Saved]) -> Table:
+def outcomes(runs: Sequence[NamedRun]) -> Table:
     """Returns the same of several runs, one row each."""
     totals = [_totals(run) for run in runs]
     titles = list(dict.fromkeys(title for of_run in totals for title in of_run))
@@ -50,7 +50,7 @@ def outcomes(runs: Sequence[Saved]) -> Table:
     return Table("The runs in numbers", ("run", *titles), rows, numeric)
 
 
-def _totals(run: Saved) -> dict[str, Any]:
+def _totals(run: NamedRun) -> dict[str, Any]:
     totals: dict[str, Any] = {}
     if run.record is not None:
         totals["steps"] = run.record.steps
@@ -70,12 +70,12 @@ def _totals(run: Saved) -> dict[str, Any]:
     return totals
 
 
-def _sum(run: Saved, name: str) -> float:
+def _sum(run: NamedRun, name: str) -> float:
     values = (row.get(name, 0) for row in run.metrics)
     return float(sum(value for value in values if isinstance(value, int | float)))
 
 
-def evaluations(run: Saved) -> Table:
+def evaluations(run: NamedRun) -> Table:
     """Returns the metrics of every evaluation."""
     names = list(dict.fromkeys(name for row in run.metrics for name in row))
     rows = [[shown(row[name]) if name in row else "–" for name in names] for row in run.metrics]
@@ -118,7 +118,7 @@ def parameters(record: Record) -> Table | None:
     return Table("Parameters at the end", head, rows, [False] + [True] * (len(head) - 1))
 
 
-def differing(runs: Sequence[Saved], which: str, caption: str) -> Table | None:
+def differing(runs: Sequence[NamedRun], which: str, caption: str) -> Table | None:
     """Returns in what the configurations or environments of runs differ, None if in nothing.
 
     Args:

@@ -8,8 +8,8 @@ import numpy as np
 from convjax.diagnosis._diagnose import Finding
 from convjax.plots.training import LOG_RATIO
 from convjax.report.components import Chart, Charts, LineStyle, series
+from convjax.report.named_run import NamedRun
 from convjax.report.typed_arrays import Reference, TypedArrays
-from convjax.runs.saved import Saved
 from convjax.stats.record import Array, Record
 
 # More points than this could not be told apart on any screen; each is then the mean of neighbours.
@@ -53,7 +53,7 @@ def spec(y: str, traces: Sequence[Spec], **how: Any) -> Spec:
     return {"kind": "lines", "y": y, "traces": list(traces), **how}
 
 
-def curves_of_one(run: Saved, arrays: TypedArrays, findings: Sequence[Finding]) -> Charts:
+def curves_of_one(run: NamedRun, arrays: TypedArrays, findings: Sequence[Finding]) -> Charts:
     """Returns the loss of each batch thin, smoothed thick, that of validation as points, and a
     numbered line at the first step of each finding; and the accuracy where there is any."""
     traces, shown = [], []
@@ -79,7 +79,7 @@ def curves_of_one(run: Saved, arrays: TypedArrays, findings: Sequence[Finding]) 
     return Charts(charts, [_BATCHES, _TRAINING, _VALIDATION])
 
 
-def schedule(runs: Sequence[tuple[LineStyle, Saved]], arrays: TypedArrays) -> list[Chart]:
+def schedule(runs: Sequence[tuple[LineStyle, NamedRun]], arrays: TypedArrays) -> list[Chart]:
     """Returns the learning rate and the momentum, as the optimiser used them."""
     found = []
     for name, title in (("learning_rate", "Learning rate"), ("momentum", "Momentum")):
@@ -91,7 +91,9 @@ def schedule(runs: Sequence[tuple[LineStyle, Saved]], arrays: TypedArrays) -> li
     return found
 
 
-def curves_of_several(runs: Sequence[tuple[LineStyle, Saved]], arrays: TypedArrays) -> list[Chart]:
+def curves_of_several(
+    runs: Sequence[tuple[LineStyle, NamedRun]], arrays: TypedArrays
+) -> list[Chart]:
     """Returns the smoothed loss and the metrics of each evaluation, one line per run."""
     charts, traces, shown = [], [], []
     for line, record in _records(runs):
@@ -126,7 +128,7 @@ def _number(*values: Any) -> bool:
     return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
-def _records(runs: Sequence[tuple[LineStyle, Saved]]) -> Iterator[tuple[LineStyle, Record]]:
+def _records(runs: Sequence[tuple[LineStyle, NamedRun]]) -> Iterator[tuple[LineStyle, Record]]:
     for line, run in runs:
         if run.record is not None:
             yield line, bounded(run.record)

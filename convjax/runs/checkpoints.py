@@ -12,14 +12,21 @@ import shutil
 from collections.abc import Mapping
 from errno import EACCES, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from convjax._checks import check_whole
-from convjax.runs.tree_arrays import (Arrays, CheckpointError, checksums, filled, named)
 from convjax.stats.record import Record, RecordError
+from convjax.train.persistence import Checkpoint
+from convjax.train.tree_arrays import (
+    Arrays,
+    CheckpointError,
+    arrays_by_path,
+    checksums,
+    tree_from_arrays,
+)
 
 # Below every score, and a number, as JSON wants it.
 NO_SCORE = -1e308
@@ -31,15 +38,6 @@ _RECORD = "record"  # the record's file, byte by byte; a path in a tree has a do
 
 # Errors of reading that say nothing of what is read: permissions, open files, memory, disk.
 _OF_THE_MACHINE = {EACCES, EPERM, EMFILE, ENFILE, ENOMEM, ENOSPC}
-
-
-class Saved(NamedTuple):
-    """What a checkpoint holds."""
-
-    step: int
-    state: Any
-    record: Record
-    progress: dict[str, Any]
 
 
 class Checkpoints:
@@ -98,7 +96,7 @@ class Checkpoints:
                 f"step must be above {newest}, that of the newest checkpoint in {self.folder}, got "
                 f"{step}."
             )
-        arrays = named(jax.device_get(state))
+        arrays = arrays_by_path(jax.device_get(state))
         arrays[_RECORD] = np.frombuffer(record.to_bytes(), np.uint8)
         sums = checksums(arrays)
         content = {"checksums": sums, **progress}
@@ -163,7 +161,7 @@ class Checkpoints:
             return []
         return [p for p in self.folder.iterdir() if _OURS.fullmatch(p.name) and p.is_dir()]
 
-    def restore(self, like: Any, step: int | None = None) -> Saved | None:
+    def restore(self, like: Any, step: int | None = None) -> Checkpoint | None:
         """Returns the newest checkpoint, or that of a step; None where there is none.
 
         Args:
@@ -204,7 +202,7 @@ class Checkpoints:
                 f"the checkpoint {path} is damaged or cannot be read ({_first_line(error)}). "
                 f"{way_out}"
             ) from error
-        return Saved(step, filled(like, arrays, path), record, progress)
+        return Checkpoint(step, tree_from_arrays(like, arrays, path), record, progress)
 
     def best(self) -> int | None:
         """Returns the step of the checkpoint with the highest score, the last of several, or None

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from convjax.io.npz import ArraysError, read_arrays
 from convjax._checks import check_type
 from convjax.data import Split
-from convjax.io.atomic import replacing
-from convjax.train.step import State
+from convjax.io.atomic import atomic_write
+from convjax.io.npz import NpzError, read_npz
+from convjax.train.step import TrainState
 from convjax.train.trainer import Trainer
 
 Array = npt.NDArray[Any]
@@ -60,7 +60,7 @@ class Predictions:
     def of(
         cls,
         trainer: Trainer,
-        state: State,
+        state: TrainState,
         split: Split,
         class_names: Sequence[str],
         *,
@@ -136,7 +136,7 @@ class Predictions:
         """Writes the predictions to an .npz file, atomically."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         arrays[_NAMES] = np.array(self.class_names, dtype=np.str_)
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             np.savez_compressed(file, format=np.int64(_FORMAT), **arrays)
 
     @classmethod
@@ -148,8 +148,8 @@ class Predictions:
           PredictionsError: if the file is damaged, or holds something else.
         """
         try:
-            arrays = read_arrays(path)
-        except ArraysError as error:
+            arrays = read_npz(path)
+        except NpzError as error:
             raise PredictionsError(f"{path} holds no whole predictions: {error}.") from error
         missing = [name for name in ("format", *_ARRAYS, _NAMES) if name not in arrays]
         if missing:
@@ -170,7 +170,7 @@ class Predictions:
 _ARRAYS = tuple(field.name for field in fields(Predictions) if field.name != _NAMES)
 
 
-def _logits(trainer: Trainer, state: State, images: Array, batch_size: int) -> Array:
+def _logits(trainer: Trainer, state: TrainState, images: Array, batch_size: int) -> Array:
     """Returns the logits (N, classes), a batch at a time."""
     size = min(batch_size, len(images))
     found = []

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convjax._checks import check_type
+from convjax.io.lock import LOCK, FolderLock
+from convjax.runs.config import RunError
+from convjax.runs.run import load_run
 from convjax.runs.tensorboard_values import histograms, histograms_every, scalars
-from convjax.io.lock import LOCK, locked
 from convjax.stats.record import Record
-from convjax.runs.saved import Saved
-from convjax.runs.folder import RunError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,7 +69,7 @@ class EventWriter:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as held:
-            held.enter_context(locked(self.folder))
+            held.enter_context(FolderLock(self.folder))
             # Names begin with the second, and TensorBoard reads in the order of names: the number
             # keeps a file of the same second from being overwritten, and comes after it.
             number = len(list(self.folder.glob(f"{_PREFIX}*")))
@@ -233,7 +233,7 @@ def write_events(
       ImportError: if tensorboardX is not installed.
     """
     folder = Path(run_folder)
-    run = Saved.read(folder)
+    run = load_run(folder, partial=True)
     if run.record is None:
         raise RunError(f"{folder} holds no steps yet: record.npz is missing. Ask again later.")
     target = folder / "tensorboard" if out is None else Path(out)
@@ -242,7 +242,9 @@ def write_events(
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:
         if target.exists():
-            with locked(target):  # a training that is writing there would go on where none looks
+            with FolderLock(
+                target
+            ):  # a training that is writing there would go on where none looks
                 pass
         with EventWriter(partial) as events:
             events.add_record(run.record, 0)

@@ -22,7 +22,7 @@ def run_events(
     ],
 ) -> None:
     """Writes what runs have saved as TensorBoard's event files, into RUN/tensorboard."""
-    from convjax.runs.saved import Saved
+    from convjax.runs.run import load_run
     from convjax.runs.tensorboard import write_events
     from experiments.terminal.console import console
 
@@ -31,7 +31,7 @@ def run_events(
         elsewhere="name a copy of the run in another place",
     ):
         for run in runs:
-            Saved.read(run)  # a wrong folder shows before any is written
+            load_run(run, partial=True)  # a wrong folder shows before any is written
         folders = [write_events(run) for run in runs]
     # Here and not in an extra: who looks at event files has it, or looks at them elsewhere.
     missing = "" if find_spec("tensorboard") else "pip install tensorboard, then: "

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 from convjax.data.catalog import DATASET_NAMES, near_match
-from convjax.io.json_files import differences, read_object
+from convjax.io.json_files import differences
 from convjax.ops.layout import resolve_layout
-from convjax.runs.folder import RunError
+from convjax.runs.config import RunError
 from convjax.stats.watch import Watch
 from convjax.train.plan import PIECE
 from experiments.harness.lab import Lab
@@ -143,21 +142,6 @@ def check_data(base: Mapping[str, Any], full: Mapping[str, Any], source: str) ->
             f"data must be those of {source}, which has {'; '.join(differing)}. Name other data "
             "with --data to train the same network on them."
         )
-
-
-def read_config(file: Path, way_out: str = "Take the config.json of a run's folder.") -> Any:
-    """Reads a config.json, an object.
-
-    Raises:
-      RunError: if it cannot be read, or is none.
-    """
-    if file.is_dir():  # of a run
-        file = file / "config.json"
-    try:
-        return read_object(file)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RunError(f"the configuration {file} cannot be read: {reason}. {way_out}") from error
 
 
 def _check_choice(name: str, value: Any, choices: Any) -> None:

@@ -16,7 +16,8 @@ from convjax.analysis._summary import summary
 from convjax.data import DataError
 from convjax.io.json_files import nonfinite_to_null
 from convjax.runs.checkpoints import Checkpoints
-from convjax.runs.folder import RunError, RunFolder, check_config
+from convjax.runs.config import RunError, check_config, read_config
+from convjax.runs.folder import RunFolder
 from convjax.runs.interrupts import Interrupts
 from convjax.runs.persistence import Keeping
 from convjax.runs.predictions import Predictions
@@ -25,7 +26,7 @@ from convjax.train._fit import Callback, FitResult, TrainingStopped, fit
 from convjax.train.device_data import Images
 from convjax.train.tree_arrays import CheckpointError
 from experiments.cli.run_options import check_new
-from experiments.cli.train_config import check_data, read_config, resolved
+from experiments.cli.train_config import check_data, resolved
 from experiments.cli.train_observers import EventOutput, ObserverPair, TrainObserver, speaking
 from experiments.harness import training_plots
 from experiments.harness.lab import Lab

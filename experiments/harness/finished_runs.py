@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from convjax.nn.weights import WeightsError
-from convjax.runs.folder import Run, RunError, check_config, load_run
+from convjax.runs.config import RunError, check_config
+from convjax.runs.predictions import PredictionsError
+from convjax.runs.run import Run, load_run
 from convjax.stats.record import RecordError
 
 
@@ -54,7 +56,7 @@ def damage_explained(path: Path) -> Iterator[None]:
     """Says with a damaged file of a finished training what to do."""
     try:
         yield
-    except (RunError, RecordError, WeightsError) as error:
+    except (RunError, RecordError, PredictionsError, WeightsError) as error:
         raise RunError(f"{error} Remove {path}, and --resume trains it again.") from error
 
 

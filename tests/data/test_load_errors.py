@@ -6,7 +6,8 @@ import numpy as np
 import pandas
 import pytest
 
-from convjax.runs.folder import RunFolder, load_run
+from convjax.runs.folder import RunFolder
+from convjax.runs.run import load_run
 from convjax.stats.record import Record
 from tests.helpers import make_record
 

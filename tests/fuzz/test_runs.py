@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convjax.io.json_files import JsonError, nonfinite_to_null, read_object, read_objects
-from convjax.runs.folder import RunError, RunFolder, load_run
+from convjax.runs.config import RunError
+from convjax.runs.folder import RunFolder
+from convjax.runs.run import load_run
 from convjax.stats.record import RecordError
 from tests.fuzz.mutations import mutated, on_files, plain_data
 from tests.helpers import make_record

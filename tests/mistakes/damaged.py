@@ -7,7 +7,9 @@ import numpy as np
 from flax import nnx
 
 from convjax.nn.weights import WeightsError, load_weights, save_weights
-from convjax.runs.folder import Run, RunError, RunFolder, load_run
+from convjax.runs.config import RunError
+from convjax.runs.folder import RunFolder
+from convjax.runs.run import Run, load_run
 from convjax.stats.record import RecordError
 from tests.helpers import make_record
 from tests.mistakes import Mistake
@@ -87,7 +89,7 @@ def other_weights(run: Path) -> None:
 
 R, C, W = RunError, RecordError, WeightsError
 _CASES: list[tuple[str, Callable[[Path], None], type[Exception], tuple[str, ...]]] = [
-    ("config.json is missing", missing("config.json"), R, ("no complete epoch", "config.json")),
+    ("config.json is missing", missing("config.json"), R, ("holds no run", "config.json")),
     ("metrics.jsonl is missing", missing("metrics.jsonl"), R, ("no complete", "metrics.jsonl")),
     ("record.npz is missing", missing("record.npz"), R, ("no complete epoch", "record.npz")),
     ("model.npz is missing", missing("model.npz"), FileNotFoundError, ("model.npz",)),

@@ -13,7 +13,7 @@ from flax import nnx
 import convjax
 from convjax.data import DataError, Split, load
 from convjax.nn.weights import WeightsError
-from convjax.runs.folder import RunError
+from convjax.runs.config import RunError
 from convjax.stats.record import RecordError
 from tests.helpers import make_record
 from tests.mistakes import Mistake
@@ -389,6 +389,6 @@ ROWS = [
     ),
     Mistake("Record.load('other.npz')", RecordError, ("other.npz is not a", "format is missing")),
     Mistake("Record.load(None)", T, ("path must be a file's path, got NoneType: None",)),
-    Mistake("runs.load_run('absent')", RunError, ("absent holds no complete epoch", "config.json")),
+    Mistake("runs.load_run('absent')", RunError, ("absent does not exist", "config.json")),
     Mistake("runs.load_run('text.txt')", RunError, ("text.txt",)),
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from convjax.report.build import comparison, report, write_report
-from convjax.runs.folder import RunError
+from convjax.runs.config import RunError
 from convjax.runs.predictions import PredictionsError
 from convjax.stats.record import RecordError
 from tests.helpers import make_record, without_histograms, without_layers
@@ -78,7 +78,7 @@ def test_damaged_files(tmp_path, record):
         ("config.json", '{"seed": NaN}'),
     ):
         (path / name).write_text(text, encoding="latin-1")
-        with pytest.raises(RunError, match=f"run is damaged: .*{name}.* Take another copy"):
+        with pytest.raises(RunError, match=f"run is damaged or cannot be read: .*{name}.* Take another copy"):
             report(path)
 
 
@@ -87,7 +87,7 @@ def test_folders_that_hold_no_run(tmp_path, record, monkeypatch):
     with pytest.raises(RunError, match=r"nowhere does not exist\. Give the folder of a run"):
         report("nowhere")
     Path("file").write_text("")
-    with pytest.raises(RunError, match="file is no folder"):
+    with pytest.raises(RunError, match="file is not a folder"):
         report("file")
     Path("empty").mkdir()
     with pytest.raises(RunError, match=r"empty holds no run: .* such as runs/DATE/"):

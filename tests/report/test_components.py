@@ -14,7 +14,7 @@ from PIL import Image
 from convjax.report import components, tables
 from convjax.report.predictions import data_url
 from convjax.report.typed_arrays import TypedArrays
-from convjax.runs.saved import names_of
+from convjax.report.named_run import short_names
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
@@ -29,15 +29,15 @@ def test_pictures_are_the_images(channels):
 
 def test_names_tell_folders_apart():
     paths = [Path("/a/x/one/seed-0"), Path("/a/y/one/seed-0"), Path("/a/y/two/seed-0")]
-    assert names_of(paths) == ["x/one/seed-0", "y/one/seed-0", "y/two/seed-0"]
-    assert names_of(paths[1:]) == ["one/seed-0", "two/seed-0"]
-    assert names_of([paths[0]] * 2) == ["one/seed-0"] * 2
+    assert short_names(paths) == ["x/one/seed-0", "y/one/seed-0", "y/two/seed-0"]
+    assert short_names(paths[1:]) == ["one/seed-0", "two/seed-0"]
+    assert short_names([paths[0]] * 2) == ["one/seed-0"] * 2
 
 
 @given(st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=4), min_size=1, max_size=6))
 def test_names_are_alike_for_the_same_folder_alone(parts):
     paths = [Path("/", *of) for of in parts]
-    names = names_of(paths)
+    names = short_names(paths)
     assert len(set(names)) == len(set(paths))
     assert all(str(path).endswith(name) for path, name in zip(paths, names, strict=True))
 

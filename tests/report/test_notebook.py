@@ -12,7 +12,7 @@ from convjax.analysis._summary import summary
 from convjax.data.dataset import Dataset, Split
 from convjax.diagnosis._diagnose import Diagnosis, Finding, diagnose
 from convjax.report.notebook import run_html
-from convjax.runs.folder import Run
+from convjax.runs.run import Run
 from convjax.stats.record import smooth
 from convjax.train._sweep import Sweep
 from convjax.train.lr_finder import LRFind

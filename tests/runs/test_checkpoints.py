@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convjax.runs.checkpoints import Checkpoints
-from convjax.runs.tree_arrays import CheckpointError, named
+from convjax.train.tree_arrays import CheckpointError, arrays_by_path
 from tests.train.fits import assert_same_records
 from tests.helpers import make_record
 
@@ -49,8 +49,8 @@ def test_all_bits_come_back(saved):
         found = checkpoints.restore(state())
     assert (found.step, found.progress) == (20, {"steps": 20})
     assert jax.tree.structure(found.state) == jax.tree.structure(state())
-    for name, array in named(state()).items():
-        other = named(found.state)[name]
+    for name, array in arrays_by_path(state()).items():
+        other = arrays_by_path(found.state)[name]
         assert (other.dtype, other.tobytes()) == (array.dtype, array.tobytes())
     assert jax.random.bits(found.state["key"]) == jax.random.bits(jax.random.key(3))
     assert_same_records(found.record, make_record(steps=5, layers=2))
@@ -146,8 +146,8 @@ def test_a_damaged_one_is_told_and_never_taken(tmp_path_factory, data):
         assert "step 10" in message
     else:  # what was hit does not matter, or makes the checkpoint an unfinished one
         assert found.step in (10, 20)
-        for name, array in named(state()).items():
-            assert named(found.state)[name].tobytes() == array.tobytes()
+        for name, array in arrays_by_path(state()).items():
+            assert arrays_by_path(found.state)[name].tobytes() == array.tobytes()
 
 
 _whole = {}

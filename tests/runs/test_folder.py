@@ -5,7 +5,10 @@ import pytest
 
 from convjax.io.lock import holds_files
 from convjax.stats.record import RecordError
-from convjax.runs.folder import (RunError, RunFolder, check_config, environment, load_run)
+from convjax.runs.config import RunError, check_config
+from convjax.runs.folder import RunFolder
+from convjax.runs.run import load_run
+from convjax.runs.environment import environment
 from tests.helpers import make_record
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from convjax.runs.persistence import Progress
+from convjax.train.persistence import Progress
 from convjax.stats.record import smooth
 
 

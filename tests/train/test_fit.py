@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from convjax.runs.checkpoints import Checkpoints
-from convjax.runs.folder import RunError, RunFolder, load_run
+from convjax.runs.config import RunError
+from convjax.runs.folder import RunFolder
+from convjax.runs.run import load_run
 from convjax.runs.persistence import Keeping
 from convjax.stats.nonfinite import NonFiniteError
 from convjax.train._fit import Callback, TrainingStopped, fit
@@ -213,7 +215,7 @@ class TestErrors:
                 fit(trainer, trainings.conv_net(), train, test, fits.plan(), listener=Never())
 
     def test_nothing_to_go_on_with(self, tmp_path):
-        with pytest.raises(RunError, match="holds no run to go on with"):
+        with pytest.raises(RunError, match="holds no run to resume"):
             RunFolder(tmp_path / "new", {}, resume=True)
         assert not (tmp_path / "new").exists()
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from convjax.runs.folder import load_run
+from convjax.runs.run import load_run
 from experiments.cli.app import app
 from experiments.harness import registry
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from convjax.io.lock import FolderLock
 from convjax.runs.checkpoints import Checkpoints
-from convjax.runs.folder import load_run
+from convjax.runs.run import load_run
 from convjax.runs.predictions import Predictions
 from experiments.cli.app import app
 from tests.train.fits import assert_same_records, untimed

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from convjax.runs.folder import load_run
+from convjax.runs.run import load_run
 from tests.experiments.cli.test_train import assert_same_runs, checkpoints, start, wait_for
 from tests.helpers import free_port
 

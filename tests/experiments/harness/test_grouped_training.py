@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from convjax.runs.folder import load_run
+from convjax.runs.run import load_run
 from experiments.harness.lab import Lab
 from experiments.harness.setting import BATCH_NORM, ONE_CYCLE
 from tests.experiments.harness.test_lab import quick_lab

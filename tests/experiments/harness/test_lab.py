@@ -4,7 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from convjax.runs.folder import RunError, load_run
+from convjax.runs.config import RunError
+from convjax.runs.run import load_run
 from experiments.features.colour_encodings import encode
 from experiments.features.tinted_digits import coloured
 from experiments.harness.lab import Lab

@@ -4,7 +4,8 @@ import pytest
 
 from convjax.plots import plot_loss
 from convjax.stats.record import RecordError
-from convjax.runs.folder import RunError, RunFolder
+from convjax.runs.config import RunError
+from convjax.runs.folder import RunFolder
 from convjax.runs.tensorboard import EventWriter, write_events
 from tests.runs.event_files.reading import scalars, single
 from tests.helpers import make_record
