@@ -1,13 +1,14 @@
 """What a function is given, checked before any work: each message names the way out."""
 
+import difflib
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+
+# JAX is imported only in the checks that need it, so that `convjax.data` loads without it.
 
 
 def check_type(name: str, value: Any, kind: type, way_out: str) -> None:
@@ -38,6 +39,18 @@ def check_whole(name: str, value: Any, minimum: int) -> int:
     return number
 
 
+def near_match(word: str, choices: Iterable[str]) -> str:
+    """Returns the end of a message that suggests the choice closest to a word.
+
+    Returns:
+      `"; did you mean 'mnist'?"`, or an empty string if nothing is close.
+    """
+    # Case is the most frequent slip, and difflib counts every letter of "MNIST" as different.
+    by_lower = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
 def check_number(name: str, value: Any) -> float:
     """Returns a real number, which may be of NumPy or JAX.
 
@@ -62,7 +75,7 @@ def check_array(name: str, value: Any) -> None:
     """Raises TypeError if an argument is no array, of JAX or NumPy, and no tracer of one."""
     if not (hasattr(value, "shape") and hasattr(value, "dtype")):
         raise TypeError(
-            f"{name} must be an array, got {describe_value(value)}. jnp.asarray makes one of numbers."
+            f"{name} must be an array, got {describe_value(value)}. jnp.asarray converts it."
         )
 
 
@@ -73,6 +86,9 @@ def check_scalar(name: str, value: Any) -> None:
       TypeError: if it is no number, or a tracer.
       ValueError: if it is several.
     """
+    import jax
+    import jax.numpy as jnp
+
     if isinstance(value, jax.core.Tracer):
         raise TypeError(
             f"{name} must be a value, got a tracer: return the loss and the statistics from the "
@@ -127,6 +143,8 @@ def check_alive(state: Any) -> None:
       TypeError: if it is no state of a training.
       ValueError: if its buffers were given up to an earlier run.
     """
+    import jax
+
     if not hasattr(state, "opt_state"):
         raise TypeError(
             f"state must be what Trainer.start(model) or Trainer.run returns, got "
@@ -210,13 +228,15 @@ def checked_table(table: Any, steps: int) -> dict[str, npt.NDArray[Any]]:
     return columns
 
 
-def check_labels(labels: jax.Array, classes: int) -> None:
+def check_labels(labels: Any, classes: int) -> None:
     """Checks that every label has a logit, without which its cross entropy would be NaN.
 
     Raises:
       TypeError: if they are no whole numbers.
       ValueError: if they are not one per example, negative, or too large.
     """
+    import jax.numpy as jnp
+
     if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
         error = TypeError if labels.ndim == 1 else ValueError
         raise error(

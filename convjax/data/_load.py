@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from convjax.data.catalog import CLASS_NAMES, DATASET_NAMES, near_match
+from convjax._checks import near_match
+from convjax.data.catalog import CLASS_NAMES, DATASET_NAMES
 from convjax.data.dataset import DataError, Dataset
 from convjax.data.folder import load_folder
 from convjax.data.idx import IDX_DATASETS, find_idx_files, load_idx

@@ -1,9 +1,4 @@
-"""The data sets that have a name, and near matches for names that are not there."""
-
-from __future__ import annotations
-
-import difflib
-from collections.abc import Iterable
+"""The names of the data sets and of their classes."""
 
 DIGITS = tuple("0123456789")
 
@@ -38,19 +33,3 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
 }
 
 DATASET_NAMES = tuple(CLASS_NAMES)
-
-
-def near_match(word: str, choices: Iterable[str]) -> str:
-    """A sentence fragment that suggests the closest choice.
-
-    Args:
-        word: what was asked for.
-        choices: what there is.
-
-    Returns:
-        `"; did you mean 'mnist'?"`, or an empty string where nothing is close.
-    """
-    # Case is the commonest slip, and difflib counts every letter of "MNIST" as different.
-    by_lower = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
-    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""

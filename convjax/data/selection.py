@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convjax.data.catalog import near_match
+from convjax._checks import near_match
 from convjax.data.dataset import DataError, Dataset, Split
 
 

@@ -7,9 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 
-Arrays = dict[str, npt.NDArray[Any]]
+from convjax.io.npz import Arrays
 
 # So many names of arrays tell enough of another tree.
 MAX_NAMES = 3

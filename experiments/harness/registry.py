@@ -3,7 +3,7 @@
 from importlib import import_module
 from types import ModuleType
 
-from convjax.data.catalog import near_match
+from convjax._checks import near_match
 from experiments.harness.claim import Claim
 
 FILES = (

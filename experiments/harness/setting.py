@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from convjax.data.catalog import near_match
+from convjax._checks import near_match
 from convjax.nn import models
 from convjax.optim import optimizers, schedules
 from convjax.optim.optimizers import Optimizer
