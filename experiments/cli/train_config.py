@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from convjax.data.catalog import DATASET_NAMES, near_match
+from convjax._checks import near_match
+from convjax.data.catalog import DATASET_NAMES
 from convjax.io.json_files import differences
 from convjax.ops.layout import resolve_layout
 from convjax.runs.config import RunError
