@@ -1,9 +1,12 @@
-"""The effective receptive field: which pixels move one cell, and by how much, as measured.
+"""The effective receptive field: how much each pixel changes one cell, measured by the gradient.
 
-The formula of `convjax.analysis.receptive_field` tells which pixels can reach a cell; the gradient of the cell
-by the pixels tells which do, with the weights that there are. Most pixels of a field hardly count:
-Luo, Li, Urtasun and Zemel, "Understanding the effective receptive field in deep convolutional
-neural networks" (https://arxiv.org/abs/1701.04128).
+`convjax.receptive_fields` gives the pixels that can influence a cell. The gradient of the cell with
+respect to the pixels gives those that do, for the weights at hand. Most pixels of a receptive field
+have little influence.
+
+References:
+  Luo, Li, Urtasun and Zemel, "Understanding the effective receptive field in deep convolutional
+  neural networks", https://arxiv.org/abs/1701.04128.
 """
 
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float
 
 from convjax.analysis._precedents import checked_cell
 from convjax.analysis.model_function import as_function
@@ -22,32 +25,32 @@ from convjax.nn.selection import Select, has_parameters
 from convjax.ops.geometry import Pair
 from convjax.ops.layout import images_to
 
-# Luo et al. count the pixels above 1 − 95.45 % of the highest, as two standard deviations of a
-# normal distribution hold 95.45 %.
+# Luo et al. count the pixels above 1 − 95.45 % of the largest magnitude, because two standard
+# deviations of a normal distribution cover 95.45 %.
 COUNTS_FROM = 1 - 0.9545
 
 
 @dataclass(frozen=True)
 class EffectiveField:
-    """How strongly each pixel of the image moves one cell of a layer's map.
+    """The influence of each pixel of the image on one cell of a layer's map.
 
     Attributes:
-      layer: its name.
+      layer: name of the layer.
       cell: (row, column) in the map.
-      magnitude: (H, W) of the image, the root of the squared gradient, summed over the channels
-        and averaged over the images.
+      magnitude: (H, W), the root of the squared gradient, summed over the channels and averaged
+        over the images.
     """
 
     layer: str
     cell: Pair
-    magnitude: npt.NDArray[np.floating[Any]]
+    magnitude: Float[np.ndarray, "H W"]
 
     @property
     def support(self) -> tuple[slice, slice]:
-        """Rows and columns of the smallest box outside which no gradient is found.
+        """Rows and columns of the smallest box that contains all non-zero gradients.
 
-        Where the network is not linear it can miss pixels that matter for other images: a ReLU
-        that is off, or a pixel that is not the largest of its pooling, has no gradient.
+        In a non-linear network the box can miss pixels that matter for other images: an inactive
+        ReLU, or a pixel that is not the maximum of its pooling window, has no gradient.
         """
         rows, columns = (np.flatnonzero((self.magnitude > 0).any(axis)) for axis in (1, 0))
         if not len(rows):
@@ -62,8 +65,10 @@ class EffectiveField:
 
     @property
     def effective_size(self) -> float:
-        """The side, in pixels, of a square as large as the pixels that count: those above 4.55 %
-        of the largest magnitude (Luo et al.)."""
+        """Side in pixels of a square with as many pixels as have a notable influence.
+
+        These are the pixels above 4.55 % of the largest magnitude (Luo et al.).
+        """
         largest = self.magnitude.max()
         return float(np.sqrt((self.magnitude > COUNTS_FROM * largest).sum())) if largest else 0.0
 
@@ -78,23 +83,33 @@ def effective_field(
     seed: int = 0,
     **kwargs: Any,
 ) -> EffectiveField:
-    """Measures which pixels move one cell of a layer's map, by the gradient.
+    """Measures by the gradient how much each pixel changes one cell of a layer's map.
 
-    The gradient is that of a random combination of the cell's channels, another one for each image,
-    in which no two channels always cancel.
+    The gradient is that of a random combination of the cell's channels. Each image has its own
+    combination, so that channels do not cancel systematically.
 
     Args:
-      model, *args, layout, select, **kwargs: as for `convjax.receptive_fields`; the images must be
-        floats here, as the network is given them (normalised), some tens of them.
-      layer: a name that `receptive_fields` returns, whose map has rows and columns.
-      cell: (row, column) in the map; by default the one in the middle.
+      model, *args, layout, select, **kwargs: as for `convjax.receptive_fields`. The images must be
+        floating-point and normalised as the network expects; a few dozen suffice.
+      layer: a name that `receptive_fields` returns, of a layer whose map has rows and columns.
+      cell: (row, column) in the map; the middle by default.
       seed: of the random combination.
 
     Raises:
-      ValueError: if there is no such layer, it has no map, there is no image, or a gradient is not
+      ValueError: if the layer does not exist or has no map, there is no image, or a gradient is not
         finite; or as `receptive_fields`.
       IndexError: if the map has no such cell.
-      TypeError: if the images are no floats, or as `receptive_fields`.
+      TypeError: if the images are not floating-point, or as `receptive_fields`.
+
+    Examples:
+      >>> import jax
+      >>> from flax import nnx
+      >>> import convjax
+      >>> model = convjax.digits_net(rngs=nnx.Rngs(0))
+      >>> images = jax.random.normal(jax.random.key(0), (8, 28, 28, 1))
+      >>> field = convjax.effective_field(model, images, layer="blocks.1.conv")
+      >>> field.size, field.effective_size <= 9
+      ((9, 9), True)
     """
     fields = receptive_fields(model, *args, layout=layout, select=select, **kwargs)
     if layer not in fields:
@@ -103,8 +118,8 @@ def effective_field(
     images = traceable.images
     if isinstance(images, jax.ShapeDtypeStruct) or not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(
-            f"images must be floats, as the network is given them, got {type(images).__name__} "
-            f"of {images.dtype}."
+            f"images must be floating-point, got {type(images).__name__} of {images.dtype}. "
+            "Normalise them as in training."
         )
     images = jnp.asarray(images)
     number = list(fields).index(layer)
@@ -119,8 +134,8 @@ def effective_field(
         axes = _likely_axes(model, layer, shape)
     if axes is None:
         raise ValueError(
-            f"layer must have a map with rows and columns; {layer!r} has the shape {shape}, in "
-            "which they are no axes of their own. Choose a layer before it."
+            f"layer must have a map with rows and columns, got {layer!r} of shape {shape}. "
+            "Choose a layer before it."
         )
     size = (shape[axes[0]], shape[axes[1]])
     row, column = checked_cell((size[0] // 2, size[1] // 2) if cell is None else cell, size)
@@ -134,20 +149,20 @@ def effective_field(
         (found,) = pull(jax.random.normal(jax.random.key(seed), channels.shape, channels.dtype))
         squares = jnp.square(found).sum(layout.index("C"), keepdims=True)
         mean = squares.mean(layout.index("N"), keepdims=True)
-        # N and C have one index left, so that this only orders rows and columns.
+        # N and C have size 1, so this only orders rows and columns.
         return jnp.sqrt(images_to(mean, "NHWC", source=layout)[0, :, :, 0])
 
     magnitude = np.asarray(gradient(images))
     if not np.isfinite(magnitude).all():
         raise ValueError(
-            f"the gradients of {layer!r} must be finite, got NaN or infinity: look for them in the "
-            "parameters and the images."
+            f"the gradients of {layer!r} must be finite, got NaN or infinity. Check the parameters "
+            "and the images."
         )
     return EffectiveField(layer, (row, column), magnitude)
 
 
 def _likely_axes(model: Any, layer: str, shape: tuple[int, ...]) -> Pair:
-    """Returns rows and columns of a map where the formula has lost them."""
+    """Returns the axes of rows and columns of a map whose receptive field is unknown."""
     channels = channel_axes(model, {layer: jnp.empty(shape)})[layer] % 4
-    # Batch innermost is the only order here with the channels first.
+    # CHWN is the only layout with the channels first.
     return {0: (1, 2), 1: (2, 3), 3: (1, 2)}[channels]

@@ -1,25 +1,31 @@
-"""Which input cells and weights make one output cell, as a spreadsheet traces precedents.
+"""The input cells and weights of one output cell, as a spreadsheet traces precedents.
 
-Rows and columns count from 0 at the upper left, as in an array. What is said of one layer holds
-for every channel alike: each input channel of the group of the cell has the same cells and taps.
+Rows and columns count from 0 at the upper left, as in an array. Channels are left out: every input
+channel in the group of the cell contributes the same cells and taps.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Bool
 
+from convjax._checks import describe_value
 from convjax.ops import geometry
 from convjax.ops.geometry import Padding, Pair
 
 
 class Windows(NamedTuple):
-    """How the kernel of a convolution or a pooling lies on its input.
+    """The sliding windows of a convolution or pooling.
 
     Attributes:
-      kernel_size, stride, dilation: pixels, an int or a pair (height, width).
-      padding: any form that `convjax.conv2d` takes.
+      kernel_size, stride, dilation: in pixels, an int or a pair (height, width).
+      padding: any form that `convjax.conv2d` accepts.
+
+    Examples:
+      >>> import convjax
+      >>> convjax.Windows(3, stride=2, padding=1)
+      Windows(kernel_size=3, stride=2, padding=1, dilation=1)
     """
 
     kernel_size: int | Pair
@@ -29,7 +35,7 @@ class Windows(NamedTuple):
 
 
 class Resolved(NamedTuple):
-    """The settings of windows with everything written out; pairs are (height, width)."""
+    """The settings of windows in full; pairs are (height, width)."""
 
     kernel_size: Pair
     stride: Pair
@@ -38,17 +44,17 @@ class Resolved(NamedTuple):
 
 
 class Precedent(NamedTuple):
-    """One product of the sum: an input cell and the tap of the kernel that it meets."""
+    """One product of the sum: an input cell and the tap of the kernel that multiplies it."""
 
     cell: Pair
     tap: Pair
 
 
 def output_shape(size: Pair, windows: Windows) -> Pair:
-    """Returns (height, width) of the map that windows make of an input of `size`.
+    """Returns (height, width) of the output of windows on an input of `size`.
 
     Raises:
-      TypeError, ValueError: for settings that `convjax.conv2d` would not take.
+      TypeError, ValueError: if `convjax.conv2d` would reject the settings.
     """
     settings = resolved(windows, size)
     return geometry.output_shape(geometry.pair("size", size, minimum=1), **settings._asdict())
@@ -58,21 +64,28 @@ def precedents(cell: Pair, size: Pair, windows: Windows) -> list[Precedent]:
     """Returns the input cells and taps whose products add up to one output cell.
 
     Args:
-      cell: (row, column) of the output; negative ones count from the end.
+      cell: (row, column) of the output; negative numbers count from the end.
       size: (height, width) of the input.
-      windows: how the kernel lies on it.
+      windows: of the convolution or pooling.
 
     Returns:
-      The products in the order of the kernel, row by row. Taps on the padding, whose products are
-      0, are left out.
+      The products in the order of the kernel, row by row. Taps on the padding are left out, because
+      their products are 0.
 
     Raises:
       IndexError: if the output has no such cell.
-      TypeError, ValueError: for settings that `convjax.conv2d` would not take.
+      TypeError, ValueError: if `convjax.conv2d` would reject the settings.
+
+    Examples:
+      >>> import convjax
+      >>> windows = convjax.Windows(3, stride=2, padding=1)
+      >>> products = convjax.precedents((0, 1), (5, 5), windows)
+      >>> len(products), products[0]
+      (6, Precedent(cell=(0, 1), tap=(1, 0)))
     """
     axes = _axes(size, windows)
     cell = checked_cell(cell, (axes[0].outputs, axes[1].outputs))
-    rows, columns = (axis.seen(of) for axis, of in zip(axes, cell, strict=True))
+    rows, columns = (axis.inputs(of) for axis, of in zip(axes, cell, strict=True))
     return [
         Precedent((row, column), (i, j)) for i, row in rows.items() for j, column in columns.items()
     ]
@@ -80,33 +93,39 @@ def precedents(cell: Pair, size: Pair, windows: Windows) -> list[Precedent]:
 
 def trace_precedents(
     cell: Pair, size: Pair, layers: Sequence[Windows]
-) -> list[npt.NDArray[np.bool_]]:
-    """Returns which cells make one output cell, through all layers back to the image.
+) -> list[Bool[np.ndarray, "H W"]]:
+    """Returns the cells that contribute to one output cell, through all layers to the image.
 
     Args:
-      cell: (row, column) of the last layer's output; negative ones count from the end.
+      cell: (row, column) of the last layer's output; negative numbers count from the end.
       size: (height, width) of the image.
       layers: from the image to the output.
 
     Returns:
-      A mask for the input of each layer, in the order of `layers`: the first is that of the image.
+      A mask of the input of each layer, in the order of `layers`; the first is that of the image.
 
     Raises:
       IndexError, TypeError, ValueError: as `precedents`.
+
+    Examples:
+      >>> import convjax
+      >>> layers = [convjax.Windows(3, stride=2, padding=1)] * 2
+      >>> [int(mask.sum()) for mask in convjax.trace_precedents((3, 3), (28, 28), layers)]
+      [49, 9]
     """
     sizes = [geometry.pair("size", size, minimum=1)]
     for windows in layers:
         sizes.append(output_shape(sizes[-1], windows))
     cell = checked_cell(cell, sizes[-1])
-    masks: list[npt.NDArray[np.bool_]] = []
+    masks: list[Bool[np.ndarray, "H W"]] = []
     wanted = np.zeros(sizes[-1], bool)
     wanted[cell] = True
     for of, windows in zip(reversed(sizes[:-1]), reversed(layers), strict=True):
         mask = np.zeros(of, bool)
-        # Which rows are seen does not depend on the column.
+        # Rows and columns are independent.
         rows, columns = _axes(of, windows)
-        for i, j in np.argwhere(wanted):
-            mask[np.ix_(list(rows.seen(i).values()), list(columns.seen(j).values()))] = True
+        for i, j in np.argwhere(wanted).tolist():
+            mask[np.ix_(list(rows.inputs(i).values()), list(columns.inputs(j).values()))] = True
         masks.insert(0, mask)
         wanted = mask
     return masks
@@ -116,14 +135,15 @@ def resolved(windows: Windows, size: Pair) -> Resolved:
     """Returns the settings as pairs, the padding as ((top, bottom), (left, right)).
 
     Args:
-      size: (height, width) of the input, on which the padding "same" depends.
+      size: (height, width) of the input; the padding "same" depends on it.
 
     Raises:
-      TypeError, ValueError: for settings that `convjax.conv2d` would not take.
+      TypeError, ValueError: if `convjax.conv2d` would reject the settings.
     """
     if not isinstance(windows, Windows):
         raise TypeError(
-            f"windows must be Windows(kernel_size, …), got {type(windows).__name__}: {windows!r}."
+            f"windows must be convjax.Windows, got {describe_value(windows)}. "
+            "convjax.Windows(kernel_size) makes one."
         )
     size = geometry.pair("size", size, minimum=1)
     kernel_size = geometry.pair("kernel_size", windows.kernel_size, minimum=1)
@@ -136,21 +156,21 @@ def resolved(windows: Windows, size: Pair) -> Resolved:
 
 
 def checked_cell(cell: Pair, shape: Pair) -> Pair:
-    """Returns a cell of a map with its row and column counted from the start.
+    """Returns a cell with its row and column counted from the start.
 
     Args:
-      cell: (row, column); negative ones count from the end.
+      cell: (row, column); negative numbers count from the end.
       shape: (height, width) of the map.
 
     Raises:
       IndexError: if the map has no such cell.
-      TypeError: if it is no pair of ints.
+      TypeError: if it is not a pair of ints.
     """
     row, column = geometry.pair("cell", cell, minimum=-(1 << 62))
     if not (-shape[0] <= row < shape[0] and -shape[1] <= column < shape[1]):
         raise IndexError(
-            f"cell must lie in the map of {shape[0]}×{shape[1]}, rows and columns from 0, got "
-            f"{tuple(cell)}."
+            f"cell must be in the map of {shape[0]}×{shape[1]}, got {tuple(cell)}. Rows and "
+            "columns count from 0."
         )
     return row % shape[0], column % shape[1]
 
@@ -165,8 +185,8 @@ class _Axis(NamedTuple):
     dilation: int
     outputs: int
 
-    def seen(self, index: int) -> dict[int, int]:
-        """Returns the input index at each tap of one output index, without those on the padding."""
+    def inputs(self, index: int) -> dict[int, int]:
+        """Returns the input index at each tap of one output index, without taps on the padding."""
         first = index * self.stride - self.before
         places = {tap: first + tap * self.dilation for tap in range(self.kernel_size)}
         return {tap: place for tap, place in places.items() if 0 <= place < self.size}

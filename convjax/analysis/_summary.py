@@ -1,4 +1,4 @@
-"""What a network consists of: shapes, parameters, multiplications and receptive fields."""
+"""Summaries of networks: shapes, parameters, multiplications and receptive fields by layer."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,13 +22,13 @@ class LayerRow:
     """One call of one layer.
 
     Attributes:
-      name: path in the model with dots; the second call of a layer is "name#2".
+      name: path in the model, with dots; the second call of a layer is "name#2".
       kind: class of the layer.
-      output_shape: in the layer's own layout, the batch included.
-      parameters: the layer's own, 0 for a further call of the same layer.
-      multiplications: per example, see `summary`; None for a kind that is not known.
-      receptive_field: (height, width) in pixels of the input image, infinite where each cell sees
-        all of it; None where it cannot be told.
+      output_shape: in the layer's own layout, including the batch.
+      parameters: of the layer itself; 0 for a further call of the same layer.
+      multiplications: per example, see `summary`; None for an unknown kind.
+      receptive_field: (height, width) in pixels of the image; infinite if each cell depends on all
+        pixels; None if unknown.
     """
 
     name: str
@@ -41,14 +41,14 @@ class LayerRow:
 
 @dataclass(frozen=True, repr=False)
 class Summary(Displayed):
-    """A model's layers in the order of their calls, and totals; `str` makes a table of it.
+    """The layers of a model in the order of their calls, with totals; `str` gives a table.
 
     Attributes:
       model: class of the model.
-      layout: the model's `layout` if it has one: the axes of four-dimensional output shapes.
+      layout: the model's `layout` if it has one: axes of four-dimensional output shapes.
       input_shape: of the images, (N, H, W, C).
-      parameters: of the whole model, shared ones counted once, batch statistics not counted.
-      batch_statistics: numbers that batch norm keeps beside its parameters.
+      parameters: of the whole model. Shared parameters count once, batch statistics do not count.
+      batch_statistics: count of the running statistics of batch norm.
     """
 
     model: str
@@ -60,7 +60,7 @@ class Summary(Displayed):
 
     @property
     def multiplications(self) -> int:
-        """Multiplications per example of all rows in which they are known."""
+        """Multiplications per example, over all rows whose number is known."""
         return sum(row.multiplications or 0 for row in self.rows)
 
     def __repr__(self) -> str:
@@ -88,7 +88,7 @@ class Summary(Displayed):
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         texts = [
             "  ".join(
-                # Names to the left, numbers and shapes to the right.
+                # Names are left-aligned, numbers and shapes right-aligned.
                 cell.ljust(width) if i < 2 else cell.rjust(width)
                 for i, (cell, width) in enumerate(zip(line, widths, strict=True))
             ).rstrip()
@@ -99,42 +99,53 @@ class Summary(Displayed):
         notes = [f"{self.model}, input {shape_text(self.input_shape)}; multiplications per example"]
         after = []
         if self.batch_statistics:
-            after.append(f"batch statistics, beside the parameters: {self.batch_statistics:,}")
+            after.append(f"batch statistics, not among the parameters: {self.batch_statistics:,}")
         if any(row.multiplications is None for row in self.rows):
-            after.append("?: a kind whose multiplications are not known, not in the total")
+            after.append("?: multiplications of this kind are unknown and not in the total")
         return "\n".join(notes + texts + after)
 
 
 def summary(model: nnx.Module, input_shape: Sequence[int] = (1, 28, 28, 1)) -> Summary:
-    """Describes a model without computing anything and without changing it.
+    """Summarises a model without running or changing it.
 
-    The layers are the modules with parameters of their own that a call in evaluation mode
-    reaches. Multiplications count the weights only, as a bias is added: a convolution has one per
-    weight and output cell, a linear layer one per weight and position. Batch norm has one per
-    channel: as torchinfo does, a scale is counted once per example and not once per pixel, since
-    at inference it can be merged into the convolution before it.
+    The layers are the modules with parameters that a call in evaluation mode reaches.
+    Multiplications count weights only: a convolution has one per weight and output cell, a linear
+    layer one per weight and position. Batch norm has one per channel, as in torchinfo: its scale
+    counts once per example and not once per pixel, because at inference it can be merged into the
+    convolution before it.
 
-    Receptive fields are those of `convjax.receptive_fields`, which also tells their strides and
-    paddings, and of a field that is None the reason.
+    Receptive fields are those of `convjax.receptive_fields`, which also gives strides, paddings,
+    and the reason why a field is unknown.
 
     Args:
-      model: a Flax NNX module, called with images; one of `nnx.eval_shape`, whose parameters
-        have shapes only, will do.
+      model: a Flax NNX module that is called with images. The result of `nnx.eval_shape`, whose
+        parameters are shapes only, is accepted.
       input_shape: of the images, (N, H, W, C).
 
     Raises:
       TypeError: if model is not an NNX module.
       ValueError: if a size is below 1, or no module with parameters is found.
+
+    Examples:
+      >>> from flax import nnx
+      >>> import convjax
+      >>> table = convjax.summary(convjax.threes_sevens_net(layout="NHWC", rngs=nnx.Rngs(0)))
+      >>> table.parameters, table.multiplications
+      (6722, 58608)
+      >>> table.rows[0].output_shape, table.rows[0].receptive_field
+      ((1, 14, 14, 4), (3, 3))
     """
     if not isinstance(model, nnx.Module):
         got = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
         raise TypeError(
-            f"model must be a flax.nnx.Module, got {got}; instantiate a class first; for a Linen "
-            "module there is flax.linen.tabulate."
+            f"model must be a flax.nnx.Module, got {got}. Instantiate a class first; for a Linen "
+            "module use flax.linen.tabulate."
         )
     shape = tuple(input_shape)
     if not shape or min(shape) < 1:
-        raise ValueError(f"input_shape must hold sizes of at least 1, got {shape}.")
+        raise ValueError(
+            f"input_shape must have sizes of at least 1, got {shape}. Pass (N, H, W, C)."
+        )
     clone = nnx.clone(model)
     clone.eval()
     modules = layer_names(clone)
@@ -143,13 +154,13 @@ def summary(model: nnx.Module, input_shape: Sequence[int] = (1, 28, 28, 1)) -> S
     names: list[str] = []
 
     def call(state: Any, images: jax.Array) -> list[Any]:
-        # Merged in here, so that whatever the model changes about itself is only traced. The names
-        # leave beside the result, because a dictionary in it would come back sorted by key.
+        # Merged inside, so that changes of the model to itself are only traced. The names are a
+        # side effect, because JAX would return a dictionary sorted by key.
         outputs = capture(nnx.merge(graphdef, state), images)[1]
         names.extend(outputs)
         return list(outputs.values())
 
-    # float32 stands for any dtype: the shapes are the same.
+    # Shapes do not depend on the dtype.
     outputs = jax.eval_shape(call, state, jax.ShapeDtypeStruct(shape, jnp.float32))
     fields: Mapping[str, ReceptiveField] = {}
     if len(shape) == 4:
@@ -158,7 +169,7 @@ def summary(model: nnx.Module, input_shape: Sequence[int] = (1, 28, 28, 1)) -> S
     for name, output in zip(names, outputs, strict=True):
         first_call = name in modules
         module = modules[name if first_call else name.rpartition("#")[0]]
-        # A recurrent cell returns several arrays: the first stands for them.
+        # A recurrent cell returns several arrays; the first represents them.
         output_shape = jax.tree.leaves(output)[0].shape
         rows.append(
             LayerRow(
@@ -181,7 +192,7 @@ def summary(model: nnx.Module, input_shape: Sequence[int] = (1, 28, 28, 1)) -> S
 
 
 def _kernel(module: nnx.Module) -> tuple[str, tuple[int, ...]] | None:
-    """Returns (layout, shape of the kernel) of a two-dimensional convolution, ours or Flax's."""
+    """Returns (layout, kernel shape) of a 2-D convolution, of convjax or Flax."""
     if isinstance(module, Conv):
         return module.layout, module.kernel.shape
     if isinstance(module, nnx.Conv) and len(module.kernel.shape) == 4:
@@ -190,7 +201,7 @@ def _kernel(module: nnx.Module) -> tuple[str, tuple[int, ...]] | None:
 
 
 def _multiplications(module: nnx.Module, output_shape: tuple[int, ...]) -> int | None:
-    """Returns the multiplications of one call per example, None if the kind is not known."""
+    """Returns the multiplications of one call per example, None for an unknown kind."""
     if kernel := _kernel(module):
         layout, shape = kernel
         return geometry.multiplications(spatial_shape(output_shape, layout), shape)
@@ -202,7 +213,7 @@ def _multiplications(module: nnx.Module, output_shape: tuple[int, ...]) -> int |
 
 
 def _own_parameters(module: nnx.Module) -> int:
-    # Those of submodules have rows of their own.
+    # Submodules have their own rows.
     own = (value for value in vars(module).values() if isinstance(value, nnx.Param))
     return sum(math.prod(parameter.shape) for parameter in own)
 
@@ -212,7 +223,7 @@ def _count(state: Any) -> int:
 
 
 def field_text(size: tuple[int | float, int | float] | None) -> str:
-    """Returns a receptive field as height×width, "-" where it cannot be told."""
+    """Returns a receptive field as height×width, "-" if unknown."""
     if size is None:
         return "-"
     return "×".join("all" if side == math.inf else str(side) for side in size)

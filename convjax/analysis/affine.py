@@ -1,9 +1,12 @@
-"""Which pixels of an image each element of an array sees, as affine spans along both axes.
+"""Affine spans: which pixels of the image each element of a traced array depends on.
 
-Index i of an axis of rows or columns sees the pixels from stride·i + low to stride·i + high. Each
-operation of a traced program changes strides and ends by a formula of its own; paths that meet are
-joined. Source: Araujo, Norris and Sim, "Computing receptive fields of convolutional neural
-networks" (https://distill.pub/2019/computing-receptive-fields), for a chain and for branches.
+Along rows and columns, index i depends on the pixels from stride·i + low to stride·i + high. Each
+operation of a traced program maps these spans by its own formula. Where two paths meet, their spans
+are joined.
+
+References:
+  Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks",
+  https://distill.pub/2019/computing-receptive-fields.
 """
 
 import math
@@ -20,14 +23,14 @@ Number = Fraction | int | float  # float for the infinite ends of a span alone
 
 
 class Span(NamedTuple):
-    """What one index of an axis sees along the image, in pixels.
+    """The pixels along one axis of the image that an index of an array depends on.
 
-    Behind a transposed convolution the stride is a fraction, and cells differ by their phase: the
-    span then holds what the cells of all phases see.
+    After a transposed convolution the stride is a fraction and cells differ by their phase. The
+    span then covers the cells of all phases.
 
     Attributes:
       stride: pixels from one index to the next.
-      low, high: first and last pixel that index 0 sees, both infinite where all are seen.
+      low, high: first and last pixel of index 0; both infinite where it depends on all pixels.
     """
 
     stride: Number
@@ -36,18 +39,20 @@ class Span(NamedTuple):
 
     @property
     def size(self) -> int | float:
-        """How many pixels, infinite for all of the image, however large."""
+        """Number of pixels; infinite for the whole image, however large."""
         reach = self.high - self.low
         return math.inf if reach == math.inf else math.floor(reach) + 1
 
     @property
     def padding(self) -> Number:
-        """How far index 0 reaches beyond the first pixel: the padding of one kernel that would see
-        what the layers together see."""
+        """Pixels by which index 0 extends beyond the first pixel of the image.
+
+        It is the padding of a single kernel with the receptive field of all layers together.
+        """
         return -self.low
 
     def through(self, step: Number, first: Number, last: Number) -> "Span":
-        """Returns the span of an axis whose index i takes in this one's step·i + first … + last."""
+        """Returns the span of an axis whose index i covers step·i + first to step·i + last."""
         if self.size == math.inf:
             return self
         low, high = self.low + self.stride * first, self.high + self.stride * last
@@ -59,11 +64,11 @@ WHOLE_SPAN = Span(Fraction(0), -math.inf, math.inf)
 
 
 class UntraceableError(Exception):
-    """No span describes what the result of an operation sees; the message says why."""
+    """Raised where no span describes the result of an operation; the message gives the reason."""
 
 
 class AxisFactor(NamedTuple):
-    """A factor of an axis: letter "H" or "W" where its index is a row or a column, else ""."""
+    """A factor of an axis: letter "H" or "W" if its index is a row or a column, "" otherwise."""
 
     size: int
     letter: str = ""
@@ -71,12 +76,13 @@ class AxisFactor(NamedTuple):
 
 @dataclass(frozen=True)
 class TracedArray:
-    """An array, by what its elements see of the image.
+    """An array of a traced program with the pixels that its elements depend on.
 
     Attributes:
-      axes: for each axis its factors, the slowest first; those of size 1 without a letter left out.
-      spans: of the letters "H" and "W". Where no axis has the letter, the span is that of index 0:
-        all elements see the same.
+      axes: the factors of each axis, the slowest first. Factors of size 1 without a letter are left
+        out.
+      spans: of the letters "H" and "W". Where no axis has the letter, the span is that of index 0,
+        which all elements share.
     """
 
     axes: tuple[tuple[AxisFactor, ...], ...]
@@ -84,24 +90,25 @@ class TracedArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(math.prod(atom.size for atom in axis) for axis in self.axes)
+        """Size of each axis."""
+        return tuple(math.prod(factor.size for factor in axis) for axis in self.axes)
 
     def letters(self, axis: int) -> str:
-        """Returns the letters of an axis along which there is more than one index."""
-        return "".join(atom.letter for atom in self.axes[axis] if atom.size > 1)
+        """Returns the letters of an axis whose factors are larger than 1."""
+        return "".join(factor.letter for factor in self.axes[axis] if factor.size > 1)
 
     def axis_of(self, letter: str) -> int | None:
-        """Returns the axis whose index is a row or a column and nothing else."""
+        """Returns the axis that consists of rows (or columns) alone, None if there is none."""
         for i, axis in enumerate(self.axes):
-            if [atom.letter for atom in axis] == [letter]:
+            if [factor.letter for factor in axis] == [letter]:
                 return i
         return None
 
     def folded(self) -> "TracedArray":
-        """Returns the array with repeated rows or columns as rows and columns of their own.
+        """Returns the array with repeated rows or columns merged into one axis factor.
 
-        Repeated k times, index i of an axis is what index ⌊i/k⌋ was. The factors are kept apart as
-        long as nothing asks, because a channel axis flattened with the rows looks the same.
+        After k repetitions, index i of the axis equals index ⌊i/k⌋ of the axis before. The factors
+        stay separate until this is called, because channels flattened with rows look the same.
         """
         found = self
         for i, axis in enumerate(self.axes):
@@ -115,8 +122,10 @@ class TracedArray:
         return found
 
     def broadcast(self, shape: Sequence[int]) -> "TracedArray":
-        """Returns the array in a shape of as many axes, or of any where it has none, in which axes
-        of size 1 are repeated."""
+        """Returns the array broadcast to a shape: axes of size 1 are repeated.
+
+        The shape has as many axes as the array, or any number if the array has none.
+        """
         axes: list[tuple[AxisFactor, ...]] = [(AxisFactor(size),) for size in shape]
         for i, (size, axis) in enumerate(zip(self.shape, self.axes, strict=False)):
             if size == shape[i]:
@@ -124,23 +133,23 @@ class TracedArray:
         return self.with_axes(axes)
 
     def with_axes(self, axes: Sequence[Sequence[AxisFactor]]) -> "TracedArray":
-        """Returns the array with other axes; a letter that is left out stays at its index 0."""
+        """Returns the array with other axes; a letter that is left out keeps its index 0."""
         return replace(self, axes=tuple(map(normalized_axis, axes)))
 
     def resized(
         self, axis: int, size: int, step: Number, first: Number, last: Number
     ) -> "TracedArray":
-        """Returns the array whose index i along one axis takes in step·i + first … + last.
+        """Returns the array whose index i along one axis covers step·i + first to step·i + last.
 
         Raises:
-          LostError: if rows or columns are only a part of that axis.
+          UntraceableError: if rows or columns are only a part of that axis.
         """
         seen = self.folded() if self.letters(axis) else self
-        atoms = seen.axes[axis]
-        if len(atoms) > 1:  # rows or columns of which there is one do not matter here
-            atoms = tuple(atom for atom in atoms if atom.size > 1)
-        letter = "".join(atom.letter for atom in atoms)
-        if letter and len(atoms) > 1:
+        factors = seen.axes[axis]
+        if len(factors) > 1:  # a single row or column has no index to resize
+            factors = tuple(factor for factor in factors if factor.size > 1)
+        letter = "".join(factor.letter for factor in factors)
+        if letter and len(factors) > 1:
             raise UntraceableError("rows or columns share an axis with something else")
         axes = [*seen.axes[:axis], (AxisFactor(size, letter),), *seen.axes[axis + 1 :]]
         spans = dict(seen.spans)
@@ -149,43 +158,43 @@ class TracedArray:
         return TracedArray(tuple(map(normalized_axis, axes)), spans)
 
     def without(self, axes: Sequence[int]) -> "TracedArray":
-        """Returns the array with axes summed over, so that each element sees all along them."""
+        """Returns the array reduced over axes: each element depends on all indices along them."""
         gone = {letter for axis in axes for letter in self.letters(axis)}
         spans = {k: WHOLE_SPAN if k in gone else span for k, span in self.spans.items()}
         kept = [axis for i, axis in enumerate(self.axes) if i not in axes]
         return replace(self, axes=tuple(kept), spans=spans)
 
     def reshaped(self, shape: Sequence[int]) -> "TracedArray":
-        """Returns the array in another shape.
+        """Returns the array reshaped.
 
         Raises:
-          LostError: if rows or columns are cut into parts of unequal size.
+          UntraceableError: if rows or columns are cut into parts of unequal size.
         """
-        # Axes of size 1 have a place, too, so that one of one row keeps its own.
-        left = [atom for axis in self.axes for atom in axis or (AxisFactor(1),)][::-1]
+        # Axes of size 1 count as factors, so that an axis of a single row keeps its letter.
+        left = [factor for axis in self.axes for factor in axis or (AxisFactor(1),)][::-1]
         spans = dict(self.spans)
         axes = []
         for size in shape:
             axis: list[AxisFactor] = []
             room = size
             while room > 1:
-                atom = left.pop()
-                if atom.size > room:
-                    inner, rest = divmod(atom.size, room)
+                factor = left.pop()
+                if factor.size > room:
+                    inner, rest = divmod(factor.size, room)
                     if rest:
                         raise UntraceableError(
-                            f"an axis of {atom.size} is cut into parts of {room}"
+                            f"an axis of {factor.size} is cut into parts of {room}"
                         )
-                    # Index = outer·inner + rest: what lies within a part is no row of its own.
-                    if atom.letter:
-                        span = spans[atom.letter]
-                        spans[atom.letter] = span.through(inner, 0, inner - 1)
+                    # Index = outer·inner + rest: the inner index no longer stands for a row.
+                    if factor.letter:
+                        span = spans[factor.letter]
+                        spans[factor.letter] = span.through(inner, 0, inner - 1)
                     left.append(AxisFactor(inner))
-                    atom = AxisFactor(room, atom.letter)
-                if room % atom.size:
+                    factor = AxisFactor(room, factor.letter)
+                if room % factor.size:
                     raise UntraceableError(f"axes are joined to {size} across their ends")
-                axis.append(atom)
-                room //= atom.size
+                axis.append(factor)
+                room //= factor.size
             if size == 1 and left and left[-1].size == 1:
                 axis.append(left.pop())
             axes.append(axis)
@@ -193,23 +202,26 @@ class TracedArray:
 
 
 def normalized_axis(axis: Sequence[AxisFactor]) -> tuple[AxisFactor, ...]:
-    """Returns the factors of an axis in the one way in which they are written."""
+    """Returns the factors of an axis in canonical form: neighbours without letters are merged."""
     found: list[AxisFactor] = []
-    for atom in axis:
-        if atom.size == 1 and not atom.letter:
+    for factor in axis:
+        if factor.size == 1 and not factor.letter:
             continue
-        if found and not atom.letter and not found[-1].letter:
-            found[-1] = AxisFactor(found[-1].size * atom.size)
+        if found and not factor.letter and not found[-1].letter:
+            found[-1] = AxisFactor(found[-1].size * factor.size)
         else:
-            found.append(atom)
+            found.append(factor)
     return tuple(found)
 
 
 def join(arrays: Sequence[TracedArray]) -> TracedArray:
-    """Returns the array of which each element sees what it sees in any of several of one shape.
+    """Returns the array whose elements depend on all that they depend on in any of several arrays.
+
+    Args:
+      arrays: one or more, of one shape.
 
     Raises:
-      LostError: if no span describes that, as where rows move at different strides.
+      UntraceableError: if no span describes the union, such as for different strides.
     """
     joined = arrays[0]
     for other in arrays[1:]:
@@ -228,8 +240,8 @@ def _join(a: TracedArray, b: TracedArray) -> TracedArray:
 def _joined_axis(
     mine: tuple[AxisFactor, ...], its: tuple[AxisFactor, ...]
 ) -> tuple[AxisFactor, ...]:
-    """Returns the factors of an axis that two arrays have in common."""
-    lettered = [axis for axis in (mine, its) if any(atom.letter for atom in axis)]
+    """Returns the factors of an axis that two arrays share."""
+    lettered = [axis for axis in (mine, its) if any(factor.letter for factor in axis)]
     if not lettered:
         return mine
     if len(lettered) == 2 and mine != its:
@@ -241,9 +253,12 @@ def _joined_span(letter: str, a: TracedArray, b: TracedArray) -> Span:
     first, second = a.spans[letter], b.spans[letter]
     if WHOLE_SPAN in (first, second):
         return WHOLE_SPAN
-    # How many indices there are, 0 where no axis is one of this letter.
+    # Number of indices; 0 where no axis has this letter.
     counts = [
-        max((atom.size for axis in seen.axes for atom in axis if atom.letter == letter), default=0)
+        max(
+            (factor.size for axis in seen.axes for factor in axis if factor.letter == letter),
+            default=0,
+        )
         for seen in (a, b)
     ]
     if (counts[0] > 1) != (counts[1] > 1):
@@ -257,41 +272,46 @@ def _joined_span(letter: str, a: TracedArray, b: TracedArray) -> Span:
 
 
 class TracedConstant:
-    """A value that depends neither on images nor on parameters, computed where a rule asks."""
+    """A value that depends neither on images nor on parameters; computed when a rule needs it."""
 
     def __init__(self, compute: Callable[[], Any]):
         self._compute = compute
 
     @cached_property
     def value(self) -> np.ndarray:
+        """The value."""
         return self._compute()
 
 
-# What a value sees: an error where that cannot be told; a constant or None (a parameter, say) where
-# it does not depend on the images.
+# What is known of a value: its spans, or the error that ended the trace. A value that does not
+# depend on the images is a constant, or None (such as a parameter).
 TracedValue = TracedArray | UntraceableError | TracedConstant | None
 
 Rule = Callable[[JaxprEqn, Sequence[TracedValue]], Sequence[TracedValue]]
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
-    """Returns the shape of a variable of a program, () of what has none."""
+    """Returns the shape of a variable of a jaxpr; () if it has none."""
     return getattr(value.aval, "shape", ())
 
 
 def only_traced(operands: Sequence[TracedValue], position: int, name: str) -> TracedArray:
-    """Returns the operand at a position, where no other depends on the images."""
+    """Returns the operand at a position, the only one that depends on the images.
+
+    Raises:
+      UntraceableError: if another operand depends on them, too.
+    """
     seen = operands[position]
     if (
         not isinstance(seen, TracedArray)
         or sum(isinstance(operand, TracedArray) for operand in operands) > 1
     ):
-        raise UntraceableError(f"the images decide how {name} works, not only on what")
+        raise UntraceableError(f"the images decide how {name} works, not only on which values")
     return seen
 
 
 def index_axis(seen: TracedArray, axis: int, first: np.ndarray, last: np.ndarray) -> TracedArray:
-    """Returns an axis whose index i sees the cells from first[i] to last[i]."""
+    """Returns the array whose index i along an axis covers the indices first[i] to last[i]."""
     cells = len(first)
     step = Fraction(seen.shape[axis], cells)
     low = min(Fraction(int(cell)) - step * i for i, cell in enumerate(first))

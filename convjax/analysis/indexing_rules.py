@@ -1,4 +1,4 @@
-"""What operations that put numbers elsewhere do to spans: slices, reshapes, look-ups."""
+"""Rules for operations that move values without computing: slices, reshapes, gathers."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -20,10 +20,8 @@ from convjax.analysis.affine import (
 
 
 def _gather(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedValue]:
-    seen, numbers = (
-        only_traced(operands, 0, "a look-up (gather)"),
-        equation.params["dimension_numbers"],
-    )
+    seen = only_traced(operands, 0, "a look-up (gather)")
+    numbers = equation.params["dimension_numbers"]
     output, sizes = shape_of(equation.outvars[0]), equation.params["slice_sizes"]
     moved = set(numbers.start_index_map) | set(numbers.operand_batching_dims)
     gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
@@ -34,12 +32,8 @@ def _gather(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedV
         indices = operands[1]
         if axis not in moved and sizes[axis] == seen.shape[axis]:
             continue
-        looked_up = (len(moved), axis in gone, len(output) - len(numbers.offset_dims)) == (
-            1,
-            True,
-            1,
-        )
-        if not (looked_up and isinstance(indices, TracedConstant)):
+        indexed = len(moved) == 1 and axis in gone and len(output) - len(numbers.offset_dims) == 1
+        if not (indexed and isinstance(indices, TracedConstant)):
             raise UntraceableError("rows or columns are looked up (gather)")
         places = indices.value.reshape(-1)
         seen = index_axis(seen, axis, places, places)
@@ -108,7 +102,7 @@ def _stack(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedVa
 def _concatenation(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedValue]:
     axis, size = equation.params["dimension"], shape_of(equation.outvars[0])
     seen = [operand for operand in operands if isinstance(operand, TracedArray)]
-    if not any(atom.letter for operand in seen for atom in operand.axes[axis]):
+    if not any(factor.letter for operand in seen for factor in operand.axes[axis]):
         return [join([operand.resized(axis, size[axis], 1, 0, 0) for operand in seen])]
     if len(seen) > 1:
         raise UntraceableError("parts of the image are put together along its rows or columns")

@@ -1,6 +1,7 @@
-"""Follows spans through the operations of a traced program, from the images to its results.
+"""Propagates spans through a jaxpr, from the images to its results.
 
-What single operations do to them is in `convjax.analysis.operation_rules`.
+The rules for single operations are in `convjax.analysis.operation_rules` and
+`convjax.analysis.indexing_rules`.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from convjax.analysis.affine import (
 )
 from convjax.analysis.operation_rules import ELEMENTWISE, RULES
 
-# Operations that only call a program.
+# Primitives that only call an inner program.
 CALLS = frozenset(
     """
     checkpoint closed_call core_call custom_jvp_call custom_lin custom_vjp_call
@@ -31,7 +32,7 @@ CALLS = frozenset(
 
 
 def propagate(jaxpr: ClosedJaxpr, inputs: Sequence[TracedValue]) -> list[TracedValue]:
-    """Returns what each result of a program sees, given what each argument sees."""
+    """Returns the traced value of each result of a program, given those of its arguments."""
     return _run(jaxpr, inputs)
 
 
@@ -42,20 +43,20 @@ def _run(program: ClosedJaxpr | Jaxpr, inputs: Sequence[TracedValue]) -> list[Tr
         constants = [TracedConstant(partial(np.asarray, value)) for value in program.consts]
         known.update(zip(jaxpr.constvars, constants, strict=True))
 
-    def sight(value: Any) -> TracedValue:
+    def traced_value(value: Any) -> TracedValue:
         if isinstance(value, Literal):
             return TracedConstant(partial(np.asarray, value.val))
-        # An array without elements sees nothing.
+        # An empty array depends on nothing.
         return None if 0 in shape_of(value) else known.get(value)
 
     for equation in jaxpr.eqns:
-        operands = [sight(value) for value in equation.invars]
+        operands = [traced_value(value) for value in equation.invars]
         known.update(zip(equation.outvars, _results(equation, operands), strict=True))
-    return [sight(value) for value in jaxpr.outvars]
+    return [traced_value(value) for value in jaxpr.outvars]
 
 
 def _results(equation: JaxprEqn, operands: Sequence[TracedValue]) -> Sequence[TracedValue]:
-    """Returns what each result of one operation sees."""
+    """Returns the traced value of each result of one operation."""
     name, outputs = equation.primitive.name, len(equation.outvars)
     if name in CALLS:
         return _run(_called(equation), operands)
@@ -78,20 +79,20 @@ def _results(equation: JaxprEqn, operands: Sequence[TracedValue]) -> Sequence[Tr
             ]
             return [join(seen)] * outputs
         if name not in RULES:
-            raise UntraceableError(f"what the operation {name} sees is not known")
+            raise UntraceableError(f"the operation {name} has no rule")
         return RULES[name](equation, operands)
     except UntraceableError as error:
         return [error] * outputs
 
 
 def _called(equation: JaxprEqn) -> ClosedJaxpr | Jaxpr:
-    """Returns the program that an operation calls."""
+    """Returns the inner program that an operation calls."""
     params = equation.params
     return next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params)
 
 
 def _constants(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedValue]:
-    """Returns results that depend on no image: constants where all operands are."""
+    """Returns results that do not depend on the images; constants if all operands are."""
     constants = [operand for operand in operands if isinstance(operand, TracedConstant)]
     if len(constants) < len(operands) or equation.primitive.multiple_results:
         return [None] * len(equation.outvars)
@@ -104,7 +105,7 @@ def _constants(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[Trac
 
 
 def _branches(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedValue]:
-    """Joins what the branches of a condition see."""
+    """Joins the results of the branches of a condition."""
     if isinstance(operands[0], TracedArray | UntraceableError):
         return [UntraceableError("the image decides a branch (cond)")] * len(equation.outvars)
     found = [_run(branch, operands[1:]) for branch in equation.params["branches"]]
@@ -112,7 +113,7 @@ def _branches(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[Trace
 
 
 def _joined(results: Sequence[TracedValue]) -> TracedValue:
-    """Returns what is seen where it is not known which of several results is taken."""
+    """Returns the union of several results, any of which may be taken."""
     for result in results:
         if isinstance(result, UntraceableError):
             return result
@@ -124,7 +125,7 @@ def _joined(results: Sequence[TracedValue]) -> TracedValue:
 
 
 def _scan(equation: JaxprEqn, operands: Sequence[TracedValue]) -> Sequence[TracedValue]:
-    """Runs the body as often as the loop does: the spans of the carry grow from turn to turn."""
+    """Propagates through each iteration of a loop, because the spans of the carry may grow."""
     params = equation.params
     if "ft_in" in params:  # from JAX 0.12 on
         fixed, start, sliced = map(list, params["ft_in"].update(list(operands)).unpack())
@@ -140,14 +141,14 @@ def _scan(equation: JaxprEqn, operands: Sequence[TracedValue]) -> Sequence[Trace
     for _ in range(params["length"]):
         results = _run(params["jaxpr"], [*fixed, *carry, *[None] * len(sliced)])
         stacked.append(results[carries:])
-        if results[:carries] == carry:  # and so in all turns that follow
+        if results[:carries] == carry:  # as in all iterations that follow
             break
         carry = list(results[:carries])
     found: list[TracedValue] = list(carry)
     for variable in equation.outvars[carries:]:
-        turns = [results[len(found) - carries] for results in stacked]
-        one = _joined(turns)
-        if isinstance(one, TracedArray):
-            one = one.with_axes([(AxisFactor(shape_of(variable)[0]),), *one.axes])
-        found.append(one)
+        iterations = [results[len(found) - carries] for results in stacked]
+        joined = _joined(iterations)
+        if isinstance(joined, TracedArray):
+            joined = joined.with_axes([(AxisFactor(shape_of(variable)[0]),), *joined.axes])
+        found.append(joined)
     return found

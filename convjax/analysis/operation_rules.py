@@ -1,4 +1,4 @@
-"""What single operations of JAX do to spans: windows, products, sums, and what works in place."""
+"""Rules for operations that compute: convolutions, pooling, products, reductions, elementwise."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -23,7 +23,7 @@ from convjax.analysis.affine import (
 )
 from convjax.ops.geometry import dilated_size
 
-# Operations whose result has at each place what their operands have there.
+# Operations that work element by element.
 ELEMENTWISE = frozenset(
     """
     abs acos acosh add add_any and asin asinh atan atan2 atanh bitcast_convert_type cbrt ceil clamp
@@ -36,7 +36,7 @@ ELEMENTWISE = frozenset(
     """.split()  # noqa: SIM905  # legible
 )
 
-# Sums and the like over whole axes.
+# Reductions over whole axes.
 REDUCTIONS = (
     *("argmax", "argmin", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod"),
     *("reduce_sum", "reduce_xor"),
@@ -56,7 +56,7 @@ def _windows(
     dilation: int,
     between: int,
 ) -> TracedArray:
-    """Returns an axis over which windows go; between − 1 zeros lie between its cells."""
+    """Returns the array after windows along one axis, with between − 1 zeros between its cells."""
     if (size, stride, before, between) == (1, 1, 0, 1) and outputs == seen.shape[axis]:
         return seen
     last = dilated_size(size, dilation) - 1 - before
@@ -83,7 +83,7 @@ def _convolution(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[Tr
             dilation=params["rhs_dilation"][i],
             between=params["lhs_dilation"][i],
         )
-    # From the order of the input to that of the output.
+    # From the axis order of the input to that of the output.
     axes: list[Sequence[AxisFactor]] = [(AxisFactor(size),) for size in output]
     for source, target in zip(numbers.lhs_spec[2:], numbers.out_spec[2:], strict=True):
         axes[target] = seen.axes[source]
@@ -108,10 +108,8 @@ def _pooling(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[Traced
 
 
 def _reduction(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedValue]:
-    params, seen = (
-        equation.params,
-        [operand for operand in operands if isinstance(operand, TracedArray)],
-    )
+    params = equation.params
+    seen = [operand for operand in operands if isinstance(operand, TracedArray)]
     axes = params["axes"] if "axes" in params else params["dimensions"]
     return [join([one.without(axes) for one in seen])] * len(equation.outvars)
 
@@ -121,7 +119,7 @@ def _product(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[Traced
     output = shape_of(equation.outvars[0])
     sides = [i for i, operand in enumerate(operands) if isinstance(operand, TracedArray)]
     if len(sides) == 2:
-        # Attention: what is multiplied with what depends on the image, at best on all of it.
+        # Attention: the image decides the weights, so each result depends on the whole image.
         everything = TracedArray((), dict.fromkeys("HW", WHOLE_SPAN))
         return [everything.with_axes([(AxisFactor(size),) for size in output])]
     side = sides[0]
@@ -145,9 +143,9 @@ def _product(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[Traced
 def _banded(
     seen: TracedArray, matrix: TracedConstant, contracted: Any, batch: Any, side: int
 ) -> TracedArray | None:
-    """Returns rows or columns mixed by a matrix whose entries are mostly zeros, as in a resize.
+    """Returns rows or columns mixed by a banded constant matrix, as in an image resize.
 
-    None where the product is another one.
+    None for any other product.
     """
     if batch[0] or len(contracted[0]) != 1 or matrix.value.ndim != 2:
         return None
@@ -166,11 +164,9 @@ def _banded(
 
 
 def _along_an_axis(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedValue]:
-    """Sorting, cumulative sums and the largest few: along channels alone."""
-    params, seen = (
-        equation.params,
-        [operand for operand in operands if isinstance(operand, TracedArray)],
-    )
+    """Sorting, cumulative sums and top_k, which can be traced along channels only."""
+    params = equation.params
+    seen = [operand for operand in operands if isinstance(operand, TracedArray)]
     axis = params["axis"] if "axis" in params else params["dimension"]
     if any(one.letters(axis) for one in seen):
         raise UntraceableError(f"{equation.primitive.name} goes along rows or columns")

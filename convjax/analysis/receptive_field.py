@@ -1,7 +1,11 @@
-"""Receptive fields of any network, by formula: how large, how far apart, how far over the border.
+"""Receptive fields of any network by formula: size, stride and padding.
 
-The network is traced, not run, and every operation between the images and a layer is followed: the
-field does not depend on the weights. `convjax.analysis._effective_field` measures what the weights make of it.
+The network is traced and not run. Every operation between the images and a layer is followed, so
+the field does not depend on the weights. `convjax.effective_field` measures their effect.
+
+References:
+  Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks",
+  https://distill.pub/2019/computing-receptive-fields.
 """
 
 import math
@@ -25,23 +29,23 @@ from convjax.analysis.model_function import as_function
 from convjax.nn.selection import Select, has_parameters
 from convjax.ops.geometry import Pair
 
-# The network's own output among its layers, none of which has parentheses in its name.
+# Key of the network's output. Names of layers contain no parentheses.
 OUTPUT = "(output)"
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Which pixels of the image the cells of a layer's map see.
+    """The pixels of the image that the cells of a layer's map depend on.
 
-    Cell (i, j) sees the rows from rows.stride·i + rows.low to rows.stride·i + rows.high, and
-    columns likewise; those beyond the border are padding.
+    Cell (i, j) depends on the rows from rows.stride·i + rows.low to rows.stride·i + rows.high, and
+    on columns likewise. Rows and columns beyond the border are padding.
 
     Attributes:
-      rows, columns: see `Span`; None where the field cannot be told.
-      reason: which operation it is lost at, "" where it is known.
-      cells: (height, width) of the map; None where its axes are no longer rows and columns, as
-        behind a flattening, or the field is lost.
-      axes: which axes of the layer's output are rows and columns; None likewise.
+      rows, columns: the spans along both axes; None if the field is unknown.
+      reason: the operation at which the trace ended; "" if the field is known.
+      cells: (height, width) of the map; None if the output has no axes of rows and columns, such as
+        after flattening, or the field is unknown.
+      axes: positions of rows and columns among the axes of the output; None as for `cells`.
     """
 
     rows: Span | None
@@ -52,34 +56,37 @@ class ReceptiveField:
 
     @property
     def size(self) -> tuple[int | float, int | float] | None:
-        """(height, width) in pixels; infinite where every cell sees all of the image."""
+        """(height, width) in pixels; infinite where every cell depends on the whole image."""
         if self.rows is None or self.columns is None:
             return None
         return self.rows.size, self.columns.size
 
     @property
     def stride(self) -> tuple[Number, Number] | None:
-        """(down, across): pixels between the fields of neighbouring cells."""
+        """(vertical, horizontal) pixels between the fields of neighbouring cells."""
         if self.rows is None or self.columns is None:
             return None
         return _whole(self.rows.stride), _whole(self.columns.stride)
 
     @property
     def padding(self) -> tuple[Number, Number] | None:
-        """(above, left): pixels by which the field of cell (0, 0) exceeds the image."""
+        """(top, left) pixels by which the field of cell (0, 0) extends beyond the image."""
         if self.rows is None or self.columns is None:
             return None
         return _whole(self.rows.padding), _whole(self.columns.padding)
 
     def box(self, cell: Pair, image_size: Pair) -> tuple[slice, slice] | None:
-        """Returns the rows and the columns of an image that one cell sees, without the padding.
+        """Returns the rows and columns of an image that one cell can depend on, without padding.
 
-        Near the border it can be fewer, where a layer between sees its padding instead; with
-        dilations there are holes between. None where the field is not known.
+        Near the border a cell may depend on fewer pixels, because a layer in between reads its own
+        padding. Dilated kernels leave gaps inside the box.
 
         Args:
-          cell: (row, column) in the map; negative ones count from the end.
+          cell: (row, column) in the map; negative numbers count from the end.
           image_size: (height, width) of the image.
+
+        Returns:
+          Slices of rows and columns; None if the field is unknown.
 
         Raises:
           IndexError: if the map has no such cell.
@@ -102,13 +109,13 @@ def receptive_fields(
     select: Select = has_parameters,
     **kwargs: Any,
 ) -> dict[str, ReceptiveField]:
-    """Returns the receptive field of every layer, and of the output, by formula.
+    """Returns the receptive field of every layer and of the output, by formula.
 
-    Branches are joined: a cell sees what it sees on any path. A layer that looks at the whole map,
-    such as a global mean, sees an infinite field, however small the image is; attention counts as
-    such. A layer that `scan` calls several times has one field, that of all its calls. Rows or
-    columns that are turned around, joined end to end (padding by reflection or around the edge) or
-    looked up at places that only the run decides have no field that this can tell.
+    Branches are joined: the field of a cell covers all paths. A layer that reads the whole map,
+    such as a global mean or attention, has an infinite field, however small the image is. A layer
+    that `scan` calls several times has one field, the union of its calls. The field is unknown
+    where rows or columns are reversed, concatenated (padding by reflection or wrapping), or
+    gathered at indices that are computed at run time.
 
     Args:
       model: as for `convjax.capture`: a Flax NNX module, which is traced in evaluation mode; a
@@ -116,15 +123,25 @@ def receptive_fields(
         output and a mapping of named values.
       *args: as for `convjax.capture`; the last are the images. Arrays, or `jax.ShapeDtypeStruct`.
       layout: order of the axes of the images.
-      select: which layers, see `convjax.nn.selection.Select`.
-      **kwargs: of the model, such as train=False.
+      select: the layers to report, see `convjax.nn.selection.Select`.
+      **kwargs: keyword arguments of the model, such as train=False.
 
     Returns:
-      Fields by the layers' names in the order of their calls; "(output)" last.
+      Fields by the names of the layers in the order of their calls; "(output)" is last.
 
     Raises:
-      TypeError: without images, or as `convjax.capture`.
-      ValueError: if the images have not the four axes of `layout`, or as `convjax.capture`.
+      TypeError: if the images are missing, or as `convjax.capture`.
+      ValueError: if the images do not have the four axes of `layout`, or as `convjax.capture`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> import convjax
+      >>> model = convjax.digits_net(rngs=nnx.Rngs(0))
+      >>> fields = convjax.receptive_fields(model, jnp.zeros((1, 28, 28, 1)))
+      >>> field = fields["blocks.1.conv"]
+      >>> field.size, field.stride, field.padding
+      ((9, 9), (4, 4), (4, 4))
     """
     traceable = as_function(model, args, layout=layout, select=select, **kwargs)
     images = traceable.images
@@ -135,31 +152,33 @@ def receptive_fields(
             for size, letter in zip(images.shape, layout, strict=True)
         ]
     )
-    sights = iter(propagate(traced, [*[None] * len(traceable.arrays), start]))
+    traced_values = iter(propagate(traced, [*[None] * len(traceable.arrays), start]))
     layers, output = shapes
     fields = {}
     for name, of_layer in [*zip(traceable.names, layers, strict=True), (OUTPUT, output)]:
-        # A recurrent cell returns several arrays: the first stands for them.
-        found = [_field(next(sights)) for _ in jax.tree.leaves(of_layer)]
-        fields[name] = found[0] if found else ReceptiveField(None, None, "it is no array")
+        # A recurrent cell returns several arrays; the first represents them.
+        found = [_field(next(traced_values)) for _ in jax.tree.leaves(of_layer)]
+        fields[name] = (
+            found[0] if found else ReceptiveField(None, None, "the output is not an array")
+        )
     return fields
 
 
-def _field(sight: TracedValue) -> ReceptiveField:
-    if isinstance(sight, UntraceableError):
-        return ReceptiveField(None, None, str(sight))
-    if not isinstance(sight, TracedArray):
-        return ReceptiveField(None, None, "it does not depend on the images")
-    seen = sight.folded()
+def _field(value: TracedValue) -> ReceptiveField:
+    if isinstance(value, UntraceableError):
+        return ReceptiveField(None, None, str(value))
+    if not isinstance(value, TracedArray):
+        return ReceptiveField(None, None, "the output does not depend on the images")
+    seen = value.folded()
     rows, columns = seen.axis_of("H"), seen.axis_of("W")
     if rows is None or columns is None:
-        return ReceptiveField(sight.spans["H"], sight.spans["W"])
+        return ReceptiveField(value.spans["H"], value.spans["W"])
     cells = (seen.shape[rows], seen.shape[columns])
     return ReceptiveField(seen.spans["H"], seen.spans["W"], cells=cells, axes=(rows, columns))
 
 
 def _whole(number: Number) -> Number:
-    """Returns a whole number as an int."""
+    """Returns a number as an int if it is whole."""
     return int(number) if number == number // 1 != math.inf else number
 
 

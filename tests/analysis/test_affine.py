@@ -28,7 +28,7 @@ def conv(seen, axis, stride, first, last, size):
     return seen.resized(axis, size, stride, first, last)
 
 
-def test_layers_add_up():
+def test_span_through_adds_layers():
     # 3×3 with stride 2 and padding 1, twice: 1 + 2 + 2·2 = 7 pixels, the first at −1 − 2·1.
     first = PIXEL_SPAN.through(2, -1, 1)
     assert first == (2, -1, 1)
@@ -41,7 +41,7 @@ def test_layers_add_up():
     st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)), max_size=6),
     st.integers(0, 9),
 )
-def test_a_chain_sees_from_the_first_to_the_last_pixel_that_a_cell_reads(windows, cell):
+def test_span_through_covers_the_precedents_of_a_chain(windows, cell):
     read, span = {cell}, PIXEL_SPAN
     for size, stride, dilation in reversed(windows):  # from the last layer back to the image
         taps = [dilation * tap for tap in range(size)]
@@ -53,19 +53,19 @@ def test_a_chain_sees_from_the_first_to_the_last_pixel_that_a_cell_reads(windows
     assert span.size == max(read) - min(read) + 1
 
 
-def test_the_whole_image_stays_whole():
+def test_span_through_keeps_the_whole_image():
     assert WHOLE_SPAN.through(2, -1, 1) == WHOLE_SPAN
     assert WHOLE_SPAN.size == math.inf
 
 
-def test_phases_of_a_transposed_convolution():
+def test_span_through_covers_the_phases_of_a_transposed_convolution():
     # Index i of the larger map lies between (i − 1)/2 and i/2: one pixel, whichever its phase.
     span = PIXEL_SPAN.through(Fraction(1, 2), Fraction(-1, 2), Fraction(0))
     assert span == (Fraction(1, 2), Fraction(-1, 2), 0)
     assert span.size == 1
 
 
-def test_axes_have_one_form():
+def test_normalized_axis_is_canonical():
     assert normalized_axis(
         [AxisFactor(1), AxisFactor(2), AxisFactor(3), H, AxisFactor(1, "W"), AxisFactor(1)]
     ) == (
@@ -75,14 +75,14 @@ def test_axes_have_one_form():
     )
 
 
-def test_a_map_flattened_and_made_a_map_again():
+def test_reshaped_inverts_a_flattening():
     flat = IMAGES.reshaped((2, 8 * 6 * 3))
     assert flat.axis_of("H") is None
     assert flat.reshaped((2, 8, 6, 3)) == IMAGES
     assert flat.reshaped((2, 8, 18)).axis_of("H") == 1
 
 
-def test_rows_cut_into_blocks():
+def test_reshaped_cuts_rows_into_blocks():
     # Space to depth: 8 rows are 4 blocks of 2, so that a block's index moves by two rows.
     blocks = IMAGES.reshaped((2, 4, 2, 6, 3))
     assert blocks.spans["H"] == Span(2, 0, 1)
@@ -90,7 +90,7 @@ def test_rows_cut_into_blocks():
     assert blocks.letters(2) == ""
 
 
-def test_whole_axes_may_be_joined():
+def test_reshaped_joins_whole_axes():
     assert IMAGES.reshaped((16, 18)).axes == ((AxisFactor(2), H), (W, AxisFactor(3)))
 
 
@@ -98,12 +98,12 @@ def test_whole_axes_may_be_joined():
     ("shape", "message"),
     [((2, 3, 96), "an axis of 8 is cut into parts of 3"), ((3, 96), "joined to 3 across")],
 )
-def test_a_cut_across_rows_is_lost(shape, message):
+def test_reshaped_rejects_uneven_parts(shape, message):
     with pytest.raises(UntraceableError, match=message):
         IMAGES.reshaped(shape)
 
 
-def test_repeated_rows_have_two_phases():
+def test_folded_merges_repeated_rows():
     twice = IMAGES.with_axes([(AxisFactor(2),), (H, AxisFactor(2)), (W,), (AxisFactor(3),)])
     folded = twice.folded()
     assert folded.axes[1] == (AxisFactor(16, "H"),)
@@ -114,7 +114,7 @@ def test_repeated_rows_have_two_phases():
     assert flat.reshaped((2, 8, 6, 3)) == IMAGES
 
 
-def test_axes_of_one_are_repeated():
+def test_broadcast_repeats_axes_of_size_one():
     row = IMAGES.resized(1, 1, 1, 3, 3).broadcast((2, 4, 6, 3))
     assert row.shape == (2, 4, 6, 3)
     assert row.letters(1) == ""
@@ -122,24 +122,24 @@ def test_axes_of_one_are_repeated():
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_joining_has_no_order(turned):
+def test_join_is_commutative(turned):
     few, many = conv(IMAGES, 1, 2, 0, 0, 4), conv(IMAGES, 1, 2, -1, 1, 4)
     both = [many, few] if turned else [few, many]
     assert join(both) == join([few, many])
 
 
-def test_a_sum_along_rows_sees_them_all():
+def test_without_covers_all_rows():
     means = IMAGES.without([1])
     assert means.spans == {"H": WHOLE_SPAN, "W": PIXEL_SPAN}
     assert means.shape == (2, 6, 3)
 
 
-def test_one_row_is_no_whole():
+def test_without_keeps_the_span_of_a_single_row():
     row = IMAGES.resized(1, 1, 1, 3, 3)
     assert row.without([1]).spans["H"] == Span(1, 3, 3)
 
 
-def test_paths_are_joined():
+def test_join_is_the_union_of_spans():
     small, large = conv(IMAGES, 1, 2, 0, 0, 4), conv(IMAGES, 1, 2, -1, 1, 4)
     assert join([small, large]).spans["H"] == Span(2, -1, 1)
     # A gate from a mean over the map sees everything, and so does what it multiplies.
@@ -150,7 +150,7 @@ def test_paths_are_joined():
     assert join([gate, large]).axis_of("H") == 1
 
 
-def test_paths_that_do_not_fit_are_lost():
+def test_join_rejects_spans_that_differ_in_stride():
     fast, slow = conv(IMAGES, 1, 2, 0, 0, 4), conv(IMAGES, 1, 1, 0, 0, 4)
     with pytest.raises(UntraceableError, match="strides of 2 and 1 pixels"):
         join([fast, slow])
@@ -166,6 +166,6 @@ def test_paths_that_do_not_fit_are_lost():
         join([IMAGES, one])
 
 
-def test_rows_within_an_axis_cannot_be_resized():
+def test_resized_rejects_rows_that_share_an_axis():
     with pytest.raises(UntraceableError, match="share an axis"):
         IMAGES.reshaped((2, 48, 3)).resized(1, 24, 2, 0, 0)

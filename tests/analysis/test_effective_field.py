@@ -10,7 +10,7 @@ from convjax.ops.conv import conv2d
 from convjax.ops.layout import permutation
 
 
-def test_one_convolution_by_hand():
+def test_effective_field_of_one_convolution_by_hand():
     """One channel: the gradient is the kernel, times a random number."""
     kernel = np.arange(9.0, dtype=np.float32).reshape(3, 3)
 
@@ -26,7 +26,7 @@ def test_one_convolution_by_hand():
     assert found.effective_size == pytest.approx(np.sqrt(8))
 
 
-def test_size_and_effective_size():
+def test_effective_field_sizes():
     magnitude = np.zeros((9, 7))
     magnitude[2:6, 1:4] = 0.04
     magnitude[3:5, 2] = 1
@@ -38,7 +38,7 @@ def test_size_and_effective_size():
 
 
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW", "CHWN"])
-def test_layouts_of_networks_and_images(layout):
+def test_effective_field_in_every_layout(layout):
     """The same weights in every layout of the network: the same magnitudes."""
     images = jax.random.normal(jax.random.key(0), (4, 28, 28, 1))
     model = threes_sevens_net(layout=layout, rngs=nnx.Rngs(0))
@@ -63,7 +63,7 @@ def test_layouts_of_networks_and_images(layout):
     assert found.support == expected.support == (slice(5, 8), slice(9, 12))
 
 
-def test_a_field_that_the_formula_has_lost_is_measured():
+def test_effective_field_where_the_formula_is_unknown():
     model = nnx.Sequential(nnx.Conv(1, 2, (3, 3), padding="CIRCULAR", rngs=nnx.Rngs(0)))
     images = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
     found = effective_field(model, images, layer="layers.0", cell=(0, 4))
@@ -71,7 +71,7 @@ def test_a_field_that_the_formula_has_lost_is_measured():
     assert np.flatnonzero(found.magnitude.any(1)).tolist() == [0, 1, 7]
 
 
-def test_a_linen_network():
+def test_effective_field_of_a_linen_network():
     model = linen.Sequential([linen.Conv(3, (3, 3), padding="VALID"), linen.relu])
     images = jax.random.normal(jax.random.key(0), (8, 12, 12, 2))
     variables = model.init(jax.random.key(1), images)
@@ -80,7 +80,7 @@ def test_a_linen_network():
     assert found.support == (slice(9, 12), slice(9, 12))
 
 
-def test_wrong_arguments():
+def test_effective_field_rejects_wrong_arguments():
     model, images = threes_sevens_net(rngs=nnx.Rngs(0)), jnp.zeros((1, 28, 28, 1))
     with pytest.raises(ValueError, match=r"layer must be one of 'blocks.0.conv', .* got 'conv9'"):
         effective_field(model, images, layer="conv9")

@@ -88,7 +88,7 @@ from tests.analysis.tracing import WHOLE, field, pool, shapes_hold  # noqa: F401
         ),
     ],
 )
-def test_operations(function, size, stride, padding):
+def test_propagate_through_each_operation(function, size, stride, padding):
     found = field(function)
     assert found.reason == ""
     assert (found.size, found.stride) == (size, stride)
@@ -118,14 +118,14 @@ def test_operations(function, size, stride, padding):
         (lambda x: jnp.zeros((1, 4, 4, 1)), "does not depend on the images"),
     ],
 )
-def test_what_cannot_be_told(function, reason):
+def test_propagate_gives_the_reason_of_an_unknown_field(function, reason):
     found = field(function)
     assert reason in found.reason
     assert (found.size, found.stride, found.padding, found.cells) == (None,) * 4
     assert found.box((0, 0), (32, 32)) is None
 
 
-def test_a_map_of_one_row_is_the_same_for_any_batch():
+def test_propagate_ignores_the_batch_size_for_a_map_of_one_row():
     def grouped(x):
         x = jnp.concatenate([x[:, 31:]] * 4, 3).reshape(len(x), 1, 32, 2, 2).sum(3)
         return conv2d(x, jnp.ones((3, 3, 2, 1)), padding=1)
@@ -135,7 +135,7 @@ def test_a_map_of_one_row_is_the_same_for_any_batch():
     assert (one.size, one.cells) == ((3, 3), (1, 32))
 
 
-def test_paths_to_one_row_meet_in_any_order():
+def test_propagate_joins_paths_to_one_row_in_any_order():
     def rows(x, stride):
         return x[:, ::stride][:, :1]
 
@@ -196,7 +196,7 @@ def network(x, layers):
 
 @settings(max_examples=15, deadline=None)
 @given(layers=layers)
-def test_the_formula_is_the_support_of_the_gradient(layers):
+def test_propagate_equals_the_support_of_the_gradient(layers):
     images = jnp.ones((1, 64, 61, 1))
 
     def named(x):
@@ -216,7 +216,7 @@ def test_the_formula_is_the_support_of_the_gradient(layers):
             assert seen == slice(0, 0) or within.start <= seen.start < seen.stop <= within.stop
 
 
-def test_a_network_with_max_pooling_and_relu_measured():
+def test_propagate_contains_the_gradient_with_max_pooling_and_relu():
     """Paths are chosen by the pixels: two dozen random images choose each of them at least once."""
     model = digits_net(norm="batch", rngs=nnx.Rngs(0))
 
@@ -238,7 +238,7 @@ def test_a_network_with_max_pooling_and_relu_measured():
         assert measured.size == fields[name].size
 
 
-def test_phases_of_a_transposed_convolution_lie_within_the_field():
+def test_propagate_contains_the_phases_of_a_transposed_convolution():
     kernel = jnp.ones((3, 3, 1, 1))
 
     def up(x):

@@ -16,7 +16,7 @@ from convjax.analysis._precedents import (
 )
 
 
-def test_by_hand():
+def test_precedents_by_hand():
     # 3×3, stride 2, padding 1 on 5×5: cell (0, 1) has rows −1, 0, 1 and columns 1, 2, 3.
     found = precedents((0, 1), (5, 5), Windows(3, stride=2, padding=1))
     assert found == [
@@ -29,7 +29,7 @@ def test_by_hand():
     ]
 
 
-def test_negative_cells_count_from_the_end():
+def test_precedents_count_negative_cells_from_the_end():
     windows = Windows((2, 3), stride=(1, 2))
     assert precedents((-1, -1), (4, 7), windows) == precedents((2, 2), (4, 7), windows)
     assert np.array_equal(
@@ -38,7 +38,7 @@ def test_negative_cells_count_from_the_end():
     )
 
 
-def test_the_chapters_two_layers_see_seven_by_seven():
+def test_trace_precedents_of_the_chapters_two_layers():
     image, first = trace_precedents((3, 3), (28, 28), [Windows(3, stride=2, padding=1)] * 2)
     assert first.shape == (14, 14)
     assert np.argwhere(first).min(0).tolist() == [5, 5]
@@ -67,7 +67,7 @@ layers = st.lists(
 
 @settings(max_examples=30, deadline=None)
 @given(layers=layers, cell=st.tuples(st.integers(0, 99), st.integers(0, 99)))
-def test_is_the_support_of_the_gradient(layers, cell):
+def test_trace_precedents_equals_the_support_of_the_gradient(layers, cell):
     size = (15, 17)
 
     def last(image):
@@ -101,14 +101,14 @@ def test_is_the_support_of_the_gradient(layers, cell):
 
 
 @pytest.mark.parametrize("cell", [(3, 0), (-4, 0), (0, 5)])
-def test_no_such_cell(cell):
+def test_precedents_rejects_a_missing_cell(cell):
     with pytest.raises(IndexError, match=r"cell must lie in the map of 3×5, .* got"):
         precedents(cell, (3, 5), Windows(1))
     with pytest.raises(IndexError, match=r"cell must lie in the map of 3×5, .* got"):
         trace_precedents(cell, (3, 5), [Windows(1)])
 
 
-def test_wrong_settings():
+def test_precedents_rejects_wrong_settings():
     with pytest.raises(TypeError, match="cell must be an int or a pair of ints"):
         precedents((0.5, 0), (3, 3), Windows(1))
     with pytest.raises(TypeError, match="size must be an int or a pair of ints"):
@@ -122,7 +122,7 @@ def test_wrong_settings():
         trace_precedents((0, 0), (3, 3), [Windows(5)])
 
 
-def test_resolved_settings_are_pairs():
+def test_resolved_returns_pairs():
     # "same" on 6 rows with stride 2 and a span of 5: 3 outputs need 9 rows; the odd one after.
     found = resolved(Windows(3, (2, 1), "same", (2, 1)), (6, 5))
     assert found == ((3, 3), (2, 1), ((1, 2), (1, 1)), (2, 1))

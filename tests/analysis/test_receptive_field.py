@@ -17,7 +17,7 @@ from tests.analysis.tracing import WHOLE, field, shapes_hold  # noqa: F401  # a 
 
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW", "CHWN"])
 @pytest.mark.parametrize("method", ["lax", "matmul"])
-def test_the_chapters_first_network_in_every_layout(layout, method):
+def test_receptive_fields_of_the_first_network_in_every_layout(layout, method):
     model = nnx.eval_shape(
         lambda: threes_sevens_net(layout=layout, method=method, rngs=nnx.Rngs(0))
     )
@@ -29,7 +29,7 @@ def test_the_chapters_first_network_in_every_layout(layout, method):
     assert list(fields)[-1] == "(output)"
 
 
-def test_batch_norm_adds_nothing_and_the_model_stays_as_it_was():
+def test_receptive_fields_ignore_batch_norm_and_keep_the_model():
     model = ConvNet((1, 2, 2), norm="batch", rngs=nnx.Rngs(0))
     model.train()
     before = nnx.graphdef(model)
@@ -39,7 +39,7 @@ def test_batch_norm_adds_nothing_and_the_model_stays_as_it_was():
 
 
 @pytest.mark.parametrize(("norm", "whole"), [("batch", False), ("group", True)])
-def test_a_norm_over_the_map_sees_all_of_it(norm, whole):
+def test_receptive_fields_are_infinite_after_a_norm_over_the_map(norm, whole):
     model = nnx.eval_shape(lambda: digits_net(norm=norm, rngs=nnx.Rngs(0)))
     fields = receptive_fields(model, jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32))
     assert (fields["blocks.1.conv"].size == WHOLE) == whole
@@ -63,7 +63,7 @@ class Several(linen.Module):
 
 
 @pytest.mark.parametrize("gate", [False, True])
-def test_a_linen_network_with_branches(gate):
+def test_receptive_fields_of_a_linen_network_with_branches(gate):
     model, images = Several(gate), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     # Shapes are enough for the parameters, too.
     zeros = jnp.zeros(images.shape)
@@ -81,7 +81,7 @@ def test_a_linen_network_with_branches(gate):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_published_fields(name):
+def test_receptive_fields_equal_the_published_ones(name):
     make, published = NETWORKS[name]
     model, images = make(), jax.ShapeDtypeStruct((1, IMAGE, IMAGE, 1), jnp.float32)
     zeros = jnp.zeros(images.shape)
@@ -103,7 +103,7 @@ VGG_LAYERS = {
 }
 
 
-def test_published_fields_of_layers():
+def test_receptive_fields_of_layers_equal_the_published_ones():
     model, images = NETWORKS["VGG-16"][0](), jax.ShapeDtypeStruct((1, 224, 224, 1), jnp.float32)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(images.shape)))
     fields = receptive_fields(model, variables, images)
@@ -112,7 +112,7 @@ def test_published_fields_of_layers():
         assert (found.size, found.stride, found.padding) == tuple((n, n) for n in figures)
 
 
-def test_a_layer_may_be_called_output():
+def test_receptive_fields_of_a_layer_named_output():
     class Named(nnx.Module):
         def __init__(self, rngs):
             self.output = nnx.Conv(1, 1, (3, 3), rngs=rngs)
@@ -129,7 +129,7 @@ def test_a_layer_may_be_called_output():
     }
 
 
-def test_a_loop_of_layers_has_the_field_of_all_its_turns():
+def test_receptive_fields_of_scanned_layers_are_the_union():
     class Loop(linen.Module):
         @linen.compact
         def __call__(self, x):
@@ -147,7 +147,7 @@ def test_a_loop_of_layers_has_the_field_of_all_its_turns():
     assert (fields["conv"].size, fields["(output)"].size) == ((7, 7), (7, 7))
 
 
-def test_the_box_of_a_cell_ends_at_the_border():
+def test_receptive_field_box_ends_at_the_border():
     found = field(lambda x: conv2d(x, jnp.ones((5, 3, 1, 1)), stride=2, padding=(2, 1)))
     assert found.cells == (16, 16)
     assert found.box((0, 3), (32, 32)) == (slice(0, 3), slice(5, 8))
@@ -161,7 +161,7 @@ def test_the_box_of_a_cell_ends_at_the_border():
 # --- errors ----------------------------------------------------------------------------------
 
 
-def test_wrong_arguments():
+def test_receptive_fields_reject_wrong_arguments():
     model = nnx.eval_shape(lambda: threes_sevens_net(rngs=nnx.Rngs(0)))
     with pytest.raises(TypeError, match="last argument must be images, an array, got none"):
         receptive_fields(model)

@@ -38,7 +38,7 @@ def fields_of(model):
 
 
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW", "CHWN"])
-def test_threes_and_sevens_have_the_chapters_figures(layout):
+def test_summary_of_the_threes_sevens_net_has_the_chapters_figures(layout):
     table = summary(abstract(lambda rngs: threes_sevens_net(layout=layout, rngs=rngs)))
     assert table.parameters == 6722
     assert [row.parameters for row in table.rows] == [40, 296, 1168, 4640, 578]
@@ -57,7 +57,7 @@ def test_threes_and_sevens_have_the_chapters_figures(layout):
     assert {row.kind for row in table.rows} == {"Conv"}
 
 
-def test_the_linear_net_has_the_chapters_parameters():
+def test_summary_of_the_linear_net_has_the_chapters_parameters():
     table = summary(abstract(lambda rngs: LinearNet(rngs=rngs)))
     assert table.parameters == 23_581
     assert [row.parameters for row in table.rows] == [23_550, 31]
@@ -68,7 +68,7 @@ def test_the_linear_net_has_the_chapters_parameters():
     assert [line.split()[-1] for line in str(table).splitlines()[3:5]] == ["all×all"] * 2
 
 
-def test_batch_norm_counts_its_scales_and_keeps_its_statistics_apart():
+def test_summary_counts_batch_norm_scales_and_statistics_separately():
     table = summary(abstract(lambda rngs: digits_net(norm="batch", rngs=rngs)))
     plain = summary(abstract(lambda rngs: digits_net(rngs=rngs)))
     channels = 8 + 16 + 32 + 64 + 10
@@ -84,7 +84,7 @@ def test_batch_norm_counts_its_scales_and_keeps_its_statistics_apart():
     assert "batch statistics, beside the parameters: 260" in str(table)
 
 
-def test_the_rows_follow_the_calls_and_not_the_alphabet():
+def test_summary_rows_follow_the_calls():
     class Backwards(nnx.Module):
         def __init__(self, rngs):
             self.a = Linear(5, 2, rngs=rngs)
@@ -97,19 +97,19 @@ def test_the_rows_follow_the_calls_and_not_the_alphabet():
     assert [(row.name, row.output_shape) for row in table.rows] == [("b", (1, 5)), ("a", (1, 2))]
 
 
-def test_the_batch_changes_shapes_and_nothing_else():
+def test_summary_batch_size_changes_shapes_only():
     model = abstract(lambda rngs: threes_sevens_net(layout="NHWC", rngs=rngs))
     one, many = summary(model), summary(model, (64, 28, 28, 1))
     assert one.multiplications == many.multiplications
     assert many.rows[0].output_shape == (64, 14, 14, 4)
 
 
-def test_a_linear_layer_multiplies_at_every_position():
+def test_summary_counts_a_linear_layer_at_every_position():
     table = summary(abstract(lambda rngs: Chain(Linear(3, 5, rngs=rngs))), (2, 7, 4, 3))
     assert table.rows[0].multiplications == 7 * 4 * 3 * 5
 
 
-def test_grouped_and_uneven_convolutions():
+def test_summary_of_grouped_and_uneven_convolutions():
     settings = {"stride": (1, 2), "padding": "same", "dilation": (2, 1), "groups": 2}
     model = abstract(lambda rngs: Chain(Conv(4, 6, (3, 5), **settings, rngs=rngs)))
     (row,) = summary(model, (1, 8, 10, 4)).rows
@@ -118,7 +118,7 @@ def test_grouped_and_uneven_convolutions():
     assert row.receptive_field == (5, 5)  # height 2·(3−1) + 1
 
 
-def test_a_layer_called_twice_has_two_rows_and_its_parameters_once():
+def test_summary_counts_parameters_of_a_repeated_layer_once():
     def twice(rngs):
         conv = Conv(4, 4, padding=1, rngs=rngs)
         return Chain(conv, conv)
@@ -134,7 +134,7 @@ def test_a_layer_called_twice_has_two_rows_and_its_parameters_once():
 # --- the receptive field: the formula's own tests are those of convjax.analysis.receptive_field -------------
 
 
-def test_pooling_and_branches_have_their_part_in_the_receptive_field():
+def test_summary_receptive_field_includes_pooling_and_branches():
     class Branched(nnx.Module):
         def __init__(self, rngs):
             self.main = Conv(1, 4, stride=2, padding=1, rngs=rngs)
@@ -149,7 +149,7 @@ def test_pooling_and_branches_have_their_part_in_the_receptive_field():
     assert fields_of(abstract(Branched)) == [(3, 3), (1, 1), (13, 13)]
 
 
-def test_a_field_that_cannot_be_told():
+def test_summary_of_an_unknown_receptive_field():
     def circular(rngs):
         return Chain(nnx.Conv(1, 4, (3, 3), padding="CIRCULAR", rngs=rngs), Conv(4, 4, rngs=rngs))
 
@@ -161,7 +161,7 @@ def test_a_field_that_cannot_be_told():
 # --- other people's models -------------------------------------------------------------------
 
 
-def test_flax_layers_are_known():
+def test_summary_of_flax_layers():
     model = abstract(
         lambda rngs: Chain(
             nnx.Conv(1, 4, (3, 3), strides=2, rngs=rngs),
@@ -177,7 +177,7 @@ def test_flax_layers_are_known():
     assert table.batch_statistics == 8
 
 
-def test_a_kind_that_is_not_known_is_marked_and_not_counted():
+def test_summary_marks_an_unknown_kind():
     model = abstract(lambda rngs: Chain(nnx.LayerNorm(3, rngs=rngs), Linear(3, 2, rngs=rngs)))
     table = summary(model, (1, 3))
     assert [row.multiplications for row in table.rows] == [None, 6]
@@ -187,7 +187,7 @@ def test_a_kind_that_is_not_known_is_marked_and_not_counted():
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-def test_any_dtype(dtype):
+def test_summary_of_any_dtype(dtype):
     model = abstract(lambda rngs: threes_sevens_net(param_dtype=dtype, rngs=rngs))
     assert summary(model).parameters == 6722
 
@@ -196,7 +196,7 @@ def test_any_dtype(dtype):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_stays_as_it_was(training):
+def test_summary_keeps_the_model(training):
     model = ConvNet((1, 2, 2), norm="batch", rngs=nnx.Rngs(0))
     if training:
         model.train()
@@ -209,7 +209,7 @@ def test_the_model_stays_as_it_was(training):
     assert {block.norm.use_running_average for block in model.blocks} == {not training}
 
 
-def test_a_model_that_changes_itself_stays_as_it_was():
+def test_summary_keeps_a_model_that_changes_itself():
     class Counter(nnx.Module):
         def __init__(self, rngs):
             self.calls = nnx.Variable(jnp.array(0))
@@ -224,7 +224,7 @@ def test_a_model_that_changes_itself_stays_as_it_was():
     assert model.calls[...] == 0
 
 
-def test_one_value_per_channel_is_enough():
+def test_summary_accepts_one_value_per_channel():
     """Evaluation mode: batch norm in training mode would refuse a single value per channel."""
     table = summary(Chain(BatchNorm(3)), (1, 1, 1, 3))
     assert table.rows[0].output_shape == (1, 1, 1, 3)
@@ -233,7 +233,7 @@ def test_one_value_per_channel_is_enough():
 # --- table and errors ------------------------------------------------------------------------
 
 
-def test_the_table_is_aligned():
+def test_summary_table_is_aligned():
     table = str(summary(abstract(lambda rngs: threes_sevens_net(layout="NCHW", rngs=rngs))))
     assert table == (
         "ConvNet, input 1×28×28×1; multiplications per example\n"
@@ -249,7 +249,7 @@ def test_the_table_is_aligned():
     )
 
 
-def test_summary_refuses():
+def test_summary_rejects_wrong_arguments():
     with pytest.raises(TypeError, match=r"flax\.nnx\.Module, got the class LinearNet; instantiate"):
         summary(LinearNet)
     model = abstract(lambda rngs: LinearNet(rngs=rngs))
