@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from convjax.nn._capture import capture, channel_axes
-from convjax.nn.selection import Select, has_parameters, matcher
+from convjax.nn.selection import Select, has_parameters, predicate
 from convjax.stats.activations import ActivationStats, activation_stats
 from convjax.stats.parameters import Norms, parameter_stats
 
@@ -46,7 +46,7 @@ class Watch:
     evaluation: bool = False
 
     def __post_init__(self) -> None:
-        matcher(self.select)
+        predicate(self.select)
         if not isinstance(self.every, int) or self.every < 1:
             raise ValueError(
                 f"every must be a whole number of steps, at least 1, got {self.every}. To watch "

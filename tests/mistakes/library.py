@@ -198,7 +198,7 @@ ROWS = [
     ),
     Mistake("capture(None, x)", T, ("model must be a Flax module or a function, got NoneType",)),
     Mistake(
-        "capture(network, x, select='nothing')", V, ("select matches no layer", "blocks.0.conv")
+        "capture(network, x, select='nothing')", V, ("select must match a layer", "blocks.0.conv")
     ),
     Mistake("layer_stats([x])", T, ("outputs must be Mapping, got list", "convjax.capture")),
     Mistake("layer_stats({})", V, ("outputs must hold the output of one layer or more, got none",)),

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convjax.nn._capture import capture, has_parameters, layer_names
+from convjax.nn._capture import capture, layer_names
 from convjax.nn.layers import Conv, Linear
 from convjax.nn.models import ConvNet, LinearNet
+from convjax.nn.selection import has_parameters
 
 IMAGES = np.random.default_rng(0).standard_normal((3, 6, 6, 1)).astype(np.float32)
 X = np.array([[1.0, -2.0]], np.float32)
@@ -268,12 +269,12 @@ def test_threads_see_their_own_model():
 def test_a_filter_that_matches_nothing_lists_what_there_is():
     model = ConvNet((1, 2), norm="batch", rngs=nnx.Rngs(0))
     message = (
-        r"select matches no layer of ConvNet. It has: "
+        r"select must match a layer of ConvNet, .* Its layers: "
         r"blocks, blocks.0, blocks.0.conv, blocks.0.norm\."
     )
     with pytest.raises(ValueError, match=message):
         capture(model, IMAGES, select=lambda name, module: False)
-    with pytest.raises(ValueError, match=r"no layer of Conv\. It has: none at all"):
+    with pytest.raises(ValueError, match=r"a layer of Conv, .* Its layers: none\."):
         layer_names(Conv(1, 2, rngs=nnx.Rngs(0)))
 
 
@@ -344,6 +345,40 @@ def test_layers_within_scan_have_its_axis():
     np.testing.assert_allclose(found["layers"][-1], output, rtol=1e-6)
 
 
+@pytest.mark.parametrize("transform", [nnx.remat, nnx.jit])
+def test_capture_does_not_miss_layers_whose_transform_was_traced_before(transform):
+    call = transform(lambda module, x: module(x))
+
+    class Transformed(nnx.Module):
+        def __init__(self):
+            self.inner, self.outer = Scale(2.0), Scale(3.0)
+
+        def __call__(self, x):
+            return self.outer(call(self.inner, x))
+
+    model = Transformed()
+    for factor in (1, 2):  # the second call could reuse the trace of the first
+        _, found = capture(model, factor * X)
+        assert list(found) == ["inner", "outer"]
+        np.testing.assert_array_equal(found["inner"], 2 * factor * X)
+
+
+def test_capture_nested_in_another_keeps_the_layers_within_transforms():
+    class Looks(nnx.Module):
+        def __init__(self):
+            self.inner = Rematerialised()
+
+        def __call__(self, x):
+            first, found = capture(self.inner, x)
+            np.testing.assert_array_equal(found["second"], first)
+            return self.inner(x)
+
+    output, found = capture(Looks(), X)
+    names = [f"inner.{name}" for name in ("first", "between", "second")]
+    assert list(found) == names + [f"{name}#2" for name in names]
+    np.testing.assert_array_equal(found["inner.second#2"], output)
+
+
 def test_a_layer_that_is_not_called():
     class Idle(nnx.Module):
         def __init__(self):
@@ -352,5 +387,7 @@ def test_a_layer_that_is_not_called():
         def __call__(self, x):
             return x
 
-    with pytest.raises(ValueError, match=r"none of the selected layers was called.*inner"):
+    with pytest.raises(
+        ValueError, match=r"select must match a layer that the model calls .*got inner"
+    ):
         capture(Idle(), X)

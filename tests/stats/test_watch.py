@@ -53,7 +53,7 @@ def test_select_chooses_the_layers():
         lambda name, module: has_parameters(name, module) and module.kernel.shape == (4, 3),
     ):
         assert list(Watch(select=by).outputs(model(), X, LABELS)[1]) == ["layers.1"]
-    with pytest.raises(ValueError, match=r"select matches no layer of LinearNet.*layers\.0"):
+    with pytest.raises(ValueError, match=r"select must match a layer of LinearNet.*layers\.0"):
         Watch(select=lambda name, module: False).outputs(model(), X, LABELS)
 
 

@@ -121,7 +121,7 @@ def test_select_chooses_the_layers():
     assert record.layers == ("layers.1",)
     assert record.sizes.tolist() == [BATCH * CLASSES]
     nothing = Trainer(model, sgd(), watch=Watch(select=lambda name, module: False))
-    with pytest.raises(ValueError, match=r"select matches no layer of LinearNet.*layers\.0"):
+    with pytest.raises(ValueError, match=r"select must match a layer of LinearNet.*layers\.0"):
         nothing.run(nothing.start(model), split(), batches(2), table(2))
 
 
