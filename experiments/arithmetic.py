@@ -1,15 +1,19 @@
-"""output-size, receptive-field, multiplications, broken-cnn: what follows from the sizes alone.
+"""output-size, receptive-field, multiplications, broken-cnn: what follows from sizes alone.
 
-The chapter gives a map's size as (n + 2·pad − ks)//stride + 1: a 5×5 image, a 4×4 kernel and
-padding 2 make 6×6; 3×3 with padding 1 and stride 2 makes (h + 1)//2; an odd kernel with padding
-ks//2 keeps the size, an even one needs different padding on two sides. A cell behind two 3×3
-convolutions of stride 2 sees 7×7 pixels. Layers 2 and 3 of the first network are said to cost
-14·14·(296 − 8) = 7·7·(1168 − 16) = 56,448 multiplications each, so that "the amount of computation
-does not change". Two convolutions of stride 1, 1→30→1, give a map of 28×28 and no class.
+Predictions of the chapter:
+  output-size: a map has (n + 2·pad − ks)//stride + 1 pixels a side. A 5×5 image, a 4×4 kernel and
+    padding 2 make 6×6; 3×3 with padding 1 and stride 2 makes (h + 1)//2; an odd kernel with padding
+    ks//2 keeps the size; an even kernel needs different padding on two sides.
+  receptive-field: a cell behind two 3×3 convolutions of stride 2 sees 7×7 pixels.
+  multiplications: layers 2 and 3 of the first network cost 14·14·(296 − 8) = 7·7·(1168 − 16) =
+    56,448 multiplications each, so that "the amount of computation does not change".
+  broken-cnn: two convolutions of stride 1, 1→30→1, give a map of 28×28 and no class.
 
-Rules: the sizes are those of `conv2d` and of the loops by hand, for every setting tried; the
-gradient of one cell reaches 7×7 pixels; the two layers cost the same; the output of the broken
-network for 64 images is 64×1×28×28.
+Rules:
+  output-size: the sizes equal those of `conv2d` and of loops by hand, for every setting tried.
+  receptive-field: the gradient of one cell reaches 7×7 pixels.
+  multiplications: the two layers cost the same.
+  broken-cnn: the output of the network for 64 images is 64×1×28×28.
 
 Command: python -m experiments run output-size receptive-field multiplications broken-cnn
 """
@@ -31,7 +35,14 @@ from experiments.harness.rules import Decision, Measured, Rule, exactly
 
 
 def sizes(n: int, ks: int, pad: int, stride: int) -> set[int]:
-    """Returns what the formula, `conv2d` and the loops by hand say: one size where they agree."""
+    """Returns the sizes by the formula, by `conv2d` and by loops by hand: one if they agree.
+
+    Args:
+      n: pixels a side of the image.
+      ks: pixels a side of the kernel.
+      pad: padding on each side.
+      stride: of the kernel.
+    """
     settings: dict[str, Any] = {"stride": stride, "padding": pad, "layout": "NCHW"}
     image, kernel = np.zeros((1, 1, n, n)), np.zeros((1, 1, ks, ks))
     traced = jax.eval_shape(lambda x, k: conv2d(x, k, **settings), image, kernel)
@@ -40,6 +51,7 @@ def sizes(n: int, ks: int, pad: int, stride: int) -> set[int]:
 
 
 def output_size(lab: Lab) -> Measured:
+    """Counts the settings in which the formula, `conv2d` and the loops disagree."""
     found = {
         (n, ks, pad, stride): sizes(n, ks, pad, stride)
         for n, ks, pad, stride in product(range(1, 9), range(1, 6), range(3), range(1, 4))
@@ -59,7 +71,8 @@ def output_size(lab: Lab) -> Measured:
 
 
 def receptive_field(lab: Lab) -> Measured:
-    ones = jnp.ones((3, 3, 1, 1))  # so that no two products cancel
+    """Measures the receptive field of two 3×3 convolutions of stride 2."""
+    ones = jnp.ones((3, 3, 1, 1))  # positive weights, so that no two products cancel
 
     def two_layers(image: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         first = conv2d(image, ones, stride=2, padding=1)
@@ -78,10 +91,11 @@ def receptive_field(lab: Lab) -> Measured:
 
 
 def multiplications(lab: Lab) -> Measured:
+    """Counts the multiplications of layers 2 and 3 of the first network."""
     network = nnx.eval_shape(lambda: threes_sevens_net(rngs=nnx.Rngs(0), layout="NHWC"))
     second, third = summary(network).rows[1:3]
     return {
-        # The chapter's figure is weights × positions of the input, which a stride of 2 skips.
+        # The chapter's figure is weights × positions of the input; a stride of 2 skips some.
         "weights_times_input_positions_2": [14 * 14 * (second.parameters - 8)],
         "weights_times_input_positions_3": [7 * 7 * (third.parameters - 16)],
         "multiplications_2": [second.multiplications or 0],
@@ -90,6 +104,7 @@ def multiplications(lab: Lab) -> Measured:
 
 
 def amount_does_not_change(measured: Measured) -> Decision:
+    """Decides whether both layers cost the same."""
     second, third = measured["multiplications_2"][0], measured["multiplications_3"][0]
     return Decision(
         second == third,
@@ -99,6 +114,7 @@ def amount_does_not_change(measured: Measured) -> Decision:
 
 
 def broken_cnn(lab: Lab) -> Measured:
+    """Measures the shape of the output of the chapter's broken network."""
     network = broken_net(rngs=nnx.Rngs(0), layout="NCHW")
     maps = network.features(jnp.zeros((64, 28, 28, 1)))
     names = ("images", "features", "height", "width")

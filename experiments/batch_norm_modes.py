@@ -1,13 +1,14 @@
-"""batch-norm-modes: what batch norm learns, and what it normalises with in its two modes.
+"""batch-norm-modes: what batch norm learns, and which moments its two modes use.
 
-γ and β are learned; in training a layer normalises with the moments of its batch, in validation
-with running statistics.
+Prediction of the chapter: γ and β are learned; in training a layer normalises with the moments of
+its batch, in validation with running statistics.
 
-Rules, on a network trained with batch norm, for its first layer's outputs on test images: in
-training mode they are (x − mean)/√(var + ε)·γ + β with the batch's own moments, and the running
-statistics move a tenth of the way to those of the batch; in evaluation mode the same with the
-running statistics, which stay. NumPy computes it in float64; the layer in float32 may be 1e-4
-off. γ and β have left 1 and 0.
+Rule, on a network trained with batch norm, for the outputs of its first layer on test images:
+  In training mode the outputs are (x − mean)/√(var + ε)·γ + β with the moments of the batch, and
+  the running statistics move by a tenth towards those of the batch.
+  In evaluation mode the same holds with the running statistics, which do not change.
+  γ and β have left 1 and 0.
+NumPy computes the formula in float64; the layer computes in float32 and may deviate by 1e-4.
 
 Command: python -m experiments run batch-norm-modes
 """
@@ -25,6 +26,7 @@ IMAGES = 500
 
 
 def batch_norm_modes(lab: Lab) -> Measured:
+    """Compares a layer of a trained network with the formula in both modes."""
     model = lab.train(BATCH_NORM)[0].model
     images = lab.dataset.test.images[:IMAGES].astype(np.float32) / 255
     x = capture(model, images)[1]["blocks.0.conv"]
@@ -34,10 +36,11 @@ def batch_norm_modes(lab: Lab) -> Measured:
     count = len(values)
 
     def running() -> tuple[np.ndarray, np.ndarray]:
+        """Returns mean and variance of the running statistics."""
         return np.array(layer.mean[...], np.float64), np.array(layer.var[...], np.float64)
 
     def deviation(moments: tuple[np.ndarray, np.ndarray]) -> float:
-        """Calls the layer, and compares with the formula."""
+        """Calls the layer and returns its largest deviation from the formula with these moments."""
         found = np.moveaxis(np.asarray(layer(x)), layer.axis, -1).reshape(values.shape)
         normal = (values - moments[0]) / np.sqrt(moments[1] + layer.epsilon)
         wanted = normal * np.asarray(layer.scale[...]) + np.asarray(layer.bias[...])
@@ -67,6 +70,7 @@ def batch_norm_modes(lab: Lab) -> Measured:
 
 
 def two_modes(measured: Measured) -> Decision:
+    """Decides whether both modes follow the formula and γ and β are learned."""
     worst = max(values[0] for name, values in measured.items() if name.startswith("deviation"))
     scale, bias = measured["mean_change_of_scale"][0], measured["mean_change_of_bias"][0]
     return Decision(

@@ -1,16 +1,16 @@
 """batch-size: larger batches give steadier gradients and fewer updates per epoch.
 
-Gradient noise is the root mean square distance of the gradients of 20 batches from that of 4,000
-images, divided by the length of that gradient; at the initial parameters of each seed, where all
-sizes see the same network. Of independent images the noise falls as 1/√batch. The 4,000 add to it:
-it shows as √(1/batch + 1/4000) on mnist, whose 60,000 they are drawn from, and as
-√(1/batch − 1/4000) on mnist5k, where they are all that the batches are drawn from.
+Gradient noise is the root mean square distance between the gradients of 20 batches and that of
+4,000 images, divided by the length of the latter. It is measured at the initial parameters of each
+seed, so that all sizes see the same network. For independent images the noise falls as 1/√batch.
+The 4,000 images contribute, too: the expected noise is √(1/batch + 1/4000) on mnist, where they are
+drawn from 60,000, and √(1/batch − 1/4000) on mnist5k, where all batches are drawn from them.
 
-Beside it the accuracy after one epoch of one-cycle, each size at the best of the same rates for
-seeds that are not measured.
+The accuracy after one epoch of one-cycle is measured as well; each size has the best of the same
+rates, tuned on seeds that are not measured.
 
-Rule, for five seeds or more: from each size to the next larger the noise falls in every seed, and
-the updates per epoch become fewer.
+Rule, for five seeds or more: from each size to the next larger one, the noise falls in every seed
+and the updates per epoch become fewer.
 
 Command: python -m experiments run batch-size --seeds 5
 """
@@ -35,17 +35,19 @@ from experiments.harness.setting import ONE_CYCLE
 
 SIZES = (32, 128, 512, 2048)
 BATCHES = 20
-REFERENCE = 4000  # images whose mean gradient stands for that of all
+REFERENCE = 4000  # images whose mean gradient represents that of all images
 
 
 def gradient_noise(lab: Lab, seed: int, sizes: tuple[int, ...]) -> list[float]:
-    """Returns the noise of each batch size at the initial parameters of a seed."""
-    trainer, images = lab.trainer(ONE_CYCLE), lab.material(ONE_CYCLE).train
+    """Returns the gradient noise of each batch size at the initial parameters of a seed."""
+    trainer, images = lab.trainer(ONE_CYCLE), lab.device_dataset(ONE_CYCLE).train
     graphdef, params = nnx.split(lab.network(ONE_CYCLE, seed))
     rng = np.random.default_rng(seed)
 
     @jax.jit
     def gradient(params: Any, rows: jax.Array) -> jax.Array:
+        """Returns the mean gradient over the images with these indices, as one vector."""
+
         def loss(params: Any) -> jax.Array:
             x = trainer.step.normalize(images.images[rows])
             logits = nnx.merge(graphdef, params)(x)
@@ -54,6 +56,7 @@ def gradient_noise(lab: Lab, seed: int, sizes: tuple[int, ...]) -> list[float]:
         return ravel_pytree(jax.grad(loss)(params))[0]
 
     def draw(size: int) -> Any:
+        """Returns random indices of images without replacement."""
         return rng.choice(len(images.labels), min(size, len(images.labels)), replace=False)
 
     wanted = gradient(params, draw(REFERENCE))
@@ -67,7 +70,8 @@ def gradient_noise(lab: Lab, seed: int, sizes: tuple[int, ...]) -> list[float]:
 
 
 def batch_size(lab: Lab) -> Measured:
-    examples = len(lab.material(ONE_CYCLE).train.labels)
+    """Measures gradient noise, updates per epoch and accuracy for each batch size."""
+    examples = len(lab.device_dataset(ONE_CYCLE).train.labels)
     sizes = tuple(size for size in SIZES if size <= examples)[: 2 if lab.quick else None]
     noise = np.array([gradient_noise(lab, seed, sizes) for seed in lab.seeds])  # (seeds, sizes)
     settings = {str(size): replace(ONE_CYCLE, batch_size=size) for size in sizes}
@@ -87,6 +91,7 @@ def batch_size(lab: Lab) -> Measured:
 
 
 def steadier_and_fewer(measured: Measured) -> Decision:
+    """Decides whether noise and updates fall with every larger size."""
     sizes = [size for size in SIZES if f"noise_{size}" in measured]
     noise = np.array([measured[f"noise_{size}"] for size in sizes])
     updates = np.array([measured[f"updates_{size}"][0] for size in sizes])

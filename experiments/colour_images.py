@@ -1,32 +1,35 @@
 """colour-space, first-kernels: what a network makes of colour.
 
-The chapter says of images in colour that another encoding, HSV instead of RGB, makes no difference,
-while greyscale loses information. And the first layer's kernels of a trained network, drawn as
-images, are said to show edges.
+Predictions of the chapter:
+  colour-space: for images in colour another encoding, HSV instead of RGB, makes no difference, and
+    greyscale loses information.
+  first-kernels: the first-layer kernels of a trained network, drawn as images, show edges.
 
-Data in colour are taken as they are. To data in grey (mnist, mnist5k, fashion_mnist) a stand-in of
-coloured digits is made, `experiments.features.tinted_digits`: nine of ten images have the hue of their class, two
-classes share each hue, and all hues have the same luma. There the claim on greyscale holds by
-construction as far as the colour can be used at all; the measurement tells how much it is worth.
+Data in colour are used unchanged. For data in grey (mnist, mnist5k, fashion_mnist) coloured digits
+are substituted (`experiments.features.tinted_digits`): nine of ten images have the hue of their
+class, two classes share each hue, and all hues have the same luma. For these digits the claim on
+greyscale holds by construction, as far as a network can use the colour at all; the measurement says
+how much the colour is worth.
 
 All encodings have three channels of whole numbers from 0 to 255 (grey: the luma, three times), each
 normalised by its own mean and std, so that the network has the same parameters. It is the ten-digit
-network with batch norm and one-cycle, each encoding at the best of the same rates for seeds that
-are not measured: batch 512 and one epoch for digits; batch 64 and five epochs for data in colour,
-which are harder.
+network with batch norm and one-cycle. Each encoding has the best of the same rates, tuned on seeds
+that are not measured. Digits train with batch 512 for one epoch; data in colour are harder and
+train with batch 64 for five epochs.
 
 Rules, for five seeds or more:
-  colour-space: HSV makes no difference where the 95 % interval of the difference lies within 1 % on
-    digits, 2 % on other data; it makes one where the interval lies outside. Greyscale loses
-    information where the interval of RGB − grey lies above 0. Reproduced where both hold, refuted
-    where one is the other way round, else undecided.
+  colour-space: HSV makes no difference if the 95 % interval of the difference lies within 1 % on
+    digits, 2 % on other data, and makes one if the interval lies outside. Greyscale loses
+    information if the interval of RGB − grey lies above 0. The claim is reproduced if both hold,
+    refuted if one is contradicted, and otherwise undecided.
   first-kernels: the mean share of the kernels' energy that the best edge explains
-    (`experiments.features.edge_similarity`) is higher than of the untrained kernels, and higher than of noise
-    as smooth and colourful as the trained ones; 95 % intervals of both differences above 0. The
-    same training in RGB at a fixed rate, with a first kernel of 7×7 pixels.
+    (`experiments.features.edge_similarity`) is higher for trained kernels than for untrained ones,
+    and higher than for noise that is as smooth and colourful as the trained ones; the 95 %
+    intervals of both differences lie above 0. The training is the same in RGB at a fixed rate, with
+    a first kernel of 7×7 pixels.
 
 Command: python -m experiments run colour-space first-kernels --seeds 5
-Colour: add --data cifar10, with --data-dir FOLDER where its images lie in train/CLASS/*.png
+Colour: add --data cifar10, and --data-dir FOLDER if its images are in train/CLASS/*.png
 """
 
 from collections.abc import Sequence
@@ -57,16 +60,16 @@ from experiments.harness.setting import BATCH_NORM, Setting
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# By how much accuracies may differ and the encoding still make no difference.
+# The encoding makes no difference where accuracies differ by at most this much.
 MARGIN_OF_DIGITS, MARGIN = 0.01, 0.02
 
-FIRST_KERNEL = 7  # pixels a side: an edge shows in 7×7 pixels better than in 5×5
+FIRST_KERNEL = 7  # pixels a side: an edge is easier to see in 7×7 pixels than in 5×5
 NOISES = 20  # per kernel
 TINTED = "coloured digits, whose colour carries part of the class, stand in"
 
 
 def colour_setting(lab: Lab, encoding: str) -> Setting:
-    """Returns the training of this file for the lab's data."""
+    """Returns this file's training for the lab's data."""
     setting = replace(BATCH_NORM, encoding=encoding)
     if lab.dataset.train.images.shape[-1] == 1:
         return setting
@@ -74,8 +77,9 @@ def colour_setting(lab: Lab, encoding: str) -> Setting:
 
 
 def colour_space(lab: Lab) -> Measured:
+    """Measures the accuracy of the same network in three colour encodings."""
     settings = {encoding: colour_setting(lab, encoding) for encoding in ENCODINGS}
-    test = lab.material(settings["rgb"]).dataset.test
+    test = lab.device_dataset(settings["rgb"]).dataset.test
     # Files may be ordered by class.
     shown = np.linspace(0, len(test.labels) - 1, 20).astype(int)
     names = lab.dataset.class_names
@@ -90,18 +94,18 @@ def colour_space(lab: Lab) -> Measured:
 
 
 def within(interval: Interval, margin: float) -> bool | None:
-    """Tells whether a whole interval lies within ±margin; None where part of it does, or NaN."""
+    """Whether an interval lies within ±margin; None if only part of it does, or for NaN."""
     if max(-interval.low, interval.high) <= margin:
         return True
     return False if interval.low > margin or interval.high < -margin else None
 
 
 def encodings_rule(margin: float, note: str = "") -> Rule:
-    """The rule of colour-space.
+    """Returns the rule of colour-space.
 
     Args:
       margin: by how much HSV may differ from RGB.
-      note: what the figures are of, for the reason.
+      note: describes the data in the reason.
     """
 
     def decide(measured: Measured) -> Decision:
@@ -120,6 +124,7 @@ def encodings_rule(margin: float, note: str = "") -> Rule:
 
 
 def first_kernels(lab: Lab) -> Measured:
+    """Measures how much of each first kernel is an edge, before and after training."""
     setting = replace(colour_setting(lab, "rgb"), first_kernel=FIRST_KERNEL)
     before = [kernels_of(lab.network(setting, seed)) for seed in lab.seeds]
     after = [kernels_of(training.model) for training in lab.train(setting)]
@@ -147,14 +152,19 @@ def kernels_of(network: Any) -> np.ndarray:
 
 
 def sees_colour(kernels: np.ndarray) -> int:
-    """Counts the kernels that see differences between the channels more than the brightness."""
+    """Counts the kernels that respond to differences between channels more than to brightness."""
     return int((colour_shares(kernels) > 0.5).sum())
 
 
 def before_and_after(before: np.ndarray, after: np.ndarray, seed: int) -> "Figure":
-    """Draws each kernel before its training beside the same after, (H, W, C, N) both.
+    """Draws each kernel before and after training side by side.
 
-    Weights grow in training, of some kernels more than of others: each panel has its own scale.
+    Each panel has its own scale, because training increases the weights of kernels unequally.
+
+    Args:
+      before: kernels (H, W, C, N) before training.
+      after: the same kernels after training.
+      seed: for the title.
     """
     pairs = np.stack([before, after], -1)
     strongest = np.abs(pairs).max((0, 1, 2))  # (N, 2)
@@ -169,18 +179,19 @@ def before_and_after(before: np.ndarray, after: np.ndarray, seed: int) -> "Figur
 
 
 def show_edges(measured: Measured) -> Decision:
+    """Decides whether trained kernels are more edge-like than untrained ones and noise."""
     trained = measured["edge_share_trained"]
     others: dict[str, Sequence[Any]] = {
         name: measured[f"edge_share_{name}"] for name in ("untrained", "noise")
     }
     more = {name: difference(trained, of_seeds) for name, of_seeds in others.items()}
     signs = [found.above_zero for found in more.values()]
-    told = "; ".join(f"trained − {name} {found.text(3)}" for name, found in more.items())
+    listed = "; ".join(f"trained − {name} {found.text(3)}" for name, found in more.items())
     return Decision(
         all_hold(signs),
         f"an edge explains {mean(trained):.2f} of a trained kernel, "
         f"{mean(others['untrained']):.2f} of an untrained one, {mean(others['noise']):.2f} of such "
-        f"noise: {told}",
+        f"noise: {listed}",
     )
 
 

@@ -1,14 +1,17 @@
-"""edge-values, edge-formula, edge-maps: what a kernel does at one place, and on the whole grid.
+"""edge-values, edge-formula, edge-maps: what a kernel computes at one place, and on the whole grid.
 
-The chapter applies the top-edge kernel [[-1,-1,-1],[0,0,0],[1,1,1]] to one three, training image
-12 of MNIST (image 1502 of the embedded sample is the same), and gets 0, 762 and −29 at three
-centres (row, column). The text says that this computes a1+a2+a3−a7−a8−a9, the nine pixels being
-a1 to a9 in reading order. Then it makes maps of 26×26 with four kernels, by hand and for a batch
-of 64 images at once.
+Predictions of the chapter:
+  edge-values: the top-edge kernel [[-1,-1,-1],[0,0,0],[1,1,1]] gives 0, 762 and −29 at three
+    centres (row, column) of one three, training image 12 of MNIST (image 1502 of the embedded
+    sample is the same).
+  edge-formula: this computes a1+a2+a3−a7−a8−a9, for the nine pixels a1 to a9 in reading order.
+  edge-maps: four kernels make maps of 26×26, by hand and for a batch of 64 images at once.
 
-Rules: the three numbers are equal; the formula gives the kernel's number at all three centres; the
-maps of `conv2d`, in every layout and by every method, equal the hand-made ones to the last bit
-(sums of a few integers below 2²⁴ are exact in float32).
+Rules:
+  edge-values: the three numbers are equal.
+  edge-formula: the formula gives the kernel's number at all three centres.
+  edge-maps: the maps of `conv2d`, in every layout and by every method, equal those made by hand to
+    the last bit (sums of a few integers below 2²⁴ are exact in float32).
 
 Command: python -m experiments run edge-values edge-formula edge-maps
 """
@@ -26,15 +29,16 @@ from experiments.harness.lab import Lab
 from experiments.harness.rules import Decision, Measured, Rule, exactly, on_digits
 
 
-def chapters_three(lab: Lab) -> np.ndarray:
-    """Returns the image of the chapter, 28×28 pixels from 0 to 255."""
+def chapter_image(lab: Lab) -> np.ndarray:
+    """Returns the chapter's three, 28×28 pixels from 0 to 255."""
     if lab.data == "mnist":
         return lab.dataset.train.images[12, :, :, 0].astype(int)
     return embedded_three()
 
 
 def edge_values(lab: Lab) -> Measured:
-    image = chapters_three(lab)
+    """Applies the top-edge kernel at the three centres."""
+    image = chapter_image(lab)
     return {
         name: [reference.apply_kernel(image, row, column, TOP_EDGE)]
         for name, (row, column) in CENTRES.items()
@@ -42,7 +46,8 @@ def edge_values(lab: Lab) -> Measured:
 
 
 def edge_formula(lab: Lab) -> Measured:
-    image = chapters_three(lab)
+    """Evaluates the formula and the kernel at the three centres."""
+    image = chapter_image(lab)
     found = {}
     for name, (row, column) in CENTRES.items():
         a = image[row - 1 : row + 2, column - 1 : column + 2].ravel()
@@ -52,6 +57,7 @@ def edge_formula(lab: Lab) -> Measured:
 
 
 def formula_is_the_kernel(measured: Measured) -> Decision:
+    """Decides whether the formula gives the kernel's numbers."""
     formula, kernel = (
         [measured[f"{what} {name}"][0] for name in CENTRES] for what in ("formula", "kernel")
     )
@@ -65,6 +71,7 @@ def formula_is_the_kernel(measured: Measured) -> Decision:
 
 
 def edge_maps(lab: Lab) -> Measured:
+    """Compares the maps of `conv2d` with maps made by hand."""
     batch = lab.dataset.train.images[:64, :, :, :1].astype(np.float32)
     by_hand = np.stack(
         [[reference.kernel_map(image, kernel) for kernel in KERNELS] for image in batch[..., 0]]
@@ -81,7 +88,7 @@ def edge_maps(lab: Lab) -> Measured:
             )
             in_nchw = np.asarray(maps).transpose(permutation(layout, "NCHW"))
             deviation = max(deviation, float(np.abs(in_nchw - by_hand).max()))
-    three = chapters_three(lab).astype(np.float32)
+    three = chapter_image(lab).astype(np.float32)
     drawn = np.stack([reference.kernel_map(three, kernel) for kernel in KERNELS], -1)[None]
     lab.picture("edge-maps", images.show_feature_maps(drawn, "NHWC"))
     names = ("images", "kernels", "height", "width")

@@ -1,14 +1,18 @@
 """matrix, colour: a convolution written out as equations.
 
-The chapter writes a 2×2 kernel on a 3×3 image as four equations for P, Q, R and S, and those as a
-product with a matrix in which some entries are always zero ("not trained") and some are tied
-("must stay equal"). A colour image has a kernel of ch_in×ks×ks, one layer per channel, whose three
-results are added up with one bias: yR + yG + yB + b; a layer has ch_out such kernels, shaped
-ch_out×ch_in×ks×ks, and ch_out biases.
+Predictions of the chapter:
+  matrix: a 2×2 kernel on a 3×3 image is four equations for P, Q, R and S, or a product with a
+    matrix in which some entries are always zero ("not trained") and some are tied ("must stay
+    equal").
+  colour: a colour image has a kernel of ch_in×ks×ks, one layer per channel, whose three results are
+    added with one bias: yR + yG + yB + b. A layer has ch_out such kernels, ch_out×ch_in×ks×ks, and
+    ch_out biases.
 
-Rules: with whole numbers, which float32 adds exactly, the matrix gives what `conv2d` gives, to the
-last bit; each row has four weights and five zeros; the gradient that `jax.grad` finds is that of
-the matrix with zeros left out and tied entries summed; the sum over colours equals `conv2d`.
+Rules, with whole numbers, which float32 adds exactly:
+  matrix: the matrix gives what `conv2d` gives, to the last bit; each row has four weights and five
+    zeros; the gradient of `jax.grad` is that of the matrix with zeros left out and tied entries
+    summed.
+  colour: the sum over colours equals `conv2d`.
 
 Command: python -m experiments run matrix colour
 """
@@ -29,21 +33,24 @@ from experiments.harness.rules import Measured, exactly
 
 
 def whole_numbers(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Returns random whole numbers from −9 to 9 in float32."""
     return rng.integers(-9, 10, shape).astype(np.float32)
 
 
 def matrix(lab: Lab) -> Measured:
+    """Compares the matrix of a convolution, and its gradient, with `conv2d`."""
     rng = np.random.default_rng(0)
     image, kernel = whole_numbers(rng, 1, 1, 3, 3), whole_numbers(rng, 1, 1, 2, 2)
     bias = whole_numbers(rng, 1)
     upstream = whole_numbers(rng, 4)  # gradient of the loss by P, Q, R, S
 
     def outputs(kernel: Any, bias: Any) -> jax.Array:
+        """Returns P, Q, R and S."""
         return conv2d(jnp.asarray(image), kernel, bias, layout="NCHW").ravel()
 
     dense = reference.conv_matrix(kernel, (1, 3, 3))
     indices = reference.tied_indices(kernel.shape, (1, 3, 3))
-    of_entries = np.outer(upstream, image)  # as if all 36 entries were free
+    of_entries = np.outer(upstream, image)  # the gradient if all 36 entries were free
     tied = reference.tied_gradient(of_entries, indices, kernel.size)
     gradients = jax.grad(lambda k, b: jnp.sum(outputs(k, b) * upstream), argnums=(0, 1))(
         jnp.asarray(kernel), jnp.asarray(bias)
@@ -65,6 +72,7 @@ def matrix(lab: Lab) -> Measured:
 
 
 def colour(lab: Lab) -> Measured:
+    """Compares a sum over colours by hand with `conv2d`."""
     rng = np.random.default_rng(0)
     images, kernels = whole_numbers(rng, 2, 3, 8, 8), whole_numbers(rng, 4, 3, 3, 3)
     biases = whole_numbers(rng, 4)

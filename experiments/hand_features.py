@@ -1,17 +1,18 @@
-"""hand-features: features made by hand with a linear classifier, against the network that learns.
+"""hand-features: handcrafted features with a linear classifier, against the learned network.
 
-The chapter asks as further research which features were used before deep learning. Here: Sobel,
-Laplacian, a bank of Gabor filters and HOG, see `experiments.features.handcrafted`, and the raw pixels beside
-them. Each goes to the same classifier: multinomial logistic regression on standardised features,
-whose penalty is chosen among the same four on a sixth of (at most 12,000 of) the training images;
-then it is fitted to all. Nothing in it is random, so each feature has one accuracy.
+The chapter asks, as further research, which features were used before deep learning. Here these are
+Sobel, Laplacian, a bank of Gabor filters and HOG (`experiments.features.handcrafted`), and raw
+pixels for comparison. All have the same classifier: multinomial logistic regression on standardised
+features. Its penalty is chosen among the same four values on a sixth of (at most 12,000 of) the
+training images; then the classifier is fitted to all of them. It has no randomness, so each feature
+has one accuracy.
 
-The network is the chapter's best: on digits batch norm and five epochs of one-cycle (the training
-of longer); on data in colour that of colour-space in RGB, tuned likewise.
+The network is the chapter's best: for digits batch norm and five epochs of one-cycle (the training
+of longer); for data in colour that of colour-space in RGB, with a tuned rate.
 
-Rule, for five seeds or more of the network: its lowest accuracy lies above that of every feature
-made by hand. Refuted where one of them has at least its highest, else undecided. (The pixels are
-not in the rule.)
+Rule, for five seeds or more of the network: its lowest accuracy lies above that of every
+handcrafted feature. The claim is refuted if one of these reaches the network's highest accuracy,
+and otherwise undecided. (The pixels are not part of the rule.)
 
 Command: python -m experiments run hand-features --seeds 5
 """
@@ -37,34 +38,36 @@ from experiments.harness.setting import LONGER
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Of half the sum of the squared weights, against the mean loss of an image.
+# Factors of half the sum of the squared weights, relative to the mean loss of an image.
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 STEPS = 300  # of L-BFGS at most
-VALIDATED_ON = 12_000  # training images at most, a sixth of which validates
+VALIDATED_ON = 12_000  # training images at most; a sixth of them validates
 QUICK_IMAGES = 200
 
 
 def hand_features(lab: Lab) -> Measured:
+    """Measures the accuracy of each handcrafted feature, of raw pixels and of the network."""
     train, test = lab.dataset.train, lab.dataset.test
     if lab.quick:
-        train, test = few(train), few(test)
+        train, test = subset(train), subset(test)
     found: dict[str, list[float]] = {}
     for name, features in {"pixels": pixels, **HAND_MADE}.items():
         accuracy, penalty, size = linear_accuracy(features, train, test)
         found |= {f"accuracy_{name}": [accuracy], f"penalty_{name}": [penalty]}
         found |= {f"features_{name}": [size]}
     network = network_accuracies(lab)
-    lab.picture("hand-features", drawn(network, found))
+    lab.picture("hand-features", draw_accuracies(network, found))
     return {"accuracy_network": network, **found}
 
 
-def few(split: Split) -> Split:
-    """Returns images from all over a split, which may be ordered by class."""
+def subset(split: Split) -> Split:
+    """Returns images evenly spread over a split, which may be ordered by class."""
     chosen = np.linspace(0, len(split.labels) - 1, QUICK_IMAGES).astype(int)
     return Split(split.images[chosen], split.labels[chosen])
 
 
 def network_accuracies(lab: Lab) -> list[float]:
+    """Returns the test accuracy of the network for every seed."""
     if lab.dataset.train.images.shape[-1] == 1:
         return lab.metric(LONGER, "accuracy")
     return at_best(lab, {"network": colour_setting(lab, "rgb")})[1]["accuracy_network"]
@@ -73,7 +76,13 @@ def network_accuracies(lab: Lab) -> list[float]:
 def linear_accuracy(
     features: Callable[[npt.NDArray[np.uint8]], Features], train: Split, test: Split
 ) -> tuple[float, float, int]:
-    """Returns test accuracy, penalty and number of features of the linear classifier."""
+    """Returns test accuracy, penalty and number of features of the linear classifier.
+
+    Args:
+      features: maps uint8 images (N, H, W, C) to features (N, D).
+      train: images for fitting and for choosing the penalty.
+      test: images for the accuracy.
+    """
     x, labels = features(train.images), train.labels
     # Files may be ordered by class.
     order = epoch_order(len(labels), len(labels), seed=0, epoch=0)[0][:VALIDATED_ON]
@@ -91,7 +100,13 @@ Labelled = tuple[Features, npt.NDArray[np.int32]]
 
 
 def accuracy_of(penalty: float, train: Labelled, test: Labelled) -> float:
-    """Fits the classifier, and returns its share of right answers on the test part."""
+    """Fits the classifier and returns its accuracy.
+
+    Args:
+      penalty: one of PENALTIES.
+      train: features and labels for fitting.
+      test: features and labels for the accuracy.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -102,14 +117,14 @@ def accuracy_of(penalty: float, train: Labelled, test: Labelled) -> float:
     fit = LogisticRegression(C=strength, max_iter=STEPS)
     classifier = make_pipeline(StandardScaler(), fit)
     with warnings.catch_warnings():
-        # With a small penalty thousands of pixels take as many steps; a fit that is cut short is a
-        # candidate like the others.
+        # With a small penalty thousands of pixels need thousands of steps. A fit that stops early
+        # is a candidate like the others.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return float(classifier.fit(*train).score(*test))
 
 
-def drawn(network: list[float], found: Measured) -> "Figure":
-    """Draws the accuracies, the lowest at the bottom; of the network every seed."""
+def draw_accuracies(network: list[float], found: Measured) -> "Figure":
+    """Draws the accuracies, the lowest at the bottom, with every seed of the network."""
     sides = {name: found[f"accuracy_{name}"] for name in ("pixels", *HAND_MADE)}
     sides = {"network": network, **dict(sorted(sides.items(), key=lambda side: -side[1][0]))}
     labels = [
@@ -138,6 +153,7 @@ def drawn(network: list[float], found: Measured) -> "Figure":
 
 
 def learned_beat_hand_made(measured: Measured) -> Decision:
+    """Decides whether the network beats every handcrafted feature."""
     network = measured["accuracy_network"]
     hand_made = {name: measured[f"accuracy_{name}"][0] for name in HAND_MADE}
     best = max(hand_made, key=lambda name: hand_made[name])
@@ -165,7 +181,7 @@ CLAIMS = (
         ),
         measure=hand_features,
         compares=True,
-        # With 4,000 images Gabor filters come to the accuracy of the lowest seed.
+        # With 4,000 images Gabor filters reach the accuracy of the lowest seed.
         rules={"mnist5k": replace(RULE, expected="undecided"), "any": RULE},
     ),
 )

@@ -1,17 +1,19 @@
 """layouts: the same numbers in another order, and what the compiler makes of it.
 
-The chapter says that PyTorch orders images as NCHW and TensorFlow as NHWC, the same numbers in
-another order. Here every order (with CHWN, batch innermost) computes convolutions of nine shapes
-and the chapter's network, forward and backward, in float32 and bfloat16, as a program of its own
-and inside a loop, as in a training under `lax.scan`. Results are compared, and of each program it
-is told what time it takes, which convolutions the compiler hands to a library and in which physical
-layout, how many transposes and copies it inserted, and what its cost analysis says. On GPU the
-logical layout is not the physical one, which XLA chooses: there both physical layouts are forced,
-too.
+Prediction of the chapter: PyTorch orders images as NCHW and TensorFlow as NHWC, the same numbers in
+another order.
 
-Rule: results differ from those of NHWC by lax in the same dtype, as norm of the difference over
-norm of the result, by at most 1e-5 in float32 and 5e-2 in bfloat16. The times are shown, and which
-layout they recommend for this device.
+Every order, and CHWN with the batch innermost, computes convolutions of nine shapes and the
+chapter's network, forward and backward, in float32 and bfloat16. Each is compiled as a program of
+its own and inside a loop, as in a training under `lax.scan`. Results are compared. For each program
+the report says how long it takes, which convolutions the compiler hands to a library and in which
+physical layout, how many transposes and copies it inserted, and what its cost analysis says. On GPU
+XLA chooses the physical layout independently of the logical one, so there both physical layouts are
+also forced.
+
+Rule: the norm of the difference from NHWC by lax in the same dtype, over the norm of the result, is
+at most 1e-5 in float32 and 5e-2 in bfloat16. The times are shown, with the layout that they
+recommend for this device.
 
 Command: python -m experiments run layouts
 """
@@ -31,25 +33,26 @@ from experiments.layout_study.timing import LayoutTiming, measure_case, referenc
 
 ROUNDS = 5
 
-# (dtype, backward): forward alone in float32 only, because a training also goes backward.
+# (dtype, backward). The forward pass alone is measured in float32 only: a training needs both.
 PASSES = (("float32", False), ("float32", True), ("bfloat16", True))
 
-# Sums of at most some ten thousand products in another order; the gradients of the network pass
-# through five layers. bfloat16 has 8 bits: each number is off by up to 4e-3 before it is added.
+# At most some ten thousand products are summed in another order, and the gradients of the network
+# pass through five layers. bfloat16 has 8 bits: each number deviates by up to 4e-3 before the sum.
 BOUNDS = {"float32": 1e-5, "bfloat16": 5e-2}
 
 
 def layouts(lab: Lab) -> Measured:
+    """Measures deviations and times of all layouts, and writes layouts.json."""
     rows = compare(lab)
     lab.picture("layouts", picture(rows))
-    told = recommendation(rows)
-    lab.observer.told(told)
+    recommended = recommendation(rows)
+    lab.observer.message(recommended)
     write_json(
         lab.out / "layouts.json",
         {
             "environment": environment(),
             "layouts": [asdict(row) for row in rows],
-            "recommended": told,
+            "recommended": recommended,
         },
     )
     others = dict.fromkeys(row.variant for row in rows if row.variant != BASE)
@@ -69,7 +72,7 @@ def layouts(lab: Lab) -> Measured:
 
 
 def compare(lab: Lab) -> list[LayoutTiming]:
-    """Measures all cases; a quick run a small one."""
+    """Measures all cases; a quick run measures one small case."""
     tried = variants(jax.default_backend())
     cases: list[Shape | None] = [None, *SHAPES]
     if lab.quick:
@@ -86,6 +89,7 @@ def compare(lab: Lab) -> list[LayoutTiming]:
 
 
 def same_results(measured: Measured) -> Decision:
+    """Decides whether all layouts give the same results."""
     found = {dtype: measured[f"deviation_{dtype}"][0] for dtype in BOUNDS}
     fastest = {
         where: min(

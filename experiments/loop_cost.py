@@ -1,16 +1,15 @@
-"""loop-cost: what it costs to visit one place of the grid at a time.
+"""loop-cost: the cost of visiting one place of the grid at a time.
 
-The chapter says that doing one kernel operation at a time is "hundreds" of times slower than doing
-all in parallel on a GPU, and that the hand-written Python loop can be slower "even millions" of
-times.
+Predictions of the chapter: one kernel operation at a time is "hundreds" of times slower than all in
+parallel on a GPU; the hand-written Python loop can be slower "even millions" of times.
 
 Measured on this device, per map of one image and one kernel, medians of five: all places of 64
 images and 4 kernels by one call of `conv2d`; one compiled call per place; one NumPy product per
 place, as `convjax.reference` does it; and nested loops of plain Python over places and weights.
 
-Rule: on a GPU, one call per place costs at least 100 times, and Python's loops at least 1,000,000
-times, as much as all in parallel. On any other device the claim, which is about GPUs, stays
-undecided and the ratios are shown.
+Rule: on a GPU, one call per place takes at least 100 times, and Python's loops at least 1,000,000
+times, as long as all in parallel. On any other device the claim, which is about GPUs, stays
+undecided, and the ratios are shown.
 
 Command: python -m experiments run loop-cost
 """
@@ -33,11 +32,11 @@ from experiments.harness.rules import Decision, Measured, NotMeasuredError, Rule
 
 REPEATS = 5
 IMAGES = 64
-CALLS = 10  # of conv2d per measurement, so that the clock's steps do not count
+CALLS = 10  # of conv2d per measurement, so that the clock's resolution does not matter
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """Returns the median time of a function, after one call that does not count."""
+    """Returns the median time of a function, without its first call."""
     times = []
     for _ in range(REPEATS + 1):
         began = perf_counter()
@@ -47,7 +46,12 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def python_map(image: list[list[float]], kernel: list[list[float]]) -> list[list[float]]:
-    """Returns the map of one image and one kernel by loops of plain Python."""
+    """Returns the map of one image and one kernel by loops of plain Python.
+
+    Args:
+      image: rows of pixels.
+      kernel: rows of weights.
+    """
     height, width = len(image) - len(kernel) + 1, len(image[0]) - len(kernel[0]) + 1
     found = []
     for i in range(height):
@@ -63,6 +67,7 @@ def python_map(image: list[list[float]], kernel: list[list[float]]) -> list[list
 
 
 def loop_cost(lab: Lab) -> Measured:
+    """Measures how much longer each kind of loop takes than one call."""
     batch = lab.dataset.train.images[:IMAGES, :, :, :1].astype(np.float32)
     image, kernel = batch[0, :, :, 0], KERNELS[0].astype(np.float32)
     height, width = (size - 2 for size in image.shape)
@@ -73,12 +78,15 @@ def loop_cost(lab: Lab) -> Measured:
 
     @jax.jit
     def place(image: jax.Array, kernel: jax.Array, i: jax.Array, j: jax.Array) -> jax.Array:
+        """Returns the result of the kernel at one place."""
         return jnp.sum(jax.lax.dynamic_slice(image, (i, j), kernel.shape) * kernel)
 
     def all_in_parallel() -> None:
+        """Computes all maps by one call."""
         jax.block_until_ready([parallel(on_device) for _ in range(CALLS)][-1])
 
     def one_at_a_time() -> None:
+        """Computes one map by one call per place."""
         jax.block_until_ready(
             [place(image_there, kernel_there, i, j) for i in range(height) for j in range(width)]
         )
@@ -94,6 +102,7 @@ def loop_cost(lab: Lab) -> Measured:
 
 
 def hundreds_and_millions(measured: Measured) -> Decision:
+    """Decides whether single calls and Python's loops are that much slower."""
     calls, loops = measured["one_call_per_place"][0], measured["python_loops"][0]
     text = f"one call per place {calls:,.0f} times, Python's loops {loops:,.0f} times as long"
     if not measured["gpu"][0]:

@@ -1,15 +1,15 @@
-"""lr-finder: what a short training at a growing rate says about the rate to train with.
+"""lr-finder: the rate that a short training at a growing rate suggests.
 
-The chapter names Smith's learning-rate finder as the origin of one-cycle: train for some batches at
-a rate that grows by the same factor each time, look at the loss, take a rate from before it blows
-up.
+Prediction of the chapter: one-cycle goes back to Smith's learning-rate finder. It trains for some
+batches at a rate that grows by a constant factor, and takes a rate from before the loss diverges.
 
-The ten-digit network without and with batch norm, batch 512; 100 batches from 1e-7 to 10. fastai's
-four rules suggest rates (`convjax.train.lr_finder`, equal to fastai's own functions on the same curves).
+The ten-digit network trains without and with batch norm, batch 512, for 100 batches at rates from
+1e-7 to 10. fastai's four rules suggest rates (`convjax.train.lr_finder`, equal to fastai's own
+functions on the same curves).
 
 Rule, for five seeds or more: in every seed and with both networks the smoothed loss falls by a
-tenth or more, and one epoch of one-cycle whose highest rate is that which "valley", fastai's
-default, suggests reaches 0.9. (The other three are shown beside.)
+tenth or more, and one epoch of one-cycle reaches 0.9 if its highest rate is the suggestion of
+"valley", fastai's default. (The figures of the other three rules are shown as well.)
 
 Command: python -m experiments run lr-finder --seeds 5
 """
@@ -39,16 +39,17 @@ FALLS = 0.9  # the lowest smoothed loss over the first
 
 
 def find(lab: Lab, setting: Setting, seed: int) -> LRFind:
-    """Returns a sweep of the rate over the first batches of a seed."""
+    """Returns the learning-rate sweep over the first batches of a seed."""
     first = lab.batches(setting, seed, epoch=0)
-    epochs = -(-STEPS // len(first))  # a small folder has fewer batches in one
+    epochs = -(-STEPS // len(first))  # an epoch of a small folder has fewer batches
     later = (lab.batches(setting, seed, epoch) for epoch in range(1, epochs))
     order = np.concatenate([first, *later])[:STEPS]
-    train = lab.material(setting).train
+    train = lab.device_dataset(setting).train
     return lr_find(lab.trainer(setting), lab.network(setting, seed), train, order)
 
 
 def lr_finder(lab: Lab) -> Measured:
+    """Measures the suggested rates, and the accuracy of one-cycle at each of them."""
     measured: dict[str, list[float]] = {}
     for name, setting in both(ONE_CYCLE).items():
         found = [find(lab, setting, seed) for seed in lab.seeds]
@@ -61,7 +62,7 @@ def lr_finder(lab: Lab) -> Measured:
         except ValueError as error:
             raise NotMeasuredError(str(error)) from None
         for rule in RULES:
-            # Two digits, so that a folder's name can be read.
+            # Two digits keep the name of the run folder short.
             rates = [float(f"{rates[rule]:.2g}") for rates in suggested]
             measured[f"{rule}_{name}"] = rates
             measured[f"accuracy_{rule}_{name}"] = [
@@ -72,6 +73,7 @@ def lr_finder(lab: Lab) -> Measured:
 
 
 def falls_and_trains(measured: Measured) -> Decision:
+    """Decides whether the loss falls and the networks train at the suggested rate."""
     names = ("none", "batch")
     falls = all(max(measured[f"fall_{name}"]) <= FALLS for name in names)
     lowest = {name: min(measured[f"accuracy_valley_{name}"]) for name in names}

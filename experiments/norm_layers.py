@@ -1,13 +1,13 @@
-"""norm-layers, norm-order: other normalisation layers, and the activation before or after.
+"""norm-layers, norm-order: other normalisation layers, and the activation before or after the norm.
 
 The chapter asks both as further research.
 
-All trainings: ten digits, batch 512, one epoch of one-cycle; each network at the best of the same
-rates for seeds that are not measured.
+All trainings: ten digits, batch 512, one epoch of one-cycle. Each network has the best of the same
+rates, tuned on seeds that are not measured.
 
 Rules, for five seeds or more:
   norm-layers: batch, layer, group and instance norm all train: each reaches 0.9 in every seed. (The
-    last layer has no norm here: instance norm of its 1×1 maps would leave nothing of the image.)
+    last layer has no norm here: instance norm would remove all information from its 1×1 maps.)
   norm-order: the activation before batch norm gives the higher accuracy; 95 % interval of the
     difference.
 
@@ -16,6 +16,7 @@ Command: python -m experiments run norm-layers norm-order --seeds 5
 
 from dataclasses import replace
 
+from convjax.nn.models import NORMS
 from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import TRAINS, at_best, larger
 from experiments.harness.intervals import difference
@@ -23,18 +24,18 @@ from experiments.harness.lab import Lab
 from experiments.harness.rules import Decision, Measured, on_digits, over_seeds
 from experiments.harness.setting import BATCH_NORM, ONE_CYCLE
 
-LAYERS = ("batch", "layer", "group", "instance")
-
 
 def norm_layers(lab: Lab) -> Measured:
-    networks = {norm: replace(ONE_CYCLE, norm=norm, norm_last=False) for norm in LAYERS}
+    """Measures the accuracy with each normalisation layer."""
+    networks = {norm: replace(ONE_CYCLE, norm=norm, norm_last=False) for norm in NORMS}
     return at_best(lab, networks, "norm-layers")[1]
 
 
 def all_train(measured: Measured) -> Decision:
-    found = {norm: measured[f"accuracy_{norm}"] for norm in LAYERS}
+    """Decides whether all four normalisation layers train."""
+    found = {norm: measured[f"accuracy_{norm}"] for norm in NORMS}
     lowest = ", ".join(f"{norm} {min(of_seeds):.4f}" for norm, of_seeds in found.items())
-    beside = [f"{norm} − batch {difference(found[norm], found['batch'])}" for norm in LAYERS[1:]]
+    beside = [f"{norm} − batch {difference(found[norm], found['batch'])}" for norm in NORMS[1:]]
     return Decision(
         min(map(min, found.values())) >= TRAINS,
         f"lowest accuracies: {lowest} (at least {TRAINS} wanted); {'; '.join(beside)}",
@@ -42,6 +43,7 @@ def all_train(measured: Measured) -> Decision:
 
 
 def norm_order(lab: Lab) -> Measured:
+    """Measures the accuracy with the activation after and before the norm."""
     orders = {"after": BATCH_NORM, "before": replace(BATCH_NORM, activate_first=True)}
     return at_best(lab, orders, "norm-order")[1]
 

@@ -1,15 +1,15 @@
-"""one-cycle-parts: what warm-up, annealing and a momentum that moves do for one-cycle.
+"""one-cycle-parts: what warm-up, annealing and moving momentum contribute to one-cycle.
 
-The chapter says that warm-up avoids divergence at the start, that annealing lets the training find
-the minimum, and that the momentum moves against the rate.
+Prediction of the chapter: warm-up avoids divergence at the start, annealing lets the training find
+the minimum, and the momentum moves against the rate.
 
-All trainings: the ten-digit network without norm, batch 512, one epoch; each variant of the
-schedule at the best of the same rates for seeds that are not measured.
+All trainings: the ten-digit network without norm, batch 512, one epoch. Each variant of the
+schedule has the best of the same rates, tuned on seeds that are not measured.
 
 Rule, for five seeds or more: the accuracy is higher with all parts than without warm-up, without
-annealing and with a constant momentum; 95 % interval of each of the three differences. Refuted
-where one lies below 0, else undecided where one holds 0. (Linear instead of cosine is shown
-beside.)
+annealing and with a constant momentum; 95 % interval of each of the three differences. The claim is
+refuted if one interval lies below 0, and otherwise undecided if one contains 0. (The difference
+from the linear schedule is shown as well.)
 
 Command: python -m experiments run one-cycle-parts --seeds 5
 """
@@ -27,11 +27,13 @@ PARTS = ("no-warm-up", "no-annealing", "flat-momentum")
 
 
 def one_cycle_parts(lab: Lab) -> Measured:
+    """Measures the accuracy of one-cycle and of its variants."""
     schedules = {name: replace(ONE_CYCLE, schedule=name) for name in CYCLES}
     return at_best(lab, schedules, "one-cycle-parts")[1]
 
 
 def every_part_helps(measured: Measured) -> Decision:
+    """Decides whether each part raises the accuracy."""
     whole = measured["accuracy_one-cycle"]
     without = {name: difference(whole, measured[f"accuracy_{name}"]) for name in (*PARTS, "linear")}
     signs = [without[part].above_zero for part in PARTS]

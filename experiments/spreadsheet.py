@@ -1,15 +1,15 @@
 """spreadsheet: the convolutional network of the chapter's Excel file, computed by `conv2d`.
 
-conv-example.xlsx holds a digit of 28×28 pixels, two convolutions of two 3×3 filters each, with the
+conv-example.xlsx has a digit of 28×28 pixels, two convolutions of two 3×3 filters each, with the
 ReLU inside their formulas, a 2×2 max pool and one dense unit, whose value the file stores:
-258.73762671075724. Two quirks are the file's own: the centre of the first filter is 0.0476 and not
-0, and the second convolution has one column too many, which reads an empty column as zeros.
+258.73762671075724. The file has two irregularities: the centre of the first filter is 0.0476 and
+not 0, and the second convolution has one column too many, which reads an empty column as zeros.
 
-Rule: computed in float64 from the file's pixels and weights, the dense unit is the stored value and
-that above within 1e-12 of it, and every cell of both convolutions and of the pool equals the
+Rule: computed in float64 from the file's pixels and weights, the dense unit is within 1e-12 of the
+stored value and of the one above, and every cell of both convolutions and of the pool equals the
 stored one.
 
-The file is not part of this project: `--spreadsheet FILE` says where it is.
+The file is not part of this project: `--spreadsheet FILE` gives its path.
 
 Command: python -m experiments run spreadsheet --spreadsheet conv-example.xlsx
 """
@@ -45,7 +45,7 @@ def network(sheet: Sheet) -> dict[str, Any]:
         filters = jnp.asarray(sheet.block(*FILTERS_1)[:, None])
         first = nnx.relu(conv2d(image, filters, layout="NCHW"))
         filters = jnp.stack([sheet.block(*pair) for pair in FILTERS_2])
-        # The column too many reads one beyond the maps, which is empty.
+        # The extra column reads one beyond the maps, which is empty.
         padding = ((0, 0), (0, 1))
         second = nnx.relu(conv2d(first, filters, padding=padding, layout="NCHW"))
         even = jnp.pad(second, ((0, 0), (0, 0), (0, 0), (0, 1)))
@@ -57,6 +57,7 @@ def network(sheet: Sheet) -> dict[str, Any]:
 
 
 def spreadsheet(lab: Lab) -> Measured:
+    """Compares the computed network with the stored values."""
     if lab.spreadsheet is None:
         raise NotMeasuredError("needs the chapter's conv-example.xlsx: --spreadsheet FILE")
     sheet = Sheet(lab.spreadsheet)
@@ -74,10 +75,11 @@ def spreadsheet(lab: Lab) -> Measured:
 
 
 def equals_the_file(measured: Measured) -> Decision:
+    """Decides whether the file's numbers are equal, cell by cell."""
     dense, stored = measured["dense"][0], measured["stored"][0]
     worst = max(values[0] for name, values in measured.items() if name.startswith("deviation"))
     apart = max(abs(dense - stored), abs(dense - PUBLISHED)) / PUBLISHED
-    # Sums of some hundred float64 products, in another order than the spreadsheet's.
+    # Hundreds of float64 products are summed in another order than in the spreadsheet.
     return Decision(
         apart <= 1e-12 and worst <= 1e-12,
         f"{dense!r}, {apart:.0e} of it from the file; no cell differs by more than {worst:.0e}",

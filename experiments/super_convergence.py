@@ -1,18 +1,20 @@
-"""super-convergence: what one-cycle allows that a constant rate does not.
+"""super-convergence: what one-cycle allows and a constant rate does not.
 
-The chapter says, after Smith and Topin, that one-cycle allows much higher rates, so that a training
-is shorter and overfits less.
+Prediction of the chapter, after Smith and Topin: one-cycle allows much higher rates, so that a
+training is shorter and overfits less.
 
-All trainings: the ten-digit network without norm, batch 512. A constant rate for eight epochs, and
-one-cycle over 1, 2, 3 and 5; each at the best of the same rates for seeds that are not measured.
+All trainings: the ten-digit network without norm, batch 512. The constant rate trains for eight
+epochs, one-cycle for 1, 2, 3 and 5; each has the best of the same rates, tuned on seeds that are
+not measured.
 
 Rule, for five seeds or more:
   (a) the highest of the tried rates at which every seed reaches 0.9 after one epoch is higher with
     one-cycle than with a constant rate;
   (b) one-cycle needs fewer epochs to the accuracy that the constant rate has after its eight;
-  (c) there, the training accuracy of the one-cycle network exceeds its test accuracy by less; 95 %
-    interval of the difference.
-Refuted where one of them is not so, undecided where only the interval holds 0.
+  (c) there, training accuracy − test accuracy is smaller with one-cycle; 95 % interval of the
+    difference.
+The claim is refuted if one of the three is contradicted, and undecided if only the interval
+contains 0.
 
 Command: python -m experiments run super-convergence --seeds 5
 """
@@ -41,6 +43,7 @@ CONSTANT = replace(BATCH_512, epochs=8)
 
 
 def super_convergence(lab: Lab) -> Measured:
+    """Measures epochs, highest rates and gaps of a constant rate and of one-cycle."""
     slow = lab.outcomes(tuned(lab, CONSTANT))
     fast = {
         epochs: lab.outcomes(tuned(lab, replace(ONE_CYCLE, epochs=epochs))) for epochs in LENGTHS
@@ -72,13 +75,14 @@ def super_convergence(lab: Lab) -> Measured:
 
 
 def faster_higher_and_flatter(measured: Measured) -> Decision:
+    """Decides whether rate, epochs and gap are all better with one-cycle."""
     rate, rate_one_cycle = (
         measured[f"highest_rate_{name}"][0] for name in ("constant", "one_cycle")
     )
     epochs, needed = (measured[f"epochs_{name}"][0] for name in ("constant", "one_cycle"))
     gap = difference(measured["gap_constant"], measured["gap_one_cycle"])
     signs = (higher(rate_one_cycle, than=rate), needed < epochs, gap.above_zero)
-    # Epochs that were not found are null in the file.
+    # If no number of epochs is enough, the file has null.
     reached = f"{needed:g}" if math.isfinite(needed) else f"more than {LENGTHS[-1]}"
     return Decision(
         all_hold(signs),

@@ -252,4 +252,4 @@ def first_test_image(data: str, data_dir: Path | None, setting: Setting) -> np.n
             )
         data, data_dir = str(data_dir), None
     lab = Lab(data, data_dir=data_dir, out=Path())
-    return lab.material(setting).dataset.test.images[0].transpose(2, 0, 1)
+    return lab.device_dataset(setting).dataset.test.images[0].transpose(2, 0, 1)

@@ -69,7 +69,7 @@ def run(
     from convjax.plots import new_figure
     from experiments.harness.compilation_cache import use_compilation_cache
     from experiments.harness.lab import Lab
-    from experiments.harness.runner import measure_claims, to_go_on_with
+    from experiments.harness.runner import measure_claims, results_to_resume
     from experiments.harness.spreadsheet import Sheet
 
     use_compilation_cache()
@@ -103,7 +103,7 @@ def run(
         new_figure(1, 1)  # nor a library without which no picture can be drawn
         if dry_run:
             if resume:
-                to_go_on_with(lab, {claim.id for claim in claims})
+                results_to_resume(lab, {claim.id for claim in claims})
             typer.echo(json.dumps(_plan(claims, lab), indent=2))
             return
     out_again = shlex.quote(str(where))
@@ -114,7 +114,7 @@ def run(
         try:
             with FolderLock(where):
                 _check_out(out, resume)  # another process may have been quicker
-                with observer.on_screen():
+                with observer.display():
                     results = measure_claims(claims, lab, command)
         except LockedError:
             raise

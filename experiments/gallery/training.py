@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convjax import plots
-from convjax.diagnosis.collapse import active_share, collapse_steps
-from convjax.plots import chapter, images
-from convjax.plots.chapter.histograms import counts_of, hidden
+from convjax.diagnosis.collapse import collapse_steps
+from convjax.plots import chapter, heatmap, images
+from convjax.plots.chapter.histograms import hidden_percent
 from convjax.stats.record import Record
 from convjax.stats.watch import Watch
 from experiments.gallery.operation import colour_pictures
@@ -27,7 +27,7 @@ COLOUR = replace(BATCH_NORM, encoding="rgb", batch_size=64)
 
 def training_sections(lab: Lab) -> list[GallerySection]:
     """Trains three networks and returns their pictures, with those of colour in their place."""
-    dataset = lab.material(ONE_CYCLE).dataset
+    dataset = lab.device_dataset(ONE_CYCLE).dataset
     plain, normed = lab.fit(ONE_CYCLE, 0), lab.fit(BATCH_NORM, 0)
     colour = lab.fit(COLOUR, 0, watch=None)
     found = training_plots.of_training(plain, lab.trainer(ONE_CYCLE, Watch()), dataset)
@@ -153,10 +153,11 @@ def _one_cycle(training: Training, found: "dict[str, Figure]") -> GallerySection
 
 def _colour_dimension(record: Record, found: "dict[str, Figure]") -> GallerySection:
     # Where most units are active, so that the histogram has something to show.
-    step = int(record.watched[np.argmax(active_share(record, PENULTIMATE))])
-    counts = counts_of(record, PENULTIMATE)
+    step = int(record.watched[np.argmax(record.active_share(PENULTIMATE))])
+    counts = np.nan_to_num(heatmap.layer_counts(record, PENULTIMATE))
+    edges = record.hist_edges
     linear, logarithmic = (
-        hidden(scale, float(scale.max(initial=1))) for scale in (counts, np.log1p(counts))
+        hidden_percent(scale, float(scale.max(initial=1))) for scale in (counts, np.log1p(counts))
     )
     return GallerySection(
         "The colourful dimension",
@@ -167,10 +168,10 @@ def _colour_dimension(record: Record, found: "dict[str, Figure]") -> GallerySect
                 "From a histogram to a picture",
                 chapter.histogram_column(record, PENULTIMATE, step),
                 f"A histogram at step {step}, the same as a column of colours, and all columns.",
-                f"1: how many outputs of {PENULTIMATE} lie in each of 40 bins at step {step}, the "
-                "step at which most of them are above 0.25. 2: a colour for each bin, the brighter "
-                "the more. 3: the columns of all steps; the frame marks that of step "
-                f"{step}. Values below 0 and above 10 are in no bin.",
+                f"1: how many outputs of {PENULTIMATE} lie in each of {len(edges) - 1} bins at step "
+                f"{step}, the step at which most of them are above 0.25. 2: a colour for each bin, "
+                "the brighter the more. 3: the columns of all steps; the frame marks that of step "
+                f"{step}. Values below {edges[0]:g} and above {edges[-1]:g} are in no bin.",
             ),
             Picture(
                 "Why the logarithm is taken",
@@ -195,7 +196,7 @@ def _colour_dimension(record: Record, found: "dict[str, Figure]") -> GallerySect
 def _batch_norm(plain: Training, normed: Training) -> GallerySection:
     sides = {"without batch norm": plain, "with batch norm": normed}
     figure = plots.color_dim([t.record for t in sides.values()], PENULTIMATE, list(sides))
-    counts = (len(collapse_steps(active_share(t.record, PENULTIMATE))) for t in sides.values())
+    counts = (len(collapse_steps(t.record.active_share(PENULTIMATE))) for t in sides.values())
     told = " and ".join(
         f"{count} time{'s' * (count != 1)} {side}"
         for count, side in zip(counts, sides, strict=True)

@@ -1,1 +1,1 @@
-"""What experiments are made of: claims, rules, settings, trainings, and the runner."""
+"""Claims, rules, settings and trainings of the experiments, and the runner of claims."""

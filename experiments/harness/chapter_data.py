@@ -13,5 +13,5 @@ CENTRES = {"(1,1)": (1, 1), "(5,7)": (5, 7), "(8,18)": (8, 18)}
 
 
 def embedded_three() -> np.ndarray:
-    """Returns the image of the chapter out of the embedded sample, 28×28 pixels from 0 to 255."""
+    """Returns the chapter's three from the embedded sample, 28×28 pixels from 0 to 255."""
     return mnist5k_unsplit().images[1502, :, :, 0].astype(int)

@@ -1,4 +1,4 @@
-"""Pictures of comparisons: every seed a dot or a cell, with means and intervals."""
+"""Charts of comparisons: every seed is a dot or a cell, with means and intervals."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
@@ -13,25 +13,32 @@ from experiments.harness.intervals import difference
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's, with a marker each.
+# Okabe and Ito's colours, each with a marker.
 COLORS, MARKERS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#000000", "#56B4E9"), "osD^vP"
 
-# For each place on the horizontal axis the values of the seeds.
+# Maps each position on the horizontal axis to the values of the seeds.
 Curve = Mapping[Any, Sequence[float]]
 
 
 def curves(found: Mapping[str, Curve], *, xlabel: str, ylabel: str) -> "Figure":
-    """Draws curves over a logarithmic axis: a line through the means, a dot for each seed."""
+    """Draws curves over a logarithmic axis: a line through the means, a dot for each seed.
+
+    Args:
+      found: the curves by name.
+      xlabel, ylabel: of the axes.
+    """
     figure = new_figure(7, 4)
     axes = figure.subplots()
     for (name, curve), color, marker in _styled(found):
         means = [np.mean(values) for values in curve.values()]
         axes.plot(list(curve), means, color=color, marker=marker, markersize=4, label=name)
-        for place, values in curve.items():
-            axes.plot([place] * len(values), values, marker, color=color, alpha=0.4, markersize=4)
+        for position, values in curve.items():
+            axes.plot(
+                [position] * len(values), values, marker, color=color, alpha=0.4, markersize=4
+            )
     axes.set_xscale("log")
-    places = sorted({place for curve in found.values() for place in curve})
-    axes.set_xticks(places, [f"{place:g}" for place in places])
+    positions = sorted({position for curve in found.values() for position in curve})
+    axes.set_xticks(positions, [f"{position:g}" for position in positions])
     axes.minorticks_off()
     axes.set_xlabel(xlabel)
     axes.set_ylabel(f"{ylabel} (dots: seeds, line: mean)")
@@ -40,9 +47,13 @@ def curves(found: Mapping[str, Curve], *, xlabel: str, ylabel: str) -> "Figure":
 
 
 def maps(found: Mapping[str, Curve], *, xlabel: str, label: str, trains: float) -> "Figure":
-    """Draws a map for each name: seeds over places, the colour the value, from 0 to 1.
+    """Draws a map for each name, with a column for each position and a row for each seed.
 
-    Above each place stands how many of its seeds reach `trains`.
+    Args:
+      found: by name, values from 0 to 1, which are drawn as colours.
+      xlabel: of the positions.
+      label: of the values.
+      trains: the number of seeds that reach this value is written above each column.
     """
     widest = max(len(curve) for curve in found.values())
     seeds = max(len(values) for curve in found.values() for values in curve.values())
@@ -60,11 +71,11 @@ def maps(found: Mapping[str, Curve], *, xlabel: str, label: str, trains: float) 
 
 
 def sides(found: Mapping[str, Sequence[float]], label: str) -> "Figure":
-    """Draws the sides of a comparison, and how far all others lie from the first.
+    """Draws the sides of a comparison, and the difference of each from the first.
 
     Args:
       found: by name, a value per seed; at least two sides.
-      label: what the values are.
+      label: of the values.
     """
     names = list(found)
     figure = new_figure(9, 1.6 + 0.4 * len(names))
@@ -75,8 +86,8 @@ def sides(found: Mapping[str, Sequence[float]], label: str) -> "Figure":
         values.plot(np.mean(of_seeds), row, "|", color=color, markersize=18, markeredgewidth=2)
         if row and len(of_seeds) > 1:
             mean, low, high = difference(of_seeds, found[names[0]])
-            reach = [[mean - low], [high - mean]]
-            differences.errorbar(mean, row, xerr=reach, fmt="o", color=color, capsize=4)
+            margins = [[mean - low], [high - mean]]
+            differences.errorbar(mean, row, xerr=margins, fmt="o", color=color, capsize=4)
     values.set_yticks(range(len(names)), names)
     values.set_ylim(len(names) - 0.5, -0.5)
     values.set_xlabel(f"{label}\n(dots: seeds, line: mean)")
@@ -95,11 +106,12 @@ def progress(
     xlabel: str,
     ylabel: str,
 ) -> "Figure":
-    """Draws how trainings of each side come to a goal: a line for each seed.
+    """Draws how the trainings of each side approach a goal, with a line for each seed.
 
     Args:
       found: by name, for each seed pairs (x, y).
-      goal: a height, drawn across.
+      goal: a value of y, drawn as a horizontal line.
+      xlabel, ylabel: of the axes.
     """
     figure = new_figure(7, 4)
     axes = figure.subplots()
@@ -109,7 +121,7 @@ def progress(
             label = name if i == 0 else None
             axes.plot(x, y, color=color, alpha=0.5, linewidth=1, label=label)
     axes.axhline(goal, color="0.3", linestyle="--", linewidth=1, label=f"goal, {goal:.4f}")
-    # What happens far below the goal would take all the height.
+    # Values far below the goal would take most of the height.
     axes.set_ylim(max(goal - 3 * max(1 - goal, 0.01), 0), 1)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(f"{ylabel} (a line per seed)")

@@ -1,4 +1,4 @@
-"""Fair comparisons: rates tuned on seeds of their own, differences with their intervals."""
+"""Fair comparisons: rates are tuned on separate seeds, differences have intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,19 +12,19 @@ from experiments.harness.rules import Decision, Measured, Rule, over_seeds
 from experiments.harness.setting import Setting
 from experiments.harness.training import Outcome
 
-# Never among the seeds that are measured, so that no side is tuned on what decides.
+# Never among the measured seeds, so that no side is tuned on the figures that decide.
 TUNING_SEEDS = (100, 101, 102)
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 
-# A training counts as one from this accuracy on; those that fail stay near 0.1.
+# A network trains where it reaches this accuracy; trainings that fail stay near 0.1.
 TRAINS = 0.9
 HIGH_RATES = (0.003, 0.01, 0.03, 0.06, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 def tuned(lab: Lab, setting: Setting, rates: Sequence[float] = RATES) -> Setting:
-    """Returns the setting with that one of the rates whose mean accuracy is highest.
+    """Returns the setting with the rate of the highest mean accuracy over TUNING_SEEDS.
 
-    A quick run takes the setting as it is.
+    A quick run returns the setting unchanged.
     """
     return tuned_sides(lab, {"": setting}, rates)[""]
 
@@ -32,9 +32,9 @@ def tuned(lab: Lab, setting: Setting, rates: Sequence[float] = RATES) -> Setting
 def tuned_sides(
     lab: Lab, settings: Mapping[str, Setting], rates: Sequence[float] = RATES
 ) -> dict[str, Setting]:
-    """Returns each setting with the best rate for it, see `tuned`.
+    """Returns each setting with its best rate, see `tuned`.
 
-    Every side of a comparison is tuned over the same rates with the same seeds.
+    All sides of a comparison are tuned over the same rates with the same seeds.
     """
     if lab.quick:
         return dict(settings)
@@ -51,12 +51,12 @@ def tuned_sides(
 
 
 def accuracies(outcomes: Sequence[Outcome]) -> list[float]:
-    """Returns the final test accuracy of each."""
+    """Returns the final test accuracy of each outcome."""
     return [outcome.accuracy for outcome in outcomes]
 
 
 def gaps(outcomes: Sequence[Outcome]) -> list[float]:
-    """Returns by how much the accuracy on the training images exceeds that on the test images."""
+    """Returns training accuracy − test accuracy at the end, for each outcome."""
     return [outcome.train_accuracy - outcome.accuracy for outcome in outcomes]
 
 
@@ -66,7 +66,9 @@ def at_best(
     """Trains each setting at its tuned rate.
 
     Args:
-      picture: the name of a picture of the accuracies, which compares all sides with the first.
+      lab: runs the trainings.
+      settings: the sides of the comparison by name.
+      picture: name of a picture of the accuracies, which compares all sides with the first.
 
     Returns:
       The outcomes by name, and the figures accuracy_NAME and rate_NAME of all names.
@@ -90,30 +92,31 @@ def figures_of(
 
 
 def accuracy_by_rate(lab: Lab, setting: Setting) -> dict[float, list[float]]:
-    """Returns for each of HIGH_RATES the accuracies of the seeds; a quick run tries two."""
+    """Returns the accuracies of the seeds by rate, for HIGH_RATES; a quick run tries two."""
     rates = HIGH_RATES[:2] if lab.quick else HIGH_RATES
     found = lab.sweep([replace(setting, lr_max=rate) for rate in rates])
     return dict(zip(rates, map(accuracies, found), strict=True))
 
 
 def highest_rate(curve: Mapping[float, Sequence[float]]) -> float:
-    """Returns the highest rate at which every seed trains, 0 where there is none."""
+    """Returns the highest rate at which every seed trains, 0 if there is none."""
     return max((rate for rate, of_seeds in curve.items() if min(of_seeds) >= TRAINS), default=0.0)
 
 
 def higher(rate: float, than: float) -> bool | None:
-    """Tells whether a highest rate is higher; None where both are the highest that was tried."""
+    """Whether one highest rate exceeds another; None if both are the highest that was tried."""
     return None if rate == than == HIGH_RATES[-1] else rate > than
 
 
 def larger(first: str, second: str, what: str) -> Rule:
-    """A rule: one metric is larger than another on average over the seeds.
+    """Returns a rule: one metric is larger than another on average over the seeds.
 
-    Reproduced where the whole interval of the difference lies above 0, refuted where it lies below,
-    undecided where it holds 0.
+    The claim is reproduced if the whole interval of the difference lies above 0, refuted if it lies
+    below, and undecided if it contains 0.
 
     Args:
-      what: the sentence that the interval belongs to, such as "batch norm − none".
+      first, second: names of the metrics.
+      what: names the difference in the reason, such as "batch norm − none".
     """
 
     def decide(measured: Measured) -> Decision:

@@ -1,4 +1,4 @@
-"""The data of a lab as each setting takes them, each made once."""
+"""The data sets of a session, each made once: in the form in which a setting takes them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from experiments.harness.training import DeviceDataset
 
 
 class SettingDatasets:
-    """All images, those of threes and sevens, or all in an encoding of colour.
+    """The images of all classes, those of threes and sevens, or all in a colour encoding.
 
     Args:
       source, data_dir: as for `convjax.data.load`.
@@ -22,8 +22,8 @@ class SettingDatasets:
     def __init__(self, source: str, data_dir: Path | None, whole: Callable[[], Dataset]):
         self._source, self._data_dir, self._whole = source, data_dir, whole
         self._datasets: dict[str, Dataset] = {}
-        self._materials: dict[str, DeviceDataset] = {}
-        self._normal: dict[str, tuple[list[float], list[float]]] = {}
+        self._on_device: dict[str, DeviceDataset] = {}
+        self._normalizations: dict[str, tuple[list[float], list[float]]] = {}
 
     def dataset(self, setting: Setting) -> Dataset:
         """Returns the data set of a setting."""
@@ -32,27 +32,27 @@ class SettingDatasets:
             self._datasets[kind] = self._dataset(setting)
         return self._datasets[kind]
 
-    def of(self, setting: Setting) -> DeviceDataset:
+    def on_device(self, setting: Setting) -> DeviceDataset:
         """Returns the data set of a setting and its images on the device."""
         kind = _kind(setting)
-        if kind not in self._materials:
+        if kind not in self._on_device:
             dataset = self.dataset(setting)
             images = Images.put(dataset.train), Images.put(dataset.test)
-            self._materials[kind] = DeviceDataset(dataset, *images)
-        return self._materials[kind]
+            self._on_device[kind] = DeviceDataset(dataset, *images)
+        return self._on_device[kind]
 
     def normalization(self, setting: Setting) -> tuple[list[float], list[float]]:
         """Returns mean and std per channel, on the scale p/255.
 
-        The chapter normalises the ten digits; the threes and sevens it only divides by 255.
+        The chapter normalises the ten digits; the threes and sevens are only divided by 255.
         """
         if setting.network != "digits":
             return [0.0], [1.0]
         kind = _kind(setting)
-        if kind not in self._normal:
+        if kind not in self._normalizations:
             mean, std = normalization(self.dataset(setting).train.images)
-            self._normal[kind] = mean.tolist(), std.tolist()
-        return self._normal[kind]
+            self._normalizations[kind] = mean.tolist(), std.tolist()
+        return self._normalizations[kind]
 
     def _dataset(self, setting: Setting) -> Dataset:
         if setting.network != "digits":

@@ -1,4 +1,4 @@
-"""Folders of finished trainings, which a run that goes on takes as they are."""
+"""Folders of finished trainings, which a resumed run reuses."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -10,18 +10,19 @@ from convjax.nn.weights import WeightsError
 from convjax.runs.config import RunError, check_config
 from convjax.runs.predictions import PredictionsError
 from convjax.runs.run import Run, load_run
-from convjax.stats.record import RecordError
+from convjax.stats.record_file import RecordError
 
 
 class FinishedRuns:
-    """What an earlier run left below `out`.
+    """The trainings that an earlier run has finished below `out`.
 
     Args:
       out: the folder for results.
-      resume: take what is finished there.
+      resume: whether to reuse them.
 
     Attributes:
-      earlier_seconds: what those trainings took that a stopped run finished after its last claim.
+      earlier_seconds: time of the reused trainings that a stopped run finished after its last
+        claim.
     """
 
     def __init__(self, out: Path, resume: bool):
@@ -30,12 +31,15 @@ class FinishedRuns:
         self._last_claim = _modified(out / "results.json")
 
     def finished(self, path: Path, config: Mapping[str, Any], last: str) -> Run | None:
-        """Returns what a training left in its folder, if that has the file that is written last.
+        """Returns a training from its folder, or None; the folder of an unfinished one is removed.
 
-        What an unfinished one left is removed.
+        Args:
+          path: the folder.
+          config: the configuration that the training must have.
+          last: name of the file that is written last.
 
         Raises:
-          RunError: if it was set up otherwise, or its files are damaged.
+          RunError: if the training has another configuration, or its files are damaged.
         """
         if not (self.resume and (path / "config.json").exists()):
             return None
@@ -43,7 +47,7 @@ class FinishedRuns:
         if not (path / last).exists():
             shutil.rmtree(path)
             return None
-        with damage_explained(path):
+        with explain_damage(path):
             run = load_run(path)
         if _modified(path / last) > self._last_claim:
             spent = (row["seconds"] + row["compile_seconds"] for row in run.metrics)
@@ -52,14 +56,18 @@ class FinishedRuns:
 
 
 @contextmanager
-def damage_explained(path: Path) -> Iterator[None]:
-    """Says with a damaged file of a finished training what to do."""
+def explain_damage(path: Path) -> Iterator[None]:
+    """Adds the fix to the errors of damaged files of a finished training.
+
+    Raises:
+      RunError: if a file is damaged.
+    """
     try:
         yield
     except (RunError, RecordError, PredictionsError, WeightsError) as error:
-        raise RunError(f"{error} Remove {path}, and --resume trains it again.") from error
+        raise RunError(f"{error} Remove {path}: --resume trains it again.") from error
 
 
 def _modified(path: Path) -> float:
-    """Returns when a file was last written, 0 where there is none."""
+    """Returns the time at which a file was last written, 0 if it does not exist."""
     return path.stat().st_mtime if path.exists() else 0.0

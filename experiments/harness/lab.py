@@ -1,7 +1,8 @@
 """The trainings of one invocation, which claims share: each is run once and kept."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from convjax.analysis._summary import summary
 from convjax.io.atomic import save_figure
@@ -11,7 +12,7 @@ from convjax.runs.persistence import Keeping
 from convjax.stats.watch import Watch
 from convjax.train._fit import fit
 from experiments.harness import training_plots
-from experiments.harness.finished_runs import damage_explained
+from experiments.harness.finished_runs import explain_damage
 from experiments.harness.grouped_training import GroupedTrainings
 from experiments.harness.session import Session
 from experiments.harness.setting import Setting
@@ -24,41 +25,59 @@ if TYPE_CHECKING:
 class Lab(Session):
     """A session that trains; its arguments are those of `Session`."""
 
-    def __init__(self, data: str = "mnist5k", **options: Any):
-        super().__init__(data, **options)
-        self._sweeps = GroupedTrainings(self)
-        self._told: set[str] = set()
-        self._trainings: dict[Setting, list[Training]] = {}
+    @cached_property
+    def _trainings(self) -> dict[Setting, list[Training]]:
+        """The watched trainings so far, one per seed."""
+        return {}
+
+    @cached_property
+    def _comparisons(self) -> GroupedTrainings:
+        """The trainings for comparisons so far."""
+        return GroupedTrainings(self)
+
+    @cached_property
+    def _summaries(self) -> set[str]:
+        """The summaries that the observer has received."""
+        return set()
+
+    @property
+    def earlier_seconds(self) -> float:
+        """The time of trainings that a stopped run finished after its last claim."""
+        return self.folders.earlier_seconds
 
     def train(self, setting: Setting) -> list[Training]:
-        """Returns one training of the setting per seed, run now unless it was before."""
+        """Returns one watched training of the setting per seed, run at the first call."""
         if setting not in self._trainings:
             self._trainings[setting] = [self._training(setting, seed) for seed in self.seeds]
         return self._trainings[setting]
 
-    @property
-    def earlier_seconds(self) -> float:
-        """What those trainings took that a stopped run finished after its last claim."""
-        return self.folders.earlier_seconds
-
-    def outcomes(self, setting: Setting, seeds: Sequence[int] | None = None) -> list[Outcome]:
-        """Returns what trainings of a setting come to with each seed, as `sweep` of one."""
-        return self.sweep([setting], seeds)[0]
-
     def sweep(
         self, settings: Sequence[Setting], seeds: Sequence[int] | None = None
     ) -> list[list[Outcome]]:
-        """Returns what trainings come to, of each setting with each seed, run now unless they were
-        before.
+        """Returns the outcomes of each setting with each seed, run at the first call.
 
-        They watch no layer, draw no picture and leave a small folder below runs/comparisons. Those
-        that share a program run side by side where that is faster, see `experiments.harness.grouped_training`.
+        These trainings watch no layer, draw no picture and write a small folder below
+        runs/comparisons. Trainings that share a program run side by side where that is faster, see
+        `experiments.harness.grouped_training`.
+
+        Args:
+          settings: one list of outcomes is returned for each.
+          seeds: the session's seeds by default.
         """
-        return self._sweeps.outcomes(settings, self.seeds if seeds is None else seeds)
+        return self._comparisons.outcomes(settings, self.seeds if seeds is None else seeds)
+
+    def outcomes(self, setting: Setting, seeds: Sequence[int] | None = None) -> list[Outcome]:
+        """Returns the outcomes of one setting with each seed, see `sweep`."""
+        return self.sweep([setting], seeds)[0]
 
     def metric(self, setting: Setting, name: str, *, evaluation: int = -1) -> list[float]:
-        """Returns one metric of an evaluation, of which most settings have one per epoch, for
-        every seed."""
+        """Returns one metric of one evaluation for every seed.
+
+        Args:
+          setting: of watched trainings.
+          name: of the metric.
+          evaluation: index of the evaluation; most settings have one per epoch.
+        """
         return [training.metrics[evaluation][name] for training in self.train(setting)]
 
     def scores(self, setting: Setting) -> dict[str, list[float]]:
@@ -70,31 +89,6 @@ class Lab(Session):
         """Saves a figure as plots/NAME.png below `out`."""
         save_figure(figure, self.out / "plots" / f"{name}.png")
 
-    def _training(self, setting: Setting, seed: int) -> Training:
-        path = self.out / "runs" / setting.slug / f"seed-{seed}"
-        config = self.run_config(setting, seed)
-        if run := self.folders.finished(path, config, "model.npz"):
-            with damage_explained(path):
-                model = load_weights(path / "model.npz", self.network(setting, seed))
-            model.eval()
-            return Training(setting, seed, run.metrics, run.record, model)
-        dataset = self.dataset_of(setting)
-        first = seed == self.seeds[0]
-        if first:
-            shape = (setting.batch_size, *dataset.train.images.shape[1:])
-            told = str(summary(self.network(setting, seed), shape))
-            if told not in self._told:  # settings may differ in the schedule alone
-                self.observer.network(told)
-            self._told.add(told)
-        with RunFolder(path, config) as folder:
-            training = self.fit(setting, seed, folder)
-            if first:  # one seed's pictures are enough, and they take their time
-                trainer = self.trainer(setting, Watch())
-                for name, figure in training_plots.of_training(training, trainer, dataset).items():
-                    folder.add_plot(name, figure)
-            folder.write_model(training.model)
-        return training
-
     def fit(
         self,
         setting: Setting,
@@ -102,26 +96,57 @@ class Lab(Session):
         folder: RunFolder | None = None,
         watch: Watch | None = Watch(),  # noqa: B008  # frozen
     ) -> Training:
-        """Trains once, now.
+        """Trains once, whether or not the training was run before.
 
         Args:
+          setting: of the training.
+          seed: of the initial parameters and the order of the images.
           folder: written after each evaluation.
-          watch: of which layers the record has statistics, which take time.
+          watch: the layers whose statistics are recorded, which takes time.
         """
         steps = self.steps(setting, seed)
         self.observer.training(setting, seed, steps, watched=True)
-        trainer, material = self.trainer(setting, watch), self.material(setting)
+        trainer, data = self.trainer(setting, watch), self.device_dataset(setting)
         fitted = fit(
             trainer,
             self.network(setting, seed),
-            material.train,
-            material.test,
+            data.train,
+            data.test,
             self.plan(setting, seed),
-            rows=steps,  # a row for each: trainings of the chapter are short enough
+            rows=steps,  # one per step: the chapter's trainings are short enough
             keeping=None if folder is None else Keeping(folder),
-            stop_at_non_finite=False,  # how it fails is what some claims are about
-            listener=self.observer,
+            stop_at_non_finite=False,  # some claims are about how a training fails
+            callback=self.observer,
         )
         self.observer.trained(fitted.metrics)
         model = trainer.model(fitted.state)
         return Training(setting, seed, fitted.metrics, fitted.record, model)
+
+    def _training(self, setting: Setting, seed: int) -> Training:
+        """Returns a watched training from its folder, or runs it."""
+        path = self.out / "runs" / setting.slug / f"seed-{seed}"
+        config = self.run_config(setting, seed)
+        if run := self.folders.finished(path, config, "model.npz"):
+            with explain_damage(path):
+                model = load_weights(path / "model.npz", self.network(setting, seed))
+            model.eval()
+            return Training(setting, seed, run.metrics, run.record, model)
+        first = seed == self.seeds[0]
+        if first:
+            self._report_network(setting, seed)
+        with RunFolder(path, config) as folder:
+            training = self.fit(setting, seed, folder)
+            if first:  # the pictures of one seed are enough, and they take time
+                trainer, dataset = self.trainer(setting, Watch()), self.dataset_of(setting)
+                for name, figure in training_plots.of_training(training, trainer, dataset).items():
+                    folder.add_plot(name, figure)
+            folder.write_model(training.model)
+        return training
+
+    def _report_network(self, setting: Setting, seed: int) -> None:
+        """Passes the network's summary to the observer, once for settings that share it."""
+        shape = (setting.batch_size, *self.dataset_of(setting).train.images.shape[1:])
+        text = str(summary(self.network(setting, seed), shape))
+        if text not in self._summaries:
+            self.observer.network(text)
+        self._summaries.add(text)

@@ -1,4 +1,4 @@
-"""What experiments tell while they work."""
+"""The interface through which experiments report their progress."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -8,17 +8,17 @@ from experiments.harness.setting import Setting
 
 
 class Observer(Callback):
-    """Hears of the progress; this one keeps quiet."""
+    """Is notified of the progress of experiments; this base class does nothing."""
 
-    def on_screen(self) -> AbstractContextManager[Any]:
-        """Surrounds the work: what a terminal shows meanwhile is gone afterwards."""
+    def display(self) -> AbstractContextManager[Any]:
+        """Returns a context for the work, during which a terminal may show progress bars."""
         return nullcontext()
 
-    def kept(self, claims: int) -> None:
-        """So many claims keep the figures of a run that was stopped."""
+    def resumed(self, claims: int) -> None:
+        """The figures of this many claims are taken from a run that was stopped."""
 
     def claim(self, id: str, number: int, total: int, seconds_left: float | None) -> None:
-        """Claim `number` of `total` begins; None where nobody knows how long all will take."""
+        """Claim `number` of `total` begins; `seconds_left` is None where it cannot be estimated."""
 
     def network(self, summary: str) -> None:
         """A network is about to be trained, with the first of its seeds."""
@@ -27,10 +27,10 @@ class Observer(Callback):
         """A training of `steps` steps begins."""
 
     def trained(self, metrics: list[dict[str, Any]]) -> None:
-        """The training has come to its end."""
+        """The training has ended."""
 
     def measuring(self, what: str) -> None:
-        """A part of a claim that takes its time is about to be measured."""
+        """A part of a claim that takes time is about to be measured."""
 
-    def told(self, text: str) -> None:
-        """A claim has something to say beside its verdict."""
+    def message(self, text: str) -> None:
+        """A claim has a message besides its verdict."""

@@ -1,4 +1,4 @@
-"""Which claims there are, in the chapter's order, and the file that tests each."""
+"""The registry of claims: the experiments' files in the chapter's order, and their claims."""
 
 from importlib import import_module
 from types import ModuleType
@@ -32,27 +32,27 @@ CHAPTER = "chapter"
 
 
 class UnknownNameError(ValueError):
-    """A name that is neither a claim nor an experiment's file."""
+    """A name is neither a claim nor an experiment's file."""
 
 
 def experiment(file: str) -> ModuleType:
-    """Imports an experiment's file."""
+    """Returns the module of an experiment's file."""
     return import_module(f"experiments.{file}")
 
 
 def all_claims() -> list[tuple[str, Claim]]:
-    """Returns (file, claim) for every claim."""
+    """Returns a pair (file, claim) for every claim."""
     return [(file, claim) for file in FILES for claim in experiment(file).CLAIMS]
 
 
 def find(names: list[str]) -> list[Claim]:
-    """Returns the claims that the names stand for, each once, in the chapter's order.
+    """Returns the claims with these names, each once, in the chapter's order.
 
     Args:
       names: claims' ids, experiments' files with or without .py, or "chapter" for all.
 
     Raises:
-      UnknownNameError: for any other name; the message offers near matches.
+      UnknownNameError: for any other name; the message suggests a near match.
     """
     claims = all_claims()
     known = [*(claim.id for _, claim in claims), *FILES, CHAPTER]

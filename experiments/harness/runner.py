@@ -1,4 +1,4 @@
-"""Claims one after the other: measured, or taken from the results of a run that was stopped."""
+"""The runner of claims: each is measured, or reused from the results of a stopped run."""
 
 import json
 import time
@@ -12,49 +12,54 @@ from experiments.harness import registry
 from experiments.harness.claim import Claim, Result, judge
 from experiments.harness.lab import Lab
 
-# The pace starts as if so many seconds had gone at that of the saved results: a claim that takes
-# milliseconds tells little about this machine.
+# The estimate of the time left starts as if this many seconds had passed at the pace of the saved
+# results, because a claim that takes milliseconds says little about this machine.
 PRIOR_SECONDS = 10.0
 
-# The results of whole runs that the README shows tell how long claims take.
-SAVED = Path(__file__).parents[1] / "results"
+# The results of whole runs, which the README shows. They say how long each claim takes.
+SAVED_RESULTS = Path(__file__).parents[1] / "results"
 
 
 class ResultsError(ValueError):
-    """A file does not hold results of `run`, or not such as a run can go on with."""
+    """A file is not a results.json of `run`, or not one that can be resumed."""
 
 
 def measure_claims(claims: Sequence[Claim], lab: Lab, command: Sequence[str]) -> list[Result]:
-    """Measures claims, and writes results.json after each, so that a stopped run can go on.
+    """Measures claims, and writes results.json after each, so that a stopped run can be resumed.
 
     Where the lab resumes, a claim that was measured with the same seeds and rule keeps its figures,
-    and results.json the results of all claims that were not asked for.
+    and results.json keeps the results of claims that are not among `claims`.
 
     Args:
-      command: stands in results.json.
+      claims: to measure, in this order.
+      lab: runs the trainings.
+      command: written into results.json.
+
+    Returns:
+      One result for each claim.
 
     Raises:
-      ResultsError: if the results to go on with are damaged, of other versions, devices, data or
+      ResultsError: if the results to resume are damaged, or of other versions, devices, data or
         options, or of more seeds.
     """
-    results = to_go_on_with(lab, {claim.id for claim in claims}) if lab.resume else {}
-    kept = _kept(results, claims, lab)
-    results |= kept
-    missing = [claim for claim in claims if claim.id not in kept]
+    results = results_to_resume(lab, {claim.id for claim in claims}) if lab.resume else {}
+    reused = _reusable(results, claims, lab)
+    results |= reused
+    missing = [claim for claim in claims if claim.id not in reused]
     whole = len(claims) == len(registry.all_claims())
-    shares = _shares_of_time(missing, lab) if whole else {}
-    if kept:
-        lab.observer.kept(len(kept))
-    # Not where claims are kept: the file's time tells which trainings came after the last claim.
+    shares = _expected_seconds(missing, lab) if whole else {}
+    if reused:
+        lab.observer.resumed(len(reused))
+    # Not where the lab resumes: the file's time shows which trainings followed the last claim.
     if not lab.resume:
         _write(lab.out, command, results)
-    began, done = time.perf_counter(), 0.0
+    start, done = time.perf_counter(), 0.0
     for number, claim in enumerate(claims, 1):
-        if claim.id in kept:
+        if claim.id in reused:
             continue
         if claim.is_measured(lab):
-            # A share takes as long as those before it took on this machine.
-            pace = (time.perf_counter() - began + PRIOR_SECONDS) / (done + PRIOR_SECONDS)
+            # The pace of the claims so far on this machine holds for the rest.
+            pace = (time.perf_counter() - start + PRIOR_SECONDS) / (done + PRIOR_SECONDS)
             left = (sum(shares.values()) - done) * pace if shares else None
             lab.observer.claim(claim.id, number, len(claims), left)
         results[claim.id] = judge(claim, lab)
@@ -65,26 +70,34 @@ def measure_claims(claims: Sequence[Claim], lab: Lab, command: Sequence[str]) ->
 
 
 def read_results(path: Path) -> tuple[Mapping[str, object], list[Result]]:
-    """Reads a results.json: (environment, results).
+    """Reads a results.json.
+
+    Returns:
+      The environment and the results.
 
     Raises:
-      ResultsError: if it is none.
+      ResultsError: if the file is not a results.json of `run`.
     """
     try:
         found = json.loads(path.read_text())
         return dict(found["environment"]), [Result.from_json(entry) for entry in found["claims"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResultsError(
-            f"{path} is damaged, or no results.json of `run` ({type(error).__name__}). Remove it: "
-            "with --resume, trainings that are finished beside it are not run again."
+            f"{path} is damaged or is not a results.json of `run` ({type(error).__name__}). "
+            "Remove it: --resume reuses the finished trainings in its folder."
         ) from error
 
 
-def to_go_on_with(lab: Lab, asked: set[str]) -> dict[str, Result]:
-    """Returns the results in the lab's folder by their claims' names, none where there is no file.
+def results_to_resume(lab: Lab, asked: set[str]) -> dict[str, Result]:
+    """Returns the results in the lab's folder by their claims' ids; no file means no results.
+
+    Args:
+      lab: resumes the run.
+      asked: ids of the claims to be measured.
 
     Raises:
-      ResultsError: if these claims, as the lab measures them, do not belong to them.
+      ResultsError: if the lab's figures cannot be compared with those results, or if the lab has
+        fewer seeds.
     """
     file = lab.out / "results.json"
     if not file.exists():
@@ -97,41 +110,43 @@ def to_go_on_with(lab: Lab, asked: set[str]) -> dict[str, Result]:
         differing += [d for d in differences(found, wanted) if d not in differing]
     if differing:
         raise ResultsError(
-            f"{lab.out} was measured with {'; '.join(differing)}: such figures do not belong in "
-            "one ledger. Choose another --out."
+            f"{lab.out} was measured with {'; '.join(differing)}, and such figures cannot be "
+            "compared. Choose another --out."
         )
     more = [r for r in results if r.id in asked and len(r.seeds) > len(lab.seeds)]
     if more:
         raise ResultsError(
-            f"{lab.out} has {more[0].id} with {len(more[0].seeds)} seeds, and fewer would take its "
-            f"place: --seeds {len(more[0].seeds)}, or choose another --out."
+            f"{lab.out} has {more[0].id} with {len(more[0].seeds)} seeds, and fewer would replace "
+            f"it. Use --seeds {len(more[0].seeds)}, or choose another --out."
         )
     return {result.id: result for result in results}
 
 
-def _kept(results: Mapping[str, Result], claims: Sequence[Claim], lab: Lab) -> dict[str, Result]:
-    """Returns the results whose figures measuring again would find, decided by today's rules."""
-    kept = {}
+def _reusable(
+    results: Mapping[str, Result], claims: Sequence[Claim], lab: Lab
+) -> dict[str, Result]:
+    """Returns the results that a new measurement would repeat, decided by the current rules."""
+    reused = {}
     for claim in claims:
         result, rule = results.get(claim.id), claim.rule(lab.data)
-        # What was not measured is tried again: a file or a device may be there now.
+        # A claim without figures is measured again: a file or a device may have become available.
         if result is None or not result.measured:
             continue
         if (result.seeds, result.rule) == (lab.seeds, rule.text if rule else "none"):
             try:
-                kept[claim.id] = judge(claim, lab, result)
-            except KeyError:  # a figure that an earlier version of the claim did not take
+                reused[claim.id] = judge(claim, lab, result)
+            except KeyError:  # an earlier version of the claim did not measure this figure
                 continue
-    return kept
+    return reused
 
 
-def _shares_of_time(claims: Sequence[Claim], lab: Lab) -> dict[str, float]:
-    """Returns how long each claim takes, in seconds of the machine of the saved results.
+def _expected_seconds(claims: Sequence[Claim], lab: Lab) -> dict[str, float]:
+    """Returns the seconds that each claim takes on the machine of the saved results.
 
-    Nothing where they do not know a comparison, which takes minutes. Only together do the claims
-    take so long: a training is counted where the first of them asks for it.
+    The result is empty where these lack a comparison, which takes minutes. The seconds hold only
+    for all claims in one run, because a training counts for the first claim that needs it.
     """
-    file = SAVED / f"{lab.data}.json"
+    file = SAVED_RESULTS / f"{lab.data}.json"
     if lab.quick or lab.data not in DATASET_NAMES or not file.exists():
         return {}
     _, saved = read_results(file)

@@ -1,4 +1,4 @@
-"""One invocation: its data, seeds and options, and the networks and programs made for them."""
+"""The session of one invocation: data, seeds, options, and the networks and programs for them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 
+from convjax._checks import check_whole
 from convjax.data import Dataset, epoch_order, load
 from convjax.data.catalog import DATASET_NAMES
 from convjax.data.paths import expanded
@@ -26,23 +27,29 @@ from experiments.harness.training import DeviceDataset
 # One epoch of the chapter on the embedded sample is 15 passes: as many updates as on MNIST.
 PASSES = {"mnist5k": 15}
 
-# A quick run keeps the form of a training and cuts it to this many steps an epoch.
+# A quick run cuts each epoch of a training to this many steps.
 QUICK_STEPS = 3
 
 
 class Session:
-    """Data, seeds and options of one invocation, and the networks and programs made for them.
+    """The data, seeds and options of one invocation, and the networks and programs for them.
+
+    Networks and programs are made when they are first needed, and kept.
 
     Args:
-      data: a name or folder, as for `convjax.data.load`; results have its name alone.
-      data_dir: where the files of a data set lie, as for `load`.
-      seeds: of the initial parameters and of the order of the images.
-      out: folder for results; runs and pictures go below it.
+      data: a name or folder, as for `convjax.data.load`; results contain only its name.
+      data_dir: folder with the files of a data set, as for `load`.
+      seeds: number of seeds, from 0; a seed decides the initial parameters and the order of the
+        images.
+      out: folder for results; runs and pictures are written below it.
       layout: of the networks.
-      quick: cut every training to a few steps.
-      resume: take the trainings that are finished below `out` as they are.
-      spreadsheet: where the chapter's conv-example.xlsx lies.
-      observer: hears of the progress.
+      quick: whether to cut every training to a few steps.
+      resume: whether to reuse the trainings that are finished below `out`.
+      spreadsheet: path of the chapter's conv-example.xlsx.
+      observer: is notified of the progress.
+
+    Raises:
+      ValueError: if there is no seed.
     """
 
     def __init__(
@@ -58,10 +65,9 @@ class Session:
         spreadsheet: Path | None = None,
         observer: Observer | None = None,
     ):
-        if seeds < 1:
-            raise ValueError(f"seeds must be at least 1, got {seeds}.")
+        check_whole("seeds", seeds, 1)
         self.source, self.data_dir = data, data_dir
-        # Results are to tell no path of this machine. The slash tells a folder from a data set.
+        # Results must not contain a path of this machine. The slash marks a folder.
         named = data in DATASET_NAMES
         self.data = data if named else f"{expanded(data).resolve().name}/"
         self.seeds = tuple(range(seeds))
@@ -69,7 +75,7 @@ class Session:
         self.resume, self.spreadsheet = resume, spreadsheet
         self.observer = observer or Observer()
         self.folders = FinishedRuns(out, resume)
-        self._materials = SettingDatasets(data, data_dir, lambda: self.dataset)
+        self._datasets = SettingDatasets(data, data_dir, lambda: self.dataset)
         self._trainers: dict[Any, Trainer] = {}
         self._networks: dict[tuple[Setting, int], nnx.Module] = {}
 
@@ -78,20 +84,19 @@ class Session:
         """The whole data set.
 
         Raises:
-          ValueError: if it cannot be loaded (DataError), or has one class alone.
+          ValueError: if it cannot be loaded (DataError), or has only one class.
         """
         dataset = load(self.source, data_dir=self.data_dir)
         if len(dataset.class_names) < 2:
             raise ValueError(
-                f"--data must have at least two classes to tell apart, got "
-                f"{', '.join(dataset.class_names)} alone in {self.source!r}: add a folder of "
-                "images for each class."
+                f"--data must have at least two classes, got {', '.join(dataset.class_names)} "
+                f"alone in {self.source!r}. Add a folder of images for each class."
             )
         return dataset
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What figures depend on besides the data's name and the seeds."""
+        """What the figures depend on besides the data's name and the seeds."""
         digest = hashlib.sha256()
         for split in (self.dataset.train, self.dataset.test):
             for array in (split.images, split.labels):
@@ -99,20 +104,20 @@ class Session:
         return {"layout": self.layout, "quick": self.quick, "sha256": digest.hexdigest()[:16]}
 
     def has_threes_and_sevens(self) -> bool:
-        """Tells whether the data set has the classes "3" and "7"."""
+        """Whether the data set has the classes "3" and "7"."""
         return {"3", "7"} <= set(self.dataset.class_names)
 
     def dataset_of(self, setting: Setting) -> Dataset:
         """Returns the data set of a setting."""
-        return self._materials.dataset(setting)
+        return self._datasets.dataset(setting)
 
     def normalization(self, setting: Setting) -> tuple[list[float], list[float]]:
         """Returns mean and std per channel of a setting's images, on the scale p/255."""
-        return self._materials.normalization(setting)
+        return self._datasets.normalization(setting)
 
-    def material(self, setting: Setting) -> DeviceDataset:
+    def device_dataset(self, setting: Setting) -> DeviceDataset:
         """Returns the data set of a setting and its images on the device."""
-        return self._materials.of(setting)
+        return self._datasets.on_device(setting)
 
     def trainer(
         self,
@@ -120,7 +125,15 @@ class Session:
         watch: Watch | None = None,
         devices: Sequence[jax.Device] | None = None,
     ) -> Trainer:
-        """One compiled program for all settings that differ in rates, schedule and length."""
+        """Returns the trainer of a setting.
+
+        Settings that differ only in rates, schedule, batch size and length share one.
+
+        Args:
+          setting: whose network is trained.
+          watch: the layers whose statistics are recorded.
+          devices: that share each batch; one by default.
+        """
         key = (setting.structure, watch, devices and tuple(devices))
         if key not in self._trainers:
             mean, std = self.normalization(setting)
@@ -147,20 +160,26 @@ class Session:
         if key not in self._networks:
             network = setting.build(image, classes, self.layout, seed)
             probe = nnx.clone(network)
-            probe.eval()  # so that batch norm only reads
+            probe.eval()  # so that batch norm leaves its running statistics unchanged
             images = jax.ShapeDtypeStruct((1, *image), np.float32)
             logits = jax.eval_shape(probe, images).shape[-1]
             if logits != (1 if setting.network == "linear" else classes):
                 raise ValueError(
                     f"images must be of at most 32×32 pixels for the chapter's networks, whose "
-                    f"five strides of 2 bring them to 1×1; got {image[0]}×{image[1]} from "
-                    f"{self.source!r}: make them smaller."
+                    f"five strides of 2 reduce them to 1×1, got {image[0]}×{image[1]} from "
+                    f"{self.source!r}. Make them smaller."
                 )
             self._networks[key] = network
         return self._networks[key]
 
     def plan(self, setting: Setting, seed: int, piece: int = PIECE) -> Plan:
-        """Returns the batches and rates of a training, which can be stopped after each piece."""
+        """Returns the batches and rates of a training.
+
+        Args:
+          setting: of the training.
+          seed: of the order of the images.
+          piece: number of steps after which the training can be stopped.
+        """
         return Plan(
             setting.epochs,
             lambda epoch: self.order(setting, seed, epoch),
@@ -170,7 +189,7 @@ class Session:
         )
 
     def run_config(self, setting: Setting, seed: int) -> dict[str, Any]:
-        """Returns all that the figures of a training depend on."""
+        """Returns everything that the figures of a training depend on."""
         mean, std = self.normalization(setting)
         return {
             "setting": setting.config,
@@ -184,9 +203,9 @@ class Session:
         }
 
     def batches(self, setting: Setting, seed: int, epoch: int) -> npt.NDArray[np.integer[Any]]:
-        """Returns the images of each batch of an epoch of the chapter, (steps, batch)."""
+        """Returns the image indices of each batch of an epoch of the chapter, (steps, batch)."""
         examples, passes = len(self.dataset_of(setting).train.labels), PASSES.get(self.data, 1)
-        # A small folder trains with the images it has; no rule decides there.
+        # A small folder trains with the images that it has; no rule applies to it.
         batch_size = min(setting.batch_size, examples)
         return np.concatenate(
             [
@@ -196,9 +215,9 @@ class Session:
         )
 
     def order(self, setting: Setting, seed: int, epoch: int) -> npt.NDArray[np.integer[Any]]:
-        """Returns the batches that an epoch of a training takes."""
+        """Returns the batches of an epoch of a training, (steps, batch); a quick run has few."""
         return self.batches(setting, seed, epoch)[: QUICK_STEPS if self.quick else None]
 
     def steps(self, setting: Setting, seed: int) -> int:
-        """Returns how many steps a training takes."""
+        """Returns the number of steps of a training."""
         return setting.epochs * len(self.order(setting, seed, 0))

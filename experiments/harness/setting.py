@@ -1,22 +1,23 @@
-"""Settings of trainings: the network, the schedule and the size of the batches."""
+"""The setting of a training: its network, schedule and batch size."""
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from convjax._checks import near_match
+from convjax._checks import check_whole, near_match
 from convjax.nn import models
+from convjax.nn.models import NORMS
 from convjax.optim import optimizers, schedules
 from convjax.optim.optimizers import Optimizer
 from convjax.train.step import LossFn, cross_entropy
 
-# One-cycle and what is left of it without one of its parts, as arguments of `one_cycle`. Without
-# warm-up the rate begins at its highest, without annealing it stays there; the momentum, which
-# moves against the rate, does likewise, or stays at fastai's constant.
+# One-cycle, and variants without one of its parts, as arguments of `one_cycle`. Without warm-up the
+# rate begins at its highest; without annealing it stays there. The momentum mirrors the rate, or is
+# fastai's constant.
 CYCLES: dict[str, dict[str, Any]] = {
     "one-cycle": {},
     "linear": {"anneal": "linear"},
@@ -26,40 +27,50 @@ CYCLES: dict[str, dict[str, Any]] = {
 }
 
 NETWORKS = ("digits", "threes-sevens", "linear")
-NORMS = ("batch", "layer", "group", "instance")
 
 
 @dataclass(frozen=True)
 class Setting:
     """One training of the chapter; variants are made with `dataclasses.replace`.
 
+    A field with a text beside its type is an option of `train`; the text is its help.
+
     Attributes:
       network: "digits" (ten classes), or for threes and sevens "threes-sevens" (convolutions) or
         "linear" (fully connected, trained as in the book's chapter on MNIST: SGD without momentum,
-        1 − the probability of the right answer as the loss).
-      norm: None, "batch", "layer", "group" or "instance".
+        and a loss of 1 − the probability of the right answer).
+      norm: None, or one of `convjax.nn.models.NORMS`.
       norm_last: whether the last layer has the norm, too.
-      activate_first: the ReLU before the norm.
-      first_kernel: pixels a side of the first kernel, of "digits" alone.
+      activate_first: whether the ReLU precedes the norm.
+      first_kernel: side of the first kernel in pixels, for "digits" only.
       batch_size: images per step.
-      epochs: of the chapter; the learning rate's schedule spans them all.
+      epochs: of the chapter; the learning rate's schedule spans all of them.
       schedule: "constant", or one of CYCLES.
       lr_max: the constant, or the highest, learning rate.
       scores: evaluations per epoch.
-      encoding: None, the images as they are, or of "digits" alone one of `encodings.ENCODINGS`: the
-        images in colour (see `coloured`) in that encoding.
+      encoding: None leaves the images unchanged; for "digits" only, one of
+        `experiments.features.colour_encodings.ENCODINGS` takes the images in colour
+        (`experiments.features.tinted_digits`) in that encoding.
+
+    Raises:
+      TypeError: if a count is not a whole number.
+      ValueError: for any other value that no training can have.
     """
 
-    network: str = "digits"
-    norm: str | None = None
+    network: Annotated[str, "digits, or for threes and sevens: threes-sevens, linear."] = "digits"
+    norm: Annotated[str | None, "none, batch, layer, group or instance."] = None
     norm_last: bool = True
     activate_first: bool = False
-    first_kernel: int = 5
-    batch_size: int = 64
-    epochs: int = 1
-    schedule: str = "constant"
-    lr_max: float = 0.06
-    scores: int = 1
+    first_kernel: Annotated[int, "Side of the first kernel, in pixels."] = 5
+    batch_size: Annotated[int, "Images per step."] = 64
+    epochs: Annotated[int, "Of the chapter; on mnist5k each is 15 passes over the images."] = 1
+    schedule: Annotated[
+        str,
+        "constant, one-cycle, or one-cycle without a part: linear, no-warm-up, no-annealing, "
+        "flat-momentum.",
+    ] = "constant"
+    lr_max: Annotated[float, "The constant, or the highest, learning rate."] = 0.06
+    scores: Annotated[int, "Evaluations per epoch."] = 1
     encoding: str | None = None
 
     def table(self, steps: int) -> dict[str, jax.Array]:
@@ -70,7 +81,7 @@ class Setting:
         return schedules.one_cycle(steps, self.lr_max, **CYCLES[self.schedule]).table(steps)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a value that no training can have."""
+        """Checks the values."""
         known = {"network": NETWORKS, "norm": (None, *NORMS), "schedule": ("constant", *CYCLES)}
         for name, names in known.items():
             value = getattr(self, name)
@@ -81,15 +92,13 @@ class Setting:
                     f"{near_match(str(value), shown) or '.'}"
                 )
         for name in ("batch_size", "epochs", "scores", "first_kernel"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}.")
+            check_whole(name, getattr(self, name), 1)
         if not (isinstance(self.lr_max, int | float) and 0 < self.lr_max < math.inf):
             raise ValueError(f"lr_max must be a positive number, got {self.lr_max!r}.")
 
     @property
     def slug(self) -> str:
-        """A name for a folder, the same for the same setting and no other."""
+        """The name of a folder, unique to the setting."""
         parts = [self.network]
         parts += [f"{self.norm}norm"] if self.norm else []
         for name in ("norm_last", "activate_first", "first_kernel", "scores", "encoding"):
@@ -102,17 +111,16 @@ class Setting:
 
     @property
     def config(self) -> dict[str, Any]:
-        """All fields, as a run's configuration has them.
+        """All fields, as in a run's configuration.
 
-        None for the encoding is left out, so that runs from before there was one can be gone on
-        with.
+        An encoding of None is omitted, so that runs of versions without encodings can be resumed.
         """
         fields = asdict(self)
         return fields if self.encoding else {k: v for k, v in fields.items() if k != "encoding"}
 
     @property
     def structure(self) -> "Setting":
-        """The setting with all that a compiled program does not depend on at its default."""
+        """The setting with the defaults of all fields that a compiled program is independent of."""
         default = Setting()
         free = ("batch_size", "epochs", "schedule", "lr_max", "scores")
         return replace(self, **{name: getattr(default, name) for name in free})
@@ -132,6 +140,9 @@ class Setting:
 
         Args:
           image: (height, width, channels).
+          classes: number of outputs; "linear" has one output in any case.
+          layout: of the network.
+          seed: of the initial parameters.
         """
         rngs = nnx.Rngs(seed)
         if self.network == "linear":
@@ -152,12 +163,17 @@ class Setting:
 
 
 def wrong_probability(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns 1 − the probability of the right one of two classes, shape (N,), for one logit."""
+    """Returns 1 − the probability of the right class of two, shape (N,).
+
+    Args:
+      logits: (N, 1), the logit of label 1.
+      labels: (N,), 0 or 1.
+    """
     probability = nnx.sigmoid(logits[:, 0])  # of label 1
     return jnp.where(labels == 1, 1 - probability, probability)
 
 
-# The last 3×3 convolution before that to the classes, by its name in a record.
+# The last convolution but one, by its name in a record.
 PENULTIMATE = "blocks.3.conv"
 
 BASELINE = Setting()

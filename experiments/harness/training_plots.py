@@ -1,4 +1,4 @@
-"""The chapter's pictures of a training, for its run folder."""
+"""The chapter's pictures of one training, for its run folder."""
 
 from typing import TYPE_CHECKING
 
@@ -20,19 +20,23 @@ if TYPE_CHECKING:
 
 
 def of_training(training: Training, trainer: Trainer, dataset: Dataset) -> dict[str, "Figure"]:
-    """Draws what the chapter shows of a run: images, kernels and maps, loss, schedule, layers.
+    """Draws what the chapter shows of a run: images, kernels, maps, loss, schedule and layers.
 
-    What the network or its record has not is left out: kernels where it has no convolution, layers
-    where none was watched.
+    Kernels and maps are omitted if the network has no convolution, layers if none was watched.
+
+    Args:
+      training: to draw.
+      trainer: its trainer, which normalises the images.
+      dataset: of the training.
     """
     record, model, test = training.record, training.model, dataset.test
-    # Files may be ordered by class: the first nine would all be zeros.
+    # Files may be ordered by class: the first nine images would all be zeros.
     nine = np.linspace(0, len(test.labels) - 1, 9).astype(int)
     figures = {
         "batch": images.show_batch(test.images[nine], test.labels[nine], dataset.class_names)
     }
     if hasattr(model, "blocks"):
-        # As one program: each operation by itself would be compiled for this one use.
+        # As one program, because each operation by itself would be compiled for this one use.
         first_maps = jax.jit(lambda model, x: next(iter(capture(model, x)[1].values())))
         maps = np.asarray(first_maps(model, trainer.step.normalize(jnp.asarray(test.images[:1]))))
         figures["kernels"] = images.show_kernels(model.blocks[0].conv.kernel, model.layout)

@@ -4,7 +4,7 @@ import pytest
 from convjax.data import Split, load
 from experiments import hand_features
 from experiments.features.handcrafted import HAND_MADE, pixels
-from experiments.hand_features import CLAIMS, PENALTIES, accuracy_of, few, linear_accuracy
+from experiments.hand_features import CLAIMS, PENALTIES, accuracy_of, linear_accuracy, subset
 from experiments.harness.claim import judge
 from experiments.harness.lab import Lab
 
@@ -91,7 +91,7 @@ def test_a_penalty_is_per_image():
 
 
 def test_few_images_are_from_all_classes():
-    found = few(load("mnist5k").train)
+    found = subset(load("mnist5k").train)
     assert np.bincount(found.labels).tolist() == [20] * 10
 
 

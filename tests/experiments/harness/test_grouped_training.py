@@ -65,7 +65,7 @@ def test_figures_and_folders_are_those_of_single_runs(alone, together):
 
 def test_a_run_alone_is_that_of_the_trainer(alone):
     setting = SETTINGS[0]
-    trainer, material = alone.trainer(setting), alone.material(setting)
+    trainer, material = alone.trainer(setting), alone.device_dataset(setting)
     steps = alone.steps(setting, 1)
     state, record = trainer.run(
         trainer.start(alone.network(setting, 1)),

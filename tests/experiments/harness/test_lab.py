@@ -63,16 +63,16 @@ def test_each_encoding_has_its_images_and_is_normalised_by_itself(tmp_path):
     for encoding in ("rgb", "hsv", "grey"):
         setting = replace(BATCH_NORM, encoding=encoding)
         wanted = encode(tinted.train.images, encoding)
-        material = lab.material(setting)
+        material = lab.device_dataset(setting)
         np.testing.assert_array_equal(material.dataset.train.images, wanted)
-        assert lab.material(replace(setting, lr_max=1.0)) is material
+        assert lab.device_dataset(replace(setting, lr_max=1.0)) is material
         config = lab.run_config(setting, 0)
         # float32 sums over ten million pixels.
         np.testing.assert_allclose(config["mean"], wanted.mean((0, 1, 2)) / 255, rtol=1e-4)
         np.testing.assert_allclose(config["std"], wanted.std((0, 1, 2)) / 255, rtol=1e-4)
         assert lab.network(setting, 0).blocks[0].conv.kernel.size == 5 * 5 * 3 * 8
-    assert lab.material(BATCH_NORM).dataset is lab.dataset
-    assert lab.material(THREE_OR_SEVEN).dataset.class_names == ("3", "7")
+    assert lab.device_dataset(BATCH_NORM).dataset is lab.dataset
+    assert lab.device_dataset(THREE_OR_SEVEN).dataset.class_names == ("3", "7")
     assert lab.run_config(THREE_OR_SEVEN, 0)["mean"] == [0.0]
 
 
@@ -95,7 +95,8 @@ def test_the_smoothed_loss_goes_on_over_the_epochs(tmp_path):
         training.train_accuracy
         == lab.trainer(THREE_OR_SEVEN)
         .evaluate(
-            lab.trainer(THREE_OR_SEVEN).start(training.model), lab.material(THREE_OR_SEVEN).train
+            lab.trainer(THREE_OR_SEVEN).start(training.model),
+            lab.device_dataset(THREE_OR_SEVEN).train,
         )
         .accuracy
     )
@@ -111,7 +112,7 @@ def test_a_network_is_told_of_once(tmp_path):
 @pytest.mark.parametrize("name", ["model.npz", "record.npz", "metrics.jsonl"])
 def test_a_damaged_file_of_a_finished_training_is_named_with_the_way_out(name, again):
     (again.out / "runs" / BATCH_NORM.slug / "seed-0" / name).write_bytes(b"rubbish")
-    with pytest.raises(RunError, match=r"Remove .*seed-0, and --resume trains it again") as caught:
+    with pytest.raises(RunError, match=r"Remove .*seed-0: --resume trains it again") as caught:
         again.train(BATCH_NORM)
     assert "pickle" not in str(caught.value)
 

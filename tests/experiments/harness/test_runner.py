@@ -3,8 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.harness import registry
-from experiments.harness import runner as measuring
+from experiments.harness import registry, runner
 from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
 from experiments.harness.observer import Observer
@@ -12,13 +11,13 @@ from experiments.harness.rules import Decision, NotMeasuredError, Rule
 from experiments.harness.runner import ResultsError, measure_claims, read_results
 
 
-class Heard(Observer):
-    """Keeps what it hears of claims."""
+class RecordingObserver(Observer):
+    """Records what it is notified of."""
 
     def __init__(self):
         self.claims, self.already = [], 0
 
-    def kept(self, claims):
+    def resumed(self, claims):
         self.already = claims
 
     def claim(self, id, number, total, seconds_left):
@@ -46,7 +45,7 @@ def calls(monkeypatch):
 
 
 def lab(out, **options):
-    return Lab(out=out, observer=Heard(), **options)
+    return Lab(out=out, observer=RecordingObserver(), **options)
 
 
 def ids(out):
@@ -151,7 +150,7 @@ def test_results_that_do_not_belong_with_these_are_left_alone(changes, message, 
 def test_fewer_seeds_do_not_take_the_place_of_more(calls, tmp_path):
     measure_claims([claim("one", calls)], lab(tmp_path, seeds=3), [])
     before = (tmp_path / "results.json").read_text()
-    with pytest.raises(ResultsError, match=r"has one with 3 seeds, .*: --seeds 3, or choose"):
+    with pytest.raises(ResultsError, match=r"has one with 3 seeds, .*Use --seeds 3, or choose"):
         measure_claims([claim("one", calls)], lab(tmp_path, resume=True), [])
     assert (tmp_path / "results.json").read_text() == before
     measure_claims([claim("two", calls)], lab(tmp_path, resume=True), [])  # asks for another alone
@@ -176,7 +175,7 @@ def test_without_results_there_may_be_trainings(calls, tmp_path):
 def test_a_damaged_file_is_left_alone(content, tmp_path):
     file = tmp_path / "results.json"
     file.write_text(content)
-    with pytest.raises(ResultsError, match=r"is damaged, or no results\.json .*Remove it"):
+    with pytest.raises(ResultsError, match=r"is damaged or is not a results\.json .*Remove it"):
         measure_claims([], lab(tmp_path, resume=True), [])
     assert file.read_text() == content
 
@@ -191,7 +190,7 @@ def saved(calls, tmp_path, monkeypatch):
     for entry, seconds in zip(found["claims"], (10, 30), strict=True):
         entry["seconds"] = seconds
     (folder / "mnist5k.json").write_text(json.dumps(found))
-    monkeypatch.setattr(measuring, "SAVED", folder)
+    monkeypatch.setattr(runner, "SAVED_RESULTS", folder)
 
 
 @pytest.mark.usefixtures("saved")
@@ -203,7 +202,7 @@ def test_the_time_left_is_that_of_the_saved_results_at_the_pace_of_this_machine(
     now = iter((0.0, 0.0, 5.0, 20.0))
     clock = type("Clock", (), {"perf_counter": lambda self: next(now)})()
     watched = lab(tmp_path, seeds=2)
-    monkeypatch.setattr(measuring, "time", clock)
+    monkeypatch.setattr(runner, "time", clock)
     measure_claims([claim(id, calls) for id in ("one", "two", "three")], watched, [])
     assert [heard[3] for heard in watched.observer.claims] == [40, 30 * 15 / 20, 0]
 
@@ -234,7 +233,7 @@ def decided(rule, measured):
 @pytest.mark.parametrize("data", ["mnist", "mnist5k"])
 def test_the_saved_results_are_what_the_rules_of_today_say(data):
     """Whoever changes a rule measures again; no figure is changed without its verdict."""
-    _, results = read_results(measuring.SAVED / f"{data}.json")
+    _, results = read_results(runner.SAVED_RESULTS / f"{data}.json")
     claims = [claim for _, claim in registry.all_claims()]
     assert [result.id for result in results] == [claim.id for claim in claims]
     for claim, result in zip(claims, results, strict=True):

@@ -25,7 +25,7 @@ def assert_mistake(result, message, out):
 
 def leave_run(lab, setting, path):
     """A run's folder as a training leaves it, with weights and statistics out of the air."""
-    config, image = lab.run_config(setting, 0), lab.material(setting).dataset.train.images[0]
+    config, image = lab.run_config(setting, 0), lab.device_dataset(setting).dataset.train.images[0]
     classes = len(config["classes"])
     # Without the initial numbers, which take seconds to compile.
     model = nnx.eval_shape(lambda: setting.build(image.shape, classes, lab.layout, 0))
