@@ -1,12 +1,13 @@
-"""Images with labels: in memory from one function, `load`, or left in their files by a `Stream`."""
+"""Labelled images: `load` reads them into memory, a `Stream` leaves them in their files."""
 
 from convjax.data._load import load
 from convjax.data._normalization import normalization
 from convjax.data.batches import epoch_order
 from convjax.data.dataset import DataError, Dataset, Split
+from convjax.data.file_streams import Streams, stream_folder, stream_idx
 from convjax.data.mnist5k import mnist5k_unsplit
 from convjax.data.selection import select_classes
-from convjax.data.stream import Stream, Streams, stream_folder, stream_idx
+from convjax.data.stream import Stream
 
 __all__ = [
     "DataError",

@@ -1,16 +1,8 @@
-"""Prepared data sets kept as files: written atomically, verified when read, rebuilt when damaged.
-
-A file is a line with format version and SHA-256 digest of all that follows, a line of JSON (names,
-shapes), and the bytes of the four arrays. Nothing in it is ever executed or unpickled.
-"""
-
-from __future__ import annotations
+"""The cache of prepared data sets: .npz files, verified when read and rebuilt when damaged."""
 
 import contextlib
-import hashlib
 import json
 import logging
-import math
 import os
 import tempfile
 import warnings
@@ -24,22 +16,35 @@ import platformdirs
 
 from convjax.data.dataset import DataError, Dataset, Split
 from convjax.data.paths import expanded
+from convjax.io.array_schema import Axis, Field, check_fields
+from convjax.io.atomic import atomic_write, partial_files
+from convjax.io.npz import NpzError, read_npz
 
-_FORMAT = b"convjax-dataset-1"
-# Far above any list of class names; bounds what a damaged file can make readline collect.
-_MAX_HEADER_BYTES = 16 << 20
-_ARRAYS = (("train", "images"), ("train", "labels"), ("test", "images"), ("test", "labels"))
-_DTYPES: dict[str, np.dtype[Any]] = {"images": np.dtype("u1"), "labels": np.dtype("<i4")}
+# The version of the files' content, in the array "format".
+_FORMAT = 2
+
+_IMAGE_AXES = (Axis("height"), Axis("width"), Axis("channels"))
+_FIELDS = {
+    "format": Field("i"),
+    "header": Field("U"),  # JSON, which unlike NumPy's text keeps every name that a file can have
+    "train.images": Field("u", (Axis("train"), *_IMAGE_AXES)),
+    "train.labels": Field("i", (Axis("train"),)),
+    "test.images": Field("u", (Axis("test"), *_IMAGE_AXES)),
+    "test.labels": Field("i", (Axis("test"),)),
+}
 
 _log = logging.getLogger(__name__)
 
 
 class DamagedCacheError(DataError):
-    """A cache file whose content is not what was written."""
+    """A cache file's content differs from what was written."""
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder for prepared data: `cache_dir`, else $CONVJAX_CACHE_DIR, else the user's cache."""
+    """Returns the folder of prepared data.
+
+    It is `cache_dir`, else $CONVJAX_CACHE_DIR, else convjax's folder in the user's cache.
+    """
     chosen = cache_dir or os.environ.get("CONVJAX_CACHE_DIR")
     if chosen:
         return expanded(chosen).absolute()
@@ -54,41 +59,41 @@ def cached(
     cache_dir: str | os.PathLike[str] | None,
     required: bool,
 ) -> Dataset:
-    """The data set stored under `key`, built and stored first where it is not there.
+    """Returns the data set stored under `key`; builds and stores it first if it is missing.
 
-    Several processes may ask at once: one builds, the others wait for it. Reading takes no lock,
-    because files are only ever replaced whole.
+    Of several processes that ask at once, one builds and the others wait for it. Reading takes no
+    lock, because files are replaced atomically.
 
     Args:
-        key: file name without suffix.
-        fingerprint: stands for the state of the source; another one than the stored makes the
-            entry stale, and it is replaced.
-        build: makes the data set.
-        cache_dir: see `cache_folder`.
-        required: whether building without being able to store is an error. Otherwise a warning
-            says so and the data set is built each time.
+      key: file name without suffix.
+      fingerprint: identifies the state of the source. An entry with another one is stale, and is
+        replaced.
+      build: makes the data set.
+      cache_dir: see `cache_folder`.
+      required: makes a folder that cannot be written an error. Otherwise it is a warning, and the
+        data set is built each time.
 
     Raises:
-        DataError: before anything is built, where the cache is `required` and cannot be written.
+      DataError: before anything is built, if the cache is `required` and cannot be written.
     """
     folder = cache_folder(cache_dir)
-    path = folder / f"{key}.data"
+    path = folder / f"{key}.npz"
     try:
         dataset = read(path, fingerprint)
     except DamagedCacheError as error:
-        _log.warning("%s; building it again", error)
+        _log.warning("%s Building it again.", error)
         dataset = None
     if dataset is not None:
         return dataset
-    obstacle = _obstacle_to_writing(folder)
+    obstacle = _write_error(folder)
     if obstacle is not None:
         message = (
-            f"cache folder {folder}: it cannot be written ({obstacle}); prepared data are kept "
-            "there: choose another with cache_dir or $CONVJAX_CACHE_DIR"
+            f"cache folder {folder} cannot be written: {obstacle}. Choose another for prepared "
+            "data with cache_dir or $CONVJAX_CACHE_DIR."
         )
         if required:
             raise DataError(message)
-        warnings.warn(f"{message}; going on without a cache", stacklevel=2)
+        warnings.warn(f"{message} Continuing without a cache.", stacklevel=2)
         return build()
     with filelock.FileLock(folder / f"{key}.lock"):
         # Another process may have finished while this one waited.
@@ -96,109 +101,75 @@ def cached(
             dataset = read(path, fingerprint)
         if dataset is None:
             dataset = build()
-            try:
-                write(path, fingerprint, dataset)
-            except OSError as error:
-                warnings.warn(
-                    f"cache file {path}: it could not be written ({error}); the data are loaded "
-                    "but will be prepared again next time: make room there, or choose another "
-                    "folder with cache_dir or $CONVJAX_CACHE_DIR",
-                    stacklevel=2,
-                )
+            _store(path, fingerprint, dataset)
     return dataset
 
 
-def write(path: Path, fingerprint: str, dataset: Dataset) -> None:
-    """Store a data set, so that `path` holds either the old content or all of the new.
-
-    The caller holds the lock of this entry: all writers use the same temporary file, so that one
-    that was killed leaves nothing that piles up.
-    """
-    arrays = [
-        np.ascontiguousarray(getattr(getattr(dataset, split), kind), _DTYPES[kind])
-        for split, kind in _ARRAYS
-    ]
-    header = json.dumps(
-        {
-            "fingerprint": fingerprint,
-            "name": dataset.name,
-            "class_names": dataset.class_names,
-            "shapes": [array.shape for array in arrays],
-        }
-    )
-    parts: list[bytes | memoryview] = [
-        header.encode() + b"\n",
-        *(array.data.cast("B") for array in arrays),
-    ]
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    temporary = path.with_name(f".{path.name}.tmp")
+def _store(path: Path, fingerprint: str, dataset: Dataset) -> None:
+    """Writes an entry whose lock is held, with a warning if that fails."""
+    # Files of hundreds of megabytes, which killed processes left.
+    for partial in partial_files(path.parent):
+        if partial.name.startswith(f".{path.name}."):
+            partial.unlink(missing_ok=True)
     try:
-        with temporary.open("wb") as file:
-            file.write(b"%s %s\n" % (_FORMAT, digest.hexdigest().encode()))
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        write(path, fingerprint, dataset)
+    except OSError as error:
+        warnings.warn(
+            f"cache file {path} could not be written: {error}. The data are loaded, but will be "
+            "prepared again next time. Free space there, or choose another folder with cache_dir "
+            "or $CONVJAX_CACHE_DIR.",
+            stacklevel=3,
+        )
+
+
+def write(path: Path, fingerprint: str, dataset: Dataset) -> None:
+    """Stores a data set atomically."""
+    header = {
+        "fingerprint": fingerprint,
+        "name": dataset.name,
+        "class_names": dataset.class_names,
+    }
+    arrays: dict[str, Any] = {"format": _FORMAT, "header": json.dumps(header)}
+    for name in ("train", "test"):
+        split: Split = getattr(dataset, name)
+        arrays |= {f"{name}.images": split.images, f"{name}.labels": split.labels}
+    with atomic_write(path) as file:
+        np.savez(file, **arrays)
 
 
 def read(path: Path, fingerprint: str) -> Dataset | None:
-    """The stored data set, or None where there is none for this fingerprint and format.
+    """Returns a stored data set, or None if there is none of this fingerprint and format.
+
+    Nothing in the file is executed, and memory is bounded by its length.
 
     Raises:
-        DamagedCacheError: for content that is not what was written. Memory stays bounded by the
-            length of the file, whatever its header says.
+      DamagedCacheError: if the content differs from what was written.
     """
-    try:
-        with path.open("rb") as file:
-            format_name, _, expected = file.readline(256).rstrip(b"\n").partition(b" ")
-            if format_name != _FORMAT:
-                if format_name.startswith(_FORMAT.rstrip(b"0123456789")):
-                    return None
-                raise ValueError("the first line does not name the format")
-            header = file.readline(_MAX_HEADER_BYTES)
-            info: dict[str, Any] = json.loads(header)
-            digest = hashlib.sha256(header)
-            left = os.fstat(file.fileno()).st_size - file.tell()
-            arrays = {}
-            for (split, kind), shape in zip(_ARRAYS, info["shapes"], strict=True):
-                dtype = _DTYPES[kind]
-                num_bytes = math.prod(shape) * dtype.itemsize
-                if not 0 < num_bytes <= left:
-                    raise ValueError(f"an array of {num_bytes} bytes where {left} are left")
-                left -= num_bytes
-                array = np.empty(shape, dtype)
-                buffer = array.data.cast("B")
-                if file.readinto(buffer) != num_bytes:
-                    raise ValueError("the file ends early")
-                digest.update(buffer)
-                arrays[split, kind] = array
-            if left or digest.hexdigest().encode() != expected:
-                raise ValueError("the checksum does not match")
-            if info["fingerprint"] != fingerprint:
-                return None
-            names = (info["name"], *info["class_names"])
-            if not all(isinstance(name, str) for name in names):
-                raise ValueError("a name is no text")
-            return Dataset(
-                name=info["name"],
-                train=Split(arrays["train", "images"], arrays["train", "labels"]),
-                test=Split(arrays["test", "images"], arrays["test", "labels"]),
-                class_names=tuple(info["class_names"]),
-            )
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.exists():
         return None
-    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
-        raise DamagedCacheError(
-            f"cache file {path}: it is damaged or unreadable ({error})"
-        ) from error
+    try:
+        arrays = read_npz(path, limit=0)  # `write` compresses nothing
+        if "format" in arrays and int(arrays["format"]) != _FORMAT:
+            return None
+        check_fields(arrays, _FIELDS)
+        header = json.loads(str(arrays["header"]))
+        if header["fingerprint"] != fingerprint:
+            return None
+        names = (header["name"], *header["class_names"])
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("a name must be text")
+        train, test = (
+            Split(arrays[f"{name}.images"], arrays[f"{name}.labels"]) for name in ("train", "test")
+        )
+        return Dataset(header["name"], train, test, tuple(header["class_names"]))
+    except FileNotFoundError:
+        return None
+    except (NpzError, ValueError, TypeError, LookupError, RecursionError) as error:
+        raise DamagedCacheError(f"cache file {path} is damaged or unreadable: {error}.") from error
 
 
-def _obstacle_to_writing(folder: Path) -> OSError | None:
+def _write_error(folder: Path) -> OSError | None:
+    """Returns why nothing can be written to a folder, or None; makes the folder if needed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

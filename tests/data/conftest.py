@@ -1,4 +1,4 @@
-"""Small data sets, and no access to the caches and folders of whoever runs the tests."""
+"""Small data sets; every test is isolated from the caches and folders of the user."""
 
 import gzip
 import struct
@@ -14,29 +14,29 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path, monkeypatch):
-    """Every test has its own cache, and no data folder from the environment."""
+    """Gives a test its own cache, and no data folder from the environment."""
     monkeypatch.setenv("CONVJAX_CACHE_DIR", str(tmp_path / "default-cache"))
     monkeypatch.delenv("CONVJAX_DATA_DIR", raising=False)
 
 
 @pytest.fixture
 def shared_mnist():
-    """Folder with the complete MNIST as IDX files."""
+    """The folder with the complete MNIST as IDX files."""
     folder = SHARED / "mnist"
     if not folder.is_dir():
-        pytest.skip(f"the MNIST files are not at {folder}")
+        pytest.skip(f"no MNIST files in {folder}")
     return folder
 
 
 def idx_bytes(array):
-    """An array of uint8 in IDX format, written independently of the reader."""
+    """Returns an array of uint8 in IDX format, written independently of the reader."""
     array = np.asarray(array, np.uint8)
     axes = b"".join(struct.pack(">I", size) for size in array.shape)
     return bytes([0, 0, 8, array.ndim]) + axes + array.tobytes()
 
 
 def write_idx_set(folder, *, num_train=20, num_test=10, seed=0, compress=True, side=5):
-    """Write four IDX files of random images; returns the arrays by file stem."""
+    """Writes four IDX files of random images, and returns the arrays by file stem."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {}
@@ -53,7 +53,7 @@ def write_idx_set(folder, *, num_train=20, num_test=10, seed=0, compress=True, s
 
 
 def small_dataset(name="small", seed=0):
-    """Three classes, 6 training and 3 test images of 4×5×3."""
+    """Returns three classes, 6 training and 3 test images of 4×5×3."""
     rng = np.random.default_rng(seed)
 
     def split(number):

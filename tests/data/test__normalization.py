@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from convjax.data import DataError, normalization
 
 
-def test_by_hand():
+def test_normalization_by_hand():
     # Channel 0: 0 and 255, mean 1/2, std 1/2. Channel 1: always 51, which is 1/5, std 0.
     images = np.array([[[[0, 51]]], [[[255, 51]]]], np.uint8)
     mean, std = normalization(images)
@@ -18,7 +18,7 @@ def test_by_hand():
 
 
 @given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=4, max_dims=4, max_side=5)))
-def test_agrees_with_exact_fractions(images):
+def test_normalization_agrees_with_exact_fractions(images):
     mean, std = normalization(images)
     for channel in range(images.shape[-1]):
         values = [Fraction(int(p), 255) for p in images[..., channel].ravel()]
@@ -29,7 +29,7 @@ def test_agrees_with_exact_fractions(images):
         assert std[channel] == pytest.approx(float(variance) ** 0.5, rel=3e-16, abs=0)
 
 
-def test_slices_add_up():
+def test_normalization_adds_up_slices():
     # More than one slice of 2**20 pixels per channel, and a remainder.
     images = np.random.default_rng(0).integers(0, 256, (1500, 28, 28, 1), np.uint8)
     mean, std = normalization(images)
@@ -46,6 +46,8 @@ def test_slices_add_up():
         np.zeros((0, 3, 3, 1), np.uint8),
     ],
 )
-def test_rejects(images):
-    with pytest.raises(DataError, match=r"images: got .* of shape .*uint8 with non-empty axes"):
+def test_normalization_rejects(images):
+    with pytest.raises(
+        DataError, match=r"images must be uint8 with non-empty axes .*, got .* of shape"
+    ):
         normalization(images)

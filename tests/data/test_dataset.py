@@ -16,14 +16,14 @@ def labels(*values):
     return np.array(values, np.int32)
 
 
-def test_holds_the_given_arrays_without_copying():
+def test_split_does_not_copy():
     pixels = images()
     split = Split(pixels, labels(0, 1))
     assert np.shares_memory(split.images, pixels)
     assert split.labels.tolist() == [0, 1]
 
 
-def test_arrays_and_fields_are_read_only_and_the_source_is_not():
+def test_split_is_read_only_and_its_source_is_not():
     pixels = images()
     split = Split(pixels, labels(0, 1))
     with pytest.raises(ValueError, match="read-only"):
@@ -33,7 +33,7 @@ def test_arrays_and_fields_are_read_only_and_the_source_is_not():
     pixels[0] = 1
 
 
-def test_repr_gives_sizes_only():
+def test_dataset_repr_gives_sizes():
     assert repr(small_dataset()) == (
         "Dataset('small', train: 6 images of 4×5×3, test: 3 images of 4×5×3, 3 classes: a, b, ç)"
     )
@@ -50,13 +50,21 @@ def test_repr_gives_sizes_only():
 @pytest.mark.parametrize(
     ("pixels", "numbers", "message"),
     [
-        ([[0]], labels(0), r"images: got list; .* NumPy array .*numpy\.asarray"),
-        (images().astype(float), labels(0, 1), r"images: got float64 of shape .*must be uint8"),
-        (images()[..., 0], labels(0, 1), r"images: got uint8 of shape \(2, 4, 4\).*\(N, H, W, C\)"),
-        (images(), np.array([0, 1]), r"labels: got int64 .*must be int32 with axes \(N\)"),
-        (images(0), labels(), r"images: got shape \(0, 4, 4, 1\); every axis"),
-        (images(3), labels(0, 1), "got 3 images and 2 labels; the counts must be equal"),
-        (images(), labels(0, -1), "labels: got -1; .* from 0"),
+        ([[0]], labels(0), r"images must be a NumPy array .* got list\. .*numpy\.asarray"),
+        (
+            images().astype(float),
+            labels(0, 1),
+            r"images must be uint8 with axes .* got float64 of shape",
+        ),
+        (
+            images()[..., 0],
+            labels(0, 1),
+            r"images .*\(N, H, W, C\), got uint8 of shape \(2, 4, 4\)",
+        ),
+        (images(), np.array([0, 1]), r"labels must be int32 with axes \(N\), got int64"),
+        (images(0), labels(), r"images must have at least one .* got the shape \(0, 4, 4, 1\)"),
+        (images(3), labels(0, 1), "labels must be one for each of the 3 images, got 2 labels"),
+        (images(), labels(0, -1), "labels must be class indices from 0, got -1"),
     ],
 )
 def test_split_rejects(pixels, numbers, message):
@@ -67,10 +75,10 @@ def test_split_rejects(pixels, numbers, message):
 @pytest.mark.parametrize(
     ("test_shape", "names", "message"),
     [
-        ((4, 4, 3), ("a", "b"), "training images are 4×4×1 and test images 4×4×3"),
-        ((4, 4, 1), ("a", "a"), r"class_names: got \('a', 'a'\).*rename 'a'"),
-        ((4, 4, 1), (), r"class_names: got \(\); there must be at least one"),
-        ((4, 4, 1), ("a",), r"x: train labels go up to 1, but there are 1 classes.*0\.\.0"),
+        ((4, 4, 3), ("a", "b"), "test images must be 4×4×1 .* got 4×4×3 in x"),
+        ((4, 4, 1), ("a", "a"), r"class_names must be .* got \('a', 'a'\) in x\. Rename 'a'"),
+        ((4, 4, 1), (), r"class_names must be at least one, .* got \(\)"),
+        ((4, 4, 1), ("a",), r"train labels must be below 1, .* got 1 in x"),
     ],
 )
 def test_dataset_rejects(test_shape, names, message):

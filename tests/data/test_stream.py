@@ -1,4 +1,4 @@
-"""Images left in their files: the same pixels as loaded, and the same training."""
+"""Streams give the same pixels as loaded data, and the same training."""
 
 from dataclasses import fields
 from functools import cache
@@ -43,7 +43,7 @@ LABELS = np.arange(7) % 3
 # --- rows ----------------------------------------------------------------------------------------
 
 
-def test_rows_by_hand(tmp_path):
+def test_file_source_by_hand(tmp_path):
     file = tmp_path / "pixels"
     file.write_bytes(bytes([99, 99, 0, 1, 2, 3, 4, 5, 6, 7]))
     rows = FileSource(file, 2, (4, 1, 2, 1))
@@ -54,7 +54,7 @@ def test_rows_by_hand(tmp_path):
     "view", [np.s_[:], np.s_[2:], np.s_[1::2], np.s_[::-1], np.s_[:, 1:], np.s_[3:4, :, :, :1]]
 )
 @pytest.mark.parametrize("raw", [False, True])
-def test_a_mapped_array_and_its_parts(tmp_path, pixels, view, raw):
+def test_stream_of_a_memory_map_and_its_views(tmp_path, pixels, view, raw):
     if raw:  # behind a header that ends anywhere
         (tmp_path / "a").write_bytes(b"x" * 5001 + pixels.tobytes())
         mapped = np.memmap(tmp_path / "a", np.uint8, "r", 5001, pixels.shape)
@@ -65,13 +65,13 @@ def test_a_mapped_array_and_its_parts(tmp_path, pixels, view, raw):
     stream = Stream(mapped[view], np.zeros(len(wanted), int))
     order = np.random.default_rng(0).integers(0, len(wanted), (2, 3))
     np.testing.assert_array_equal(stream.read(order), wanted[order])
-    # By reading, unless an image lies in pieces or before its forerunner.
+    # From the file, unless an image lies in pieces or the order is reversed.
     contiguous = wanted[0].flags.c_contiguous and view != np.s_[::-1]
     assert isinstance(stream.images, FileSource if contiguous else ArraySource)
 
 
 class Library:
-    """What libraries for files offer: a shape, a dtype, and one row."""
+    """An array of a library for files: a shape, a dtype, and one row at a time."""
 
     def __init__(self, pixels):
         self.shape, self.dtype, self._pixels = pixels.shape, pixels.dtype, pixels
@@ -83,7 +83,7 @@ class Library:
 
 @settings(max_examples=25, deadline=None)
 @given(order=st.lists(st.lists(st.integers(-1, 6), min_size=3, max_size=3), min_size=1))
-def test_reading_is_indexing(order):
+def test_stream_read_is_indexing(order):
     pixels = np.random.default_rng(0).integers(0, 256, (7, 2, 2, 1), np.uint8)
     order = np.array(order)
     wanted = pixels[order] * (order >= 0)[..., None, None, None].astype(np.uint8)
@@ -93,14 +93,14 @@ def test_reading_is_indexing(order):
 
 @pytest.mark.parametrize("ahead", [1, 2, 50])
 @pytest.mark.parametrize("group", [1, 2 * 60 * 3, 1 << 20])
-def test_reading_ahead_keeps_the_order(pixels, ahead, group, monkeypatch):
+def test_stream_reading_keeps_the_order(pixels, ahead, group, monkeypatch):
     monkeypatch.setattr("convjax.data.stream._ELEMENT_BYTES", group)
     order = np.random.default_rng(0).integers(0, 7, (11, 3))
     with Stream(pixels, LABELS).reading(order, ahead=ahead) as steps:
         np.testing.assert_array_equal(np.stack(list(steps)), pixels[order])
 
 
-def test_the_moments_are_those_of_the_array(pixels):
+def test_stream_normalization_equals_that_of_the_array(pixels):
     for found, wanted in zip(
         Stream(Library(pixels), LABELS).normalization(), normalization(pixels), strict=True
     ):
@@ -110,16 +110,28 @@ def test_the_moments_are_those_of_the_array(pixels):
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((7, 2, 2), np.uint8), LABELS, r"images: got uint8 of shape \(7, 2, 2\)"),
-        (np.zeros((7, 2, 2, 1)), LABELS, "images: got float64 of shape"),
+        (
+            np.zeros((7, 2, 2), np.uint8),
+            LABELS,
+            r"images must be uint8 .* got uint8 of shape \(7, 2, 2\)",
+        ),
+        (np.zeros((7, 2, 2, 1)), LABELS, "images must be uint8 .* got float64 of shape"),
         (np.zeros((0, 2, 2, 1), np.uint8), LABELS[:0], r"got uint8 of shape \(0, 2, 2, 1\)"),
-        ([1], LABELS, "images: got list; they must be uint8"),
-        (np.zeros((7, 2, 2, 1), np.uint8), LABELS[:6], r"labels: got int64 of shape \(6,\) for 7"),
-        (np.zeros((7, 2, 2, 1), np.uint8), LABELS / 2, "labels: got float64"),
-        (np.zeros((7, 2, 2, 1), np.uint8), LABELS - 1, "labels: got -1 to 1; .*: renumber them"),
+        ([1], LABELS, "images must be uint8 .* got list"),
+        (
+            np.zeros((7, 2, 2, 1), np.uint8),
+            LABELS[:6],
+            r"labels must be one .* of the 7 images, got int64 of shape \(6,\)",
+        ),
+        (np.zeros((7, 2, 2, 1), np.uint8), LABELS / 2, "labels must be .* got float64"),
+        (
+            np.zeros((7, 2, 2, 1), np.uint8),
+            LABELS - 1,
+            "labels must be class indices from 0, got -1 to 1. Renumber them",
+        ),
     ],
 )
-def test_what_is_no_stream(images, labels, message):
+def test_stream_rejects(images, labels, message):
     with pytest.raises(DataError, match=message):
         Stream(images, labels)
 
@@ -136,32 +148,30 @@ def same(found, wanted):
     assert (found.name, found.class_names) == (wanted.name, wanted.class_names)
 
 
-def test_idx_files(tmp_path):
+def test_stream_idx_equals_load(tmp_path):
     write_idx_set(tmp_path, compress=False)
     same(stream_idx("mnist", tmp_path), load("mnist", data_dir=tmp_path))
 
 
-def test_idx_files_that_cannot_be_streamed(tmp_path):
-    with pytest.raises(DataError, match="has none of its four IDX files"):
+def test_stream_idx_rejects(tmp_path):
+    with pytest.raises(DataError, match="must hold the four IDX files of mnist, but has none"):
         stream_idx("mnist", tmp_path)
-    with pytest.raises(
-        DataError, match="name: got 'cifar10'; the data sets in IDX files are mnist"
-    ):
+    with pytest.raises(DataError, match="name must be one of mnist, fashion_mnist, got 'cifar10'"):
         stream_idx("cifar10", tmp_path)
     write_idx_set(tmp_path / "packed")
-    with pytest.raises(DataError, match=r"idx3-ubyte.gz: is compressed.*gunzip"):
+    with pytest.raises(DataError, match=r"idx3-ubyte.gz is compressed.*gunzip"):
         stream_idx("mnist", tmp_path / "packed")
     write_idx_set(tmp_path, compress=False)
     images = tmp_path / "t10k-images-idx3-ubyte"
     whole = images.read_bytes()
     for content, message in (
-        (whole[:-1], "ends before the last of 10 images of 5×5×1 bytes"),
-        (whole[:15], "starts with 00 00 08 03; an IDX file"),
-        (b"\0\0\x08\x01" + whole[4:], "starts with 00 00 08 01; an IDX file"),
-        (whole[:4] + bytes(4) + whole[8:], "announces 0 × 5 × 5 entries"),
+        (whole[:-1], "must hold 10 images of 5×5×1 bytes, but ends before the last"),
+        (whole[:15], "ends within the IDX header"),
+        (b"\0\0\x08\x01" + whole[4:], "must start with 00 00 08 03, .* got 00 00 08 01"),
+        (whole[:4] + bytes(4) + whole[8:], "got 0 × 5 × 5 in its header"),
     ):
         images.write_bytes(content)
-        with pytest.raises(DataError, match=f"{images.name}: .*{message}"):
+        with pytest.raises(DataError, match=f"{images.name} .*{message}"):
             stream_idx("mnist", tmp_path)
 
 
@@ -179,7 +189,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("grey", [False, True])
-def test_a_folder_of_images(folder, grey):
+def test_stream_folder_equals_load(folder, grey):
     if grey:
         for path in folder.glob("*/b/*.png"):
             Image.open(path).convert("L").save(path)
@@ -188,20 +198,20 @@ def test_a_folder_of_images(folder, grey):
     same(found, load(folder))
 
 
-def test_folders_that_cannot_be_streamed(folder):
-    with pytest.raises(DataError, match="no such folder"):
+def test_stream_folder_rejects(folder):
+    with pytest.raises(DataError, match="nowhere is not a folder"):
         stream_folder(folder / "nowhere")
     odd = folder / "test/b/2.png"
     Image.new("L", (6, 4)).save(odd)
-    with pytest.raises(DataError, match=r"2\.png: the image is 4×6, but .*1\.png is 4×5"):
+    with pytest.raises(DataError, match=r"2\.png must be 4×5 .* like .*1\.png, got 4×6"):
         stream_folder(folder)
-    odd.write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"2\.png: cannot be decoded"):
+    odd.write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"2\.png cannot be decoded"):
         stream_folder(folder)
     for path in (folder / "test/b").iterdir():
         path.unlink()
     (folder / "test/b").rmdir()
-    with pytest.raises(DataError, match=r"the splits have different classes \(a, b and a\)"):
+    with pytest.raises(DataError, match="same classes in both splits, got b only in training"):
         stream_folder(folder)
 
 
@@ -217,7 +227,7 @@ def labels():
 
 
 class Trained:
-    """A training in float64 in chunks of at most four steps, and its evaluation."""
+    """A training in float64, in chunks of at most four steps, and its evaluation."""
 
     def __init__(self, data, every, count, most, trainer=None):
         devices = None if count is None else jax.devices("cpu")[:count]
@@ -250,7 +260,8 @@ def resident(every, count):
     # Chunks of two steps instead of four, and of three, every other one unwatched, instead of six.
     [(1, 4, 2), (6, 2, 3), (6, None, 3)],
 )
-def test_a_stream_trains_bit_for_bit_as_resident_data(every, count, most):
+@pytest.mark.slow
+def test_trainer_gives_equal_bits_for_a_stream_and_resident_data(every, count, most):
     wanted = resident(every, count)
     found = Trained(Stream(trainings.pixels(), labels()), every, count, most, wanted.trainer)
     jax.tree.map(np.testing.assert_array_equal, found.state, wanted.state)
@@ -260,19 +271,19 @@ def test_a_stream_trains_bit_for_bit_as_resident_data(every, count, most):
     assert found.scores.correct == wanted.scores.correct
     # Partial sums of float64 numbers of order 1.
     assert found.scores.loss == pytest.approx(wanted.scores.loss, rel=1e-14)
-    # The last chunk is short, and needs no program of its own.
+    # The last chunk is short, and uses the same program.
     kinds = 1 if count else 2  # one device runs the same program on resident data
     assert found.trainer._run_piece.programs <= kinds
     assert found.trainer._run_unwatched.programs == (most < every <= STEPS)
 
 
-def test_a_file_that_is_cut_short_or_vanishes_in_training(tmp_path):
+def test_trainer_reports_a_file_that_is_truncated_or_removed(tmp_path):
     for damage in (lambda file: file.write_bytes(b"short"), lambda file: file.unlink()):
         file = tmp_path / "images.npy"
         np.save(file, trainings.pixels())
         stream = Stream(np.load(file, mmap_mode="r"), labels())
         damage(file)
-        with pytest.raises(DataError, match=r"images\.npy: (ends before|cannot be read)"):
+        with pytest.raises(DataError, match=r"images\.npy (must hold 23 images|cannot be read)"):
             Trained(stream, 6, None, 99, resident(6, None).trainer)
 
 
@@ -288,12 +299,12 @@ def test_a_file_that_is_cut_short_or_vanishes_in_training(tmp_path):
         (6, 6, 1, 2),
     ],
 )
-def test_the_length_of_a_bounded_chunk(length, every, most, wanted):
+def test_bounded_length_by_hand(length, every, most, wanted):
     assert bounded_length(length, every, most) == wanted
 
 
 @given(st.integers(1, 300), st.integers(1, 5), st.integers(1, 400))
-def test_watched_steps_begin_a_chunk_or_lie_within(every, times, most):
+def test_bounded_length_aligns_watched_steps(every, times, most):
     length = bounded_length(every * times, every, most)
     assert length % every == 0 or every % length == 0
     assert 2 <= max(length, 2) <= max(every * times, 2)

@@ -1,4 +1,4 @@
-"""The path through tensorflow-datasets, with files served from this machine."""
+"""Preparation by tensorflow-datasets, with files from a local server."""
 
 import functools
 import gzip
@@ -52,7 +52,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def closed_url():
-    """An address at which nobody listens."""
+    """An address at which no server listens."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -69,7 +69,7 @@ def builders():
 
 
 def checksums(server):
-    """What tensorflow-datasets registers about its downloads, for the served files."""
+    """Returns what tensorflow-datasets registers about its downloads, for the served files."""
     from tensorflow_datasets.core.download.checksums import UrlInfo
     from tensorflow_datasets.core.units import Size
 
@@ -84,7 +84,7 @@ def checksums(server):
 
 
 def serve_mnist(server, builders, monkeypatch, name):
-    """Small files in place of the originals; the builder's counts and checksums follow."""
+    """Serves small files in place of the originals, with matching counts and checksums."""
     arrays = write_idx_set(server.folder, num_train=300, num_test=70, seed=len(name), side=28)
     monkeypatch.setattr(builders.mnist, "_TRAIN_EXAMPLES", 300)
     monkeypatch.setattr(builders.mnist, "_TEST_EXAMPLES", 70)
@@ -94,13 +94,13 @@ def serve_mnist(server, builders, monkeypatch, name):
     return builder, arrays
 
 
-class TestPreparing:
+class TestLoadPrepared:
     pytestmark = needs_tfds
 
     @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
     def test_mnist(self, name, server, builders, monkeypatch, tmp_path):
         _, arrays = serve_mnist(server, builders, monkeypatch, name)
-        # A data folder without the files of this set is passed over.
+        # A data folder without the files of this set is ignored.
         monkeypatch.setenv("CONVJAX_DATA_DIR", str(tmp_path))
         dataset = load(name, cache_dir=tmp_path / "cache")
         assert dataset.class_names == CLASS_NAMES[name]
@@ -108,9 +108,9 @@ class TestPreparing:
         np.testing.assert_array_equal(dataset.train.images[..., 0], arrays["train-images-idx3"])
         np.testing.assert_array_equal(dataset.train.labels, arrays["train-labels-idx1"])
         assert_same(load(name, data_dir=server.folder), dataset)
-        # Nothing but the arrays stays.
+        # Only the arrays are kept.
         names = {path.name for path in (tmp_path / "cache").iterdir()}
-        assert names <= {f"{name}.data", f"{name}.lock"}
+        assert names <= {f"{name}.npz", f"{name}.lock"}
 
     def test_cifar10(self, server, builders, monkeypatch, tmp_path):
         rng = np.random.default_rng(0)
@@ -138,7 +138,7 @@ class TestPreparing:
         np.testing.assert_array_equal(dataset.train.labels, records[:5, :, 0].ravel())
         assert dataset.class_names == CLASS_NAMES["cifar10"]
 
-    def test_second_load_imports_no_tensorflow(self, server, builders, monkeypatch, tmp_path):
+    def test_second_load_does_not_import_tensorflow(self, server, builders, monkeypatch, tmp_path):
         serve_mnist(server, builders, monkeypatch, "mnist")
         dataset = load("mnist", cache_dir=tmp_path / "cache")
         program = (
@@ -163,44 +163,48 @@ class TestPreparing:
         monkeypatch.setattr(builder, "URL", closed_url)
         monkeypatch.setattr(builder, "url_infos", infos)
         with pytest.raises(
-            DataError, match=r"mnist: no network: http://127.*IDX files as data_dir"
+            DataError, match=r"mnist cannot be downloaded: http://127.*IDX files as data_dir"
         ):
             load("mnist", cache_dir=tmp_path / "cache")
-        # Once the network is there, the same call succeeds.
+        # With a network the same call succeeds.
         monkeypatch.setattr(builder, "URL", server.url)
         monkeypatch.setattr(builder, "url_infos", checksums(server))
         assert len(load("mnist", cache_dir=tmp_path / "cache").train.images) == 300
 
-    def test_file_gone_from_the_server(self, server, builders, monkeypatch, tmp_path):
+    def test_file_missing_on_the_server(self, server, builders, monkeypatch, tmp_path):
         serve_mnist(server, builders, monkeypatch, "mnist")
         (server.folder / "t10k-labels-idx1-ubyte.gz").unlink()
-        with pytest.raises(DataError, match=r"could not download or prepare it .*HTTP code: 404"):
+        with pytest.raises(
+            DataError, match=r"mnist could not be downloaded or prepared .*HTTP code: 404"
+        ):
             load("mnist", cache_dir=tmp_path / "cache")
 
     def test_altered_download(self, server, builders, monkeypatch, tmp_path):
         serve_mnist(server, builders, monkeypatch, "mnist")
         (server.folder / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"other"))
-        with pytest.raises(DataError, match=r"could not download or prepare it .*wrong checksum"):
+        with pytest.raises(
+            DataError, match=r"mnist could not be downloaded or prepared .*wrong checksum"
+        ):
             load("mnist", cache_dir=tmp_path / "cache")
-        assert not list((tmp_path / "cache").glob("*.data"))
+        assert not list((tmp_path / "cache").glob("*.npz"))
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
-def test_without_tensorflow(name, monkeypatch, tmp_path):
+def test_load_prepared_without_tensorflow(name, monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    message = rf'{name}: is not cached.*tensorflow not found.*pip install "convjax\[tfds\]"'
+    message = rf'{name} is not cached.*tensorflow not found.*pip install "convjax\[tfds\]"'
     with pytest.raises(DataError, match=f"{message}.*pass .* folder with its .* as data_dir"):
         load(name, cache_dir=tmp_path)
 
 
-def test_tensorflow_that_cannot_be_imported(monkeypatch, tmp_path):
+def test_load_prepared_with_a_broken_tensorflow(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(DataError, match=r"needs tensorflow-datasets with TensorFlow .*tensorflow"):
         load("mnist", cache_dir=tmp_path)
 
 
-def test_unwritable_cache_is_an_error_before_any_work(monkeypatch, tmp_path):
+def test_load_prepared_rejects_an_unwritable_cache_before_any_work(monkeypatch, tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()
     monkeypatch.setattr(
