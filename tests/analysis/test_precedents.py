@@ -88,10 +88,14 @@ def test_trace_precedents_equals_the_support_of_the_gradient(layers, cell):
     for windows in layers:
         sizes.append(output_shape(sizes[-1], windows))
     row, column = cell[0] % sizes[-1][0], cell[1] % sizes[-1][1]
-    image = jnp.ones((1, *size, 1))
-    output, pull = jax.vjp(last, image)
-    assert output.shape == sizes[-1]
-    (gradient,) = pull(jnp.zeros(output.shape).at[row, column].set(1))
+
+    @jax.jit  # one program for each example, and not one for each operation
+    def gradient_of_cell(image, row, column):
+        output, pull = jax.vjp(last, image)
+        assert output.shape == sizes[-1]
+        return pull(jnp.zeros(output.shape).at[row, column].set(1))[0]
+
+    gradient = gradient_of_cell(jnp.ones((1, *size, 1)), row, column)
     masks = trace_precedents((row, column), size, layers)
     assert np.array_equal(masks[0], np.asarray(gradient[0, :, :, 0]) != 0)
     seen = np.zeros(sizes[-2], bool)
@@ -102,9 +106,9 @@ def test_trace_precedents_equals_the_support_of_the_gradient(layers, cell):
 
 @pytest.mark.parametrize("cell", [(3, 0), (-4, 0), (0, 5)])
 def test_precedents_rejects_a_missing_cell(cell):
-    with pytest.raises(IndexError, match=r"cell must lie in the map of 3×5, .* got"):
+    with pytest.raises(IndexError, match=r"cell must be in the map of 3×5, got"):
         precedents(cell, (3, 5), Windows(1))
-    with pytest.raises(IndexError, match=r"cell must lie in the map of 3×5, .* got"):
+    with pytest.raises(IndexError, match=r"cell must be in the map of 3×5, got"):
         trace_precedents(cell, (3, 5), [Windows(1)])
 
 
@@ -113,7 +117,7 @@ def test_precedents_rejects_wrong_settings():
         precedents((0.5, 0), (3, 3), Windows(1))
     with pytest.raises(TypeError, match="size must be an int or a pair of ints"):
         trace_precedents((0, 0), (3.5, 3), [Windows(1)])
-    with pytest.raises(TypeError, match=r"windows must be Windows\(kernel_size, …\), got int: 3"):
+    with pytest.raises(TypeError, match=r"windows must be convjax\.Windows, got int: 3"):
         trace_precedents((0, 0), (3, 3), [3])
     assert precedents((0, 0), 3, Windows(3)) == precedents((0, 0), (3, 3), Windows(3))
     with pytest.raises(ValueError, match="stride must be at least 1"):

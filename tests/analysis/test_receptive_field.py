@@ -153,7 +153,7 @@ def test_receptive_field_box_ends_at_the_border():
     assert found.box((0, 3), (32, 32)) == (slice(0, 3), slice(5, 8))
     assert found.box((15, 15), (32, 32)) == (slice(28, 32), slice(29, 32))
     assert found.box((-1, -1), (32, 32)) == found.box((15, 15), (32, 32))
-    with pytest.raises(IndexError, match=r"cell must lie in the map of 16×16, .* got \(16, 0\)"):
+    with pytest.raises(IndexError, match=r"cell must be in the map of 16×16, got \(16, 0\)"):
         found.box((16, 0), (32, 32))
     assert field(lambda x: x.mean((1, 2))).box((0, 0), (9, 7)) == (slice(0, 9), slice(0, 7))
 
@@ -163,13 +163,13 @@ def test_receptive_field_box_ends_at_the_border():
 
 def test_receptive_fields_reject_wrong_arguments():
     model = nnx.eval_shape(lambda: threes_sevens_net(rngs=nnx.Rngs(0)))
-    with pytest.raises(TypeError, match="last argument must be images, an array, got none"):
+    with pytest.raises(TypeError, match="an array and the last argument, got none"):
         receptive_fields(model)
-    with pytest.raises(TypeError, match="Linen module takes its variables before the images"):
+    with pytest.raises(TypeError, match=r"\(variables, images\) for a Linen module"):
         receptive_fields(linen.Conv(2, (3, 3)), jnp.zeros((1, 8, 8, 1)))
-    with pytest.raises(TypeError, match="an array, got str"):
+    with pytest.raises(TypeError, match="last argument, got str"):
         receptive_fields(model, "images")
-    with pytest.raises(ValueError, match=r"four axes NHWC, .* got the shape \(28, 28\)"):
+    with pytest.raises(ValueError, match=r"four axes NHWC, .* got shape \(28, 28\)"):
         receptive_fields(model, np.zeros((28, 28)))
     with pytest.raises(ValueError, match="layout must be one of"):
         receptive_fields(model, np.zeros((1, 28, 28, 1)), layout="HWC")

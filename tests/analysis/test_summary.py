@@ -81,7 +81,7 @@ def test_summary_counts_batch_norm_scales_and_statistics_separately():
     assert [row.receptive_field for row in norms] == [
         row.receptive_field for row in table.rows[::2]
     ]
-    assert "batch statistics, beside the parameters: 260" in str(table)
+    assert "batch statistics, not among the parameters: 260" in str(table)
 
 
 def test_summary_rows_follow_the_calls():
@@ -183,7 +183,7 @@ def test_summary_marks_an_unknown_kind():
     assert [row.multiplications for row in table.rows] == [None, 6]
     assert table.multiplications == 6
     assert table.parameters == 6 + 8
-    assert str(table).splitlines()[-1].startswith("?: a kind whose multiplications are not known")
+    assert str(table).splitlines()[-1].startswith("?: multiplications of this kind are unknown")
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
@@ -250,7 +250,7 @@ def test_summary_table_is_aligned():
 
 
 def test_summary_rejects_wrong_arguments():
-    with pytest.raises(TypeError, match=r"flax\.nnx\.Module, got the class LinearNet; instantiate"):
+    with pytest.raises(TypeError, match=r"flax\.nnx\.Module, got the class LinearNet. Instantiate"):
         summary(LinearNet)
     model = abstract(lambda rngs: LinearNet(rngs=rngs))
     with pytest.raises(ValueError, match=r"at least 1, got \(1, 0, 28, 1\)"):
