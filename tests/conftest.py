@@ -1,4 +1,4 @@
-"""Fixtures for every test: float64 only where a test asks for it."""
+"""Fixtures of all tests. Float64 is on only where a test requests it."""
 
 import os
 
@@ -10,26 +10,26 @@ from convjax.train import scan_loop
 from experiments.harness.compilation_cache import use_compilation_cache
 from tests import trainings
 
-# The command line turns JAX's persistent cache on for the whole process; only the tests of the
-# experiments keep it, all others compile what they test.
+# The command line turns on JAX's persistent cache for the whole process. Only the tests of the
+# experiments use it; all others compile what they test.
 jax.config.update("jax_enable_compilation_cache", False)
 
-# Before JAX looks for devices: a training can be split over some of them.
+# Before JAX looks for devices, so that tests can split a training over several.
 jax.config.update("jax_num_cpu_devices", 4)
 
 
 @pytest.fixture
 def x64():
-    """Float64 while the test lasts; the setting of the process stays as it was."""
+    """Float64 during the test; the setting of the process is restored."""
     with jax.enable_x64(True):
         yield
 
 
 @pytest.fixture(scope="module")
 def compiled_once(tmp_path_factory):
-    """JAX's persistent cache, in one folder for all tests that train the same networks."""
+    """JAX's persistent cache in one folder, for tests that train the same networks."""
     base = tmp_path_factory.getbasetemp()
-    several = "PYTEST_XDIST_WORKER" in os.environ  # whose folders lie side by side
+    several = "PYTEST_XDIST_WORKER" in os.environ  # workers have sibling folders
     folder = (base.parent if several else base) / "convjax-cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONVJAX_CACHE_DIR", os.environ.get("CONVJAX_CACHE_DIR", str(folder)))
@@ -44,7 +44,7 @@ def compiled_once(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def small_chunks():
-    """Chunks of four steps: nine steps are two whole ones and a remainder."""
+    """Chunks of four steps: nine steps are two chunks and a remainder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scan_loop, "CHUNK_STEPS", 4)
         yield
@@ -52,5 +52,5 @@ def small_chunks():
 
 @pytest.fixture(scope="module")
 def run(small_chunks):
-    """One training in float32, which many tests look at."""
+    """One training in float32 that many tests share."""
     return trainings.Run()

@@ -1,5 +1,6 @@
-"""What several test modules share: layouts by their letters, recorded cases, tree comparison."""
+"""Helpers of several test modules: layouts by letters, recorded cases, comparison of trees."""
 
+import os
 import socket
 from dataclasses import replace
 from functools import cache
@@ -9,20 +10,26 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from convjax.stats.parameters import ParameterRecord
+from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record import Record
 from convjax.stats.record_builder import from_steps
 
 GOLDEN = Path(__file__).parent / "golden"
 
-# Written out again rather than imported, so that a wrong entry in the library shows.
+# Data that are not part of the project; tests that need them are skipped where they are missing.
+EXTRA_DATA = Path(
+    os.environ.get("CONVJAX_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")
+)
+SPREADSHEET = EXTRA_DATA / "conv-example.xlsx"  # the chapter's file
+
+# Repeated and not imported, so that a wrong entry in the library fails a test.
 KERNELS = {"NHWC": "HWIO", "NCHW": "OIHW", "CHWN": "IHWO"}
 LAYOUTS = tuple(KERNELS)
 METHODS = ("lax", "matmul")
 
 
 def free_port() -> int:
-    """A port of this computer that nobody listens on."""
+    """Returns a free port of this computer."""
     with socket.socket() as trial:
         trial.bind(("127.0.0.1", 0))
         return trial.getsockname()[1]
@@ -95,13 +102,13 @@ CHANNELS = 3  # of each layer of `make_record`
 
 
 def make_record(*, steps: int, layers: int, size: int = 1000, every: int = 1) -> Record:
-    """A record whose statistics differ from row to row, with counts that add up to `size`."""
+    """Returns a record with different statistics in each row; counts add up to `size`."""
     step, watched = np.arange(steps, dtype=np.float32), np.arange(0, steps, every)
     columns = watched[:, None].astype(np.float32) + np.arange(layers, dtype=np.float32) / 10
     hist = np.zeros((len(watched), layers, 40), np.int32)
     hist[..., 0], hist[..., 4] = size // 2, size // 4
     share = np.clip(columns / 100, 0, 1)
-    # The first channel of each layer is never active, the second always, the third now and then.
+    # In each layer the first channel is never active, the second always, the third sometimes.
     active = np.tile(np.stack([watched < 0, watched >= 0, watched % 3 == 1], axis=1), layers)
     return Record(
         layers=tuple(f"blocks.{i}.conv" for i in range(layers)),
@@ -128,7 +135,7 @@ def make_record(*, steps: int, layers: int, size: int = 1000, every: int = 1) ->
 
 
 def make_parameters(watched: np.ndarray) -> ParameterRecord:
-    """The record of two parameters, whose gradients shrink and whose counts differ by row."""
+    """Returns a record of two parameters with shrinking gradients and different counts per row."""
     norms = np.stack([8 / (1 + watched), 4 / (1 + watched)], axis=1).astype(np.float32)
     hist = np.zeros((len(watched), 2, 42), np.int32)
     hist[:, 0, 30], hist[:, 1, 31] = watched, 10 + watched
@@ -147,12 +154,12 @@ def make_parameters(watched: np.ndarray) -> ParameterRecord:
 
 
 def without_histograms(record: Record) -> Record:
-    """The record as a training with Watch(histogram=False) makes it."""
+    """Returns the record as with Watch(histogram=False)."""
     empty = {name: getattr(record, name)[:0] for name in ("hist", "under", "over")}
     return replace(record, **empty)
 
 
 def without_layers(record: Record) -> Record:
-    """The record as a training with watch=None makes it."""
+    """Returns the record as with watch=None."""
     columns = record.loss, record.learning_rate, record.momentum
     return from_steps((), (), *columns, record.watched[:0], ())

@@ -1,4 +1,4 @@
-"""Every command and snippet of the README runs, in its small form where it would take long."""
+"""Runs every command and snippet of the README, long ones in a small form."""
 
 import gzip
 import re
@@ -14,16 +14,13 @@ from typer.testing import CliRunner
 
 from convjax.data import load
 from experiments.cli.app import app
-from tests.helpers import free_port
+from tests.helpers import SPREADSHEET, free_port
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 ROOT = Path(__file__).parents[1]
 
-# The chapter's file, which is not part of the project.
-SPREADSHEET = ROOT / "../shared/data/conv-example.xlsx"
-
-# Where the README's commands put what other commands of it take up again.
+# Outputs of README commands that later commands read.
 MADE = ("ledger", "runs/", "comparison.html")
 
 
@@ -33,9 +30,9 @@ def blocks(language):
 
 
 def commands():
-    """The README's commands in lists, in its order: those of a list share folders that they make.
+    """Returns the README's commands in order, grouped by the folders that they share.
 
-    The chapter without options is that of `.ci/run`, which runs it in its small form.
+    The chapter without options is left out: .ci/run runs its small form on Python 3.12.
     """
     lines = [line for block in blocks("bash") for line in block.splitlines()]
     found = [line.partition("-m experiments ")[2] for line in lines if "-m experiments" in line]
@@ -49,7 +46,7 @@ def commands():
 
 @pytest.fixture(scope="module")
 def mnist_folder(tmp_path_factory):
-    """The images of mnist5k under MNIST's file names: what was compiled for them serves again."""
+    """The images of mnist5k in MNIST's files, so that compiled programs are reused."""
     folder = tmp_path_factory.mktemp("mnist")
     dataset = load("mnist5k")
     for prefix, split in (("train", dataset.train), ("t10k", dataset.test)):
@@ -60,11 +57,12 @@ def mnist_folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("together", commands(), ids=lambda together: together[0][:60])
-def test_commands(together, mnist_folder, tmp_path, monkeypatch):
+@pytest.mark.slow
+@pytest.mark.parametrize("group", commands(), ids=lambda group: group[0][:60])
+def test_readme_commands_run(group, mnist_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     processes = []
-    for command in together:
+    for command in group:
         words = shlex.split(command.replace("MNIST_FOLDER", str(mnist_folder)))
         if words[0] == "explore" and "--spreadsheet" in words and not SPREADSHEET.exists():
             pytest.skip(f"the chapter's spreadsheet is not at {SPREADSHEET}")
@@ -75,11 +73,11 @@ def test_commands(together, mnist_folder, tmp_path, monkeypatch):
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, f"{command}: {result.output}"
     if processes:
-        at_once(processes)
+        run_together(processes)
 
 
 def small(words, folder):
-    """The words of a command in its small form, whose results go into a folder."""
+    """Returns a command in its small form, with outputs in a folder."""
     name, *words = words
     words = [str(folder / w) if w.startswith(MADE) else w for w in words]
     words = [str(SPREADSHEET) if w.endswith(".xlsx") else w for w in words]
@@ -97,8 +95,8 @@ def small(words, folder):
     return [name, *words, *([] if known else ["--quick"])]
 
 
-def at_once(commands):
-    """Runs the commands of the processes of one training."""
+def run_together(commands):
+    """Runs the processes of one training at the same time."""
     port = str(free_port())
     processes = [
         subprocess.Popen(
@@ -112,15 +110,16 @@ def at_once(commands):
     try:
         assert len(processes) == 2
         for process in processes:
-            told = process.communicate(timeout=300)[0]
-            assert process.returncode == 0, told
+            output = process.communicate(timeout=300)[0]
+            assert process.returncode == 0, output
     finally:
         for process in processes:
             process.kill()
             process.communicate()
 
 
-def test_snippets(tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_readme_snippets_run(tmp_path, monkeypatch, capsys):
     run = ["run", "one-cycle", "--quick", "--out", str(tmp_path / "FOLDER")]
     assert CliRunner().invoke(app, run).exit_code == 0
     snippets = blocks("python")
@@ -133,11 +132,11 @@ def test_snippets(tmp_path, monkeypatch, capsys):
     }
     (shown,) = blocks("text")
     printed = capsys.readouterr().out
-    for line in shown.splitlines():  # but for the figure, whose last digits are the machine's
+    for line in shown.splitlines():  # except the figure, whose last digits depend on the machine
         assert re.sub(r": [0-9.]+, above", ": ", line) in re.sub(r": [0-9.]+, above", ": ", printed)
 
 
-def test_links_lead_to_files():
+def test_readme_links_exist():
     targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text())
     assert all((ROOT / target).exists() for target in targets)
 
@@ -158,21 +157,21 @@ def test_links_lead_to_files():
         "cifar10",
     ],
 )
-def test_tables_are_those_of_the_saved_results(name):
+def test_readme_tables_equal_the_saved_results(name):
     saved = CliRunner().invoke(app, ["table", str(ROOT / f"experiments/results/{name}.json")])
     assert saved.exit_code == 0
     assert saved.stdout.strip() in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"claims": 1}', "not JSON"])
-def test_a_file_that_is_no_ledger(text, tmp_path):
+def test_table_rejects_a_file_without_results(text, tmp_path):
     (tmp_path / "results.json").write_text(text)
     result = CliRunner().invoke(app, ["table", str(tmp_path / "results.json")])
     assert result.exit_code == 2
     assert "is not a results.json" in result.stderr
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_table_rejects_a_missing_file(tmp_path):
     result = CliRunner().invoke(app, ["table", str(tmp_path / "none.json")])
     assert result.exit_code == 2
     assert "none.json cannot be read: No such file" in result.stderr
