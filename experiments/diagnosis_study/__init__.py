@@ -1,1 +1,1 @@
-"""How good `convjax.diagnose` is, measured on trainings with planted faults."""
+"""The accuracy of `convjax.diagnose`, measured on trainings with injected faults."""

@@ -1,4 +1,4 @@
-"""Plans of short trainings, and the faults that can be planted in them."""
+"""The specification of a short training, and the faults that can be injected into it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,28 +8,29 @@ import numpy as np
 
 from experiments.diagnosis_study.networks import ARCHITECTURES, Architecture
 
-# A label of class + 10·k marks an example whose loss counts so many times: a corrupt image, and
-# one whose pixels are no numbers.
+# A label of class + 10·k multiplies the loss of its example by WEIGHTS[k]: 3000 represents a
+# corrupt image, NaN one whose pixels are not numbers.
 WEIGHTS = (1.0, 3000.0, np.nan)
 STEPS = 200
 
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """One training, with everything that a fault or its cure may change.
+    """One training, with everything that a fault or a suggested change may change.
 
     Attributes:
       architecture: a key of `experiments.diagnosis_study.networks.ARCHITECTURES`.
-      seed: of the parameters, the order of the images and what a fault draws.
+      seed: of the parameters, the order of the images and the random choices of a fault.
       optimizer: "adam" or "sgd".
       rate: factor on the architecture's healthy learning rate.
       schedule: "constant", "one-cycle", "long-warm-up" or "bursts".
       gain: factor on all initial kernels.
       sleep: added to the bias of the architecture's hidden layer.
-      frozen, fast: whether the second kernel learns at a millionth, or at 300 times, the rate.
-      raw: whether the pixels come as 0 to 255, not normalised.
+      frozen: whether the second kernel learns at a millionth of the rate.
+      fast: whether the second kernel learns at 300 times the rate.
+      raw: whether the pixels are 0 to 255 instead of normalised.
       labels: "true", "shuffled" or "constant".
-      bad: which of the examples are marked: the index in WEIGHTS.
+      bad: index in WEIGHTS of the factor of the marked examples.
       lag: whether batch norm's running statistics hardly move.
     """
 
@@ -50,13 +51,13 @@ class TrainingSpec:
     lag: bool = False
 
     @property
-    def of(self) -> Architecture:
-        """The architecture itself."""
+    def network(self) -> Architecture:
+        """The architecture."""
         return ARCHITECTURES[self.architecture]
 
     @property
     def structure(self) -> "TrainingSpec":
-        """The plan with all at its default that a compiled program does not depend on."""
+        """The specification with the defaults of all fields that a program is independent of."""
         return TrainingSpec(
             self.architecture,
             0,
@@ -69,24 +70,30 @@ class TrainingSpec:
 
     @property
     def group(self) -> str:
-        """Sorts plans so that those of one structure follow each other."""
+        """A sort key: specifications of one structure follow each other."""
         return str(self.structure)
 
 
 class Fault(NamedTuple):
-    """A fault: the symptom that should be found, the change to a plan, and which plans it fits."""
+    """A fault.
+
+    Attributes:
+      symptom: that the diagnosis should find.
+      inject: returns a specification with the fault.
+      fits: whether the fault applies to a specification.
+    """
 
     symptom: str
-    plant: Callable[[TrainingSpec, np.random.Generator], TrainingSpec]
+    inject: Callable[[TrainingSpec, np.random.Generator], TrainingSpec]
     fits: Callable[[TrainingSpec], bool] = lambda plan: True
 
 
 def _relu(plan: TrainingSpec) -> bool:
-    return plan.of.nonlinearity == "relu"
+    return plan.network.nonlinearity == "relu"
 
 
 def _plain(plan: TrainingSpec) -> bool:
-    return _relu(plan) and not plan.of.normed
+    return _relu(plan) and not plan.network.normed
 
 
 def _plain_adam(plan: TrainingSpec) -> bool:
@@ -94,11 +101,11 @@ def _plain_adam(plan: TrainingSpec) -> bool:
 
 
 def _tanh(plan: TrainingSpec) -> bool:
-    return plan.of.nonlinearity == "tanh"
+    return plan.network.nonlinearity == "tanh"
 
 
 def _batch_norm(plan: TrainingSpec) -> bool:
-    return plan.of.batch_norm
+    return plan.network.batch_norm
 
 
 FAULTS: dict[str, Fault] = {
@@ -149,13 +156,14 @@ FAULTS: dict[str, Fault] = {
 
 
 def _less_steep(plan: TrainingSpec) -> TrainingSpec:
+    """Returns the specification with initial weights and an activation that keep gradients."""
     architecture = "mlp" if plan.architecture == "sigmoid" else plan.architecture
     return replace(plan, architecture=architecture, gain=1.0)
 
 
-# The change that each symptom advises, as far as a plan can be changed. To look at labels or at a
-# batch is to find what is wrong with them.
-CURES: dict[str, Callable[[TrainingSpec], TrainingSpec]] = {
+# The change that each symptom suggests. Where the suggestion is to inspect labels or a batch, the
+# inspection is assumed to find the fault.
+SUGGESTED_CHANGES: dict[str, Callable[[TrainingSpec], TrainingSpec]] = {
     "inputs not normalised": lambda plan: replace(plan, raw=False),
     "labels constant": lambda plan: replace(plan, labels="true"),
     "zero weights": lambda plan: replace(plan, gain=1.0),

@@ -1,4 +1,4 @@
-"""The networks on which faults are planted: chapter CNNs, MLPs, a residual CNN, a Linen model."""
+"""The networks of the study: chapter CNNs, MLPs, residual CNNs and a Linen model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ class ResidualNet(nnx.Module):
 
 
 class LinenNet(linen.Module):
-    """A small CNN as users of Flax Linen write it."""
+    """A small CNN, written as usual in Flax Linen."""
 
     @linen.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -92,12 +92,13 @@ class Architecture:
 
     Attributes:
       build: returns the network with the initial parameters of a seed.
-      adam, sgd: healthy learning rates; SGD has a momentum of 0.9.
-      hidden: the layer whose units are put to sleep by its bias: a path of parameters.
+      adam: healthy learning rate for Adam.
+      sgd: healthy learning rate for SGD with a momentum of 0.9.
+      hidden: path of the bias that the fault "sleeping layer" changes.
       nonlinearity: as for `convjax.diagnose`.
-      normed: whether it has normalisations.
+      normed: whether it has normalisation layers.
       batch_norm: whether these keep running statistics.
-      new: not among those by which thresholds were set.
+      new: whether it was not used for setting thresholds.
     """
 
     build: Callable[[int], Any]
@@ -111,18 +112,18 @@ class Architecture:
 
 
 def chapter(norm: str | None = None) -> Callable[[int], nnx.Module]:
-    """Builds the chapter's network for ten digits."""
+    """Returns a function that builds the chapter's network for ten digits."""
     return lambda seed: digits_net(norm=norm, rngs=nnx.Rngs(seed))
 
 
 def mlp(features: Sequence[int], nonlinearity: str) -> Callable[[int], nnx.Module]:
-    """Builds fully connected layers from 28×28 pixels."""
+    """Returns a function that builds fully connected layers from 28×28 pixels."""
     sizes = (28 * 28, *features, CLASSES)
     return lambda seed: MLP(sizes, nonlinearity, rngs=nnx.Rngs(seed))
 
 
 def residual(blocks: int) -> Callable[[int], nnx.Module]:
-    """Builds a residual CNN."""
+    """Returns a function that builds a residual CNN."""
     return lambda seed: ResidualNet(blocks, rngs=nnx.Rngs(seed))
 
 
@@ -141,7 +142,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "cnn-layer": Architecture(chapter("layer"), 1e-2, 0.1, _NORM, normed=True, new=True),
     "cnn-group": Architecture(chapter("group"), 1e-2, 0.1, _NORM, normed=True, new=True),
-    # Planted as a fault: its gradients vanish.
+    # The fault "deep sigmoids": its gradients vanish.
     "sigmoid": Architecture(mlp((64,) * 6, "sigmoid"), 3e-3, 0.05, "", "sigmoid"),
     "linen": Architecture(lambda seed: LinenNet(), 3e-3, 0.05, "dense.bias", new=True),
 }

@@ -1,4 +1,4 @@
-"""What the diagnosis found in one training of the study."""
+"""The result of the diagnosis of one training of the study."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,16 +9,18 @@ from experiments.diagnosis_study.suite import HEALTHY
 
 @dataclass(frozen=True)
 class DiagnosisResult:
-    """What one training came to.
+    """The diagnosis of one training: a row of diagnosis.json.
 
     Attributes:
-      fault: planted, or HEALTHY.
+      part: "set" or "measured".
+      fault: the injected fault, or HEALTHY.
+      plan: the fields of the `TrainingSpec`.
       accuracy: on the test images.
-      findings: symptoms that were found, causes alone, in their order.
-      steps: after so many the fault was first found; None where it never was.
-      early: symptoms found after some of the steps and not after all.
-      rules: of SageMaker Debugger that fired.
-      cured: accuracy after the change that the first finding advises; None where not tried.
+      findings: the symptoms that were found, without consequences of others, in their order.
+      steps: number of steps after which the fault was first found; None if it never was.
+      early: symptoms that were found during the training but not at its end.
+      rules: rules of SageMaker Debugger that fired.
+      cured: accuracy with the change that the first finding suggests; None if not tried.
     """
 
     part: str
@@ -33,7 +35,7 @@ class DiagnosisResult:
 
     @property
     def symptom(self) -> str:
-        """What should be found, or HEALTHY."""
+        """The symptom that should be found, or HEALTHY."""
         return symptom_of(self.fault)
 
 

@@ -1,10 +1,10 @@
-"""The default rules of Amazon SageMaker Debugger, on our records.
+"""The default rules of Amazon SageMaker Debugger, applied to records.
 
-Their names and default thresholds are those of the documentation,
-https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html. Left out are
-UnchangedTensor, SaturatedActivation and TensorVariance, which need whole tensors, ClassImbalance,
-which counts labels, and LossNotDecreasing, which compares steps whose noise is larger than the
-decrease that it asks for.
+Names and default thresholds are those of the documentation,
+https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html. Five rules are
+omitted: UnchangedTensor, SaturatedActivation and TensorVariance need whole tensors, ClassImbalance
+counts labels, and LossNotDecreasing compares steps whose noise exceeds the decrease that it
+requires.
 """
 
 import numpy as np
@@ -18,8 +18,8 @@ LARGEST_RATIO, SMALLEST_RATIO = 10.0, 1e-8  # of update to weight
 ACTIVE_STEPS, INACTIVE_UNITS = 0.01, 0.5
 VARIANCES = 10.0  # largest over smallest of the layers' weights
 
-# What each rule says is wrong, in our words.
-MEANING: dict[str, tuple[str, ...]] = {
+# The symptoms of `convjax.diagnose` that each rule means.
+RULE_SYMPTOMS: dict[str, tuple[str, ...]] = {
     "AllZero": ("zero weights", "dead layer"),
     "VanishingGradient": ("vanishing gradients", "zero weights"),
     "ExplodingTensor": ("non-finite", "exploding activations", "exploding gradients"),
@@ -39,11 +39,15 @@ MEANING: dict[str, tuple[str, ...]] = {
 }
 
 
-def fired(record: Record, nonlinearity: str) -> set[str]:
+def fired_rules(record: Record, nonlinearity: str) -> set[str]:
     """Returns the names of the rules that fire at some step of a record.
 
-    A unit is a channel, and active in a step where any of its values is above 0: the record has no
-    finer count. The mean of |g| is taken from the histogram, within a factor of 1.5.
+    A unit is a channel, and it is active in a step if any of its values is above 0, because the
+    record counts no finer. The mean of |g| is computed from the histogram, within a factor of 1.5.
+
+    Args:
+      record: with parameter statistics.
+      nonlinearity: as for `convjax.diagnose`.
     """
     evidence = Evidence(record, 0, nonlinearity)
     parameters = evidence.parameters

@@ -1,7 +1,7 @@
-"""The set of trainings on which the diagnosis is measured, in two parts.
+"""The trainings of the diagnosis study, in two parts.
 
-By the first part thresholds are set: four architectures and seeds of its own. The second is only
-measured: other seeds, and five architectures more that the first has not.
+The first part is for setting thresholds; it has four architectures. The second part is only
+measured; it has other seeds, and five further architectures.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,12 @@ FIRST_SEED = {"set": 1000, "measured": 5000}
 FAULTY_RUNS = {"set": 10, "measured": 22}  # of each fault
 HEALTHY_RUNS = {"set": 90, "measured": 210}
 
-# Compiling takes longer than a run: SGD is for these alone.
+# Compiling takes longer than a run, so only these also train with SGD.
 WITH_SGD = ("cnn", "cnn-batch", "mlp", "tanh", "linen")
 
-# What a healthy training may look like. A rate a third of or twice the usual is no fault; one-cycle
-# has twice the rate at its highest by itself.
-ODD: tuple[dict[str, object], ...] = (
+# Options of healthy trainings. A rate of a third or twice the usual is not a fault; the highest
+# rate of one-cycle is twice the usual anyway.
+HEALTHY_OPTIONS: tuple[dict[str, object], ...] = (
     {},
     {"schedule": "one-cycle"},
     {"batch_size": 512, "steps": 120},
@@ -38,15 +38,21 @@ ODD: tuple[dict[str, object], ...] = (
 
 @dataclass(frozen=True)
 class StudyCase:
-    """A plan, what is wrong with it (a fault, or HEALTHY), and the part that it belongs to."""
+    """One training of the study.
+
+    Attributes:
+      part: "set" or "measured".
+      fault: the injected fault, or HEALTHY.
+      plan: the specification, with the fault.
+    """
 
     part: str
     fault: str
     plan: TrainingSpec
 
 
-def kinds(part: str) -> list[TrainingSpec]:
-    """Returns the architectures and optimisers of a part, as plans."""
+def plans_of_part(part: str) -> list[TrainingSpec]:
+    """Returns a specification for each architecture and optimiser of a part."""
     return [
         TrainingSpec(name, 0, optimizer)
         for optimizer in ("adam", "sgd")
@@ -61,7 +67,8 @@ def cases(part: str, *, quick: bool = False) -> list[StudyCase]:
     """Returns the trainings of a part.
 
     Args:
-      quick: one of each fault and two healthy ones, on the smallest network that it fits.
+      part: "set" or "measured".
+      quick: one training of each fault and two healthy ones, on the smallest network that fits.
     """
     made = list(_faulty(part, quick)) + list(_healthy(part, quick))
     return [
@@ -72,21 +79,21 @@ def cases(part: str, *, quick: bool = False) -> list[StudyCase]:
 
 def _faulty(part: str, quick: bool) -> Iterator[StudyCase]:
     for number, (name, fault) in enumerate(FAULTS.items()):
-        fitting = [plan for plan in kinds(part) if fault.fits(plan)]
+        fitting = [plan for plan in plans_of_part(part) if fault.fits(plan)]
         count = 1 if quick else FAULTY_RUNS[part]
         rng = np.random.default_rng([FIRST_SEED[part], number])
         for plan in islice(cycle(_small(fitting, quick)), count):
-            yield StudyCase(part, name, fault.plant(plan, rng))
+            yield StudyCase(part, name, fault.inject(plan, rng))
 
 
 def _healthy(part: str, quick: bool) -> Iterator[StudyCase]:
-    plans = _small(kinds(part), quick)
-    # The looks are shifted by one at each turn, so that every plan gets every look.
+    plans = _small(plans_of_part(part), quick)
+    # The options are shifted by one in each round, so that every architecture gets all of them.
     count = 2 if quick else HEALTHY_RUNS[part]
     for i in range(count):
-        turn, which = divmod(i, len(plans))
-        odd = ODD[(which + turn) % len(ODD)]
-        yield StudyCase(part, HEALTHY, replace(plans[which], **odd))  # type: ignore[arg-type]
+        round_, which = divmod(i, len(plans))
+        options = HEALTHY_OPTIONS[(which + round_) % len(HEALTHY_OPTIONS)]
+        yield StudyCase(part, HEALTHY, replace(plans[which], **options))  # type: ignore[arg-type]
 
 
 def _small(plans: Sequence[TrainingSpec], quick: bool) -> list[TrainingSpec]:

@@ -1,4 +1,4 @@
-"""Runs the plans of `experiments.diagnosis_study.faults`: the record that a training leaves, and its accuracy."""
+"""The trainer of the diagnosis study: runs a `TrainingSpec`, returns its record and accuracy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,26 +27,28 @@ from convjax.train.trainer import Trainer
 from experiments.diagnosis_study.faults import WEIGHTS, TrainingSpec
 from experiments.diagnosis_study.networks import CLASSES
 
-# Of the examples, so many are marked as corrupt: about one in a dozen batches of 64.
-MARKED = 0.002
+MARKED_SHARE = 0.002  # of the examples are corrupt: about one in every eight batches of 64
 LAGGING = 0.9999  # momentum of running statistics that hardly move
 SLOW, FAST = 1e-6, 300.0  # factors on the rate of one kernel
 BURST, BURST_EVERY, BURST_STEPS = 40.0, 66, 8  # of the rate, in the schedule of that name
 
 
-def weighted(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def weighted_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns the cross entropy of each example, times the weight that its label is marked with."""
     marks = labels // CLASSES
     losses = cross_entropy(logits, labels % CLASSES)
-    # Not a product: zero times a number that is none would spoil every loss.
+    # Selected before the product is used, because 0 times NaN would make every loss NaN.
     return jnp.where(marks == 0, losses, losses * jnp.asarray(WEIGHTS)[marks])
 
 
 @dataclass
 class StudyTrainer:
-    """Data on the device, and the compiled programs of the last structure of a plan.
+    """Runs trainings; keeps the data on the device and the programs of the last structure.
 
-    Of the last alone, because a process has room for the code of some hundred programs.
+    Only the last structure is kept, because a process has room for about a hundred programs.
+
+    Args:
+      dataset: the embedded digits by default.
     """
 
     dataset: Dataset = field(default_factory=lambda: load("mnist5k"))
@@ -63,7 +65,7 @@ class StudyTrainer:
         return Images.put(self.dataset.test)
 
     def run(self, plan: TrainingSpec) -> tuple[Record, float]:
-        """Trains as planned; returns the record and the accuracy on the test images."""
+        """Runs a training; returns its record and the accuracy on the test images."""
         data = Images(self.images.images, jnp.asarray(self.labels(plan)))
         order = self.order(plan)
         if plan.architecture == "linen":
@@ -74,27 +76,27 @@ class StudyTrainer:
         return record, trainer.evaluate(state, self.test).accuracy
 
     def labels(self, plan: TrainingSpec) -> npt.NDArray[np.int32]:
-        """Returns the labels that a plan trains on, with the marks of corrupt examples."""
+        """Returns the labels of a training, with the marks of corrupt examples."""
         rng = np.random.default_rng(plan.seed)
         labels = np.array(self.dataset.train.labels, np.int32)
         if plan.labels == "shuffled":
             labels = rng.permutation(labels)
         elif plan.labels == "constant":
             labels[:] = rng.integers(CLASSES)
-        marked = rng.choice(len(labels), round(MARKED * len(labels)), replace=False)
+        marked = rng.choice(len(labels), round(MARKED_SHARE * len(labels)), replace=False)
         labels[marked] += CLASSES * plan.bad
         return labels
 
     def order(self, plan: TrainingSpec) -> npt.NDArray[np.integer[Any]]:
-        """Returns the images of each batch, (steps, batch)."""
+        """Returns the image indices of each batch, (steps, batch)."""
         size, examples = plan.batch_size, len(self.dataset.train.labels)
         epochs = -(-plan.steps // (examples // size))
         orders = [epoch_order(examples, size, seed=plan.seed, epoch=e) for e in range(epochs)]
         return np.concatenate(orders)[: plan.steps]
 
     def model(self, plan: TrainingSpec) -> nnx.Module:
-        """Returns the network with its initial parameters, planted ones included."""
-        model = plan.of.build(plan.seed)
+        """Returns the network with its initial parameters, including faults."""
+        model = plan.network.build(plan.seed)
         for module in (m for _, m in nnx.iter_modules(model)):
             if plan.lag and isinstance(module, BatchNorm):
                 module.momentum = LAGGING
@@ -103,7 +105,7 @@ class StudyTrainer:
         return model
 
     def compiled(self, plan: TrainingSpec, make: Callable[[], Any]) -> Any:
-        """Returns what is made for plans of one structure, made anew for another."""
+        """Returns the program of a structure, compiled by `make` unless it is that of the last."""
         if self._compiled is None or self._compiled[0] != plan.structure:
             self._compiled = None
             jax.clear_caches()
@@ -111,7 +113,7 @@ class StudyTrainer:
         return self._compiled[1]
 
     def trainer(self, plan: TrainingSpec) -> Trainer:
-        """Returns the trainer of a plan."""
+        """Returns the trainer of a specification."""
 
         def make() -> Trainer:
             mean, std = self.scale(plan)
@@ -121,7 +123,7 @@ class StudyTrainer:
                 optimizer(plan, nnx.state(model, nnx.Param)),
                 mean=mean,
                 std=std,
-                loss=weighted,
+                loss=weighted_cross_entropy,
                 watch=Watch.everything(),
             )
 
@@ -135,8 +137,8 @@ class StudyTrainer:
     def _run_linen(
         self, plan: TrainingSpec, data: Images, order: npt.NDArray[np.integer[Any]]
     ) -> tuple[Record, float]:
-        """The same with a Linen model in a loop of one's own."""
-        model = plan.of.build(plan.seed)
+        """Runs a training of a Linen model, in a custom loop."""
+        model = plan.network.build(plan.seed)
         mean, std = self.scale(plan)
 
         def normalized(images: jax.Array) -> jax.Array:
@@ -166,7 +168,13 @@ class StudyTrainer:
 def linen_step(
     model: linen.Module, chosen: Optimizer, normalized: Callable[[jax.Array], jax.Array]
 ) -> Callable[..., Any]:
-    """Returns the jitted step of a Linen model that is watched."""
+    """Returns the jitted step of a watched Linen model.
+
+    Args:
+      model: the network.
+      chosen: the optimiser.
+      normalized: normalises images.
+    """
 
     @jax.jit
     def step(
@@ -182,7 +190,7 @@ def linen_step(
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
             logits, outputs = capture(model, {"params": params}, x)
             layers = layer_stats({INPUT: x, LABELS: labels, **outputs}, units=True)
-            return jnp.mean(weighted(logits, labels)), layers
+            return jnp.mean(weighted_cross_entropy(logits, labels)), layers
 
         (loss, layers), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
         opt_state = chosen.set(opt_state, rate, momentum)
@@ -195,19 +203,19 @@ def linen_step(
 
 
 def with_fault(params: Any, plan: TrainingSpec) -> Any:
-    """Returns initial parameters with the plan's gain and sleep."""
+    """Returns initial parameters with the specified `gain` and `sleep`."""
 
     def changed(path: Any, value: jax.Array) -> jax.Array:
         name = path_name(path)
         if name.endswith("kernel"):
             return value * plan.gain
-        return value + plan.sleep if name == plan.of.hidden else value
+        return value + plan.sleep if name == plan.network.hidden else value
 
     return jax.tree_util.tree_map_with_path(changed, params)
 
 
 def optimizer(plan: TrainingSpec, params: Any) -> Optimizer:
-    """Returns the optimiser, in which one kernel may learn at a rate of its own."""
+    """Returns the optimiser, which may have another rate for one kernel."""
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     second = [name for name in paths if name.endswith("kernel")][1]
     scale = None
@@ -220,7 +228,7 @@ def optimizer(plan: TrainingSpec, params: Any) -> Optimizer:
 
 def table(plan: TrainingSpec) -> dict[str, jax.Array]:
     """Returns the learning rate and momentum of each step."""
-    healthy = plan.of.adam if plan.optimizer == "adam" else plan.of.sgd
+    healthy = plan.network.adam if plan.optimizer == "adam" else plan.network.sgd
     rate, steps = plan.rate * healthy, plan.steps
     if plan.schedule == "constant":
         return schedules.constant(rate, 0.9).table(steps)

@@ -1,4 +1,4 @@
-"""The set of planted faults, the rules beside, the tables, and a small run of everything."""
+"""The study's trainings, the rules of SageMaker Debugger, the tables, and a small run."""
 
 from collections import Counter
 from dataclasses import replace
@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 
 from convjax.diagnosis.symptoms import SYMPTOMS
 from experiments.cli.app import app
-from experiments.diagnosis_study.faults import CURES, FAULTS, TrainingSpec
-from experiments.diagnosis_study.report import bars, by_symptom, confusion
+from experiments.diagnosis_study.faults import FAULTS, SUGGESTED_CHANGES, TrainingSpec
+from experiments.diagnosis_study.report import by_symptom, confusion, targets_table
 from experiments.diagnosis_study.results import DiagnosisResult
 from experiments.diagnosis_study.run import measure_diagnosis
-from experiments.diagnosis_study.sagemaker_rules import MEANING, fired
+from experiments.diagnosis_study.sagemaker_rules import RULE_SYMPTOMS, fired_rules
 from experiments.diagnosis_study.suite import HEALTHY, PARTS, cases
 from experiments.diagnosis_study.train import StudyTrainer, table
 from tests.diagnosis.test_diagnose import CASES
@@ -24,10 +24,10 @@ def row(fault, *findings, part="measured", rules=(), accuracy=0.5, cured=None):
     return DiagnosisResult(part, fault, {}, accuracy, list(findings), 10, [], list(rules), cured)
 
 
-# --- the set ------------------------------------------------------------------------------------
+# --- suite and faults ---------------------------------------------------------------------------
 
 
-def test_the_set_is_large_enough_and_split():
+def test_cases_has_disjoint_parts_of_the_documented_size():
     first, second = (cases(part) for part in PARTS)
     assert len(first) + len(second) == 844  # as the README and the command's help say
     healthy = [sum(case.fault == HEALTHY for case in part) for part in (first, second)]
@@ -39,55 +39,52 @@ def test_the_set_is_large_enough_and_split():
     assert not seeds[0] & seeds[1]
     assert len(seeds[1]) == len(second)
     known = {case.plan.architecture for case in first}
-    assert not any(TrainingSpec(name, 0).of.new for name in known)
+    assert not any(TrainingSpec(name, 0).network.new for name in known)
     assert {case.plan.architecture for case in second} > known
 
 
-def test_healthy_trainings_look_odd_in_every_way_on_every_architecture():
+def test_cases_gives_healthy_trainings_all_options_on_every_architecture():
     plans = [case.plan for case in cases("measured") if case.fault == HEALTHY]
-    looks = {(plan.schedule, plan.batch_size, plan.rate) for plan in plans}
-    assert len(looks) == 8
-    seen = Counter(plan.architecture for plan in plans)
-    assert min(seen.values()) >= 10
+    options = {(plan.schedule, plan.batch_size, plan.rate) for plan in plans}
+    assert len(options) == 8
+    assert min(Counter(plan.architecture for plan in plans).values()) >= 10
 
 
-def test_every_symptom_is_planted_and_has_a_cure():
+def test_faults_cover_every_symptom_with_a_suggested_change():
     names = {symptom.name for symptom in SYMPTOMS}
-    assert {fault.symptom for fault in FAULTS.values()} == names == set(CURES)
-    assert {name for meant in MEANING.values() for name in meant} <= names
+    assert {fault.symptom for fault in FAULTS.values()} == names == set(SUGGESTED_CHANGES)
+    assert {name for symptoms in RULE_SYMPTOMS.values() for name in symptoms} <= names
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_changes_the_plan_and_its_cure_changes_it_back(name):
-    fault, plan = (
-        FAULTS[name],
-        TrainingSpec("tanh" if name.endswith(("tanh", "sigmoids")) else "mlp", 0),
-    )
-    planted = fault.plant(plan, np.random.default_rng(0))
-    assert planted != plan
-    assert CURES[fault.symptom](planted) != planted
+def test_fault_and_suggested_change_change_the_plan(name):
+    fault = FAULTS[name]
+    plan = TrainingSpec("tanh" if name.endswith(("tanh", "sigmoids")) else "mlp", 0)
+    faulty = fault.inject(plan, np.random.default_rng(0))
+    assert faulty != plan
+    assert SUGGESTED_CHANGES[fault.symptom](faulty) != faulty
 
 
-def test_bursts_come_late_in_each_period():
+def test_table_has_bursts_at_the_end_of_each_period():
     rates = np.asarray(table(TrainingSpec("cnn", 0, schedule="bursts"))["learning_rate"])
     high = np.flatnonzero(rates > 0.01)
     assert high[:8].tolist() == list(range(58, 66))
     assert rates[0] == pytest.approx(3e-3)
 
 
-def test_marked_labels_are_few():
-    bench = StudyTrainer()
-    labels = bench.labels(TrainingSpec("mlp", 1, bad=2))
+def test_study_trainer_labels_marks_few_examples():
+    study = StudyTrainer()
+    labels = study.labels(TrainingSpec("mlp", 1, bad=2))
     assert 0 < np.mean(labels >= 20) < 0.01
-    np.testing.assert_array_equal(labels % 10, bench.dataset.train.labels)
+    np.testing.assert_array_equal(labels % 10, study.dataset.train.labels)
 
 
 # --- rules and tables ---------------------------------------------------------------------------
 
 
-def test_the_rules_of_the_debugger():
+def test_fired_rules_by_hand():
     def rules(name):
-        return fired(CASES[name][0], "relu")
+        return fired_rules(CASES[name][0], "relu")
 
     def norms(**factors):
         parameters = HEALTHY_RECORD.parameters
@@ -99,24 +96,24 @@ def test_the_rules_of_the_debugger():
     healthy = replace(
         HEALTHY_RECORD, parameters=replace(HEALTHY_RECORD.parameters, grad_hist=counts)
     )
-    assert fired(healthy, "relu") == set()
-    assert fired(HEALTHY_RECORD, "relu") == set()  # no count: all are NaN
+    assert fired_rules(healthy, "relu") == set()
+    assert fired_rules(HEALTHY_RECORD, "relu") == set()  # no counts: all are NaN
     zeros = np.zeros_like(counts)
     zeros[..., 0] = 100
     small = replace(HEALTHY_RECORD.parameters, grad_hist=zeros)
-    assert fired(replace(HEALTHY_RECORD, parameters=small), "relu") == {"VanishingGradient"}
+    assert fired_rules(replace(HEALTHY_RECORD, parameters=small), "relu") == {"VanishingGradient"}
     assert "ExplodingTensor" in rules("non-finite")
-    assert "WeightUpdateRatio" in fired(norms(update_norm=2000), "relu")
-    assert "WeightUpdateRatio" in fired(norms(update_norm=1e-7), "relu")
+    assert "WeightUpdateRatio" in fired_rules(norms(update_norm=2000), "relu")
+    assert "WeightUpdateRatio" in fired_rules(norms(update_norm=1e-7), "relu")
     assert {"PoorWeightInitialization", "AllZero"} <= rules("zero weights")
-    # Asleep from the 60th of 200 steps on: active in more than 1 % of them.
+    # Inactive from step 60 of 200 on, so active in more than 1 % of the steps.
     assert "DeadRelu" not in rules("dead layer")
-    asleep = replace(HEALTHY_RECORD, active=HEALTHY_RECORD.active * 0)
-    assert "DeadRelu" in fired(asleep, "relu")
-    assert "DeadRelu" not in fired(asleep, "tanh")
+    inactive = replace(HEALTHY_RECORD, active=HEALTHY_RECORD.active * 0)
+    assert "DeadRelu" in fired_rules(inactive, "relu")
+    assert "DeadRelu" not in fired_rules(inactive, "tanh")
 
 
-def test_bars_by_hand():
+def test_targets_table_by_hand():
     rows = [
         row("zero weights", "zero weights", rules=["PoorWeightInitialization"]),
         row("zero weights", "dead layer", "zero weights"),
@@ -124,17 +121,17 @@ def test_bars_by_hand():
         row(HEALTHY, rules=["DeadRelu"]),
         row(HEALTHY, "collapse"),
     ]
-    recall, precision, healthy = bars(rows).splitlines()[2:5]
+    recall, precision, healthy = targets_table(rows).splitlines()[2:5]
     # 2 of 3 faults; 2 of 4 findings; one of two healthy trainings. The rules: 1 of 3, 1 of 2, 1.
     assert "| recall | 0.95 | 0.667 (" in recall
     assert "| 0.333 (" in recall
     assert "| precision | 0.95 | 0.500 (" in precision
     assert "| 0.500 (" in precision.split("|")[4] + "|" + precision.split("|", 4)[4]
     assert healthy.count("0.500 (") == 2
-    assert "0.500 false alarms per healthy training" in bars(rows)
+    assert "0.500 false alarms per healthy training" in targets_table(rows)
 
 
-def test_the_confusion_table_counts_the_first_finding():
+def test_confusion_counts_the_first_finding():
     rows = [row("zero weights", "dead layer", "zero weights"), row(HEALTHY), row(HEALTHY)]
     lines = confusion(rows).splitlines()
     names = [symptom.name for symptom in SYMPTOMS]
@@ -143,7 +140,7 @@ def test_the_confusion_table_counts_the_first_finding():
     assert lines[-3].endswith("| 2 |")
 
 
-def test_advice_is_compared_with_the_training_before():
+def test_by_symptom_compares_the_suggested_change_with_the_training_before():
     rows = [
         row("zero weights", "zero weights", accuracy=0.1, cured=0.9),
         row("zero weights", "zero weights", accuracy=0.5, cured=0.5),
@@ -152,7 +149,8 @@ def test_advice_is_compared_with_the_training_before():
     assert "not tried" in by_symptom(rows)
 
 
-def test_trainings_are_run_diagnosed_and_cured():
+@pytest.mark.slow
+def test_measure_diagnosis_runs_diagnoses_and_repeats_trainings():
     chosen = [
         case
         for case in cases(PARTS[1], quick=True)
@@ -171,7 +169,7 @@ def test_trainings_are_run_diagnosed_and_cured():
             assert found.cured > found.accuracy
 
 
-def test_nothing_is_overwritten(tmp_path):
+def test_diagnosis_command_rejects_an_existing_file(tmp_path):
     out = tmp_path / "diagnosis.json"
     out.write_text("mine")
     result = CliRunner().invoke(app, ["diagnosis", "--out", str(out)])
