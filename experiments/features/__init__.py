@@ -1,1 +1,1 @@
-"""Features and encodings of images that experiments compare."""
+"""Image features and colour encodings that experiments compare."""

@@ -1,48 +1,55 @@
-"""Colour encodings of images: RGB as it comes, HSV, and grey.
+"""Colour encodings of images: RGB, HSV and grey.
 
-All three have three channels of whole numbers from 0 to 255, so that one network with the same
-number of parameters reads each of them.
+All have three channels of whole numbers from 0 to 255, so that one network with the same number of
+parameters can read each of them.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float, Int, Integer, UInt8
 
 from convjax.data import DataError, Dataset, Split
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = UInt8[np.ndarray, "N H W C"]
 
 # Rec. 601 luma in 65536ths. They add up to 65536, so that a grey pixel keeps its value.
 LUMA = (19595, 38470, 7471)
 
-# Images that are converted at a time: HSV takes some 10 float64 numbers a pixel on the way.
+# Number of images converted at a time: HSV needs about 10 float64 numbers per pixel.
 AT_ONCE = 1000
 
 
-def luma(rgb: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Returns the Rec. 601 luma 0.299 R + 0.587 G + 0.114 B, rounded; (…, 3) to (…,), 0 to 255."""
+def luma(rgb: Integer[np.ndarray, "*shape 3"]) -> Int[np.ndarray, "*shape"]:
+    """Returns the Rec. 601 luma 0.299 R + 0.587 G + 0.114 B, rounded, (...,), from 0 to 255.
+
+    Args:
+      rgb: (..., 3), from 0 to 255.
+    """
     return (np.asarray(rgb, np.int64) @ np.array(LUMA) + 32768) >> 16
 
 
-def rgb_to_hsv(rgb: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Returns hue, saturation and value, each from 0 to 1; of greys the hue is 0.
+def rgb_to_hsv(rgb: npt.ArrayLike) -> Float[np.ndarray, "*shape 3"]:
+    """Returns hue, saturation and value, (..., 3), from 0 to 1.
+
+    The hue is in turns: 0 is red, 1/3 green, 2/3 blue. The hue of greys is 0.
 
     Args:
-      rgb: (…, 3), from 0 to 1. The hue is in turns: 0 red, 1/3 green, 2/3 blue.
+      rgb: (..., 3), from 0 to 1.
     """
     rgb = np.asarray(rgb, np.float64)
     value, chroma = rgb.max(-1), np.ptp(rgb, -1)
     red, green, blue = np.moveaxis(rgb, -1, 0)
-    whole = np.where(chroma > 0, chroma, 1)
-    # Where two channels are the largest both formulas give the same hue.
+    divisor = np.where(chroma > 0, chroma, 1)
+    # Where two channels are the largest, both formulas give the same hue.
     sixths = np.select(
         [value == red, value == green],
-        [(green - blue) / whole % 6, (blue - red) / whole + 2],
-        (red - green) / whole + 4,
+        [(green - blue) / divisor % 6, (blue - red) / divisor + 2],
+        (red - green) / divisor + 4,
     )
     saturation = chroma / np.where(value > 0, value, 1)
-    # The remainder of a tiny negative number rounds to 6, a whole turn.
+    # The remainder of a tiny negative number rounds to 6, a whole turn, hence the second remainder.
     return np.stack([sixths / 6 % 1, saturation, value], -1)
 
 
@@ -66,7 +73,7 @@ def encode(images: Pixels, encoding: str) -> Pixels:
 
     Args:
       images: uint8 (N, H, W, 3) in RGB.
-      encoding: "rgb", "hsv" (255 is a whole turn of the hue, or 1) or "grey" (the luma, three
+      encoding: "rgb", "hsv" (255 means a whole turn of the hue, or 1) or "grey" (the luma, three
         times).
 
     Raises:
@@ -76,8 +83,8 @@ def encode(images: Pixels, encoding: str) -> Pixels:
         raise DataError(f"encoding must be one of {', '.join(ENCODINGS)}, got {encoding!r}.")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise DataError(
-            f"images must be uint8 with the shape (N, H, W, 3), got {images.dtype} {images.shape}: "
-            "give images in colour."
+            f"images must be uint8 with the shape (N, H, W, 3), got {images.dtype} {images.shape}. "
+            "Give images in colour."
         )
     parts = range(0, len(images), AT_ONCE)
     return np.concatenate([ENCODINGS[encoding](images[i : i + AT_ONCE]) for i in parts])

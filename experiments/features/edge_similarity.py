@@ -1,12 +1,12 @@
-"""How much of a kernel is an edge: the share of its energy that the best of many edges explains."""
+"""The similarity of a kernel to an edge: the largest share of its energy that an edge explains."""
 
 from functools import cache
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float
 
-Kernels = npt.NDArray[np.floating]  # (H, W, C, N), as layout NHWC has them
+Kernels = Float[np.ndarray, "H W C N"]  # the order of layout NHWC
 
 ORIENTATIONS = 12
 SHIFTS = (-1, 0, 1)  # of the edge's centre, in pixels, down and across
@@ -14,10 +14,10 @@ WIDTHS = (1 / 6, 1 / 4)  # standard deviation of the edge's Gaussian, in sides o
 
 
 @cache
-def edges(side: int) -> npt.NDArray[np.float64]:
+def edges(side: int) -> Float[np.ndarray, "E P"]:
     """Returns derivatives of Gaussians in all directions, (edges, side·side), each of length 1.
 
-    Their mean is 0: a kernel of one sign has no edge in it.
+    Their mean is 0, so a constant kernel contains no edge.
     """
     rows, columns = np.mgrid[:side, :side] - (side - 1) / 2
     found = []
@@ -31,11 +31,14 @@ def edges(side: int) -> npt.NDArray[np.float64]:
     return np.array(found)
 
 
-def edge_shares(kernels: Kernels) -> npt.NDArray[np.float64]:
-    """Returns for each kernel the largest share of its energy that one edge explains, (N,).
+def edge_shares(kernels: Kernels) -> Float[np.ndarray, " N"]:
+    """Returns the largest share of each kernel's energy that one edge explains, (N,).
 
-    The edge may have any colour: one number per channel, the best ones. Share 1 is an edge, of a
-    kernel without any weight it is 0; random weights have a small share, by chance.
+    The edge may have any colour: one factor per channel, chosen optimally. The share is 1 for an
+    edge, 0 for a kernel of zeros, and small by chance for random weights.
+
+    Args:
+      kernels: (H, W, C, N), square.
 
     Raises:
       ValueError: if the kernels are not square with at least 3 pixels a side.
@@ -43,7 +46,7 @@ def edge_shares(kernels: Kernels) -> npt.NDArray[np.float64]:
     height, width, channels, count = kernels.shape
     if height != width or height < 3:
         raise ValueError(
-            f"kernels must be square, with 3 pixels a side or more, got {height}×{width}."
+            f"kernels must be square with 3 pixels a side or more, got {height}×{width}."
         )
     weights = np.asarray(kernels, np.float64).reshape(height * width, channels * count)
     on_edges = (edges(height) @ weights).reshape(-1, channels, count)
@@ -54,22 +57,23 @@ def edge_shares(kernels: Kernels) -> npt.NDArray[np.float64]:
 def noise_like(kernels: Kernels, seed: int) -> Kernels:
     """Returns random kernels as smooth and as colourful as the given ones, of the same shape.
 
-    Smooth weights look more like an edge than rough ones, and so do weights of one colour. In the
-    noise two weights are as alike as those at the same distance are in all kernels on average, in
-    any direction, and each kernel keeps the relations between its channels; where its lines run is
-    chance.
+    Smooth weights resemble an edge more than rough ones, and so do weights of one colour. In the
+    noise, the covariance of two weights depends on their distance alone, and equals its average
+    over all kernels. Each kernel keeps the relations between its channels. The direction of its
+    lines is random.
 
     Args:
-      kernels: at least as many pixels each as channels.
+      kernels: (H, W, C, N), with at least as many pixels as channels.
+      seed: of the noise.
     """
     height, width, channels, count = kernels.shape
     weights = np.asarray(kernels, np.float64).reshape(height * width, channels * count)
-    places = np.indices((height, width)).reshape(2, -1)
-    distances = ((places[:, :, np.newaxis] - places[:, np.newaxis]) ** 2).sum(0)  # squared
+    positions = np.indices((height, width)).reshape(2, -1)
+    distances = ((positions[:, :, np.newaxis] - positions[:, np.newaxis]) ** 2).sum(0)  # squared
     pairs = np.bincount(distances.ravel(), (weights @ weights.T).ravel())
-    alike = (pairs / np.maximum(np.bincount(distances.ravel()), 1))[distances]
-    # The averages may be no covariance, by a little: negative parts are left out.
-    sizes, directions = np.linalg.eigh(alike)
+    covariance = (pairs / np.maximum(np.bincount(distances.ravel()), 1))[distances]
+    # The averages may have slightly negative eigenvalues, which are set to 0.
+    sizes, directions = np.linalg.eigh(covariance)
     white = np.random.default_rng(seed).standard_normal(weights.shape)
     smooth = directions * np.sqrt(np.maximum(sizes, 0)) @ white
     by_kernel = weights.reshape(-1, channels, count).transpose(2, 0, 1)
@@ -80,11 +84,14 @@ def noise_like(kernels: Kernels, seed: int) -> Kernels:
     return np.asarray(tinted.reshape(kernels.shape), np.float64)
 
 
-def colour_shares(kernels: Kernels) -> npt.NDArray[np.float64]:
-    """Returns for each kernel the share of its energy that sees differences between the channels.
+def colour_shares(kernels: Kernels) -> Float[np.ndarray, " N"]:
+    """Returns the share of each kernel's energy that distinguishes the channels, (N,).
 
-    It is 0 where all channels have the same weights, which see the brightness alone, and 1 where
-    the weights of the channels cancel. (N,)
+    The share is 0 if all channels have the same weights, which respond to brightness alone, and 1
+    if the weights of the channels cancel.
+
+    Args:
+      kernels: (H, W, C, N).
     """
     weights = np.asarray(kernels, np.float64)
     energy = (weights**2).sum((0, 1, 2))

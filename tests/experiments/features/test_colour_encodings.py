@@ -37,49 +37,49 @@ def one(*rgb):
         ((100, 50, 50), (0, 128, 100), 65),  # half saturated; 50 + 0.299 · 50 = 64.95
     ],
 )
-def test_colours_by_hand(rgb, hsv, grey):
+def test_encode_by_hand(rgb, hsv, grey):
     np.testing.assert_array_equal(encode(one(*rgb), "hsv"), one(*hsv))
     np.testing.assert_array_equal(encode(one(*rgb), "grey"), one(grey, grey, grey))
     np.testing.assert_array_equal(encode(one(*rgb), "rgb"), one(*rgb))
 
 
 @given(channel, channel, channel)
-def test_hsv_is_that_of_the_standard_library_and_leads_back(red, green, blue):
+def test_rgb_to_hsv_equals_the_standard_library_and_is_inverted_by_it(red, green, blue):
     rgb = np.array([red, green, blue]) / 255
     found = rgb_to_hsv(rgb)
-    # Few operations in float64, each within 1e-16 of the whole.
+    # Few operations in float64, each with a relative error of 1e-16.
     np.testing.assert_allclose(found, colorsys.rgb_to_hsv(*rgb), atol=1e-14)
     np.testing.assert_allclose(colorsys.hsv_to_rgb(*found), rgb, atol=1e-14)
     assert 0 <= found[0] < 1
 
 
-def test_a_hue_just_short_of_a_turn_is_no_whole_one():
+def test_rgb_to_hsv_returns_a_hue_below_one():
     assert rgb_to_hsv([1, 0, 1e-17])[0] < 1
 
 
-def test_hsv_is_that_of_matplotlib():
+def test_rgb_to_hsv_equals_matplotlib():
     np.testing.assert_allclose(rgb_to_hsv(RANDOM / 255), matplotlib_hsv(RANDOM / 255), atol=1e-14)
 
 
-def test_grey_is_that_of_pillow():
+def test_encode_grey_equals_pillow():
     for image, found in zip(RANDOM, encode(RANDOM, "grey"), strict=True):
         wanted = np.asarray(Image.fromarray(image).convert("L"))
         np.testing.assert_array_equal(found, wanted[..., np.newaxis].repeat(3, -1))
 
 
 @given(channel)
-def test_grey_stays_grey(value):
-    assert luma(np.array([value] * 3)) == value
+def test_luma_of_grey_is_its_value(value):
+    assert luma(np.array([[value] * 3])) == [value]
     assert rgb_to_hsv([value / 255] * 3).tolist() == [0, 0, value / 255]
 
 
-def test_parts_are_put_together_in_order():
+def test_encode_concatenates_parts_in_order():
     images = np.random.default_rng(1).integers(0, 256, (AT_ONCE + 3, 1, 1, 3), np.uint8)
     for name, function in ENCODINGS.items():
         np.testing.assert_array_equal(encode(images, name), function(images))
 
 
-def test_a_data_set_keeps_all_but_its_images():
+def test_encoded_changes_only_the_images():
     labels = np.arange(7, dtype=np.int32) % 2
     dataset = Dataset("two", Split(RANDOM, labels), Split(RANDOM[:2], labels[:2]), ("a", "b"))
     found = encoded(dataset, "hsv")
@@ -93,10 +93,10 @@ def test_a_data_set_keeps_all_but_its_images():
     ("images", "encoding", "message"),
     [
         (RANDOM, "lab", "encoding must be one of rgb, hsv, grey, got 'lab'"),
-        (RANDOM[..., :1], "hsv", r"got uint8 \(7, 5, 4, 1\): give images in colour"),
+        (RANDOM[..., :1], "hsv", r"got uint8 \(7, 5, 4, 1\). Give images in colour"),
         (RANDOM / 255, "grey", "got float64"),
     ],
 )
-def test_what_cannot_be_encoded(images, encoding, message):
+def test_encode_rejects_other_arguments(images, encoding, message):
     with pytest.raises(DataError, match=message):
         encode(images, encoding)

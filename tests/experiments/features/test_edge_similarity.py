@@ -13,21 +13,21 @@ def kernel(weights, colours=(1, 1, 1)):
     return np.einsum("hw,c->hwc", np.asarray(weights, float), np.array(colours))[..., np.newaxis]
 
 
-def test_an_edge_of_any_colour_is_an_edge():
+def test_edge_shares_is_one_for_an_edge_of_any_colour():
     for edge in edges(7)[::17]:
         found = edge_shares(kernel(edge.reshape(7, 7), (0.2, -3, 1)))
         assert found == pytest.approx([1])  # exact up to rounding in float64
 
 
-def test_shares_by_hand():
+def test_edge_shares_by_hand():
     top_edge = np.array([[-1, -1, -1], [0, 0, 0], [1, 1, 1]])
-    assert edge_shares(kernel(top_edge))[0] > 0.8  # its corners are not those of a Gaussian
+    assert edge_shares(kernel(top_edge))[0] > 0.8  # its corners differ from a Gaussian's
     assert edge_shares(kernel(np.ones((3, 3))))[0] == pytest.approx(0, abs=1e-12)
     assert edge_shares(kernel(np.zeros((3, 3)))).tolist() == [0]
-    # Half of the energy is an edge, half is brightness, which is at a right angle to it.
+    # Half of the energy is an edge, half is brightness, which is orthogonal to it.
     edge = edges(5)[0].reshape(5, 5)
     assert edge_shares(kernel(edge + 1 / 5)) == pytest.approx([0.5])
-    # The colours differ, the edge is one; but of two edges across each other it is one of both.
+    # The colours of the kernels differ, the edge is the same. Of two crossed edges one is explained.
     two = np.concatenate([kernel(edge, (1, 0, 0)), kernel(edge, (0, 1, 0))], -1)
     np.testing.assert_allclose(edge_shares(two), 1)
     crossed = kernel(edge, (1, 0, 0)) + kernel(edge.T, (0, 1, 0))
@@ -36,22 +36,22 @@ def test_shares_by_hand():
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(3, 9), st.floats(0.01, 100), st.integers(0, 1000))
-def test_a_share_is_one_of_energy(side, scale, seed):
+def test_edge_shares_is_invariant_to_scale_channels_and_rotation(side, scale, seed):
     kernels = np.random.default_rng(seed).standard_normal((side, side, 3, 2))
     found = edge_shares(kernels)
     assert ((found >= 0) & (found <= 1 + 1e-12)).all()
-    # Neither strength, sign nor the order of channels matters; nor does a quarter of a turn, under
-    # which the twelve directions and nine centres come to one another.
+    # Strength, sign and the order of channels do not matter. Neither does a quarter turn, which maps
+    # the twelve directions and nine centres to each other.
     np.testing.assert_allclose(edge_shares(-scale * kernels[:, :, ::-1]), found, rtol=1e-9)
     np.testing.assert_allclose(edge_shares(np.rot90(kernels)), found, rtol=1e-9)
 
 
-def test_random_weights_are_no_edge():
+def test_edge_shares_is_small_for_random_weights():
     found = edge_shares(RNG.standard_normal((7, 7, 3, 200)))
     assert found.mean() < 0.1
 
 
-def test_noise_is_as_smooth_and_as_colourful():
+def test_noise_like_keeps_smoothness_and_colour():
     smooth = RNG.standard_normal((7, 7, 1, 400)).cumsum(0).cumsum(1)
     kernels = smooth * np.array([1.0, -0.5, 0.0])[:, np.newaxis]
     found = noise_like(kernels, seed=0)
@@ -60,14 +60,14 @@ def test_noise_is_as_smooth_and_as_colourful():
     def rough(k):
         return (np.diff(k, axis=0) ** 2).sum() / (k**2).sum()
 
-    # Leaving out what is no covariance costs some smoothness; of white noise this ratio is 12/7.
+    # Dropping negative eigenvalues costs some smoothness. The ratio of white noise is 12/7.
     assert rough(found) == pytest.approx(rough(kernels), rel=0.2)
     np.testing.assert_allclose(found[:, :, 1], -0.5 * found[:, :, 0], atol=1e-9)
     np.testing.assert_allclose(found[:, :, 2], 0, atol=1e-9)
     assert not np.allclose(found, noise_like(kernels, seed=1))
 
 
-def test_noise_has_no_direction_though_the_kernels_have():
+def test_noise_like_has_no_direction():
     edge = kernel(edges(7)[0].reshape(7, 7), (1, 1, 1)).repeat(300, -1)
     assert edge_shares(edge).mean() == pytest.approx(1)
     found = noise_like(edge, seed=0)
@@ -87,6 +87,6 @@ def test_colour_shares_by_hand():
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 3, 1), (2, 2, 3, 1)])
-def test_kernels_that_hold_no_edge(shape):
+def test_edge_shares_rejects_other_shapes(shape):
     with pytest.raises(ValueError, match=rf"3 pixels a side or more, got {shape[0]}×{shape[1]}"):
         edge_shares(np.ones(shape))
