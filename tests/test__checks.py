@@ -6,9 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convjax import _checks as checks
-from convjax.data import load
-
-IMAGES, LABELS = np.zeros((3, 4, 4, 1), np.uint8), np.arange(3, dtype=np.int32)
 
 
 @given(st.integers(-5, 5), st.integers(-5, 5))
@@ -55,32 +52,3 @@ def test_a_value_is_described_in_one_short_line():
     text = checks.describe_value("x" * 1000)
     assert len(text) == len("str: ") + 80
     assert text.endswith("x…")
-
-
-def test_images_and_labels_on_the_device():
-    checks.check_images(jnp.asarray(IMAGES), jnp.asarray(LABELS))
-    checks.check_images(IMAGES, LABELS)
-    with pytest.raises(TypeError, match=r"data\.images must be uint8 .* got float32.*p/255"):
-        checks.check_images(jnp.asarray(IMAGES / 255), LABELS)
-    with pytest.raises(
-        ValueError, match=r"\(N, H, W, C\), got the shape \(3, 4, 4\).*\.\.\., None"
-    ):
-        checks.check_images(IMAGES[..., 0], LABELS)
-    with pytest.raises(ValueError, match=r"as many labels as images, got the shapes \(2,\) and"):
-        checks.check_images(IMAGES, LABELS[:2])
-    with pytest.raises(ValueError, match=r"as many labels as images, got the shapes \(\) and"):
-        checks.check_images(IMAGES, np.int32(3))
-    with pytest.raises(TypeError, match=r"data\.labels must be an array, got list: \[0, 1, 2\]"):
-        checks.check_images(IMAGES, [0, 1, 2])
-    with pytest.raises(ValueError, match=r"test must hold as many labels as images"):
-        checks.check_images(IMAGES, LABELS[:2], "test")
-
-
-def test_a_split_has_images_and_labels():
-    dataset = load("mnist5k")
-    checks.check_split(dataset.train)
-    for value in (dataset, (IMAGES, LABELS), None):
-        with pytest.raises(
-            TypeError, match=r"split must have images and labels, got .*\.train and"
-        ):
-            checks.check_split(value)

@@ -1,10 +1,14 @@
 """Where `convjax.fit` keeps a training: a run's folder and its checkpoints."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from convjax._checks import check_number, check_type
 from convjax.runs.checkpoints import Checkpoints
 from convjax.runs.folder import RunFolder
+from convjax.stats.record import Record
+from convjax.train.persistence import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -32,3 +36,37 @@ class Keeping:
             )
         if not check_number("seconds", self.seconds) >= 0:
             raise ValueError(f"seconds must be at least 0, got {self.seconds!r}.")
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the folder held an earlier part of this training."""
+        return self.folder.resumed
+
+    def write(self, metrics: Sequence[Mapping[str, Any]], record: Record) -> None:
+        """Replaces the metrics of all evaluations and the record in the folder."""
+        self.folder.write_metrics(metrics)
+        self.folder.write_record(record)
+
+    def restore(self, like: Any) -> Checkpoint | None:
+        """Removes incomplete checkpoints and returns the newest, or None without one.
+
+        Args:
+          like: a state of the same structure.
+
+        Raises:
+          CheckpointError: if it is damaged, or of another training.
+        """
+        if self.checkpoints is None:
+            return None
+        self.checkpoints.clean()
+        return self.checkpoints.restore(like)
+
+    def save(self, checkpoint: Checkpoint, *, score: float | None) -> None:
+        """Begins to write a checkpoint, see `Checkpoints.save`."""
+        if self.checkpoints is not None:
+            self.checkpoints.save(*checkpoint, score=score)
+
+    def wait(self) -> None:
+        """Returns when all checkpoints are on the disk."""
+        if self.checkpoints is not None:
+            self.checkpoints.wait()

@@ -1,7 +1,7 @@
-"""A whole training: epochs, evaluations, checkpoints, and going on where it was stopped.
+"""A whole training: epochs, evaluations, checkpoints, and resuming from them.
 
-Steps are taken in pieces that the plan alone decides, whatever interrupts the training: so one that
-was stopped and goes on takes the same steps in the same programs, and ends with the same bits.
+The plan alone decides in which pieces the steps are taken, whatever interrupts the training. A
+resumed training therefore takes the same steps in the same programs and ends with the same bits.
 """
 
 import time
@@ -16,17 +16,18 @@ from convjax.stats.nonfinite import NonFiniteError, first_non_finite
 from convjax.stats.record import Record
 from convjax.stats.record_builder import MAX_ROWS, RecordBuilder
 from convjax.train.device_data import Images, check_data
-from convjax.train.persistence import Progress, Store, StoreWriter
+from convjax.train.persistence import Store, StoreWriter
 from convjax.train.plan import Plan
+from convjax.train.progress import Progress
 from convjax.train.step import TrainState
 from convjax.train.trainer import Trainer
 
 
-class TrainingStopped(Exception):  # no error: somebody asked for it
-    """A training was asked to stop, and has saved a checkpoint where it has those.
+class TrainingStopped(Exception):  # not an error: the stop was requested
+    """Raised after a training was asked to stop and, if it keeps checkpoints, has saved one.
 
     Attributes:
-      step: how many steps it has taken.
+      step: number of steps taken.
     """
 
     def __init__(self, step: int):
@@ -35,14 +36,14 @@ class TrainingStopped(Exception):  # no error: somebody asked for it
 
 
 class FitResult(NamedTuple):
-    """What a training comes to.
+    """The result of a training.
 
     Attributes:
       state: after the last step.
       record: of all steps, in a bounded number of rows.
-      metrics: per evaluation, of which an epoch has one unless the plan says otherwise: epoch,
-        step, train_loss (smoothed), valid_loss, accuracy, seconds (of training and evaluation) and
-        compile_seconds, which are not in them; the last has train_accuracy, too.
+      metrics: a row for each evaluation; an epoch has one unless the plan says otherwise. Its keys
+        are epoch, step, train_loss (smoothed), valid_loss, accuracy, seconds (of training and
+        evaluation, without compiling) and compile_seconds; the last row has train_accuracy, too.
     """
 
     state: TrainState
@@ -51,20 +52,24 @@ class FitResult(NamedTuple):
 
 
 class Callback:
-    """Hears of a training while it goes on; this one keeps quiet."""
+    """Base class for callbacks of a training; every method does nothing."""
 
-    def restored(self, steps: int, metrics: list[dict[str, Any]]) -> None:
-        """The training goes on after so many steps, with the evaluations until there; with none
-        where there is no checkpoint yet."""
+    def on_restore(self, steps: int, metrics: list[dict[str, Any]]) -> None:
+        """The training resumes in its folder.
 
-    def steps(self, done: int) -> None:
+        Args:
+          steps: number of steps already taken; 0 if there was no checkpoint yet.
+          metrics: of the evaluations so far.
+        """
+
+    def on_steps(self, done: int) -> None:
         """`done` more steps have been recorded."""
 
-    def recorded(self, record: Record, first: int) -> None:
-        """The steps from `first` on have been recorded, a row for each."""
+    def on_record(self, record: Record, first: int) -> None:
+        """A piece of the training has been recorded, in one row per step from step `first` on."""
 
-    def scored(self, metrics: dict[str, Any]) -> None:
-        """An evaluation."""
+    def on_evaluation(self, metrics: dict[str, Any]) -> None:
+        """An evaluation has been made, and saved where the training is kept."""
 
 
 def fit(
@@ -78,92 +83,108 @@ def fit(
     keeping: Store | None = None,
     stop: Callable[[], object] = lambda: False,
     stop_at_non_finite: bool = True,
-    listener: Callback | None = None,
+    callback: Callback | None = None,
 ) -> FitResult:
-    """Trains a model, scores it, and keeps what it needs to go on.
+    """Trains a model and scores it, and saves what is needed to resume.
 
-    Where `keeping` has a checkpoint, the training goes on from the newest: it ends with the same
-    parameters, record and metrics (but for their seconds), bit for bit, as if it had never been
-    interrupted, on the same devices with the same versions.
+    Where `keeping` has a checkpoint, the training resumes from the newest. On the same devices and
+    with the same versions it ends with the same parameters, record and metrics (except seconds),
+    bit for bit, as an uninterrupted training.
 
     Args:
-      trainer: made for models like this.
-      model: has the initial parameters.
-      train, test: on the device, or left in their files.
-      plan: which images each step takes, at which rate, and when it is scored.
-      rows: of the record, see `Trainer.run`.
-      keeping: where the training is kept; None keeps nothing. Of several processes
-        (`convjax.distributed`) process 0 alone is given it.
-      stop: asked after each of the plan's pieces; where it says so, a checkpoint is saved. Several
-        processes must be told the same: `lambda: distributed.any_process(…)`.
-      stop_at_non_finite: whether a loss that is not finite ends the training. Neither the state
-        nor a checkpoint is written then, but the record.
-      listener: hears of the progress.
+      trainer: made for models of the same structure.
+      model: gives the initial parameters.
+      train, test: the splits, on the device or left in their files.
+      plan: the batches and rates of every step, and the evaluations.
+      rows: bound of the record's rows, see `Trainer.run`.
+      keeping: where the training is saved; None saves nothing. Of several processes
+        (`convjax.distributed`) only process 0 passes one.
+      stop: called after each of the plan's pieces; if it returns a true value, a checkpoint is
+        saved and the training stops. It must return the same in all processes:
+        `lambda: distributed.any_process(…)`.
+      stop_at_non_finite: whether a loss that is not finite ends the training. The record is then
+        written, but no checkpoint.
+      callback: is notified of the progress.
 
     Raises:
-      Stopped: if `stop` said so before the end.
+      TrainingStopped: if `stop` asked for it before the end.
       NonFiniteError: if a loss is not finite.
       CheckpointError: if the newest checkpoint is damaged, or of another training or plan.
       ValueError, TypeError: as `Trainer.run` and `Plan.pieces`.
-      OSError: if something cannot be written.
+      OSError: if a file cannot be written.
+
+    Examples:
+      >>> import numpy as np
+      >>> import convjax
+      >>> from flax import nnx
+      >>> model = convjax.LinearNet((16, 3), rngs=nnx.Rngs(0))
+      >>> trainer = convjax.Trainer(model, convjax.adam(), watch=None)
+      >>> random = np.random.default_rng(0)
+      >>> pixels = random.integers(0, 256, (20, 4, 4, 1), np.uint8)
+      >>> images = convjax.Images(pixels, np.arange(20) % 3)
+      >>> def order(epoch):
+      ...     return convjax.data.epoch_order(20, 5, seed=0, epoch=epoch)
+      >>> plan = convjax.Plan(2, order, convjax.one_cycle(8, 0.01).table(8))
+      >>> result = convjax.fit(trainer, model, images, images, plan)
+      >>> result.record
+      Record(8 steps, 0 layers)
+      >>> [(row["epoch"], row["step"]) for row in result.metrics]
+      [(0, 4), (1, 8)]
     """
     check_type("trainer", trainer, Trainer, "convjax.Trainer makes one.")
     check_type("plan", plan, Plan, "convjax.Plan makes one.")
     for name, images in (("train", train), ("test", test)):
         check_data(images, name)
-    parts = ("folder", "checkpoints", "seconds")
-    if keeping is not None and not all(hasattr(keeping, name) for name in parts):
+    if keeping is not None and not isinstance(keeping, Store):
         raise TypeError(
             f"keeping must be Keeping, got {describe_value(keeping)}. "
             "convjax.Keeping(folder, checkpoints) makes one."
         )
     check_whole("rows", rows, 1)
-    listener = listener or Callback()
+    callback = callback or Callback()
     state = trainer.start(model)
     for images in (train, test):
         trainer.check_labels(state, images)
-    growing, progress = RecordBuilder(rows), Progress()
-    keeper = StoreWriter(keeping, plan, growing, progress)
-    state = keeper.restore(state)
-    if keeping is not None and keeping.folder.resumed:
-        listener.restored(progress.steps, progress.metrics)
+    record, progress = RecordBuilder(rows), Progress()
+    writer = StoreWriter(keeping, plan, record, progress)
+    state = writer.restore(state)
+    if keeping is not None and keeping.resumed:
+        callback.on_restore(progress.steps, progress.metrics)
     every = 1 if trainer.watch is None else trainer.watch.every
     for piece in plan.pieces(progress.steps, every):
         began, compiled = time.perf_counter(), trainer.compile_seconds
-        state, record = trainer.run(
+        state, of_piece = trainer.run(
             state,
             train,
             piece.order,
             plan.rates(piece),
             rows=len(piece.order),
-            on_steps=listener.steps,
+            on_steps=callback.on_steps,
         )
-        growing.add(record)
-        progress.take(record.loss)
-        listener.recorded(record, piece.first)
-        found = first_non_finite(record, piece.first) if stop_at_non_finite else None
+        record.add(of_piece)
+        progress.take(of_piece.loss)
+        callback.on_record(of_piece, piece.first)
+        found = first_non_finite(of_piece, piece.first) if stop_at_non_finite else None
         if found is not None:
-            keeper.write()
+            writer.write()
             raise NonFiniteError(found)
         scores = trainer.evaluate(state, test) if piece.evaluated else None
-        spent = trainer.compile_seconds - compiled
-        progress.compile_seconds += spent
-        progress.seconds += time.perf_counter() - began - spent
+        progress.spend(time.perf_counter() - began, trainer.compile_seconds - compiled)
         ended = progress.steps == plan.steps
         if scores is not None:
             better = scores.accuracy > progress.best
             metrics = progress.score(piece.epoch, scores.loss, scores.accuracy)
             if ended:
                 metrics["train_accuracy"] = trainer.evaluate(state, train).accuracy
-            keeper.write(now=ended)
+            writer.write(now=ended)
         stopped = bool(stop()) and not ended
-        if ended or stopped or keeper.due() or (scores is not None and better):
-            keeper.save(state, None if scores is None else scores.accuracy)
+        if ended or stopped or writer.due() or (scores is not None and better):
+            writer.save(state, None if scores is None else scores.accuracy)
         if scores is not None:
-            listener.scored(metrics)  # once all is kept: where it writes may be gone
+            callback.on_evaluation(metrics)  # after saving: a callback may fail
         if stopped:
-            keeper.write()
-            keeper.wait()
+            writer.write()
+            writer.wait()
             raise TrainingStopped(progress.steps)
-    keeper.wait()
-    return FitResult(state, growing.record(), progress.metrics)
+    writer.wait()
+    return FitResult(state, record.record(), progress.metrics)

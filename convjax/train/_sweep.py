@@ -1,64 +1,74 @@
 """Sweeps: seeds × settings of the optimiser, several runs at a time in one program.
 
-Each run is the training that `Trainer.run` would make of the same model, batches and table; only
-the time differs, see `runs_at_once` for how many at a time are best.
+Each run takes the same steps as `Trainer.run` with the same model, batches and table. Only the time
+differs: `convjax.train.program_memory.runs_at_once` decides how many runs share a program.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
 
-from convjax._checks import check_type, check_whole, checked_order, checked_table
+from convjax._checks import check_type, check_whole
 from convjax._display import Displayed
-from convjax.stats.record import Array
+from convjax.stats.record import Record
+from convjax.stats.record_builder import concatenate
+from convjax.train._arguments import checked_order, checked_table
 from convjax.train.device_data import Images
-from convjax.train.step import TrainState, TrainStep
+from convjax.train.plan import Plan
+from convjax.train.program_memory import runs_at_once
+from convjax.train.progress import Progress
+from convjax.train.step import TrainState
 from convjax.train.trainer import Trainer
 
-# A single run already keeps the cores busy, and XLA's batched products are no faster than its plain
-# ones. The chapter's network on two cores that other work shared, time per run with 1, 2, 4 and 8
-# at once over that of `Trainer.run`: 1.00, 1.09, 1.13, 1.24 at batch 64 and 0.97, 1.08, 1.13, 1.16
-# at batch 512 (experiments/results/sweep.json, by `python -m experiments bench-sweep`).
-ON_CPU = 1
 
-# Share of the free memory that a sweep takes, and the bytes that count as free where the device
-# does not tell.
-SHARE, UNTOLD = 0.5, 4 << 30
+class SweepRun(NamedTuple):
+    """A finished run of a sweep.
+
+    Attributes:
+      seed, setting: its indices among the models and among the tables.
+      record: loss, rate and momentum of every step.
+      metrics: a row for each evaluation, as in `FitResult`. Seconds are the run's share of those of
+        its group.
+    """
+
+    seed: int
+    setting: int
+    record: Record
+    metrics: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, repr=False)
 class Sweep(Displayed):
-    """What S seeds × V settings came to.
+    """The results of S seeds × V settings.
 
     Attributes:
-      loss: (S, V, T), of each batch before its update.
-      test_loss, accuracy: (S, V), on the test images after the last step.
-      train_accuracy: (S, V), on the training images; None where it was not asked for.
+      loss: of each batch before its update.
+      test_loss, accuracy: on the test images after the last step.
+      train_accuracy: on the training images after the last step; None unless `score_training`.
     """
 
-    loss: Array
-    test_loss: Array
-    accuracy: Array
-    train_accuracy: Array | None = None
+    loss: Float[np.ndarray, "S V T"]
+    test_loss: Float[np.ndarray, "S V"]
+    accuracy: Float[np.ndarray, "S V"]
+    train_accuracy: Float[np.ndarray, "S V"] | None = None
 
     def __repr__(self) -> str:
         seeds, settings, steps = self.loss.shape
         return f"Sweep({seeds:,} seeds, {settings:,} settings, {steps:,} steps)"
 
     @property
-    def broken_at(self) -> Array:
-        """The first step whose loss was not finite, −1 where there is none, (S, V)."""
+    def broken_at(self) -> Int[np.ndarray, "S V"]:
+        """The first step whose loss was not finite, −1 where every loss was finite."""
         broken = ~np.isfinite(self.loss)
         return np.where(broken.any(-1), broken.argmax(-1), -1)
 
-    def trained(self, accuracy: float) -> Array:
-        """Tells which runs kept a finite loss and reached an accuracy, (S, V)."""
+    def trained(self, accuracy: float) -> Bool[np.ndarray, "S V"]:
+        """Returns whether each run kept a finite loss and reached an accuracy."""
         return (self.broken_at < 0) & (self.accuracy >= accuracy)
 
 
@@ -66,53 +76,96 @@ def sweep(
     trainer: Trainer,
     models: Sequence[nnx.Module],
     data: Images,
-    orders: npt.NDArray[np.integer[Any]],
-    tables: Sequence[Mapping[str, npt.ArrayLike]],
+    orders: Int[Array | np.ndarray, "S T B"] | Sequence[Any],
+    tables: Sequence[Mapping[str, Any]],
     *,
     test: Images,
+    epochs: int = 1,
+    evaluations: int = 1,
     scalars: Mapping[str, Sequence[float]] | None = None,
     score_training: bool = False,
     at_once: int | None = None,
+    on_steps: Callable[[int], object] = lambda steps: None,
+    on_run: Callable[[SweepRun], object] = lambda run: None,
 ) -> Sweep:
     """Trains every model with every table.
 
     Args:
-      trainer: without a watch and on one device; its programs are kept for the next sweep.
-      models: one per seed, S, which give the initial parameters and stay as they are.
+      trainer: without a watch and on one device. Its programs are kept for the next sweep.
+      models: one per seed, S. They give the initial parameters and are not changed.
       data: the training split on the device.
-      orders: (S, T, B) indices of the examples of each batch.
+      orders: for each seed, the indices of the examples of each batch.
       tables: one per setting, V: "learning_rate" and "momentum" of each step, T numbers each, as
         `schedule.table(T)` makes them.
-      test: the split to score after the last step.
-      scalars: of the optimiser's state, V numbers each, that hold from the first step to the last:
-        "weight_decay", and for Adam "eps". Settings that differ in these alone repeat a table.
-      score_training: whether the training split is scored, too.
-      at_once: runs in one program; None takes what `runs_at_once` advises.
+      test: the split to score.
+      epochs, evaluations: the test split is scored so many times in each of so many epochs, as in
+        `Plan`. By default it is scored after the last step only.
+      scalars: values in the optimiser's state that stay constant during a run, V numbers each:
+        "weight_decay", and for Adam "eps". Settings that differ only in these repeat a table.
+      score_training: whether the training split is scored after the last step, too.
+      at_once: how many runs share a program; None lets `runs_at_once` decide.
+      on_steps: called with the number of steps of each run of the group whose record has arrived.
+      on_run: called with each run as soon as its group has finished, in the order of the settings
+        and, within a setting, of the seeds.
 
     Raises:
       ValueError: if the trainer watches layers or has several devices, there is no model or table,
-        numbers of models, orders, tables and scalars do not match, at_once is below 1, or, as for
-        `Trainer.run`, orders, tables or labels do not fit the data.
-      TypeError: if trainer or splits are of another kind.
+        the numbers of models, orders, tables and scalars do not match, the steps are not a multiple
+        of the epochs, at_once is below 1, or, as for `Trainer.run`, orders, tables or labels do not
+        fit the data.
+      TypeError: if trainer or splits are of another type.
+
+    Examples:
+      Two seeds and three learning rates, four steps each:
+
+      >>> import numpy as np
+      >>> import convjax
+      >>> from flax import nnx
+      >>> models = [convjax.LinearNet((16, 3), rngs=nnx.Rngs(seed)) for seed in range(2)]
+      >>> trainer = convjax.Trainer(models[0], convjax.sgd(), watch=None)
+      >>> random = np.random.default_rng(0)
+      >>> pixels = random.integers(0, 256, (20, 4, 4, 1), np.uint8)
+      >>> images = convjax.Images(pixels, np.arange(20) % 3)
+      >>> orders = random.integers(0, 20, (2, 4, 5))
+      >>> tables = [convjax.constant(rate).table(4) for rate in (0.01, 0.1, 1.0)]
+      >>> runs = []
+      >>> found = convjax.sweep(
+      ...     trainer, models, images, orders, tables, test=images, on_run=runs.append
+      ... )
+      >>> found
+      Sweep(2 seeds, 3 settings, 4 steps)
+      >>> found.accuracy.shape
+      (2, 3)
+      >>> [(run.setting, run.seed) for run in runs]
+      [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+      >>> runs[0].record.steps, len(runs[0].metrics)
+      (4, 1)
     """
     _check_kinds(trainer, data, test)
-    for name, value, way_out in (
-        ("models", models, "One network per seed: [model]."),
-        ("tables", tables, "One per setting: [schedule.table(steps)]."),
+    for name, value, fix in (
+        ("models", models, "Pass one network per seed: [model]."),
+        ("tables", tables, "Pass one per setting: [schedule.table(steps)]."),
     ):
-        check_type(name, value, Sequence, way_out)
+        check_type(name, value, Sequence, fix)
     if not len(models) or not len(tables) or len(orders) != len(models):
         raise ValueError(
-            f"models and orders must be as many, and tables one or more, got {len(models)} models, "
-            f"{len(orders)} orders and {len(tables)} tables."
+            "models must be one or more, with an order for each, and tables one or more, got "
+            f"{len(models)} models, {len(orders)} orders and {len(tables)} tables."
         )
     checked = [checked_order(order, len(data.labels), 1) for order in orders]
     if len({order.shape for order in checked}) > 1:
         raise ValueError(
-            "orders must have as many steps and examples for every seed, got the shapes "
-            f"{', '.join(str(order.shape) for order in checked)}. Cut them to the shortest."
+            "orders must have the same numbers of steps and examples for every seed, got the "
+            f"shapes {', '.join(str(order.shape) for order in checked)}. Cut them to the shortest."
         )
     columns = [checked_table(table, len(checked[0])) for table in tables]
+    plan = Plan(
+        epochs,
+        lambda epoch: np.split(checked[0], epochs)[epoch],
+        columns[0],
+        evaluations,
+        piece=len(checked[0]),  # every piece ends with an evaluation
+    )
     values = _checked_scalars(scalars or {}, len(tables))
     first = trainer.start(models[0])
     for split in (data, test):
@@ -124,25 +177,48 @@ def sweep(
 
     def start(seed: int, setting: int) -> TrainState:
         state = trainer.start(models[seed])
-        own = {name: column[setting] for name, column in values.items()}
-        opt_state = trainer.optimizer.with_scalars(state.opt_state, own)
+        constants = {name: column[setting] for name, column in values.items()}
+        opt_state = trainer.optimizer.with_scalars(state.opt_state, constants)
         return state._replace(opt_state=opt_state)
 
-    vmapped = trainer.vmapped_runs
-    found: list[tuple[Array, ...]] = []
-    for group, real in groups(len(models) * len(tables), at_once):
-        pairs = [divmod(run, len(tables)) for run in group]  # (seed, setting)
-        order = np.stack([checked[seed] for seed, _ in pairs], 1)
-        table = stacked_tables([columns[setting] for _, setting in pairs])
+    def trained(pairs: Sequence[tuple[int, int]]) -> list[SweepRun]:
+        """Returns the runs of one group, given as pairs of seed and setting."""
+        vmapped = trainer.vmapped_runs
         states = vmapped.start([start(*pair) for pair in pairs])
-        states, measures = vmapped.run(states, data, order, table)
-        scores = list(vmapped.scores(states, test))
+        runs = [Progress() for _ in pairs]
+        records: list[list[Record]] = [[] for _ in pairs]
+        for piece in plan.pieces(0):
+            began, compiled = time.perf_counter(), trainer.compile_seconds
+            states, arrived = vmapped.run(
+                states,
+                data,
+                [checked[seed][piece.steps] for seed, _ in pairs],
+                [_cut(columns[setting], piece.steps) for _, setting in pairs],
+                on_steps=on_steps,
+            )
+            losses, accuracies = vmapped.scores(states, test)
+            seconds = time.perf_counter() - began
+            compile_seconds = trainer.compile_seconds - compiled
+            for i, (progress, record) in enumerate(zip(runs, arrived, strict=True)):
+                records[i].append(record)
+                progress.take(record.loss)
+                progress.spend(seconds / len(pairs), compile_seconds / len(pairs))
+                progress.score(piece.epoch, losses[i], accuracies[i])
         if score_training:
-            scores.append(vmapped.scores(states, data)[1])
-        found.append(tuple(array[:real] for array in (np.asarray(measures.loss).T, *scores)))
-    shape = len(models), len(tables)
-    arrays = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return Sweep(*(array.reshape(*shape, *array.shape[1:]) for array in arrays))
+            for progress, accuracy in zip(runs, vmapped.scores(states, data)[1], strict=True):
+                progress.metrics[-1]["train_accuracy"] = float(accuracy)
+        return [
+            SweepRun(*pair, concatenate(pieces), progress.metrics)
+            for pair, pieces, progress in zip(pairs, records, runs, strict=True)
+        ]
+
+    finished: list[SweepRun] = []
+    for group, real in groups(len(models) * len(tables), at_once):
+        pairs = [divmod(run, len(models))[::-1] for run in group]
+        for run in trained(pairs)[:real]:
+            finished.append(run)
+            on_run(run)
+    return _collected(finished, len(models))
 
 
 def groups(runs: int, at_once: int) -> Iterator[tuple[list[int], int]]:
@@ -152,7 +228,7 @@ def groups(runs: int, at_once: int) -> Iterator[tuple[list[int], int]]:
     runs are lacking.
 
     Yields:
-      (the numbers of the runs, how many of them count).
+      The numbers of the runs of a group, and how many of them count.
     """
     number = -(-runs // at_once)
     size = -(-runs // number)
@@ -161,64 +237,33 @@ def groups(runs: int, at_once: int) -> Iterator[tuple[list[int], int]]:
         yield group + group[-1:] * (size - len(group)), len(group)
 
 
-def stacked_tables(tables: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """Returns the tables of R runs as one: columns (T,) become (T, R)."""
-    return {name: np.stack([table[name] for table in tables], 1) for name in tables[0]}
+def _cut(table: Mapping[str, Any], steps: slice) -> dict[str, Any]:
+    return {name: column[steps] for name, column in table.items()}
 
 
-def runs_at_once(step: TrainStep, state: TrainState, data: Any, batch_size: int) -> int:
-    """Returns how many runs to train in one program.
+def _collected(runs: Sequence[SweepRun], seeds: int) -> Sweep:
+    """Returns the results of runs that are in the order of their settings, then of their seeds."""
 
-    On a CPU that is 1. Elsewhere it is as many as fit half of the device's free memory, each
-    counted as `bytes_per_run`; at least 1.
+    def by_seed(values: Sequence[Any]) -> Any:
+        array = np.stack(values)
+        return array.reshape(-1, seeds, *array.shape[1:]).swapaxes(0, 1)
 
-    Args:
-      state: of a single run, on the device.
-      data: the training split.
-    """
-    (device,) = jax.tree.leaves(state)[0].devices()
-    if device.platform == "cpu":
-        return ON_CPU
-    told = device.memory_stats() or {}
-    free = told.get("bytes_limit", UNTOLD) - told.get("bytes_in_use", 0)
-    return max(1, int(SHARE * free) // bytes_per_run(step, state, data, batch_size))
-
-
-def bytes_per_run(step: TrainStep, state: TrainState, data: Any, batch_size: int) -> int:
-    """Returns what a run takes at most: its state twice, and every value of a step at once.
-
-    The compiler keeps far fewer values alive, by how many depends on it.
-    """
-    images = jax.ShapeDtypeStruct((batch_size, *data.images.shape[1:]), data.images.dtype)
-    labels = jax.ShapeDtypeStruct((batch_size,), data.labels.dtype)
-    scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    traced = jax.make_jaxpr(step)(state, images, labels, scalar, scalar)
-    held = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    return 2 * held + sum(map(_bytes, _values(traced.jaxpr)))
-
-
-def _values(jaxpr: Any) -> Iterator[Any]:
-    """Yields the types of all values that a program computes, inner programs' among them."""
-    for equation in jaxpr.eqns:
-        yield from (value.aval for value in equation.outvars)
-        for setting in equation.params.values():
-            # A branch has several programs, a loop one.
-            for part in setting if isinstance(setting, tuple | list) else (setting,):
-                inner = getattr(part, "jaxpr", part)
-                if hasattr(inner, "eqns"):
-                    yield from _values(inner)
-
-
-def _bytes(kind: Any) -> int:
-    return int(kind.size) * int(kind.dtype.itemsize)
+    last = [run.metrics[-1] for run in runs]
+    scores = {name: by_seed([row[name] for row in last]) for name in last[0]}
+    return Sweep(
+        by_seed([run.record.loss for run in runs]),
+        scores["valid_loss"],
+        scores["accuracy"],
+        scores.get("train_accuracy"),
+    )
 
 
 def _check_kinds(trainer: Any, data: Any, test: Any) -> None:
     check_type("trainer", trainer, Trainer, "Trainer(model, optimizer, watch=None) makes one.")
     if trainer.watch is not None or trainer.devices is not None:
         raise ValueError(
-            f"trainer must watch nothing and have no devices of its own for a sweep, got "
-            f"{trainer.watch!r} and devices={trainer.devices!r}. Make it with Trainer(…, "
+            "trainer must have watch=None and devices=None for a sweep, got "
+            f"watch={trainer.watch!r} and devices={trainer.devices!r}. Make it with Trainer(…, "
             "watch=None), and look into single runs with Trainer.run."
         )
     for name, split in (("data", data), ("test", test)):
@@ -227,9 +272,9 @@ def _check_kinds(trainer: Any, data: Any, test: Any) -> None:
             raise ValueError(f"{name} must hold at least one example, got none.")
 
 
-def _checked_scalars(scalars: Mapping[str, Any], settings: int) -> dict[str, Array]:
-    check_type("scalars", scalars, Mapping, 'Such as {"weight_decay": [0.0, 0.01]}.')
-    values = {name: np.asarray(column) for name, column in scalars.items()}
+def _checked_scalars(scalars: Any, settings: int) -> dict[str, Float[np.ndarray, " V"]]:
+    check_type("scalars", scalars, Mapping, 'Pass {"weight_decay": [0.0, 0.01]}, for example.')
+    values = {name: np.asarray(column, np.float64) for name, column in scalars.items()}
     for name, column in values.items():
         if column.shape != (settings,):
             raise ValueError(

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh, NamedSharding
 
-from convjax._checks import check_images, check_split, check_type
+from convjax._checks import check_type
 from convjax.data import Split, Stream
 from convjax.parallel.mesh import SPLIT_FIRST, data_mesh, replicate
+from convjax.train._arguments import check_images, check_split
 
 # Pixels of a chunk at most, where one step has no more. Two chunks lie on the device (one at work,
 # one arriving), and on the host two and what is read ahead, at most a third.

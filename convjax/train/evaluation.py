@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from jax import lax
 
-from convjax._checks import check_alive, check_labels, check_whole
+from convjax._checks import check_whole
 from convjax.data import Stream
 from convjax.parallel.mesh import AXIS, REPLICATED, SPLIT_FIRST, SPLIT_SECOND, gather
 from convjax.parallel.placement import Placement
 from convjax.parallel.timed_jit import TimedJit
+from convjax.train._arguments import check_alive, check_labels
 from convjax.train.device_data import Images, check_data, steps_at_once, stream_chunks
 from convjax.train.scan_loop import scoring_order
 from convjax.train.step import TrainState, TrainStep

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 
-from convjax._checks import check_number, check_type, checked_order
+from convjax._checks import check_number, check_type
 from convjax._display import Displayed
 from convjax.optim.schedules import exponential
 from convjax.stats.record import Array
+from convjax.train._arguments import checked_order
 from convjax.train.device_data import Images
 from convjax.train.trainer import Trainer
 

@@ -1,79 +1,38 @@
-"""What a training needs to go on, and how `fit` keeps it in a store."""
+"""Saving a training while it runs, and restoring it: what `fit` asks of a store."""
 
 import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, Protocol
+from dataclasses import asdict
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-import numpy.typing as npt
 
 from convjax.io.json_files import differences
 from convjax.parallel import distributed
 from convjax.stats.record import Record
 from convjax.stats.record_builder import RecordBuilder
 from convjax.train.plan import Plan
+from convjax.train.progress import Progress
 from convjax.train.step import TrainState
 from convjax.train.tree_arrays import CheckpointError, arrays_by_path, tree_from_arrays
 
-# The folder is brought up to date after an evaluation at most so often: writing, with all bytes on
-# the disk before the old file goes, takes longer than a short epoch.
+# Metrics and record are written after an evaluation at most once in so many seconds: writing, with
+# all bytes on the disk before the old file is replaced, takes longer than a short epoch.
 WRITE_SECONDS = 1.0
-
-# fastai's average of the training loss, https://docs.fast.ai/learner.html#AvgSmoothLoss
-SMOOTHING = 0.98
-
-
-@dataclass
-class Progress:
-    """How far a training is, as plain data.
-
-    Attributes:
-      steps: taken so far.
-      average: of the loss as fastai smooths it, before its start is corrected for.
-      seconds, compile_seconds: spent since the last evaluation; compiling is not in the seconds.
-      metrics: of each evaluation so far, see `Fitted`.
-    """
-
-    steps: int = 0
-    average: float = 0.0
-    seconds: float = 0.0
-    compile_seconds: float = 0.0
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-
-    def take(self, losses: npt.NDArray[Any]) -> None:
-        """Counts steps with these losses."""
-        for loss in losses.astype(np.float64).tolist():
-            self.average = SMOOTHING * self.average + (1 - SMOOTHING) * loss
-        self.steps += len(losses)
-
-    def score(self, epoch: int, loss: float, accuracy: float) -> dict[str, Any]:
-        """Adds an evaluation on the test images and returns its metrics."""
-        row = {
-            "epoch": epoch,
-            "step": self.steps,
-            # fastai's average goes on over the epochs; only the validation starts anew.
-            "train_loss": self.average / (1 - SMOOTHING**self.steps),
-            "valid_loss": float(loss),
-            "accuracy": float(accuracy),
-            "seconds": round(self.seconds, 3),
-            "compile_seconds": round(self.compile_seconds, 3),
-        }
-        self.seconds = self.compile_seconds = 0.0
-        self.metrics.append(row)
-        return row
-
-    @property
-    def best(self) -> float:
-        """The highest accuracy so far."""
-        return max((row["accuracy"] for row in self.metrics), default=-math.inf)
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds."""
+    """The content of a checkpoint.
+
+    Attributes:
+      step: number of steps taken.
+      state: a tree of arrays.
+      record: of all steps so far.
+      progress: plain data for JSON.
+    """
 
     step: int
     state: Any
@@ -81,78 +40,64 @@ class Checkpoint(NamedTuple):
     progress: dict[str, Any]
 
 
+@runtime_checkable
 class Store(Protocol):
-    """Where a training is kept; `convjax.Keeping` says what each attribute does."""
+    """Where `fit` saves a training; `convjax.Keeping` is one."""
 
     @property
-    def folder(self) -> "Folder":
-        """Takes metrics and record."""
-
-    @property
-    def checkpoints(self) -> "CheckpointStore | None":
-        """Takes the newest state."""
+    def resumed(self) -> bool:
+        """Whether the store holds an earlier part of this training."""
 
     @property
     def seconds(self) -> float:
-        """Between checkpoints."""
+        """Seconds between checkpoints."""
 
-
-class Folder(Protocol):
-    """What `fit` asks of a run's folder, such as `convjax.runs.RunFolder`."""
-
-    resumed: bool
-
-    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Replaces the metrics of all evaluations."""
-
-    def write_record(self, record: Record) -> None:
-        """Replaces the record."""
-
-
-class CheckpointStore(Protocol):
-    """What `fit` asks of a folder of checkpoints, such as `convjax.Checkpoints`."""
-
-    def clean(self) -> None:
-        """Removes what is half-written."""
+    def write(self, metrics: Sequence[Mapping[str, Any]], record: Record) -> None:
+        """Replaces the metrics of all evaluations and the record."""
 
     def restore(self, like: Any) -> Checkpoint | None:
-        """Returns the newest checkpoint, None where there is none."""
+        """Removes incomplete checkpoints and returns the newest, or None without one.
 
-    def save(
-        self,
-        step: int,
-        state: Any,
-        record: Record,
-        progress: Mapping[str, Any],
-        *,
-        score: float | None,
-    ) -> None:
-        """Begins to write a checkpoint."""
+        Args:
+          like: a state of the same structure.
+        """
+
+    def save(self, checkpoint: Checkpoint, *, score: float | None) -> None:
+        """Begins to write a checkpoint.
+
+        Args:
+          checkpoint: the buffers of its state may be donated afterwards.
+          score: higher is better; None without an evaluation.
+        """
 
     def wait(self) -> None:
         """Returns when all checkpoints are on the disk."""
 
 
 class StoreWriter:
-    """Writes a training's folder and checkpoints, where there are any."""
+    """Saves the progress and the record of a training in a store; without a store it does nothing.
 
-    def __init__(
-        self, keeping: Store | None, plan: Plan, growing: RecordBuilder, progress: Progress
-    ):
-        self._plan = plan.config
-        self._folder = None if keeping is None else keeping.folder
-        self._checkpoints = None if keeping is None else keeping.checkpoints
-        self._seconds = keeping.seconds if keeping else math.inf
-        self._growing, self._progress = growing, progress
-        self._last, self._written = time.monotonic(), -math.inf
+    Args:
+      store: where to save; None without one, as in all processes but the first.
+      plan: of the training; a checkpoint of another plan is rejected.
+      record: grows with the training.
+      progress: grows with the training.
+    """
+
+    def __init__(self, store: Store | None, plan: Plan, record: RecordBuilder, progress: Progress):
+        self._store, self._plan = store, plan.config
+        self._seconds = math.inf if store is None else store.seconds
+        self._record, self._progress = record, progress
+        self._saved, self._written = time.monotonic(), -math.inf
 
     def restore(self, state: TrainState) -> TrainState:
-        """Returns the state of the newest checkpoint, with the record and progress put back."""
-        saved = None
-        if self._checkpoints is not None:
-            self._checkpoints.clean()
-            saved = self._checkpoints.restore(state)
-        # Process 0 alone reads the folder, which the others need not even see.
+        """Returns the state of the newest checkpoint, and restores record and progress.
+
+        Raises:
+          CheckpointError: if the checkpoint is damaged, or of another training or plan.
+        """
+        saved = None if self._store is None else self._store.restore(state)
+        # Only process 0 reads the store, which the others may not even be able to see.
         text = "null" if saved is None else json.dumps(saved.progress)
         progress = json.loads(_from_primary(text.encode()))
         if progress is None:
@@ -160,44 +105,43 @@ class StoreWriter:
         differing = differences(progress.pop("plan"), self._plan)
         if differing:
             raise CheckpointError(
-                f"the newest checkpoint is of another plan, with {'; '.join(differing)}. Go on "
-                "with the plan that it was made with, or begin in another folder."
+                f"the newest checkpoint is of another plan, with {'; '.join(differing)}. Resume "
+                "with the plan that it was made with, or choose another folder."
             )
         for name, value in progress.items():
             setattr(self._progress, name, value)
-        self._growing.add(_record_of(saved))
-        self.write()  # the folder may have been ahead of the checkpoint
+        self._record.add(_record_of(saved))
+        self.write()  # metrics and record may have been newer than the checkpoint
         arrays = distributed.broadcast(arrays_by_path(saved.state if saved else state))
-        return jax.tree.map(_like, state, tree_from_arrays(state, arrays, "of process 0"))
+        return jax.tree.map(_placed_like, state, tree_from_arrays(state, arrays, "of process 0"))
 
     def write(self, *, now: bool = True) -> None:
-        """Brings the folder up to date, so that it can be read while the training goes on.
+        """Writes metrics and record, so that they can be read while the training runs.
 
         Args:
-          now: False leaves it as it is where it was written a moment ago.
+          now: False skips the writing if the last was less than `WRITE_SECONDS` ago.
         """
-        if self._folder is None or not (now or time.monotonic() - self._written > WRITE_SECONDS):
+        if self._store is None or not (now or time.monotonic() - self._written > WRITE_SECONDS):
             return
-        self._folder.write_metrics(self._progress.metrics)
-        self._folder.write_record(self._growing.record())
+        self._store.write(self._progress.metrics, self._record.record())
         self._written = time.monotonic()
 
     def due(self) -> bool:
-        """Tells whether it is time for a checkpoint."""
-        return time.monotonic() - self._last >= self._seconds
+        """Returns whether it is time for a checkpoint."""
+        return time.monotonic() - self._saved >= self._seconds
 
     def save(self, state: TrainState, score: float | None) -> None:
-        """Begins to write a checkpoint."""
-        if self._checkpoints is not None:
-            steps = self._progress.steps
+        """Begins to write a checkpoint; `score` is the accuracy, if it was just evaluated."""
+        if self._store is not None:
             progress = {"plan": self._plan, **asdict(self._progress)}
-            self._checkpoints.save(steps, state, self._growing.whole(), progress, score=score)
-            self._last = time.monotonic()
+            checkpoint = Checkpoint(self._progress.steps, state, self._record.whole(), progress)
+            self._store.save(checkpoint, score=score)
+            self._saved = time.monotonic()
 
     def wait(self) -> None:
-        """Returns when all is on the disk."""
-        if self._checkpoints is not None:
-            self._checkpoints.wait()
+        """Returns when all checkpoints are on the disk."""
+        if self._store is not None:
+            self._store.wait()
 
 
 def _record_of(saved: Checkpoint | None) -> Record:
@@ -216,9 +160,9 @@ def _from_primary(data: bytes) -> bytes:
     return distributed.broadcast(raw).tobytes()
 
 
-def _like(old: jax.Array, new: Any) -> jax.Array:
-    """Puts an array where another lies: no program is compiled for a place of its own."""
-    if not old.committed:  # to JAX that is another place than the same device named
+def _placed_like(old: jax.Array, new: Any) -> jax.Array:
+    """Puts an array where another lies, so that no program is compiled for another placement."""
+    if not old.committed:  # JAX distinguishes the default device from the same device by name
         return jax.device_put(new)
     if old.is_fully_addressable:
         return jax.device_put(new, old.sharding)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from convjax._checks import check_function, check_whole, checked_batches, checked_table
+from convjax._checks import check_function, check_whole
+from convjax.train._arguments import checked_batches, checked_table
 
 Order = npt.NDArray[np.integer[Any]]
 
@@ -17,13 +18,24 @@ PIECE = 512
 
 
 class Piece(NamedTuple):
-    """Some steps of an epoch: the first of them, their batches (steps, B), and whether an
-    evaluation follows."""
+    """Successive steps of an epoch.
+
+    Attributes:
+      epoch: number of the epoch, from 0.
+      first: number of the first step, from 0.
+      order: the indices of the examples of each batch.
+      evaluated: whether an evaluation follows.
+    """
 
     epoch: int
     first: int
     order: Order
     evaluated: bool
+
+    @property
+    def steps(self) -> slice:
+        """The numbers of its steps."""
+        return slice(self.first, self.first + len(self.order))
 
 
 @dataclass(frozen=True)
@@ -102,8 +114,7 @@ class Plan:
 
     def rates(self, piece: Piece) -> dict[str, npt.NDArray[Any]]:
         """Returns the table of a piece's steps."""
-        inside = slice(piece.first, piece.first + len(piece.order))
-        return {name: np.asarray(column)[inside] for name, column in self.table.items()}
+        return {name: np.asarray(column)[piece.steps] for name, column in self.table.items()}
 
     def pieces(self, taken: int, every: int = 1) -> Iterator[Piece]:
         """Yields what is left after so many steps.

@@ -19,8 +19,8 @@ CHUNK_STEPS = 128
 class ChunkRows(NamedTuple):
     """What a chunk keeps on the device until the host fetches it."""
 
-    measures: StepMetrics  # one row per step
-    seen: StepStats  # one row per watched step
+    metrics: StepMetrics  # one row per step
+    stats: StepStats  # one row per watched step
 
 
 # From the number of the step within the chunk, the state, and whether it is watched.
@@ -41,18 +41,18 @@ def run_steps(
       watched: False watches none, where `every` is above 1.
 
     Returns:
-      The state, and rows: `length` of the measures, `length`/`every` of what is watched. Those past
+      The state, and rows: `length` of the metrics, `length`/`every` of what is watched. Those past
       the last step mean nothing.
     """
 
     def body(i: jax.Array, carry: tuple[Any, ChunkRows], watched: bool) -> tuple[Any, ChunkRows]:
         state, rows = carry
-        new, measures, seen = take(i, state, watched)
+        new, metrics, stats = take(i, state, watched)
         if fixed_loops():
             new = jax.tree.map(lambda a, b: jnp.where(i < steps, a, b), new, state)
         return new, ChunkRows(
-            _set(rows.measures, i, measures),
-            _set(rows.seen, i // every, seen) if watched else rows.seen,
+            _set(rows.metrics, i, metrics),
+            _set(rows.stats, i // every, stats) if watched else rows.stats,
         )
 
     def group(g: jax.Array, carry: tuple[Any, ChunkRows]) -> tuple[Any, ChunkRows]:
@@ -65,8 +65,8 @@ def run_steps(
         rest = every if fixed_loops() else jnp.minimum(every, steps - first)
         return lax.fori_loop(int(watched), rest, lambda j, c: body(first + j, c, False), carry)
 
-    _, measures, seen = jax.eval_shape(lambda s: take(jnp.int32(0), s, watched), state)
-    rows = ChunkRows(_zeros(measures, length), _zeros(seen, length // every))
+    _, metrics, stats = jax.eval_shape(lambda s: take(jnp.int32(0), s, watched), state)
+    rows = ChunkRows(_zeros(metrics, length), _zeros(stats, length // every))
     groups = length // every if fixed_loops() else (steps + every - 1) // every
     return lax.fori_loop(0, groups, group, (state, rows))
 

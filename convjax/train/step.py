@@ -147,16 +147,16 @@ class TrainStep:
         opt_state = self._optimizer.set(state.opt_state, learning_rate, momentum)
         updates, opt_state = self._optimizer.transform.update(grads, opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        measures = StepMetrics(loss, *self._optimizer.applied(opt_state))
-        seen = StepStats()
+        metrics = StepMetrics(loss, *self._optimizer.applied(opt_state))
+        stats = StepStats()
         if self._watch is not None and watched:
             of_layers = dict(zip(channels, outputs, strict=True))
-            seen = StepStats(
+            stats = StepStats(
                 self._watch.stats(of_layers, channels),
                 self._watch.parameter_stats(state.params, grads, params),
                 self._eval_loss(state._replace(variables=variables), images, labels),
             )
-        return TrainState(params, variables, opt_state), measures, seen
+        return TrainState(params, variables, opt_state), metrics, stats
 
     def _eval_loss(
         self, state: TrainState, images: jax.Array, labels: jax.Array

@@ -17,17 +17,18 @@ import numpy as np
 import numpy.typing as npt
 from flax import nnx
 
-from convjax._checks import check_alive, check_type, checked_order, checked_table
+from convjax._checks import check_type
 from convjax.data import Stream
 from convjax.optim.optimizers import Optimizer
 from convjax.parallel.mesh import REPLICATED, SPLIT_FIRST, SPLIT_SECOND, gather, gather_over_devices
 from convjax.parallel.placement import Placement
 from convjax.parallel.timed_jit import TimedJit
-from convjax.stats.activations import merge_parts
-from convjax.stats.parameters import ParameterRecord
+from convjax.stats.merging import merge_parts
+from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record import Record
 from convjax.stats.record_builder import MAX_ROWS, RecordBuilder, from_steps
 from convjax.stats.watch import Watch
+from convjax.train._arguments import check_alive, checked_order, checked_table
 from convjax.train.device_data import Images, check_data, steps_at_once, stream_chunks
 from convjax.train.evaluation import Evaluator, Scores
 from convjax.train.scan_loop import ChunkRows, bounded_length, chunk_length, run_chunks, run_steps
@@ -116,8 +117,8 @@ class Trainer:
         """Returns the program of a chunk whose data lie so on the devices."""
         given = REPLICATED, of_data, SPLIT_SECOND, REPLICATED, REPLICATED
         # No process could fetch the rows that lie on another's devices.
-        seen = REPLICATED if self._placement.spans else SPLIT_FIRST
-        returned = REPLICATED, ChunkRows(REPLICATED, seen)
+        stats = REPLICATED if self._placement.spans else SPLIT_FIRST
+        returned = REPLICATED, ChunkRows(REPLICATED, stats)
         return self._placement.program(function, given, returned, donate_argnums=0)
 
     def start(self, model: nnx.Module) -> TrainState:
@@ -172,10 +173,10 @@ class Trainer:
         state, rows = run_steps(take, state, length, steps, every=every, watched=watched)
         if self._placement.mesh is None:
             return state, rows
-        seen = jax.tree.map(lambda a: a[None], rows.seen)
+        stats = jax.tree.map(lambda a: a[None], rows.stats)
         if self._placement.spans:  # no process could fetch the others' rows
-            seen = seen._replace(layers=gather_over_devices(rows.seen.layers))
-        return state, rows._replace(seen=seen)
+            stats = stats._replace(layers=gather_over_devices(rows.stats.layers))
+        return state, rows._replace(stats=stats)
 
     def _unwatched_chunk(self, *args: Any) -> tuple[TrainState, ChunkRows]:
         return self._chunk(*args, watched=False)
@@ -265,31 +266,32 @@ class Trainer:
             yield streamed
 
     def _fetch(self, layers: WatchedNames, rows: ChunkRows, steps: int, *, watched: bool) -> Record:
-        measures, seen = jax.device_get(rows)
+        metrics, stats = jax.device_get(rows)
         # Sliced on the host: on the device each length would be a program of its own.
-        measures = jax.tree.map(lambda column: column[:steps], measures)
+        metrics = jax.tree.map(lambda column: column[:steps], metrics)
         if self._placement.mesh is not None:
             # All devices hold the same parameters, each its own part of the layers' outputs.
-            parts, seen = seen.layers, jax.tree.map(lambda column: column[0], seen)
+            parts, stats = stats.layers, jax.tree.map(lambda column: column[0], stats)
             sizes = (size // self._placement.parts for size in layers.sizes)
-            seen = seen._replace(layers=tuple(map(merge_parts, parts, sizes)))
+            stats = stats._replace(layers=tuple(map(merge_parts, parts, sizes)))
         at = np.arange(0, steps, self._every)
         if self.watch is None or not watched:
             at = at[:0]
-        seen = jax.tree.map(lambda column: column[: len(at)], seen)
+        stats = jax.tree.map(lambda column: column[: len(at)], stats)
         parameters = None
-        if seen.parameters is not None:
-            parameters = ParameterRecord.from_steps(layers.parameters, at, seen.parameters)
+        if stats.parameters is not None:
+            parameters = ParameterRecord.from_steps(layers.parameters, at, stats.parameters)
         return from_steps(
             layers.names if watched else (),
             layers.sizes if watched else (),
-            measures.loss,
-            measures.learning_rate,
-            measures.momentum,
+            metrics.loss,
+            metrics.learning_rate,
+            metrics.momentum,
             at,
-            seen.layers,
+            stats.layers,
             parameters=parameters,
-            eval_loss=seen.eval_loss,
+            eval_loss=stats.eval_loss,
+            bins="fastai" if self.watch is None else self.watch.bins,
         )
 
     def _layers(self, state: TrainState, data: Images | Stream, batch_size: int) -> WatchedNames:

@@ -1,4 +1,4 @@
-"""Several trainings side by side in one program, each as if it were alone."""
+"""Several trainings in one program, mapped with `jax.vmap`, each as if it ran alone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -6,24 +6,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float, Int, Num
 
 from convjax.parallel.timed_jit import TimedJit
+from convjax.stats.record import Record
+from convjax.stats.record_builder import from_steps
 from convjax.train.scan_loop import ChunkRows, chunk_length, run_chunks, scoring_order
 from convjax.train.step import StepMetrics
 
-# Examples that are scored at a time, of all runs together: as much memory as for a run alone.
-SCORED = 1000
+# Examples scored at a time, over all runs together: as much memory as one run takes alone.
+SCORED_EXAMPLES = 1000
 
 
 class VmappedRuns:
     """A trainer's programs, mapped over R runs with `jax.vmap`.
 
-    What the runs have in common is the data. States, orders and rates have an axis of the runs, and
-    no sum crosses it: a run that diverges leaves its neighbours alone.
+    The runs share the data. Their states, orders and rates have an axis of runs, and no sum crosses
+    that axis: a run that diverges does not affect the others.
 
     Args:
-      chunk, scores: the pure functions of `convjax.Trainer` for one run.
+      chunk: takes a chunk of steps of one run, a pure function.
+      scores: sums loss and correct answers of one run, a pure function.
     """
 
     def __init__(self, chunk: Callable[..., Any], scores: Callable[..., Any]):
@@ -47,60 +50,64 @@ class VmappedRuns:
         self,
         states: Any,
         data: Any,
-        order: npt.NDArray[np.int32],
-        table: Mapping[str, npt.NDArray[Any]],
+        orders: Sequence[Int[np.ndarray, "T B"]],
+        tables: Sequence[Mapping[str, Num[np.ndarray, " T"]]],
         *,
         on_steps: Callable[[int], None] = lambda steps: None,
-    ) -> tuple[Any, StepMetrics]:
-        """Takes T steps of R runs: (new states, what each step told, NumPy arrays (T, R)).
+    ) -> tuple[Any, list[Record]]:
+        """Takes T steps of R runs and returns the new states and the record of each run.
 
         Args:
-          states: from `start` or an earlier call, which are given up.
+          states: from `start` or an earlier call. Their buffers are donated.
           data: the training split on the device.
-          order: (T, R, B) indices of the examples of each batch.
-          table: "learning_rate" and "momentum", (T, R) each.
+          orders: for each run, the indices of the examples of each batch.
+          tables: for each run, the columns "learning_rate" and "momentum".
           on_steps: called with the number of steps of each run whose record has arrived.
         """
-        pieces: list[StepMetrics] = []
+        chunks: list[StepMetrics] = []
 
         def fetch(rows: ChunkRows, steps: int) -> None:
-            measures = jax.device_get(rows.measures)
-            pieces.append(jax.tree.map(lambda column: column[:steps], measures))
+            metrics = jax.device_get(rows.metrics)
+            chunks.append(jax.tree.map(lambda column: column[:steps], metrics))
             on_steps(steps)
 
+        order = np.stack(orders, 1)  # (T, R, B): a chunk is cut along the first axis
+        columns = {name: np.stack([table[name] for table in tables], 1) for name in tables[0]}
         length = chunk_length(len(order), 1)
-        states = run_chunks(self._run_chunk, states, data, order, table, length, fetch)
-        return states, jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
+        states = run_chunks(self._run_chunk, states, data, order, columns, length, fetch)
+        metrics = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+        of_runs = zip(*(column.T for column in metrics), strict=True)
+        return states, [from_steps((), (), *of_run, np.arange(0), ()) for of_run in of_runs]
 
-    def scores(self, states: Any, data: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Returns mean loss and accuracy of R runs on a split, (R,) each, float64."""
+    def scores(self, states: Any, data: Any) -> tuple[Float[np.ndarray, " R"], ...]:
+        """Returns the mean loss and the accuracy of R runs on a split."""
         examples, runs = len(data.labels), len(jax.tree.leaves(states)[0])
-        order = scoring_order(examples, max(1, SCORED // runs))
+        order = scoring_order(examples, max(1, SCORED_EXAMPLES // runs))
         sums = self._run_scores(states, data, order)
         total, correct = (np.asarray(array, np.float64) for array in sums)
         return total / examples, correct / examples
 
 
 def _over_runs(function: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:
-    """Returns the function for several runs, whose axis lies where `jax.vmap` is told."""
+    """Returns the function mapped over runs, whose axis in each argument is as in `jax.vmap`."""
     mapped = jax.vmap(function, in_axes, out_axes)
 
-    def several(states: Any, *args: Any) -> Any:
+    def over_runs(states: Any, *args: Any) -> Any:
         if len(jax.tree.leaves(states)[0]) > 1:
             return mapped(states, *args)
-        # One run needs no batched products, which XLA on CPU computes half as fast again.
+        # A single run needs no batched products: XLA on CPU takes 1.5 times as long for them.
         alone = [
             arg if axis is None else jax.tree.map(lambda a, axis=axis: jnp.squeeze(a, axis), arg)
             for arg, axis in zip((states, *args), in_axes, strict=True)
         ]
-        found = function(*alone)
-        axes = (out_axes,) * len(found) if isinstance(out_axes, int) else out_axes
+        results = function(*alone)
+        axes = (out_axes,) * len(results) if isinstance(out_axes, int) else out_axes
         return tuple(
             jax.tree.map(lambda a, axis=axis: jnp.expand_dims(a, axis), part)
-            for part, axis in zip(found, axes, strict=True)
+            for part, axis in zip(results, axes, strict=True)
         )
 
-    return several
+    return over_runs
 
 
 def _stacked(*states: Any) -> Any:

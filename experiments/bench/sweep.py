@@ -10,26 +10,25 @@ Command: python -m experiments bench-sweep --data mnist5k --out sweep.json
 import time
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import typer
 from flax import nnx
-from rich.table import Table
+from rich.console import Console
 
 from convjax.data import Dataset, epoch_order, load, normalization
-from convjax.io.json_files import write_json
 from convjax.nn.models import digits_net
 from convjax.optim.optimizers import adam
 from convjax.optim.schedules import one_cycle
 from convjax.runs.environment import environment
-from convjax.train._sweep import bytes_per_run, runs_at_once, stacked_tables
 from convjax.train.device_data import Images
+from convjax.train.program_memory import bytes_per_run, runs_at_once
 from convjax.train.trainer import Trainer
-from experiments.terminal.console import console
-from experiments.terminal.options import Data, DataDir, OutFile, mistakes_reported, prepare_file
+from experiments.terminal.command import measure_to_file
+from experiments.terminal.options import Data, DataDir, OutFile, Quick, Rounds
+from experiments.terminal.tables import Table
 
 BATCH_SIZES, AT_ONCE = (64, 512), (1, 2, 4, 8)
 # As many images at either batch size; about a second for a run alone on two cores.
@@ -57,15 +56,14 @@ class SweptRuns:
         self.data = Images.put(dataset.train)
         self.starts = [self.trainer.start(network) for network in networks]
         epochs = -(-steps * batch_size // examples) + 1  # an epoch leaves its last images out
-        orders = [
+        self.orders = [
             np.concatenate(
                 [epoch_order(examples, batch_size, seed=seed, epoch=i) for i in range(epochs)]
             )[:steps]
             for seed in range(at_once)
         ]
-        self.order = np.stack(orders, 1)
-        table = {name: np.asarray(c) for name, c in one_cycle(steps, LR_MAX).table(steps).items()}
-        self.table = stacked_tables([table] * at_once)
+        table = one_cycle(steps, LR_MAX).table(steps)
+        self.table = {name: np.asarray(column) for name, column in table.items()}
         self.seconds: list[float] = []
         compiled = self.trainer.compile_seconds
         self.train()
@@ -73,10 +71,9 @@ class SweptRuns:
 
     def train_alone(self) -> float:
         """Takes all steps of the first run with `Trainer.run` and returns its seconds."""
-        table = {name: column[:, 0] for name, column in self.table.items()}
         state = jax.block_until_ready(jax.tree.map(jnp.copy, self.starts[0]))
         began = time.perf_counter()
-        jax.block_until_ready(self.trainer.run(state, self.data, self.order[:, 0], table)[0])
+        jax.block_until_ready(self.trainer.run(state, self.data, self.orders[0], self.table)[0])
         return time.perf_counter() - began
 
     @property
@@ -89,7 +86,8 @@ class SweptRuns:
         vmapped = self.trainer.vmapped_runs
         states = jax.block_until_ready(vmapped.start(self.starts))
         began = time.perf_counter()
-        jax.block_until_ready(vmapped.run(states, self.data, self.order, self.table)[0])
+        tables = [self.table] * self.at_once
+        jax.block_until_ready(vmapped.run(states, self.data, self.orders, tables)[0])
         return (time.perf_counter() - began) / self.at_once
 
 
@@ -134,54 +132,40 @@ def measure_sweeps(dataset: Dataset, rounds: int, quick: bool) -> list[dict[str,
     return rows
 
 
-HEADINGS = ("batch", "runs at once", "compile s", "s per run", "run / Trainer.run")
-
-
 def cost_table(rows: list[dict[str, Any]]) -> Table:
-    """Returns what a run costs: seconds, and the ratio to one of `Trainer.run`."""
-    table = Table(title="a run of a sweep (median of the rounds)")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right")
+    """Returns the table of what a run costs: seconds, and the ratio to one of `Trainer.run`."""
+    cells = []
     for row in rows:
-        table.add_row(*_cells(row))
-    return table
+        default = " (default)" if row["at_once"] == row["default_at_once"] else ""
+        cells.append(
+            (
+                str(row["batch_size"]),
+                f"{row['at_once']}{default}",
+                f"{row['compile_seconds']:.1f}",
+                f"{row['median_seconds_per_run']:.3f}",
+                f"{row['ratio']:.2f}",
+            )
+        )
+    headings = ("batch", "runs at once", "compile s", "s per run", "run / Trainer.run")
+    return Table(headings, cells, "a run of a sweep (median of the rounds)", left=0)
 
 
 def markdown_costs(rows: list[dict[str, Any]]) -> str:
-    """Returns the same as a Markdown table."""
-    cells = [HEADINGS, ("---",) * len(HEADINGS), *map(_cells, rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
-
-
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    default = " (default)" if row["at_once"] == row["default_at_once"] else ""
-    return (
-        str(row["batch_size"]),
-        f"{row['at_once']}{default}",
-        f"{row['compile_seconds']:.1f}",
-        f"{row['median_seconds_per_run']:.3f}",
-        f"{row['ratio']:.2f}",
-    )
+    """Returns the same table in Markdown."""
+    return cost_table(rows).markdown(rule=" --- ")
 
 
 def bench_sweep(
     data: Data = "mnist5k",
     data_dir: DataDir = None,
-    rounds: Annotated[
-        int, typer.Option(min=1, help="Trainings of each case, taken in turns; medians are shown.")
-    ] = 7,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Three steps, two rounds: decides nothing.")
-    ] = False,
+    rounds: Rounds = 7,
+    quick: Quick = False,
     out: OutFile = Path("sweep.json"),
 ) -> None:
-    """Measures what a run costs in a sweep of 1, 2, 4 and 8 at once, and writes sweep.json."""
-    shown = console()
-    with mistakes_reported("stopped; nothing was written."):
-        prepare_file(out)
+    """Measures the cost of a run in a sweep of 1, 2, 4 and 8 at once, and writes sweep.json."""
+
+    def measure(_: Console) -> dict[str, Any]:
         rows = measure_sweeps(load(data, data_dir=data_dir), rounds, quick)
-        write_json(
-            out, {"environment": environment(), "data": data, "quick": quick, "sweeps": rows}
-        )
-    shown.print(cost_table(rows))
-    shown.print(f"all figures: {out}", highlight=False, soft_wrap=True)
+        return {"environment": environment(), "data": data, "quick": quick, "sweeps": rows}
+
+    measure_to_file(out, measure, lambda report: [cost_table(report["sweeps"]).rich()])

@@ -1,128 +1,101 @@
-"""Trainings for comparisons: those that share a program run side by side, each in its folder.
+"""Trainings for comparisons: those that share a program run in one sweep, each in its own folder.
 
-They watch no layer and draw no picture, so that there may be hundreds of them. How many run at once
-is `convjax.train._sweep`'s rule: on a CPU one, with the very figures of `Trainer.run`.
+They watch no layer and draw no picture, so that there may be hundreds of them. `convjax.sweep`
+decides how many run at once: on a CPU one, with exactly the figures of `Trainer.run`.
 """
 
-import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from convjax.runs.folder import RunFolder
-from convjax.stats.record import Record
-from convjax.stats.record_builder import concatenate, from_steps
-from convjax.train._sweep import groups, runs_at_once, stacked_tables
-from convjax.train.persistence import Progress
-from convjax.train.step import StepMetrics
+from convjax.train._sweep import SweepRun, sweep
 from experiments.harness.session import Session
 from experiments.harness.setting import Setting
 from experiments.harness.training import Outcome
 
-Pair = tuple[Setting, int]  # a setting and a seed
-
 
 class GroupedTrainings:
-    """The comparisons of a lab; each training is run once and kept."""
+    """The trainings for comparisons of a session; each is run once and kept in memory.
 
-    def __init__(self, lab: Session):
-        self._lab = lab
-        self._outcomes: dict[Pair, Outcome] = {}
+    Args:
+      session: its data, seeds, programs and folder for results.
+    """
+
+    def __init__(self, session: Session):
+        self._session = session
+        self._outcomes: dict[tuple[Setting, int], Outcome] = {}
 
     def outcomes(self, settings: Sequence[Setting], seeds: Sequence[int]) -> list[list[Outcome]]:
-        """Returns what each setting comes to with each seed, run now unless it was before."""
-        wanted = [(setting, seed) for setting in settings for seed in seeds]
-        kinds: dict[tuple[Any, ...], list[Pair]] = {}
-        for setting, seed in dict.fromkeys(wanted):
-            if (setting, seed) not in self._outcomes and not self._found(setting, seed):
-                # All that a program, and the steps between its evaluations, depend on.
-                kind = setting.structure, setting.batch_size, setting.epochs, setting.scores
-                kinds.setdefault(kind, []).append((setting, seed))
-        for pairs in kinds.values():
-            for group, real in groups(len(pairs), self._at_once(pairs[0][0])):
-                self._train([pairs[i] for i in group], real)
+        """Returns the outcomes of each setting with each seed, and trains those that are missing.
+
+        A training that an earlier run finished is read from its folder.
+        """
+        sweeps: dict[tuple[Any, ...], list[Setting]] = {}
+        for setting in dict.fromkeys(settings):
+            missing = tuple(seed for seed in dict.fromkeys(seeds) if self._missing(setting, seed))
+            if missing:
+                # What a program, the batches and the steps between evaluations depend on.
+                shared = setting.structure, setting.batch_size, setting.epochs, setting.scores
+                sweeps.setdefault((missing, *shared), []).append(setting)
+        for (missing, *_), group in sweeps.items():
+            self._sweep(group, missing)
         return [[self._outcomes[setting, seed] for seed in seeds] for setting in settings]
 
-    def _found(self, setting: Setting, seed: int) -> bool:
-        """Tells whether an earlier run finished this training, and keeps what it came to."""
-        path, config = self._folder(setting, seed)
-        run = self._lab.folders.finished(path, config, "record.npz")
+    def _missing(self, setting: Setting, seed: int) -> bool:
+        """Returns whether a training has no outcome yet, in memory or in its folder."""
+        if (setting, seed) in self._outcomes:
+            return False
+        run = self._session.folders.finished(*self._folder(setting, seed), "record.npz")
         if run is not None:
             self._outcomes[setting, seed] = Outcome(setting, seed, run.metrics)
-        return run is not None
+        return run is None
 
-    def _folder(self, setting: Setting, seed: int) -> tuple[Any, dict[str, Any]]:
-        """Returns where a training is kept and what its configuration is."""
-        path = self._lab.out / "runs" / "comparisons" / setting.slug / f"seed-{seed}"
-        return path, self._lab.run_config(setting, seed)
+    def _folder(self, setting: Setting, seed: int) -> tuple[Path, dict[str, Any]]:
+        """Returns the folder and the configuration of a training."""
+        path = self._session.out / "runs" / "comparisons" / setting.slug / f"seed-{seed}"
+        return path, self._session.run_config(setting, seed)
 
-    def _at_once(self, setting: Setting) -> int:
-        trainer, train = self._lab.trainer(setting), self._lab.material(setting).train
-        state = trainer.start(self._lab.network(setting, 0))
-        return runs_at_once(trainer.step, state, train, setting.batch_size)
+    def _sweep(self, settings: Sequence[Setting], seeds: Sequence[int]) -> None:
+        """Trains settings that share a program with each seed."""
+        session, first = self._session, settings[0]
+        observer, data = session.observer, session.device_dataset(first)
+        epochs = range(first.epochs)
+        orders = [
+            np.concatenate([session.order(first, seed, epoch) for epoch in epochs])
+            for seed in seeds
+        ]
+        steps = len(orders[0])
+        # In the order in which the sweep finishes them.
+        upcoming = iter([(setting, seed) for setting in settings for seed in seeds])
 
-    def _train(self, pairs: Sequence[Pair], real: int) -> None:
-        """Trains side by side and keeps the first `real` runs; the rest only fill the program."""
-        observer, steps = self._lab.observer, self._lab.steps(*pairs[0])
-        # The bar is that of the first: all take their steps together.
-        observer.training(*pairs[0], steps, watched=False)
-        rows, records = self._fit(pairs)
-        for (setting, seed), metrics, record in list(zip(pairs, rows, records, strict=True))[:real]:
-            if (setting, seed) != pairs[0]:
+        def begin_next() -> None:
+            for setting, seed in upcoming:
                 observer.training(setting, seed, steps, watched=False)
+                return
+
+        def save(run: SweepRun) -> None:
+            setting, seed = settings[run.setting], seeds[run.seed]
             with RunFolder(*self._folder(setting, seed)) as folder:
-                folder.write_metrics(metrics)
-                folder.write_record(record)
-            observer.trained(metrics)
-            self._outcomes[setting, seed] = Outcome(setting, seed, metrics)
+                folder.write_metrics(run.metrics)
+                folder.write_record(run.record)
+            observer.trained(run.metrics)
+            self._outcomes[setting, seed] = Outcome(setting, seed, run.metrics)
+            begin_next()
 
-    def _fit(self, pairs: Sequence[Pair]) -> tuple[list[list[dict[str, Any]]], list[Record]]:
-        """Returns for each run its metrics, as `convjax.fit` makes them, and record.
-
-        Seconds are the run's share of what all took together.
-        """
-        lab, first = self._lab, pairs[0][0]
-        trainer, material = lab.trainer(first), lab.material(first)
-        vmapped = trainer.vmapped_runs
-        steps = lab.steps(*pairs[0])
-        table = stacked_tables(
-            [
-                {name: np.asarray(column) for name, column in setting.table(steps).items()}
-                for setting, _ in pairs
-            ]
+        begin_next()
+        sweep(
+            session.trainer(first),
+            [session.network(first, seed) for seed in seeds],
+            data.train,
+            orders,
+            [setting.table(steps) for setting in settings],
+            test=data.test,
+            epochs=first.epochs,
+            evaluations=first.scores,
+            score_training=True,
+            on_steps=observer.on_steps,
+            on_run=save,
         )
-        states = vmapped.start([trainer.start(lab.network(*pair)) for pair in pairs])
-        progress = [Progress() for _ in pairs]
-        records: list[list[Record]] = [[] for _ in pairs]
-        done = 0
-        for epoch in range(first.epochs):
-            of_runs = np.stack([lab.order(*pair, epoch) for pair in pairs], 1)
-            for order in np.array_split(of_runs, min(first.scores, len(of_runs))):
-                began, compiled = time.perf_counter(), trainer.compile_seconds
-                rows = {name: column[done : done + len(order)] for name, column in table.items()}
-                states, measures = vmapped.run(
-                    states, material.train, order, rows, on_steps=lab.observer.steps
-                )
-                loss, accuracy = vmapped.scores(states, material.test)
-                compile_seconds = trainer.compile_seconds - compiled
-                seconds = time.perf_counter() - began - compile_seconds
-                done += len(order)
-                last = vmapped.scores(states, material.train)[1] if done == steps else None
-                for run, so_far in enumerate(progress):
-                    record = _record(measures, run)
-                    records[run].append(record)
-                    so_far.take(record.loss)
-                    so_far.seconds += seconds / len(pairs)
-                    so_far.compile_seconds += compile_seconds / len(pairs)
-                    row = so_far.score(epoch, loss[run], accuracy[run])
-                    if last is not None:
-                        row["train_accuracy"] = float(last[run])
-        metrics = [so_far.metrics for so_far in progress]
-        return metrics, [concatenate(pieces) for pieces in records]
-
-
-def _record(measures: StepMetrics, run: int) -> Record:
-    """Returns one run's record of steps at which nothing was watched."""
-    loss, rate, momentum = (np.asarray(column)[:, run] for column in measures)
-    return from_steps((), (), loss, rate, momentum, np.arange(0), ())

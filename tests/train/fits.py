@@ -43,10 +43,10 @@ def trainer():
     return Trainer(model, adam(), mean=trainings.MEAN, std=trainings.STD, watch=watch)
 
 
-def run(trainer, folder=None, *, resume=False, stop=lambda: False, listener=None, **options):
+def run(trainer, folder=None, *, resume=False, stop=lambda: False, callback=None, **options):
     """Trains, in a folder if one is given, and returns what comes of it."""
     train, test = trainings.split(), trainings.split(11, seed=5)
-    common = {"rows": ROWS, "stop": stop, "listener": listener, **options}
+    common = {"rows": ROWS, "stop": stop, "callback": callback, **options}
     if folder is None:
         return fit(trainer, trainings.conv_net(), train, test, plan(), **common)
     with (
@@ -85,14 +85,14 @@ def untimed(metrics):
 
 
 class Speaking(Callback):
-    def restored(self, steps, metrics):
+    def on_restore(self, steps, metrics):
         print("restored", steps, flush=True)
 
-    def recorded(self, record, first):
+    def on_record(self, record, first):
         print("recorded", first + record.steps, flush=True)
 
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
-    run(trainer(), out, resume=(out / "config.json").exists(), listener=Speaking())
+    run(trainer(), out, resume=(out / "config.json").exists(), callback=Speaking())
     print("done", flush=True)

@@ -16,8 +16,8 @@ import pytest
 from convjax.runs.checkpoints import Checkpoints
 from convjax.runs.config import RunError
 from convjax.runs.folder import RunFolder
-from convjax.runs.run import load_run
 from convjax.runs.persistence import Keeping
+from convjax.runs.run import load_run
 from convjax.stats.nonfinite import NonFiniteError
 from convjax.train._fit import Callback, TrainingStopped, fit
 from convjax.train.device_data import Images
@@ -25,7 +25,7 @@ from convjax.train.tree_arrays import CheckpointError
 from tests import trainings
 from tests.train import fits
 
-KILLS = 20
+KILLS = 6
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,7 @@ def test_what_is_kept(trainer, untouched, tmp_path):
         assert set(checkpoints.steps()) == {317, 320, best}
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(untouched, tmp_path):
     """SIGKILL, from the first import to the last write, until at last it is left alone."""
     chance = random.Random(7)
@@ -202,7 +203,7 @@ class TestErrors:
 
     def test_what_is_to_be_scored_is_looked_at_before_the_first_step(self, trainer):
         class Never(Callback):
-            def steps(self, done):
+            def on_steps(self, done):
                 raise AssertionError("a step was taken")
 
         train = trainings.split()
@@ -212,7 +213,7 @@ class TestErrors:
             (train._replace(labels=train.labels + 1), "labels must be below the model's 3 logits"),
         ]:
             with pytest.raises(ValueError, match=told):
-                fit(trainer, trainings.conv_net(), train, test, fits.plan(), listener=Never())
+                fit(trainer, trainings.conv_net(), train, test, fits.plan(), callback=Never())
 
     def test_nothing_to_go_on_with(self, tmp_path):
         with pytest.raises(RunError, match="holds no run to resume"):
@@ -224,41 +225,41 @@ class TestErrors:
             RunFolder(tmp_path, {}, resume=True)
 
 
-def test_a_listener_that_fails_loses_no_evaluation(trainer, tmp_path):
+def test_a_callback_that_fails_loses_no_evaluation(trainer, tmp_path):
     """What is printed may have no reader any more."""
 
     class Deaf(Callback):
-        def scored(self, metrics):
+        def on_evaluation(self, metrics):
             raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        fits.run(trainer, tmp_path, listener=Deaf())
+        fits.run(trainer, tmp_path, callback=Deaf())
     assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == 10  # the first evaluation's
     assert load_run(tmp_path).metrics[-1]["step"] == 10
 
 
-def test_the_listener_hears_everything(trainer, tmp_path):
+def test_the_callback_hears_everything(trainer, tmp_path):
     class Hearing(Callback):
         def __init__(self):
             self.found = []
 
-        def restored(self, steps, metrics):
+        def on_restore(self, steps, metrics):
             self.found.append(("restored", steps, len(metrics)))
 
-        def recorded(self, record, first):
+        def on_record(self, record, first):
             self.found.append(("recorded", first, record.steps))
 
-        def scored(self, metrics):
+        def on_evaluation(self, metrics):
             self.found.append(("scored", metrics["step"]))
 
     hearing = Hearing()
     with pytest.raises(TrainingStopped):
-        fits.run(trainer, tmp_path, stop=after(2), listener=hearing)
+        fits.run(trainer, tmp_path, stop=after(2), callback=hearing)
     with pytest.raises(TrainingStopped):
-        fits.run(trainer, tmp_path, resume=True, stop=after(1), listener=hearing)
+        fits.run(trainer, tmp_path, resume=True, stop=after(1), callback=hearing)
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(TrainingStopped):
-        fits.run(trainer, tmp_path, resume=True, stop=after(1), listener=hearing)
+        fits.run(trainer, tmp_path, resume=True, stop=after(1), callback=hearing)
     assert hearing.found == [
         ("recorded", 0, 7),
         ("recorded", 7, 3),

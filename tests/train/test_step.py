@@ -41,10 +41,10 @@ def test_run_is_a_loop_of_steps(x64):
     rows = []
     for i, batch in enumerate(order):
         images, labels = data.images[batch], data.labels[batch]
-        state, measures, seen = step(
+        state, metrics, stats = step(
             state, images, labels, rates["learning_rate"][i], rates["momentum"][i]
         )
-        rows.append((measures, seen.layers))
+        rows.append((metrics, stats.layers))
 
     # The same float64 operations, which the compiler may fuse otherwise in a loop. Batch norm over
     # five values and Adam's root magnify roundings of 1e-16 a thousandfold, at most, per step.

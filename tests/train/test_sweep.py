@@ -9,13 +9,15 @@ from flax import nnx
 from convjax.nn.models import LinearNet
 from convjax.optim.optimizers import adam, sgd
 from convjax.optim.schedules import constant
+from convjax.stats.record import PER_STEP
 from convjax.stats.watch import Watch
-from convjax.train import _sweep
-from convjax.train._sweep import ON_CPU, Sweep, bytes_per_run, groups, runs_at_once, sweep
+from convjax.train._fit import fit
+from convjax.train._sweep import Sweep, groups, sweep
 from convjax.train.device_data import Images
+from convjax.train.plan import Plan
 from convjax.train.trainer import Trainer
+from tests.train.fits import untimed
 from tests.trainings import (
-    BATCH,
     CLASSES,
     EXAMPLES,
     MEAN,
@@ -69,24 +71,64 @@ def singles(networks):
 
 
 @pytest.mark.parametrize("at_once", [None, 1, 4, 6])
-def test_every_run_is_the_single_one(networks, singles, at_once):
+def test_sweep_equals_single_runs(networks, singles, at_once):
     before = jax.tree.map(np.array, [nnx.state(model) for model in networks.models])
     found = networks.sweep(at_once=at_once, score_training=True)
     assert found.loss.shape == (SEEDS, len(RATES), STEPS)
-    # One at a time it is the same program; with others, float32 sums run in another order, which
-    # nine steps of Adam magnify.
-    close = {"rtol": 0 if at_once in (None, 1) else 1e-3}
+    # One at a time it is the same program. With others, float32 sums are in another order, which
+    # nine steps of Adam magnify: an answer near a tie may change.
+    alone = at_once in (None, 1)
+    close = {"rtol": 0 if alone else 1e-3}
     for (seed, setting), (loss, test, train) in singles.items():
         np.testing.assert_allclose(found.loss[seed, setting], loss, **close)
         np.testing.assert_allclose(found.test_loss[seed, setting], test.loss, **close)
-        assert found.accuracy[seed, setting] == test.accuracy
-        assert found.train_accuracy[seed, setting] == train.accuracy
+        answers = [found.accuracy, found.train_accuracy]
+        for accuracy, scores in zip(answers, (test, train), strict=True):
+            correct = accuracy[seed, setting] * scores.examples
+            assert correct == pytest.approx(scores.correct, abs=1e-6 if alone else 1 + 1e-6)
     jax.tree.map(
         np.testing.assert_array_equal, [nnx.state(model) for model in networks.models], before
     )
 
 
-def test_in_float64_every_run_is_the_single_one_to_the_last_digits(x64):
+def test_sweep_metrics_and_records_equal_fit_bit_for_bit(networks):
+    runs, taken = [], []
+    found = networks.sweep(
+        epochs=3,
+        evaluations=2,
+        score_training=True,
+        at_once=1,
+        on_run=runs.append,
+        on_steps=taken.append,
+    )
+    assert [(run.setting, run.seed) for run in runs] == [(v, s) for v in range(3) for s in (0, 1)]
+    assert sum(taken) == len(runs) * STEPS
+    for run in (runs[0], runs[-1]):
+        order = np.split(networks.orders[run.seed], 3)
+        plan = Plan(3, lambda epoch, order=order: order[epoch], networks.tables[run.setting], 2)
+        model = networks.models[run.seed]
+        wanted = fit(networks.trainer, model, networks.data, networks.test, plan)
+        assert [row["step"] for row in run.metrics] == [2, 3, 5, 6, 8, 9]
+        assert untimed(run.metrics) == untimed(wanted.metrics)
+        for name in PER_STEP:
+            np.testing.assert_array_equal(
+                getattr(run.record, name), getattr(wanted.record, name), name
+            )
+        assert found.accuracy[run.seed, run.setting] == wanted.metrics[-1]["accuracy"]
+        assert found.train_accuracy[run.seed, run.setting] == wanted.metrics[-1]["train_accuracy"]
+
+
+def test_sweep_calls_on_run_when_each_group_has_finished(networks):
+    taken, ended = [], []
+    networks.sweep(
+        at_once=4, on_steps=taken.append, on_run=lambda run: ended.append((run, sum(taken)))
+    )
+    assert [steps for _, steps in ended] == [STEPS] * 3 + [2 * STEPS] * 3
+    # Three runs share the seconds of their group.
+    assert len({run.metrics[-1]["seconds"] for run, _ in ended[:3]}) == 1
+
+
+def test_sweep_equals_single_runs_in_float64_to_the_last_digits(x64):
     model = Normed()
     trainer = Trainer(model, adam(), mean=MEAN, std=STD, watch=None)
     rates, data = [table(lr_max=rate) for rate in RATES], split()
@@ -98,7 +140,7 @@ def test_in_float64_every_run_is_the_single_one_to_the_last_digits(x64):
         np.testing.assert_allclose(found.loss[0, setting], record.loss, rtol=1e-12)
 
 
-def test_two_steps_by_hand():
+def test_sweep_takes_two_steps_as_derived_by_hand():
     """A bias alone learns: images of zeros, so that logits are the bias."""
     model = LinearNet((32, CLASSES), rngs=nnx.Rngs(0))
     model.layers[0].bias[...] = jnp.zeros(CLASSES)
@@ -121,7 +163,7 @@ def test_two_steps_by_hand():
     assert found.train_accuracy is None
 
 
-def test_the_order_of_settings_and_seeds_orders_the_results_alone(networks):
+def test_sweep_results_follow_the_order_of_settings_and_seeds(networks):
     plain = networks.sweep(at_once=3)
     settings, seeds = [2, 0, 1], [1, 0]
     found = networks.sweep(
@@ -136,7 +178,7 @@ def test_the_order_of_settings_and_seeds_orders_the_results_alone(networks):
         np.testing.assert_allclose(getattr(found, name), wanted, rtol=1e-5, err_msg=name)
 
 
-def test_a_run_that_diverges_leaves_its_neighbours_alone():
+def test_sweep_is_not_affected_by_a_run_that_diverges():
     model = LinearNet((32, CLASSES), rngs=nnx.Rngs(0))
     trainer, data = Trainer(model, sgd(), watch=None), split()
     rates = [constant(rate).table(STEPS) for rate in (0.01, 1e38, 0.02)]
@@ -152,7 +194,7 @@ def test_a_run_that_diverges_leaves_its_neighbours_alone():
     assert wild.trained(0).tolist() == [[True, False, True]]
 
 
-def test_what_trains_has_a_finite_loss_and_the_accuracy():
+def test_sweep_trained_needs_a_finite_loss_and_the_accuracy():
     loss = np.ones((2, 2, 3))
     loss[0, 1, 2], loss[1, 1, 0] = np.nan, np.inf
     found = Sweep(loss, loss[..., 0], np.array([[0.9, 0.95], [0.89, 0.99]]))
@@ -161,7 +203,7 @@ def test_what_trains_has_a_finite_loss_and_the_accuracy():
 
 
 @pytest.mark.parametrize("make", [sgd, adam])
-def test_weight_decay_is_swept_in_one_program(make):
+def test_sweep_varies_weight_decay_in_one_program(make):
     model, data, decays = LinearNet((32, CLASSES), rngs=nnx.Rngs(0)), split(), (0.0, 0.3)
     trainer = Trainer(model, make(), watch=None)
     rates = constant(0.05).table(STEPS)
@@ -183,7 +225,7 @@ def test_weight_decay_is_swept_in_one_program(make):
     assert abs(found.loss[0, 0, -1] - found.loss[0, 1, -1]) > 1e-3
 
 
-def test_a_second_sweep_compiles_nothing(networks):
+def test_sweep_compiles_nothing_the_second_time(networks):
     networks.sweep(at_once=6)
     before = networks.trainer.compile_seconds
     networks.sweep(at_once=6, tables=[table(lr_max=rate) for rate in (0.3, 0.4, 0.5)])
@@ -203,42 +245,6 @@ def test_groups_have_one_size(runs, at_once, wanted):
     assert list(groups(runs, at_once)) == wanted
 
 
-class Elsewhere:
-    """A device with so much memory."""
-
-    platform = "gpu"
-
-    def __init__(self, told):
-        self.memory_stats = lambda: told
-
-
-def test_values_of_every_branch_count():
-    def branches(x):
-        return jax.lax.cond(x[0] > 0, lambda x: jnp.exp(x) + 1, lambda x: jnp.sin(x), x)
-
-    kinds = list(_sweep._values(jax.make_jaxpr(branches)(jnp.ones(1000)).jaxpr))
-    # exp, +1 and sin, and what the whole returns.
-    assert sum(kind.size == 1000 for kind in kinds) == 4
-
-
-def test_how_many_at_once_is_what_fits(networks, monkeypatch):
-    step, state = networks.trainer.step, networks.trainer.start(networks.models[0])
-    assert runs_at_once(step, state, networks.data, BATCH) == ON_CPU == 1
-    one = bytes_per_run(step, state, networks.data, BATCH)
-    # Twice the state, the uint8 batch as float32, and the gradients at least.
-    held = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    assert one > 2 * held + 4 * BATCH * 32
-    assert bytes_per_run(step, state, networks.data, 2 * BATCH) > one
-    for told, wanted in (
-        ({"bytes_limit": 8 * one + 3, "bytes_in_use": 3}, 4),
-        ({"bytes_limit": one}, 1),
-        (None, (2 << 30) // one),
-    ):
-        leaf = type("Leaf", (), {"devices": lambda self, told=told: {Elsewhere(told)}})
-        monkeypatch.setattr("convjax.train._sweep.bytes_per_run", lambda *args: one)
-        assert runs_at_once(step, [leaf()], networks.data, BATCH) == wanted
-
-
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -248,6 +254,8 @@ def test_how_many_at_once_is_what_fits(networks, monkeypatch):
         ({"orders": [batches(3), batches(4)]}, ValueError, r"got the shapes \(3, 5\), \(4, 5\)"),
         ({"orders": [[[EXAMPLES]]] * 2}, ValueError, f"got {EXAMPLES} to {EXAMPLES}"),
         ({"tables": [table(STEPS + 1)]}, ValueError, r"one number per step \(9\)"),
+        ({"epochs": 2}, ValueError, "equally many steps for each of 2 epochs, got 9"),
+        ({"evaluations": 0}, ValueError, "evaluations must be at least 1, got 0"),
         ({"at_once": 0}, ValueError, "at_once must be at least 1, got 0"),
         ({"scalars": {"weight_decay": [0.1]}}, ValueError, r"one number per table \(3\)"),
         ({"scalars": {"b2": [0.1] * 3}}, ValueError, "among eps, weight_decay.*got b2"),
@@ -262,19 +270,19 @@ def test_how_many_at_once_is_what_fits(networks, monkeypatch):
         ),
     ],
 )
-def test_mistakes_are_named(networks, changes, error, message):
+def test_sweep_rejects_wrong_arguments(networks, changes, error, message):
     with pytest.raises(error, match=message):
         networks.sweep(**changes)
 
 
-def test_a_watched_trainer_cannot_sweep(networks):
+def test_sweep_rejects_a_trainer_with_watch_or_devices(networks):
     model = networks.models[0]
     rest = (networks.models, networks.data, networks.orders, networks.tables)
     for trainer in (
         Trainer(model, adam(), watch=Watch()),
         Trainer(model, adam(), watch=None, devices=jax.devices()[:1]),
     ):
-        with pytest.raises(ValueError, match=r"must watch nothing.*watch=None.*Trainer\.run"):
+        with pytest.raises(ValueError, match=r"must have watch=None.*Trainer\.run"):
             sweep(trainer, *rest, test=networks.test)
     with pytest.raises(TypeError, match="trainer must be Trainer, got ConvNet"):
         sweep(model, *rest, test=networks.test)

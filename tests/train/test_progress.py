@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from convjax.train.persistence import Progress
-from convjax.stats.record import smooth
+from convjax.stats.smoothing import smooth
+from convjax.train.progress import Progress
 
 
 def test_progress_smooths_as_the_record_does():
@@ -14,3 +14,14 @@ def test_progress_smooths_as_the_record_does():
     assert row["train_loss"] == pytest.approx(smooth(losses)[-1], rel=1e-14)
     assert (row["step"], row["epoch"], row["valid_loss"], row["accuracy"]) == (50, 1, 2.0, 0.25)
     assert progress.best == 0.5
+
+
+def test_progress_counts_seconds_between_evaluations_without_compiling():
+    progress = Progress()
+    progress.take(np.ones(1))
+    progress.spend(3.0, 1.0)
+    progress.spend(0.5, 0.0)
+    row = progress.score(0, 1.0, 0.5)
+    assert (row["seconds"], row["compile_seconds"]) == (2.5, 1.0)
+    progress.take(np.ones(1))
+    assert progress.score(0, 1.0, 0.5)["seconds"] == 0

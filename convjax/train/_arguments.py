@@ -1,0 +1,162 @@
+"""Checks of the arguments of a training: images, labels, batches, rates and states."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int, Int32, Num
+
+from convjax._checks import check_array, check_type, describe_value
+
+
+def check_split(split: Any) -> None:
+    """Raises TypeError if an argument has no images and labels, such as a whole data set."""
+    if not (hasattr(split, "images") and hasattr(split, "labels")):
+        raise TypeError(
+            f"split must have images and labels, got {describe_value(split)}. Pass dataset.train "
+            "or dataset.test; Split(images, labels) makes one of arrays."
+        )
+
+
+def check_images(images: Any, labels: Any, name: str = "data") -> None:
+    """Checks a split on the device: images uint8 (N, H, W, C), with as many labels.
+
+    Args:
+      images, labels: the arrays of the split.
+      name: of the argument, for messages.
+
+    Raises:
+      TypeError: if they are not arrays, or the images are not uint8.
+      ValueError: if the images have other axes, or the labels are more or fewer.
+    """
+    for field, array in (("images", images), ("labels", labels)):
+        check_array(f"{name}.{field}", array)
+    if images.dtype != np.uint8:
+        raise TypeError(
+            f"{name}.images must be uint8 from 0 to 255, got {images.dtype}. They are normalised "
+            "in the step: pass mean and std of p/255 to the trainer."
+        )
+    if images.ndim != 4:
+        raise ValueError(
+            f"{name}.images must have the axes (N, H, W, C), got the shape {images.shape}. Give "
+            "grey images one channel: images[..., None]."
+        )
+    if not labels.ndim or len(labels) != len(images):
+        raise ValueError(
+            f"{name} must hold as many labels as images, got the shapes {labels.shape} and "
+            f"{images.shape}."
+        )
+
+
+def check_labels(labels: Any, classes: int) -> None:
+    """Checks that every label has a logit, because cross entropy is NaN without it.
+
+    Raises:
+      TypeError: if they are not whole numbers.
+      ValueError: if they are not one per example, negative, or too large.
+    """
+    if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
+        error = TypeError if labels.ndim == 1 else ValueError
+        raise error(
+            f"labels must be one whole number per example, got {labels.dtype} of the shape "
+            f"{labels.shape}. Convert one-hot rows with labels.argmax(-1)."
+        )
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0:
+        raise ValueError(f"labels must be 0 or above, got {lowest}.")
+    if highest >= classes:
+        raise ValueError(f"labels must be below the model's {classes} logits, got {highest}.")
+
+
+def check_alive(state: Any) -> None:
+    """Checks that a training can continue from a state.
+
+    Raises:
+      TypeError: if it is not the state of a training.
+      ValueError: if its buffers were donated to an earlier run.
+    """
+    if not hasattr(state, "opt_state"):
+        raise TypeError(
+            f"state must be what Trainer.start(model) or Trainer.run returns, got "
+            f"{describe_value(state)}."
+        )
+    arrays = (leaf for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array))
+    if any(array.is_deleted() for array in arrays):
+        raise ValueError(
+            "state must not have been passed to an earlier run, which reuses its memory. Continue "
+            "from the state that the run returned, or call start(model) again."
+        )
+
+
+def checked_batches(order: Any) -> Int[np.ndarray, "T B"]:
+    """Returns the indices of the examples of each batch as an array.
+
+    Raises:
+      TypeError: if they are not whole numbers.
+      ValueError: if they have other axes, or there are none.
+    """
+    order = np.asarray(order)
+    if order.ndim != 2 or not order.size:
+        raise ValueError(
+            f"order must have the shape (steps, batch), got {order.shape}. "
+            "convjax.data.epoch_order makes one."
+        )
+    if order.dtype.kind not in "iu":
+        raise TypeError(f"order must hold indices, whole numbers, got {order.dtype}.")
+    return order
+
+
+def checked_order(order: Any, examples: int, parts: int) -> Int32[np.ndarray, "T B"]:
+    """Returns the indices of the examples of each batch as int32.
+
+    Args:
+      order: indices (T, B).
+      examples: number of examples in the split.
+      parts: number of equal parts that each batch is split into.
+
+    Raises:
+      TypeError: if they are not whole numbers.
+      ValueError: if they are empty, out of range or cannot be split.
+    """
+    order = checked_batches(order)
+    size = order.shape[1]
+    if size % parts:
+        near = [n for n in (size // parts * parts, -(-size // parts) * parts) if n]
+        raise ValueError(
+            f"order must have a batch size that is a multiple of the {parts} devices, got {size} "
+            f"in the shape {order.shape}. Use {' or '.join(map(str, near))}."
+        )
+    if order.min() < 0 or order.max() >= examples:
+        raise ValueError(
+            f"order must hold indices from 0 to {examples - 1}, got {order.min()} to {order.max()}."
+        )
+    return order.astype(np.int32)
+
+
+def checked_table(table: Any, steps: int) -> dict[str, Num[np.ndarray, " T"]]:
+    """Returns the columns learning_rate and momentum, each of shape (steps,).
+
+    Raises:
+      TypeError: if the table is not a mapping, or a column is not of numbers.
+      ValueError: if a column is missing, has another name or another length.
+    """
+    check_type(
+        "table", table, Mapping, "A schedule makes one: one_cycle(steps, rate).table(steps)."
+    )
+    columns = {name: np.asarray(column) for name, column in table.items()}
+    if set(columns) != {"learning_rate", "momentum"}:
+        raise ValueError(
+            f"table must hold learning_rate and momentum, got "
+            f"{', '.join(sorted(columns)) or 'none'}."
+        )
+    for name, column in columns.items():
+        if column.dtype.kind not in "fiu":
+            raise TypeError(f"table[{name!r}] must hold numbers, got {column.dtype}.")
+        if column.shape != (steps,):
+            raise ValueError(
+                f"table[{name!r}] must have one number per step ({steps}), "
+                f"got the shape {column.shape}."
+            )
+    return columns
