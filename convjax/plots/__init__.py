@@ -1,8 +1,8 @@
-"""Pictures of records: layers, the training, gradients and updates, sweeps, and findings in them.
+"""Plots of records: layers, training curves, gradients and updates, sweeps, and findings.
 
-Every function reads records and returns a matplotlib `Figure`; saving is the caller's
-(`figure.savefig("name.png")`), and a notebook shows a returned figure by itself. No pyplot: no
-window, no global state, and nothing to close. matplotlib is imported when the first figure is made.
+Every function returns a matplotlib `Figure`, which a notebook displays and the caller saves with
+`figure.savefig("name.png")`. pyplot is not used: there is no window, no global state and nothing to
+close. matplotlib is imported when the first figure is made.
 """
 
 from convjax.plots import chapter
@@ -15,7 +15,7 @@ from convjax.plots.receptive_fields import plot_effective_field
 from convjax.plots.sweeps import plot_sweep
 from convjax.plots.training import plot_loss, plot_lr_find, plot_sched
 
-drawings = chapter  # its public name: convjax.drawings
+drawings = chapter  # public as convjax.drawings
 
 __all__ = [
     "BLUE",

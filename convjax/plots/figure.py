@@ -1,60 +1,67 @@
-"""What all pictures have in common: the figure, its colours, its caption."""
+"""The figure, the colours and the caption that all plots share."""
 
 import textwrap
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from convjax.stats.record import Array
+import numpy as np
+from jaxtyping import Shaped
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import matplotlib.figure
 
-# Okabe and Ito's blue and vermilion, which colour-blind readers tell apart.
+# Blue and vermilion of Okabe and Ito, which colour-blind readers can distinguish.
 BLUE, ORANGE = "#0072B2", "#D55E00"
 
-# A panel has fewer pixels than this, so that more columns could not be told apart.
-MAX_COLUMNS = 1000
+MAX_COLUMNS = 1000  # of a heatmap: a panel has fewer pixels
 
 
-def new_figure(width: float, height: float) -> "Figure":
-    """Returns an empty figure whose layout keeps labels from being cut off or overlapping.
+def new_figure(width: int | float, height: int | float) -> "matplotlib.figure.Figure":
+    """Returns an empty figure whose layout prevents labels from being cut off or overlapping.
 
     Args:
-      width, height: inches; figures are 100 pixels each unless `savefig` is told otherwise.
+      width: inches; an inch is 100 pixels unless `savefig` gets another dpi.
+      height: inches.
 
     Raises:
       ImportError: if matplotlib is not installed.
+
+    Examples:
+      >>> from convjax import plots
+      >>> plots.new_figure(6, 3).get_size_inches().tolist()
+      [6.0, 3.0]
     """
     try:
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise ImportError(
-            'pictures need matplotlib, which is not installed: pip install "convjax[plots]"'
+            'plots need matplotlib, which is not installed. Run: pip install "convjax[plots]"'
         ) from error
-    # Inches around every panel: with matplotlib's 0.04 labels touch the neighbouring panel.
+    # Inches around every panel. With matplotlib's 0.04, labels touch the neighbouring panel.
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
     figure = Figure(figsize=(width, height), layout=layout)
-    # Notebooks ask an object for its PNG; matplotlib answers only for figures of pyplot.
+    # Notebooks call this method; matplotlib provides it only for figures of pyplot.
     vars(figure)["_repr_png_"] = partial(_png, figure)
     return figure
 
 
-def caption(figure: "Figure", text: str) -> None:
-    """Writes text under the panels, broken where the figure ends."""
-    # Small letters are about 0.068 inches wide.
-    width = int(figure.get_figwidth() / 0.068)
+def caption(figure: "matplotlib.figure.Figure", text: str) -> None:
+    """Writes text below the panels, wrapped to the width of the figure."""
+    width = int(figure.get_figwidth() / 0.068)  # inches per small letter
     figure.supxlabel(textwrap.fill(text, width), x=0.01, ha="left", fontsize="small")
 
 
-def check_steps(steps: Array) -> None:
+def check_steps(steps: Shaped[np.ndarray, " rows"]) -> None:
     """Raises ValueError if there is no step to draw."""
     if not len(steps):
-        raise ValueError("record must hold at least one step to draw, got none.")
+        raise ValueError(
+            "record must hold at least one step to draw, got none. Draw it after the first step."
+        )
 
 
-def _png(figure: "Figure") -> bytes:
+def _png(figure: "matplotlib.figure.Figure") -> bytes:
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Findings of a diagnosis, marked in the pictures of a training."""
+"""Marks for the findings of a diagnosis in plots of a training."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -8,28 +8,33 @@ from convjax.diagnosis._diagnose import Finding
 from convjax.plots.figure import ORANGE
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import matplotlib.figure
 
 
-def mark(figure: "Figure", findings: Sequence[Finding]) -> "Figure":
-    """Marks the first step of each finding by a line in every panel over steps, and returns the
-    figure.
+def mark(
+    figure: "matplotlib.figure.Figure", findings: Sequence[Finding]
+) -> "matplotlib.figure.Figure":
+    """Marks the first step of each finding with a numbered line, and returns the figure.
 
-    The lines are numbered; what they stand for is written below the figure.
+    Every panel over steps gets the lines. The findings are listed below the figure.
 
     Args:
-      figure: of any picture over steps, such as `plot_loss` and `color_dim`.
+      figure: a plot over steps, such as those of `plot_loss` and `color_dim`.
+      findings: of a diagnosis, `diagnose(record).findings`.
 
     Raises:
-      TypeError: if figure is no figure, or findings are none.
+      TypeError: if figure is not a figure, or findings is not a sequence of findings.
       ValueError: if the figure has no panel over steps.
     """
     if not hasattr(figure, "axes"):
-        raise TypeError(f"figure must be a figure of matplotlib, got {describe_value(figure)}.")
+        raise TypeError(
+            f"figure must be a matplotlib figure, got {describe_value(figure)}. Pass what a "
+            "function of convjax.plots returned."
+        )
     if not (isinstance(findings, Sequence) and all(isinstance(f, Finding) for f in findings)):
         raise TypeError(
-            f"findings must be those of a diagnosis, diagnose(record).findings, got "
-            f"{describe_value(findings)}."
+            f"findings must be a sequence of findings, got {describe_value(findings)}. Pass "
+            "diagnose(record).findings."
         )
     panels = [axes for axes in figure.axes if axes.get_xlabel() == "step"]
     panels += [
@@ -38,7 +43,9 @@ def mark(figure: "Figure", findings: Sequence[Finding]) -> "Figure":
         if axes not in panels and any(axes.get_shared_x_axes().joined(axes, p) for p in panels)
     ]
     if not panels:
-        raise ValueError("figure must have a panel over steps, got none.")
+        raise ValueError(
+            "figure must have a panel over steps, got none. Pass a plot such as plot_loss returns."
+        )
     for number, finding in enumerate(findings, 1):
         for axes in panels:
             axes.axvline(finding.step, color=ORANGE, linestyle=":", linewidth=1.5)

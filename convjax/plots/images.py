@@ -1,7 +1,4 @@
-"""Pictures of images, kernels and feature maps, as grids with one scale for all panels.
-
-NaN is black. As in `convjax.plots`, every function returns a matplotlib `Figure`, without pyplot.
-"""
+"""Plots of images, kernels and feature maps: grids with one scale for all panels. NaN is black."""
 
 import math
 import textwrap
@@ -10,74 +7,94 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Array, Float, Int, Num, UInt8
 
 from convjax.ops.layout import KERNEL_AXES, check_layout, permutation
 from convjax.plots.figure import new_figure
-from convjax.stats.record import Array
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
+    import matplotlib.axes
+    import matplotlib.figure
+    import matplotlib.image
 
 
 def show_batch(
-    images: npt.ArrayLike, labels: npt.ArrayLike, class_names: Sequence[str], count: int = 9
-) -> "Figure":
+    images: UInt8[Array | np.ndarray, "N H W C"],
+    labels: Int[Array | np.ndarray, " N"] | Sequence[int],
+    class_names: Sequence[str],
+    count: int = 9,
+) -> "matplotlib.figure.Figure":
     """Draws the first images of a batch with the names of their classes.
 
     Args:
-      images: uint8 (N, H, W, C), C = 1 (grey) or 3 (RGB), pixels 0..255.
-      labels: int (N,), each an index into class_names.
-      class_names: the name of label i at index i.
-      count: how many images at most.
+      images: (N, H, W, C) with C = 1 (grey) or 3 (RGB), pixels 0..255.
+      labels: (N,) indices into class_names.
+      class_names: the name of each label.
+      count: the largest number of images.
 
     Raises:
-      ValueError: for another dtype or shape, a label without a name, or count below 1.
+      ValueError: if a dtype or shape is another, a label has no name, or count is below 1.
+
+    Examples:
+      >>> import numpy as np
+      >>> from convjax import plots
+      >>> images = np.zeros((2, 8, 8, 1), np.uint8)
+      >>> figure = plots.show_batch(images, np.array([1, 0]), ["zero", "one"])
+      >>> [axes.get_title() for axes in figure.axes]
+      ['one', 'zero']
     """
     pictures, indices = np.asarray(images), np.asarray(labels)
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] not in (1, 3):
         raise ValueError(
             "images must be uint8 with the shape (N, H, W, C) and C = 1 or 3, got "
-            f"{pictures.dtype} {pictures.shape}: pass the images before normalisation."
+            f"{pictures.dtype} {pictures.shape}. Pass the images before normalisation."
         )
     if indices.shape != (len(pictures),):
         raise ValueError(
-            f"labels must hold one index per image, shape ({len(pictures)},), got {indices.shape}."
+            f"labels must hold one index per image, shape ({len(pictures)},), got {indices.shape}. "
+            "Pass the labels of these images."
         )
     if count < 1 or not len(pictures):
         raise ValueError(
-            f"count and the number of images must be at least 1, got {count} and {len(pictures)}."
+            f"count and the number of images must be at least 1, got {count} and {len(pictures)}. "
+            "Pass one image or more."
         )
     pictures, indices = pictures[:count], indices[:count]
     if indices.min() < 0 or indices.max() >= len(class_names):
         raise ValueError(
             f"labels must lie in 0..{len(class_names) - 1}, the indices of class_names, "
-            f"got {indices.min()} to {indices.max()}."
+            f"got {indices.min()} to {indices.max()}. Pass the names of all classes."
         )
     figure, panels = _grid(len(pictures), pictures.shape[1:3], cell=1.5, bar=False)
     for axes, picture, index in zip(panels, pictures, indices, strict=True):
         grey = picture.shape[-1] == 1
         axes.imshow(picture[..., 0] if grey else picture, cmap="gray", vmin=0, vmax=255)
-        # 17 letters of this size fill a panel.
-        axes.set_title(textwrap.fill(class_names[index], 17), fontsize="medium")
+        title = textwrap.fill(class_names[index], 17)  # letters of this size per panel
+        axes.set_title(title, fontsize="medium")
     return figure
 
 
-def show_kernels(kernel: npt.ArrayLike, layout: str) -> "Figure":
+def show_kernels(kernel: Num[Array | np.ndarray, "..."], layout: str) -> "matplotlib.figure.Figure":
     """Draws the kernels of a convolution as images, one panel per output channel.
 
-    Three input channels are drawn as RGB: a weight of zero is mid-grey, and the largest absolute
-    weight of the layer is full or no colour. One input channel is drawn blue for negative and
-    red for positive, with a colour bar; for any other number of input channels the same picture
-    shows their mean, which is a summary only: weights of opposite sign cancel in it.
+    Three input channels are drawn as RGB: a weight of zero is mid-grey, and the weight with the
+    largest magnitude in the layer is full or no colour. One input channel is drawn in blue for
+    negative and red for positive weights, with a colour bar. Of any other number of input channels
+    the mean is drawn the same way; weights of opposite sign cancel in it.
 
     Args:
-      kernel: axes HWIO, OIHW or IHWO, as the layout has them.
-      layout: "NHWC", "NCHW" or "CHWN", of the convolution.
+      kernel: axes in the order of the layout: HWIO, OIHW or IHWO.
+      layout: of the convolution, "NHWC", "NCHW" or "CHWN".
 
     Raises:
-      ValueError: for an unknown layout, another number of axes, or an empty axis.
+      ValueError: if the layout is unknown, or kernel has another number of axes or an empty axis.
+
+    Examples:
+      >>> import numpy as np
+      >>> from convjax import plots
+      >>> figure = plots.show_kernels(np.ones((3, 3, 1, 4)), "NHWC")
+      >>> [axes.get_title() for axes in figure.axes[:4]]
+      ['0', '1', '2', '3']
     """
     axes_of_kernel = KERNEL_AXES[check_layout(layout)]
     weights = _four_axes("kernel", kernel, axes_of_kernel)
@@ -86,8 +103,7 @@ def show_kernels(kernel: npt.ArrayLike, layout: str) -> "Figure":
     colour = inputs == 3
     if not colour:
         weights = weights.mean(-1)
-    # Symmetric, so that zero has the middle colour.
-    limit = _largest(np.abs(weights)) or 1.0
+    limit = _largest(np.abs(weights)) or 1.0  # of a symmetric scale, with zero in the middle
     figure, panels = _grid(outputs, (height, width), cell=1.1, bar=not colour)
     for i, axes in enumerate(panels):
         if colour:
@@ -104,22 +120,34 @@ def show_kernels(kernel: npt.ArrayLike, layout: str) -> "Figure":
     return figure
 
 
-def show_feature_maps(maps: npt.ArrayLike, layout: str, example: int = 0) -> "Figure":
-    """Draws the maps of one example, one panel per channel, with one colour scale.
+def show_feature_maps(
+    maps: Num[Array | np.ndarray, "..."], layout: str, example: int = 0
+) -> "matplotlib.figure.Figure":
+    """Draws the feature maps of one example, one panel per channel, on one colour scale.
 
     Args:
-      maps: a layer's output, axes as the layout has them.
+      maps: a layer's output, with the axes of the layout.
       layout: "NHWC", "NCHW" or "CHWN".
       example: index along the axis N; it may be negative.
 
     Raises:
       IndexError: if there is no such example.
-      ValueError: for an unknown layout, another number of axes, or an empty axis.
+      ValueError: if the layout is unknown, or maps has another number of axes or an empty axis.
+
+    Examples:
+      >>> import numpy as np
+      >>> from convjax import plots
+      >>> figure = plots.show_feature_maps(np.ones((1, 5, 5, 2)), "NHWC")
+      >>> [axes.get_title() for axes in figure.axes[:2]]
+      ['0', '1']
     """
     outputs = _four_axes("maps", maps, check_layout(layout))
     outputs = outputs.transpose(permutation(layout, "NCHW"))
     if not -len(outputs) <= example < len(outputs):
-        raise IndexError(f"example {example} is out of range; maps hold {len(outputs)} examples.")
+        raise IndexError(
+            f"example must be an index into the {len(outputs)} examples of maps, got {example}. "
+            "Examples count from 0."
+        )
     channels = outputs[example]
     figure, panels = _grid(len(channels), channels.shape[1:], cell=1.1, bar=True)
     low, high = -_largest(-channels), _largest(channels)
@@ -131,41 +159,41 @@ def show_feature_maps(maps: npt.ArrayLike, layout: str, example: int = 0) -> "Fi
     return figure
 
 
-def _four_axes(name: str, array: npt.ArrayLike, letters: str) -> Array:
-    # float32, because matplotlib does not know bfloat16.
+def _four_axes(name: str, array: npt.ArrayLike, letters: str) -> Float[np.ndarray, "A B C D"]:
+    # matplotlib does not support bfloat16.
     values = np.asarray(array).astype(np.float32)
     if values.ndim != 4 or 0 in values.shape:
         raise ValueError(
             f"{name} must have the four axes {letters}, none of them empty, "
-            f"got the shape {values.shape}."
+            f"got the shape {values.shape}. Pass the array of one layer."
         )
     return values
 
 
-def _largest(values: Array) -> float:
-    """Returns the largest finite number, 0 where there is none."""
+def _largest(values: Float[np.ndarray, "..."]) -> float:
+    """Returns the largest finite number, or 0 if there is none."""
     finite = values[np.isfinite(values)]
     return float(finite.max()) if finite.size else 0.0
 
 
 def _grid(
-    count: int, shape: Sequence[int], *, cell: float, bar: bool
-) -> "tuple[Figure, list[Axes]]":
-    """Returns a figure of `count` panels without ticks, as many columns as rows or somewhat more.
+    count: int, shape: Sequence[int], *, cell: int | float, bar: bool
+) -> "tuple[matplotlib.figure.Figure, list[matplotlib.axes.Axes]]":
+    """Returns a figure with a nearly square grid of panels without ticks, and the panels.
 
     Args:
-      shape: (height, width) of the pictures in pixels.
-      cell: width of a panel in inches. Few panels are larger, so that together they are 3 inches
-        wide, and many are smaller, so that they are at most 12.
+      count: number of panels.
+      shape: (height, width) of the images in pixels.
+      cell: width of a panel in inches; the panels together are between 3 and 12 inches wide.
       bar: leave room for a colour bar.
     """
     root = math.sqrt(count)
-    # A number of columns that leaves no gap in the last row, unless that makes a long strip.
+    # The number of columns leaves no gap in the last row, unless that would make a long strip.
     full = [c for c in range(math.ceil(root), int(2 * root) + 1) if count % c == 0]
     columns = full[0] if full else math.ceil(root)
     rows = -(-count // columns)
     cell = min(max(cell, 3 / columns), 12 / columns)
-    # In inches: 0.16 between panels (see new_figure), 1 for a bar, 0.25 and 0.6 for titles.
+    # Inches: 0.16 between panels (see new_figure), 1 for a bar, 0.25 and 0.6 for titles.
     width = columns * (cell + 0.16) + (1 if bar else 0)
     height = rows * (cell * shape[0] / shape[1] + 0.12 + 0.25) + 0.6
     figure = new_figure(width, height)
@@ -173,13 +201,15 @@ def _grid(
     for axes in panels[count:]:
         axes.remove()
     for axes in panels[:count]:
-        # imshow leaves NaN transparent, which on white would look like zero.
+        # imshow leaves NaN transparent, which would look like zero on white.
         axes.set(xticks=[], yticks=[], facecolor="black")
     return figure, panels[:count]
 
 
-def _color_bar(figure: "Figure", picture: "AxesImage", label: str) -> None:
-    # By default the bar widens with the grid; this one is 0.15 inches wide.
+def _color_bar(
+    figure: "matplotlib.figure.Figure", picture: "matplotlib.image.AxesImage", label: str
+) -> None:
+    # The bar is 0.15 inches wide; by default it would widen with the grid.
     width, height = figure.get_size_inches()
     figure.colorbar(
         picture, ax=figure.axes, label=label, fraction=0.2 / width, aspect=height / 0.15, pad=0.01

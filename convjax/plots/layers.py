@@ -1,33 +1,44 @@
-"""Pictures of layers: the statistics of one, and the colourful dimension."""
+"""Plots of layers: the statistics of one layer, and the colourful dimension."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float
 
+from convjax.plots import heatmap
 from convjax.plots.figure import BLUE, MAX_COLUMNS, ORANGE, caption, check_steps, new_figure
-from convjax.stats.activations import HIST_RANGE, NEAR_ZERO
-from convjax.stats.record import Array, Record, check_record
+from convjax.stats.record import Record, check_record
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    import matplotlib.figure
 
 
-def plot_layer_stats(record: Record, layer: int | str) -> "Figure":
-    """Draws one layer's mean, standard deviation and share near zero against the step.
+def plot_layer_stats(record: Record, layer: int | str) -> "matplotlib.figure.Figure":
+    """Draws a layer's mean, standard deviation and share of values near zero over the steps.
 
-    The share near zero is in percent of the layer's values: thick the one that fastai draws,
-    x <= 0.05 with all negative numbers in it, and thin |x| <= 0.05.
+    The share is in percent of the layer's values. The thick line is fastai's count, x <= 0.05,
+    which includes all negative values; the thin line is |x| <= 0.05.
 
     Args:
-      record: of any training.
+      record: the record of a training.
       layer: a name, or an index that may be negative.
 
     Raises:
-      KeyError, IndexError: if the record has no such layer.
-      TypeError: if it is no record.
+      KeyError: if the record has no layer of this name.
+      IndexError: if the record has no layer of this index.
+      TypeError: if record is not a `Record`.
       ValueError: if the record has no watched steps.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax import Recorder, layer_stats, plots
+      >>> recorder = Recorder()
+      >>> recorder.add(2.0, layer_stats({"conv": jnp.arange(8.0)}))
+      >>> figure = plots.plot_layer_stats(recorder.record(), "conv")
+      >>> [axes.get_ylabel() for axes in figure.axes]
+      ['mean', 'standard deviation', 'near zero, % of values']
     """
     check_record("record", record)
     check_steps(record.watched)
@@ -39,15 +50,16 @@ def plot_layer_stats(record: Record, layer: int | str) -> "Figure":
     mean.set(ylabel="mean")
     std.plot(steps, record.std[:, column], color=BLUE)
     std.set(ylabel="standard deviation")
-    zero.plot(steps, 100 * record.near_zero[:, column], color=BLUE, label=f"x ≤ {NEAR_ZERO}")
+    threshold = record.near_zero_threshold
+    zero.plot(steps, 100 * record.near_zero[:, column], color=BLUE, label=f"x ≤ {threshold:g}")
     zero.plot(
         steps,
         100 * record.abs_near_zero[:, column],
         color=ORANGE,
         linewidth=0.8,
-        label=f"|x| ≤ {NEAR_ZERO}",
+        label=f"|x| ≤ {threshold:g}",
     )
-    # The room above 100 % is the legend's.
+    # The space above 100 % is for the legend.
     zero.set(ylabel="near zero, % of values", ylim=(0, 125), yticks=range(0, 101, 20))
     zero.legend(loc="upper center", fontsize="small", ncols=2)
     for axes in (mean, std, zero):
@@ -58,13 +70,13 @@ def plot_layer_stats(record: Record, layer: int | str) -> "Figure":
 
 def color_dim(
     records: Record | Sequence[Record], layer: int | str, labels: Sequence[str] | None = None
-) -> "Figure":
-    """Draws the colourful dimension: a layer's histogram at every step, side by side.
+) -> "matplotlib.figure.Figure":
+    """Draws the colourful dimension: a layer's histograms at all steps, side by side.
 
     The colour is log(1 + count), on one scale for all records. The strips below and above the
-    panel give the shares of values that the histogram leaves out, under 0 and over 10, in percent
-    of all values. Records have the vertical axes in common, and each its own steps. A column
-    reaches to the next watched step; past 1,000 of these it is the mean of neighbours.
+    panel show the percentage of values below and above the bins. Records share the vertical axes
+    and keep their own steps. A column extends to the next watched step. Beyond 1,000 watched
+    steps, a column is the mean of neighbouring steps.
 
     Args:
       records: one record, or several to compare.
@@ -72,113 +84,90 @@ def color_dim(
       labels: one title per record; the default is the layer's name.
 
     Raises:
-      KeyError, IndexError: if a record has no such layer.
-      TypeError: for anything but a record or several.
-      ValueError: if there is no record or one without histograms, or labels has another length.
+      KeyError: if a record has no layer of this name.
+      IndexError: if a record has no layer of this index.
+      TypeError: if records is neither a `Record` nor a sequence of them.
+      ValueError: if there is no record, a record has no histograms, records have different bins,
+        or labels has another length.
 
-    Reference: Stefano Giomo's colorful dimension,
-    https://forums.fast.ai/t/the-colorful-dimension/42908; fastai's `color_dim`.
+    References:
+      Stefano Giomo, The colorful dimension,
+      https://forums.fast.ai/t/the-colorful-dimension/42908; fastai's `color_dim`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax import Recorder, layer_stats, plots
+      >>> recorder = Recorder()
+      >>> for step in range(3):
+      ...     recorder.add(2.0 - step, layer_stats({"conv": jnp.arange(8.0) * step}))
+      >>> figure = plots.color_dim(recorder.record(), "conv")
+      >>> figure.axes[1].get_ylabel()
+      'output x'
     """
     records = list(records) if isinstance(records, Iterable) else [records]
     if not records:
-        raise ValueError("records must hold at least one record, got none.")
+        raise ValueError(
+            "records must hold at least one record, got none. Pass what Trainer.run or load_run "
+            "returned."
+        )
     for record in records:
         check_record("records", record)
         check_steps(record.watched)
         record.check_histograms()
-    columns = [record.layer(layer) for record in records]
+    if any(not np.array_equal(r.hist_edges, records[0].hist_edges) for r in records):
+        ranges = ", ".join(f"{r.hist_edges[0]:g} to {r.hist_edges[-1]:g}" for r in records)
+        raise ValueError(
+            f"records must have the same histogram bins, got {ranges}. Draw them one by one."
+        )
     if labels is None:
-        labels = [record.layers[column] for record, column in zip(records, columns, strict=True)]
+        labels = [record.layers[record.layer(layer)] for record in records]
     elif isinstance(labels, str) or len(labels) != len(records):
-        raise ValueError(f"labels must hold one text per record ({len(records)}), got {labels!r}.")
-    sizes = [-(-len(record.watched) // MAX_COLUMNS) for record in records]  # rows in a column
+        raise ValueError(
+            f"labels must hold one text per record ({len(records)}), got {labels!r}. Pass a list "
+            "of texts."
+        )
+    sizes = [-(-len(record.watched) // MAX_COLUMNS) for record in records]  # rows per column
     counts = [
-        _merged(record, column, size)
-        for record, column, size in zip(records, columns, sizes, strict=True)
+        heatmap.layer_counts(record, layer, size)
+        for record, size in zip(records, sizes, strict=True)
     ]
-    top = max(1.0, *(float(np.nanmax(count, initial=0)) for count in counts))
-
+    top = heatmap.highest_count(*counts)
     figure = new_figure(max(8.0, 5.2 * len(records)), 5.2)
     rows = figure.subplots(
         3, len(records), squeeze=False, sharex="col", sharey="row", height_ratios=(1, 6, 1)
     )
     for i, record in enumerate(records):
         over, panel, under = rows[:, i]
-        picture = panel.pcolormesh(
-            np.append(record.watched[:: sizes[i]], record.steps) - 0.5,
-            record.hist_edges,
-            np.log1p(counts[i]).T,
-            cmap="viridis",
-            vmin=0,
-            vmax=np.log1p(top),
-            rasterized=True,
-        )
-        panel.set(xlim=(-0.5, record.steps - 0.5), facecolor="0.85")
+        across = heatmap.column_edges(record, sizes[i])
+        mesh = heatmap.draw_mesh(panel, across, record.hist_edges, counts[i], top)
+        panel.set(xlim=(-0.5, record.steps - 0.5))
         over.set(title=labels[i])
         under.set(xlabel="step")
-    pairs = list(zip(records, columns, strict=True))
-    _strips(rows[0], records, [_percent(record, record.over, column) for record, column in pairs])
-    _strips(rows[2], records, [_percent(record, record.under, column) for record, column in pairs])
-    low, high = HIST_RANGE
+    below, above = zip(*(heatmap.outside_percent(record, layer) for record in records), strict=True)
+    _draw_strips(rows[0], records, above)
+    _draw_strips(rows[2], records, below)
+    low, high = records[0].hist_edges[[0, -1]]
     rows[0, 0].set(ylabel=f"x > {high:g}\n%")
     rows[1, 0].set(ylabel="output x")
-    rows[2, 0].set(ylabel=f"x < {low:g}\n%")
-    bar = figure.colorbar(picture, ax=rows[1, :], label="values per bin, log(1 + count)")
-    # 1 would lie so close to 0 that the two labels touched.
-    ticks = [0, *(10**i for i in range(1, int(np.log10(top)) + 1))]
-    bar.set_ticks(np.log1p(ticks).tolist(), labels=[f"{tick:,}" for tick in ticks])
-    bar.minorticks_off()
-    caption(figure, _how_to_read(records, sizes))
+    rows[2, 0].set(ylabel=f"x < {low:g}\n%".replace("-", "−"))
+    heatmap.draw_count_bar(figure, mesh, rows[1, :], top)
+    steps = max(map(heatmap.steps_per_column, records, sizes))
+    caption(
+        figure,
+        f"How to read it: {heatmap.HOW_TO_READ} A column is {heatmap.describe_columns(steps)}. "
+        f"{heatmap.describe_bins(records[0], 'Grey')}",
+    )
     return figure
 
 
-def _merged(record: Record, column: int, size: int) -> Array:
-    """Returns the mean counts of every `size` steps; NaN where all values of these were NaN."""
-    starts = np.arange(0, len(record.watched), size)
-    steps = np.add.reduceat(record.watched_count, starts)[:, None]
-    counts = np.add.reduceat(record.hist[:, column], starts, axis=0) / steps
-    # Without this a diverged layer would look like one whose values all lie outside the bins.
-    lost = np.add.reduceat(record.nan()[:, column], starts)[:, None]
-    return np.where(lost == record.sizes[column] * steps, np.nan, counts)
-
-
-def _percent(record: Record, outside: Array, column: int) -> Array:
-    """Returns counts outside the bins in percent of all values, NaN where all of these are NaN."""
-    values = record.values[:, column]
-    percent = 100 * outside[:, column] / values
-    percent[record.nan()[:, column] == values] = np.nan
-    return percent
-
-
-def _strips(row: Sequence["Axes"], records: Sequence[Record], shares: Sequence[Array]) -> None:
-    """Draws one share per panel, in percent, on the vertical axis that the row shares."""
-    for axes, record, percent in zip(row, records, shares, strict=True):
-        steps = record.watched
-        axes.fill_between(steps, percent, color=BLUE, alpha=0.4, linewidth=0)
-        axes.plot(steps, percent, color=BLUE, linewidth=0.8)
+def _draw_strips(
+    row: npt.NDArray[np.object_],
+    records: Sequence[Record],
+    percent: Sequence[Float[np.ndarray, "..."]],
+) -> None:
+    """Draws one percentage per panel, on the vertical axis that the row shares."""
+    for axes, record, values in zip(row, records, percent, strict=True):
+        axes.fill_between(record.watched, values, color=BLUE, alpha=0.4, linewidth=0)
+        axes.plot(record.watched, values, color=BLUE, linewidth=0.8)
         axes.locator_params(axis="y", nbins=2)
-    highest = max(float(np.nanmax(percent, initial=0)) for percent in shares)
-    # At least to 1 %: less is negligible and shall look so.
-    row[0].set_ylim(0, max(1, 1.1 * highest))
-
-
-def _how_to_read(records: Sequence[Record], sizes: Sequence[int]) -> str:
-    edges = records[0].hist_edges
-    # Rows that share a column, each of which may hold several steps.
-    merged = max(
-        int(np.add.reduceat(record.watched_count, np.arange(0, len(record.watched), size)).max())
-        for record, size in zip(records, sizes, strict=True)
-    )
-    column = (
-        "one step" if merged == 1 else f"up to {merged} neighbouring watched steps (their mean)"
-    )
-    return (
-        f"How to read it: each column is the histogram of the layer's outputs at {column}, in "
-        f"{len(edges) - 1} bins from {edges[0]:g} to {edges[-1]:g}, the brighter the more values. "
-        "Where a ReLU follows a layer, these are the values before it. The bottom row counts "
-        f"{edges[0]:g} to {edges[1]:g}, zeros included: bright there and dark above means that "
-        "nearly all values are negative or near zero. Bright bands that climb and collapse mean "
-        "that values grow, crash, and training starts over. A picture that fills smoothly and "
-        "stays filled is healthy. The strips give the shares that lie outside the bins. Grey: "
-        "nothing but NaN."
-    )
+    row[0].set_ylim(0, heatmap.highest_percent(*percent))

@@ -1,4 +1,4 @@
-"""Receptive fields: what a cell can see, and what moves it."""
+"""Plot of a receptive field: what a cell can see, and the measured effect of each pixel."""
 
 from typing import TYPE_CHECKING
 
@@ -9,30 +9,38 @@ from convjax.analysis.receptive_field import ReceptiveField
 from convjax.plots.figure import ORANGE, caption, new_figure
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import matplotlib.figure
 
 
-def plot_effective_field(effective: EffectiveField, field: ReceptiveField) -> "Figure":
-    """Draws how strongly each pixel moves a cell, and the border of all that can move it.
+def plot_effective_field(
+    effective: EffectiveField, field: ReceptiveField
+) -> "matplotlib.figure.Figure":
+    """Draws how strongly each pixel affects a cell, and the border of the receptive field.
 
     Args:
-      effective: as `convjax.effective_field` measures it.
-      field: of the same layer, as `convjax.receptive_fields` returns it by name.
+      effective: the measured field, as `convjax.effective_field` returns it.
+      field: of the same layer, one of those that `convjax.receptive_fields` returns.
 
     Raises:
-      ValueError: if the field could not be told.
-      TypeError: if an argument is something else, such as all fields of a network.
+      TypeError: if an argument has another type, such as all fields of a network.
+      ValueError: if the field is unknown.
     """
     for name, value, kind in (
         ("effective", effective, EffectiveField),
         ("field", field, ReceptiveField),
     ):
         if not isinstance(value, kind):
-            raise TypeError(f"{name} must be {kind.__name__}, got {type(value).__name__}.")
+            maker = "effective_field" if kind is EffectiveField else "receptive_fields"
+            raise TypeError(
+                f"{name} must be {kind.__name__}, got {type(value).__name__}. Pass the one that "
+                f"convjax.{maker} returns for the layer."
+            )
     height, width = effective.magnitude.shape
     box = field.box(effective.cell, (height, width))
     if box is None or field.size is None:
-        raise ValueError(f"field must be known, but it is lost at: {field.reason}.")
+        raise ValueError(
+            f"field must be known, got one that is lost at: {field.reason}. Draw an earlier layer."
+        )
     figure = new_figure(5.6, 4.6)
     from matplotlib.patches import Rectangle
 
@@ -60,8 +68,8 @@ def plot_effective_field(effective: EffectiveField, field: ReceptiveField) -> "F
     sides = ["all" if np.isinf(side) else f"{side}" for side in field.size]
     caption(
         figure,
-        f"Frame: what the cell can see, {sides[0]}×{sides[1]} pixels less what lies beyond the "
-        f"border. Above {COUNTS_FROM:.2%} of the largest gradient: as many pixels as in a square "
-        f"of {effective.effective_size:.1f} a side.",
+        f"Frame: the cell's receptive field, {sides[0]}×{sides[1]} pixels less those beyond the "
+        f"border. As many pixels have more than {COUNTS_FROM:.2%} of the largest gradient as a "
+        f"square with sides of {effective.effective_size:.1f} pixels holds.",
     )
     return figure

@@ -1,61 +1,69 @@
-"""Pictures of a sweep: how accurate its settings are, how far seeds differ, how many train."""
+"""Plots of a sweep: accuracy, spread over seeds, and share of seeds that train."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float, Real
 
 from convjax._checks import check_type
 from convjax.plots.figure import BLUE, ORANGE, new_figure
-from convjax.stats.record import Array
 from convjax.train._sweep import Sweep
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    import matplotlib.axes
+    import matplotlib.figure
 
-# Settings whose largest is more than so many times the smallest lie on a logarithmic axis.
-LOG_RATIO = 10
-
-# More cells than this in a row have no room for their number.
-MOST_NUMBERS = 12
+LOG_RATIO = 10  # an axis with a larger ratio of its ends is logarithmic
+MAX_NUMBERS = 12  # cells in a row that have room for their number
 
 
 def plot_sweep(
-    found: Sweep, axes: Mapping[str, Sequence[float]], *, trains: float = 0.9
-) -> "Figure":
-    """Draws the test accuracy over one or two axes of settings, and the share of seeds that train.
+    found: Sweep, axes: Mapping[str, Sequence[int | float]], *, trains: int | float = 0.9
+) -> "matplotlib.figure.Figure":
+    """Draws the test accuracy and the share of seeds that train over one or two axes of settings.
 
-    Over one axis: the mean over the seeds with a band from the lowest to the highest, and below it
-    the share. Over two: maps of mean, standard deviation (of two seeds or more) and share.
+    One axis gives a curve of the mean over the seeds with a band from the lowest to the highest,
+    and below it the share. Two axes give maps of the mean, of the standard deviation (from two
+    seeds) and of the share.
 
     Args:
-      found: whose V settings are all combinations of the axes' values, the last axis fastest.
+      found: a sweep whose V settings are all combinations of the axes' values, the last axis
+        fastest.
       axes: values by name, such as {"momentum": [0.8, 0.9], "learning rate": [0.01, 0.1, 1.0]};
-        the last is horizontal.
-      trains: a run trains where it keeps a finite loss and reaches this accuracy.
+        the last axis is horizontal.
+      trains: a run trains if its loss stays finite and it reaches this accuracy.
 
     Raises:
-      TypeError: if found is no sweep, or axes no mapping.
-      ValueError: for no axis or more than two, or where their combinations are not V.
+      TypeError: if found is not a sweep, or axes is not a mapping.
+      ValueError: if there are not one or two axes, or they do not have V combinations.
+
+    Examples:
+      >>> import numpy as np
+      >>> from convjax import plots
+      >>> from convjax.train import Sweep
+      >>> found = Sweep(np.ones((1, 2, 3)), np.ones((1, 2)), np.array([[0.5, 0.95]]))
+      >>> figure = plots.plot_sweep(found, {"learning rate": [0.01, 0.1]})
+      >>> [axes.get_ylabel().replace("\\n", " ") for axes in figure.axes]
+      ['test accuracy', 'share of 1 seeds that train']
     """
     check_type("found", found, Sweep, "convjax.sweep returns one.")
-    check_type("axes", axes, Mapping, 'Such as {"learning rate": [0.01, 0.1]}.')
+    check_type("axes", axes, Mapping, 'Pass for example {"learning rate": [0.01, 0.1]}.')
     settings = found.accuracy.shape[1]
     sizes = [len(values) for values in axes.values()]
     if len(sizes) not in (1, 2) or prod(sizes) != settings:
         shown = {name: len(values) for name, values in axes.items()}
         raise ValueError(
             f"axes must be one or two whose combinations are the {settings} settings of the sweep, "
-            f"got {shown}. Names are the keys, the last axis changes fastest."
+            f"got {shown}. Pass all values of each axis by its name, the fastest axis last."
         )
     share = found.trained(trains).mean(0)
     if len(sizes) == 1:
         ((name, values),) = axes.items()
         return _curve(name, values, found.accuracy, share, trains)
     seeds = len(found.accuracy)
-    maps: dict[str, tuple[Array, float | None]] = {
+    maps: dict[str, tuple[Float[np.ndarray, " settings"], float | None]] = {
         "mean test accuracy": (found.accuracy.mean(0), None)
     }
     if seeds > 1:
@@ -71,28 +79,30 @@ def plot_sweep(
 
 
 def map_width(columns: int) -> float:
-    """Returns the inches that a map takes with its title and the numbers in its cells."""
-    return max(3.9, 1.4 + 0.38 * min(columns, MOST_NUMBERS))
+    """Returns the width in inches of a map with its title and the numbers in its cells."""
+    return max(3.9, 1.4 + 0.38 * min(columns, MAX_NUMBERS))
 
 
 def draw_map(
-    panel: "Axes",
-    cells: Array,
+    panel: "matplotlib.axes.Axes",
+    cells: Real[np.ndarray, "rows columns"],
     axes: Mapping[str, Sequence[Any]],
     title: str,
     *,
     top: float | None = None,
 ) -> None:
-    """Draws a map (rows, columns) with its colour bar, and in small maps the number of each cell.
+    """Draws a map with its colour bar, and in small maps the number of each cell.
 
     Args:
-      axes: what rows and columns stand for, by name.
-      title: what the colours are.
-      top: the colour scale goes from 0 to this; None takes the cells' own range.
+      panel: the axes to draw on.
+      cells: the numbers.
+      axes: the values of rows and columns, by name.
+      title: what the colours show.
+      top: upper end of the colour scale, which then starts at 0; None takes the cells' range.
     """
     (rows, of_rows), (columns, of_columns) = axes.items()
     bottom = None if top is None else 0.0
-    # Cividis is told apart by colour-blind readers, and in print.
+    # Cividis stays readable for colour-blind readers and in print.
     image = panel.imshow(
         cells, cmap="cividis", aspect="auto", origin="lower", vmin=bottom, vmax=top
     )
@@ -102,7 +112,7 @@ def draw_map(
     panel.set_title(title, fontsize="medium")
     panel.tick_params(axis="x", labelrotation=45 if len(of_columns) > 6 else 0)
     panel.figure.colorbar(image, ax=panel)
-    if len(of_columns) > MOST_NUMBERS:
+    if len(of_columns) > MAX_NUMBERS:
         return
     low, high = image.get_clim()
     for (row, column), value in np.ndenumerate(cells):
@@ -113,8 +123,12 @@ def draw_map(
 
 
 def _curve(
-    name: str, values: Sequence[float], accuracy: Array, share: Array, trains: float
-) -> "Figure":
+    name: str,
+    values: Sequence[int | float],
+    accuracy: Float[np.ndarray, "seeds settings"],
+    share: Float[np.ndarray, " settings"],
+    trains: int | float,
+) -> "matplotlib.figure.Figure":
     order = np.argsort(values)
     places, accuracy = np.asarray(values, float)[order], accuracy[:, order]
     figure = new_figure(7, 5)

@@ -1,4 +1,4 @@
-"""Pictures of a training as a whole: the schedule, the loss, and a sweep of the learning rate."""
+"""Plots of a training: the schedule, the loss, and a learning-rate finder."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,18 +11,27 @@ from convjax.stats.record import Record, check_record
 from convjax.train.lr_finder import LRFind
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import matplotlib.figure
 
-# Where the smoothed loss spans more than this factor, its late part would lie on the axis.
-LOG_RATIO = 20
+LOG_RATIO = 20  # on a linear axis, the late part of a loss with a larger span is flat
 
 
-def plot_sched(record: Record) -> "Figure":
+def plot_sched(record: Record) -> "matplotlib.figure.Figure":
     """Draws the learning rate and the momentum that the optimiser used, against the step.
 
+    Args:
+      record: the record of a training.
+
     Raises:
-      TypeError: if it is no record.
+      TypeError: if record is not a `Record`.
       ValueError: if the record has no steps.
+
+    Examples:
+      >>> from convjax import Recorder, plots
+      >>> recorder = Recorder()
+      >>> recorder.add(2.0, learning_rate=0.1, momentum=0.9)
+      >>> [axes.get_ylabel() for axes in plots.plot_sched(recorder.record()).axes]
+      ['learning rate', 'momentum']
     """
     check_record("record", record)
     check_steps(record.loss)
@@ -37,20 +46,31 @@ def plot_sched(record: Record) -> "Figure":
     return figure
 
 
-def plot_loss(record: Record, metrics: Sequence[Mapping[str, Any]] | None = None) -> "Figure":
-    """Draws the loss of every batch thin, smoothed thick, and the validation loss as points.
+def plot_loss(
+    record: Record, metrics: Sequence[Mapping[str, Any]] | None = None
+) -> "matplotlib.figure.Figure":
+    """Draws the loss of every batch, the smoothed loss and the validation loss.
 
-    The loss axis is logarithmic where the smoothed and the validation loss together are positive
-    and span more than a factor of 20; the axis says so.
+    The axis is logarithmic, and labelled so, if the smoothed and validation losses are positive and
+    span more than a factor of 20.
 
     Args:
-      record: of any training.
-      metrics: one mapping per evaluation with "step", how many steps came before it, and
-        "valid_loss". Other keys are ignored.
+      record: the record of a training.
+      metrics: one mapping per evaluation, with the number of steps before it under "step" and
+        the loss under "valid_loss". Other keys are ignored.
 
     Raises:
-      TypeError: if it is no record.
+      TypeError: if record is not a `Record`.
       ValueError: if the record has no steps, or a mapping lacks one of the two keys.
+
+    Examples:
+      >>> from convjax import Recorder, plots
+      >>> recorder = Recorder()
+      >>> recorder.add(2.0)
+      >>> recorder.add(1.5)
+      >>> figure = plots.plot_loss(recorder.record(), [{"step": 2, "valid_loss": 1.7}])
+      >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+      ['training, each batch', 'training, smoothed', 'validation']
     """
     check_record("record", record)
     check_steps(record.loss)
@@ -59,7 +79,7 @@ def plot_loss(record: Record, metrics: Sequence[Mapping[str, Any]] | None = None
         if "step" not in row or "valid_loss" not in row:
             raise ValueError(
                 f'metrics must hold mappings with the keys "step" and "valid_loss", got one with '
-                f"{', '.join(map(repr, row)) or 'none'}."
+                f"{', '.join(map(repr, row)) or 'none'}. Leave out rows that lack one."
             )
         steps.append(row["step"])
         valid.append(row["valid_loss"])
@@ -79,7 +99,7 @@ def plot_loss(record: Record, metrics: Sequence[Mapping[str, Any]] | None = None
     axes.plot(record.first, smoothed, color=BLUE, linewidth=2, label="training, smoothed")
     if valid:
         axes.plot(steps, valid, "o", color=ORANGE, label="validation")
-    # Single batches do not count: one lucky batch of loss 0 would turn the axis.
+    # Single batches are ignored: one batch with loss 0 would make the axis linear.
     shown = np.concatenate([smoothed, np.asarray(valid, np.float64)])
     shown = shown[np.isfinite(shown)]
     logarithmic = shown.size and shown.min() > 0 and shown.max() > LOG_RATIO * shown.min()
@@ -91,14 +111,17 @@ def plot_loss(record: Record, metrics: Sequence[Mapping[str, Any]] | None = None
     return figure
 
 
-def plot_lr_find(found: LRFind) -> "Figure":
-    """Draws the loss over the rates of a sweep, and marks what each rule suggests.
+def plot_lr_find(found: LRFind) -> "matplotlib.figure.Figure":
+    """Draws the loss over the learning rates, and marks the rate that each rule suggests.
 
-    Rates from which no rule suggests, the first and the last, are shaded. A sweep that diverged too
-    soon for a suggestion has no marks: the picture shows why.
+    The first and last rates, which no rule considers, are shaded. A run that diverged too soon for
+    a suggestion has no marks.
+
+    Args:
+      found: the result of `convjax.lr_find`.
 
     Raises:
-      TypeError: if found is not what `lr_find` returns.
+      TypeError: if found is not the result of `lr_find`.
     """
     check_type("found", found, LRFind, "convjax.lr_find returns one.")
     rates, used = found.learning_rate, found.used
@@ -114,7 +137,7 @@ def plot_lr_find(found: LRFind) -> "Figure":
         for (name, rate), marker in zip(found.suggestions().items(), "osD^", strict=True):
             height = np.interp(np.log(rate), np.log(rates), found.smoothed)
             axes.plot(rate, height, marker, color=ORANGE, markersize=8, label=f"{name}: {rate:.1e}")
-        # The blow-up at the end would flatten the curve that one reads.
+        # The divergence at the end would otherwise flatten the rest of the curve.
         axes.set_ylim(0, 1.5 * found.smoothed[used].max())
     axes.grid(alpha=0.3)
     axes.legend()

@@ -4,7 +4,7 @@ from io import BytesIO
 
 import numpy as np
 
-from convjax.stats.activations import HIST_BINS
+from convjax.stats.bins import FASTAI
 from convjax.stats.record import Record
 
 PNG = b"\x89PNG"
@@ -15,7 +15,7 @@ def make_record(steps=6, layers=("conv1", "conv2"), size=1000, seed=0, every=1):
     rng = np.random.default_rng(seed)
     watched = np.arange(0, steps, every)
     column = (len(watched), len(layers))
-    counts = rng.multinomial(size, np.full(HIST_BINS + 2, 1 / (HIST_BINS + 2)), size=column)
+    counts = rng.multinomial(size, np.full(FASTAI.count + 2, 1 / (FASTAI.count + 2)), size=column)
     return Record(
         layers=tuple(layers),
         sizes=np.full(len(layers), size, np.int64),

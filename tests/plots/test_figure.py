@@ -69,4 +69,4 @@ def test_pictures_of_merged_rows_say_so():
     assert axes.get_legend().get_texts()[0].get_text() == "training, mean of up to 4 batches"
     np.testing.assert_array_equal(steps_of(axes)[0], record.first)
     assert "up to 4 neighbouring watched steps" in caption(plots.color_dim(record, 0))
-    assert "at one step," in caption(plots.color_dim(make_record(steps=64), 0))
+    assert "A column is one step." in caption(plots.color_dim(make_record(steps=64), 0))

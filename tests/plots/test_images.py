@@ -158,7 +158,7 @@ def test_constant_maps_can_be_drawn(value):
 
 
 def test_show_feature_maps_refuses():
-    with pytest.raises(IndexError, match="example 2 is out of range; maps hold 2 examples"):
+    with pytest.raises(IndexError, match="index into the 2 examples of maps, got 2"):
         images.show_feature_maps(np.zeros((2, 4, 4, 1)), "NHWC", 2)
     with pytest.raises(ValueError, match=r"four axes CHWN.*shape \(2, 10\)"):
         images.show_feature_maps(np.zeros((2, 10)), "CHWN")

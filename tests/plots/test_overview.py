@@ -81,7 +81,7 @@ def test_images_under_their_titles(channels):
 
 
 def test_as_many_titles_as_images():
-    with pytest.raises(ValueError, match="one or more, got 1 texts for 2 images"):
+    with pytest.raises(ValueError, match="at least one, got 1 texts for 2 images"):
         plot_images(np.zeros((2, 3, 3, 1), np.uint8), ["a"])
     with pytest.raises(ValueError, match="got 0 texts for 0 images"):
         plot_images(np.zeros((0, 3, 3, 1), np.uint8), [])

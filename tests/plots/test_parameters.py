@@ -42,7 +42,7 @@ def test_mistakes():
     for draw in (plot_update_ratios, lambda record: color_magnitudes(record, "conv.kernel")):
         with pytest.raises(ValueError, match=r"record must hold gradients or updates, got none"):
             draw(bare)
-    with pytest.raises(KeyError, match=r"no parameter 'conv'; there are conv\.bias, conv\.kernel"):
+    with pytest.raises(KeyError, match=r"one of conv\.bias, conv\.kernel, got 'conv'"):
         color_magnitudes(RECORD, "conv")
     with pytest.raises(ValueError, match=r"of must be 'gradients' or 'updates', got 'weights'"):
         color_magnitudes(RECORD, "conv.kernel", of="weights")

@@ -34,5 +34,5 @@ def test_an_unknown_field_cannot_be_drawn():
     effective = effective_field(network, jnp.zeros((1, 8, 8, 1)), layer="(output)")
     with pytest.raises(TypeError, match="field must be ReceptiveField, got dict"):
         plot_effective_field(effective, {})
-    with pytest.raises(ValueError, match="field must be known, but it is lost at: rev"):
+    with pytest.raises(ValueError, match="field must be known, got one that is lost at: rev"):
         plot_effective_field(effective, ReceptiveField(None, None, "rev"))

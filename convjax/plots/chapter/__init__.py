@@ -1,8 +1,8 @@
-"""The drawings of the chapter, from real arrays: kernels, padding, equations, colour, histograms.
+"""The chapter's drawings, made from real arrays: kernels, padding, equations, colour, histograms.
 
-Every function takes arrays (or a record) and returns a matplotlib `Figure`, as those of
-`convjax.plots`. Numbers in a drawing are computed from the arrays. A single channel is drawn as
-ink: 0 is white and 255 black. Positive numbers are red and negative ones blue.
+Every function takes arrays or a record and returns a matplotlib `Figure`. The numbers in a drawing
+are computed from the arrays. A single channel is drawn as ink: 0 is white and 255 black. Positive
+numbers are red and negative numbers blue.
 """
 
 from convjax.plots.chapter.colour import colour_channels, colour_kernel

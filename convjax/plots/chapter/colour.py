@@ -1,33 +1,40 @@
-"""Colour: the three channels of a photograph, and a kernel with a layer for each of them."""
+"""Drawings of colour: the channels of a photograph, and a kernel with one layer per channel."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Num, UInt8
 
 from convjax.ops import reference
 from convjax.plots.chapter.grids import FONT, bracketed, number, numbers, readable_on, signed
 from convjax.plots.figure import new_figure
-from convjax.stats.record import Array
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
+    import matplotlib.axes
+    import matplotlib.figure
+    import matplotlib.image
 
 NAMES = ("red", "green", "blue")
 SUBSCRIPTS = "RGB"
 
 
-def colour_channels(photo: npt.ArrayLike, place: tuple[int, int]) -> "Figure":
-    """Draws a photograph and its three channels, each as light of its own colour.
+def colour_channels(photo: npt.ArrayLike, place: tuple[int, int]) -> "matplotlib.figure.Figure":
+    """Draws a photograph and its three channels, each in its own colour.
 
     Args:
       photo: RGB, uint8 (H, W, 3).
-      place: (row, column) of a pixel that is marked, and whose numbers stand above the panels.
+      place: (row, column) of a pixel, which is marked; its numbers are in the titles.
 
     Raises:
-      ValueError: for another dtype or shape, or a pixel that is not there.
+      ValueError: if photo has another dtype or shape, or place is outside it.
+
+    Examples:
+      >>> import numpy as np
+      >>> from convjax import drawings
+      >>> figure = drawings.colour_channels(np.full((4, 6, 3), 9, np.uint8), (1, 2))
+      >>> figure.axes[1].get_title()
+      'red: 9 at the mark'
     """
     pixels = _photo("photo", photo)
     row, column = _inside("place", place, pixels.shape[:2])
@@ -49,26 +56,34 @@ def colour_channels(photo: npt.ArrayLike, place: tuple[int, int]) -> "Figure":
 
 
 def colour_kernel(
-    photo: npt.ArrayLike, kernel: npt.ArrayLike, bias: float, place: tuple[int, int]
-) -> "Figure":
-    """Draws what a colour kernel does: a map per channel, and their sum with the bias.
+    photo: npt.ArrayLike, kernel: npt.ArrayLike, bias: int | float, place: tuple[int, int]
+) -> "matplotlib.figure.Figure":
+    """Draws what a colour kernel computes: one map per channel, and their sum plus the bias.
 
-    All maps have one colour scale, which 99 % of their numbers lie within.
+    All maps have one colour scale, which covers 99 % of their numbers.
 
     Args:
-      photo: RGB, uint8 (H, W, 3): a part that is small enough to see its pixels.
-      kernel: (3, kh, kw), a layer per channel.
+      photo: RGB, uint8 (H, W, 3), small enough to show its pixels.
+      kernel: (3, kh, kw), one layer per channel.
       bias: added once.
-      place: centre (row, column), at which the numbers are given.
+      place: centre (row, column) whose numbers are written out.
 
     Raises:
-      ValueError: for other shapes, or a place where the kernel does not fit.
+      ValueError: if a shape is another, or the kernel does not fit at place.
+
+    Examples:
+      >>> import numpy as np
+      >>> from convjax import drawings
+      >>> photo = np.full((6, 6, 3), 10, np.uint8)
+      >>> figure = drawings.colour_kernel(photo, np.ones((3, 3, 3)), 5.0, (2, 2))
+      >>> [axes.get_title() for axes in figure.axes if axes.get_title().startswith("yR =")]
+      ['yR = 90 at the mark']
     """
     pixels, weights = _photo("photo", photo), np.asarray(kernel)
     if weights.ndim != 3 or len(weights) != 3 or not weights.size:
         raise ValueError(
-            f"kernel must have the shape (3, kh, kw), a layer per channel, got {weights.shape}. "
-            "Of an HWIO kernel take kernel[..., i].transpose(2, 0, 1)."
+            f"kernel must have the shape (3, kh, kw), one layer per channel, got {weights.shape}. "
+            "For an HWIO kernel pass kernel[..., i].transpose(2, 0, 1)."
         )
     planes = pixels.astype(np.int64).transpose(2, 0, 1)
     at = [
@@ -79,7 +94,7 @@ def colour_kernel(
         [reference.kernel_map(plane, layer) for plane, layer in zip(planes, weights, strict=True)]
     )
     total = maps.sum(0) + bias
-    # A few pixels of hard edges would leave no colour for all others.
+    # The few large values at hard edges would leave little colour for the others.
     limit = float(np.percentile(np.abs([*maps, total]), 99)) or 1.0
     figure = new_figure(12, 7.4)
     grid = figure.add_gridspec(3, 4, width_ratios=(1.25, 0.8, 1.25, 1.9))
@@ -116,15 +131,20 @@ def colour_kernel(
     return figure
 
 
-def tinted(photo: Array, channel: int) -> Array:
-    """Returns a photograph with one channel alone; the three add up to the photograph."""
+def tinted(photo: UInt8[np.ndarray, "H W 3"], channel: int) -> UInt8[np.ndarray, "H W 3"]:
+    """Returns the photograph with all other channels set to 0."""
     alone = np.zeros_like(photo)
     alone[..., channel] = photo[..., channel]
     return alone
 
 
-def _map(axes: "Axes", values: Array, taps: tuple[int, ...], limit: float) -> "AxesImage":
-    """Draws a map where its centres lie on the image."""
+def _map(
+    axes: "matplotlib.axes.Axes",
+    values: Num[np.ndarray, "rows columns"],
+    taps: tuple[int, ...],
+    limit: int | float,
+) -> "matplotlib.image.AxesImage":
+    """Draws a map in the coordinates of the image, each cell at its centre."""
     top, left = taps[0] // 2, taps[1] // 2
     height, width = values.shape
     extent = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
@@ -136,9 +156,11 @@ def _map(axes: "Axes", values: Array, taps: tuple[int, ...], limit: float) -> "A
     return picture
 
 
-def _table(axes: "Axes", values: Array, limit: float) -> None:
+def _table(
+    axes: "matplotlib.axes.Axes", values: Num[np.ndarray, "kh kw"], limit: int | float
+) -> None:
     """Draws weights as cells with numbers."""
-    colors = signed(values, 2 * limit)  # as in the drawing of one place
+    colors = signed(values, 2 * limit)  # as in `kernel_at_place`
     axes.imshow(colors)
     for (i, j), text in np.ndenumerate(np.array(numbers(values))):
         ink = readable_on(colors[i, j])
@@ -150,23 +172,23 @@ def _table(axes: "Axes", values: Array, limit: float) -> None:
     axes.set(xticks=[], yticks=[], xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
 
 
-def _mark(axes: "Axes", place: tuple[int, int], taps: tuple[int, ...]) -> None:
+def _mark(axes: "matplotlib.axes.Axes", place: tuple[int, int], taps: tuple[int, ...]) -> None:
     from matplotlib.patches import Rectangle
 
     corner = place[1] - taps[1] // 2 - 0.5, place[0] - taps[0] // 2 - 0.5
     axes.set(xticks=[], yticks=[])
-    for color, width in (("black", 3.4), ("white", 1.6)):  # one of them shows on any colour
+    for color, width in (("black", 3.4), ("white", 1.6)):  # one of the two is visible on any colour
         axes.add_patch(
             Rectangle(corner, taps[1], taps[0], fill=False, edgecolor=color, linewidth=width)
         )
 
 
-def _photo(name: str, photo: npt.ArrayLike) -> Array:
+def _photo(name: str, photo: npt.ArrayLike) -> UInt8[np.ndarray, "H W 3"]:
     pixels = np.asarray(photo)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
         raise ValueError(
             f"{name} must be uint8 with the shape (H, W, 3), got {pixels.dtype} {pixels.shape}: "
-            "pass one RGB picture before normalisation."
+            "pass one RGB image before normalisation."
         )
     return pixels
 
@@ -175,7 +197,7 @@ def _inside(name: str, place: tuple[int, int], shape: tuple[int, ...]) -> tuple[
     row, column = place
     if not (0 <= row < shape[0] and 0 <= column < shape[1]):
         raise ValueError(
-            f"{name} must be (row, column) within {shape[0]}×{shape[1]} pixels, counted from 0, "
-            f"got {place}."
+            f"{name} must be (row, column) within {shape[0]}×{shape[1]} pixels, got {place}. "
+            "Rows and columns count from 0."
         )
     return row, column

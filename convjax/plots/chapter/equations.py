@@ -1,9 +1,10 @@
-"""The equations of a convolution: letters for pixels, weights and outputs, with their values."""
+"""Drawings of a convolution as equations: letters for pixels, weights and outputs, and values."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float, Int, Num
 
 from convjax.ops import geometry, reference
 from convjax.plots.chapter.grids import (
@@ -20,34 +21,35 @@ from convjax.plots.chapter.grids import (
     two_axes,
     write,
 )
-from convjax.stats.record import Array
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    import matplotlib.axes
+    import matplotlib.figure
 
-# Without I, which looks like a one; outputs begin at P.
+# I is left out because it looks like a 1.
 PIXELS, WEIGHTS, OUTPUTS = "ABCDEFGHJKLM", "αβγδεζ", "PQRSTUVWX"
-# A colour for each weight: Okabe and Ito's, lightened so that black letters can be read on them.
+# One colour per weight: those of Okabe and Ito, lightened so that black letters stay readable.
 TINTS = ("#8FC7EA", "#F2A071", "#7FD1B5", "#E3B5D0", "#F5EC8E", "#B9B9E8")
 ZERO, PLAIN = (0.87, 0.87, 0.87), (1.0, 1.0, 1.0)
 
 
 class Equations(NamedTuple):
-    """A convolution without padding, written out.
+    """A convolution with stride 1 and no padding, written out.
 
     Attributes:
-      image: (H, W); kernel: (kh, kw); bias: a number.
-      indices: (outputs, pixels), which weight stands at each place of the matrix, −1 for zero.
-      outputs: (outputs,) the results.
+      image: the pixels.
+      kernel: the weights.
+      bias: added to every output.
+      indices: which weight is at each place of the matrix, −1 for zero.
+      outputs: the results.
       shape: (rows, columns) of the outputs.
     """
 
-    image: Array
-    kernel: Array
-    bias: float
-    indices: Array
-    outputs: Array
+    image: Num[np.ndarray, "H W"]
+    kernel: Num[np.ndarray, "kh kw"]
+    bias: int | float
+    indices: Int[np.ndarray, "outputs pixels"]
+    outputs: Num[np.ndarray, " outputs"]
     shape: tuple[int, int]
 
     def terms(self, output: int) -> list[tuple[int, int]]:
@@ -56,11 +58,22 @@ class Equations(NamedTuple):
         return sorted((int(row[pixel]), int(pixel)) for pixel in np.flatnonzero(row >= 0))
 
 
-def equations(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: float) -> Equations:
-    """Writes out the convolution of a small image with a small kernel, stride 1, no padding.
+def equations(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: int | float) -> Equations:
+    """Writes out the convolution of a small image, with stride 1 and no padding.
+
+    Args:
+      image: (H, W), at most 12 pixels.
+      kernel: (kh, kw), at most 6 weights.
+      bias: added to every output.
 
     Raises:
-      ValueError: for other shapes, or more pixels, weights or outputs than there are letters.
+      ValueError: if a shape is another, or there are more pixels, weights or outputs than letters.
+
+    Examples:
+      >>> import numpy as np
+      >>> from convjax.plots.chapter.equations import equations
+      >>> equations(np.eye(3), np.ones((2, 2)), 1.0).outputs.tolist()
+      [3.0, 2.0, 2.0, 3.0]
     """
     pixels, weights = two_axes("image", image), two_axes("kernel", kernel)
     rows, columns = (geometry.output_size(pixels.shape[i], weights.shape[i]) for i in range(2))
@@ -72,7 +85,7 @@ def equations(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: float) -> Equat
         if size > len(letters):
             raise ValueError(
                 f"{name} must have at most {len(letters)} numbers, one per letter, got {size}. "
-                "An image of 3×3 and a kernel of 2×2 show what there is to see."
+                "Pass a smaller image, such as 3×3, with a 2×2 kernel."
             )
     indices = reference.tied_indices((1, 1, *weights.shape), (1, *pixels.shape))
     matrix = reference.conv_matrix(weights[None, None], (1, *pixels.shape))
@@ -80,23 +93,25 @@ def equations(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: float) -> Equat
     return Equations(pixels, weights, bias, indices, outputs, (rows, columns))
 
 
-def letters(texts: str, values: Array) -> list[list[str]]:
-    """Returns a letter with its value below, per cell of (rows, columns)."""
+def letters(texts: str, values: Num[np.ndarray, "rows columns"]) -> list[list[str]]:
+    """Returns a letter with its value below it for each cell."""
     flat = [f"{letter}\n{number(v)}" for letter, v in zip(texts, values.ravel(), strict=False)]
     columns = values.shape[1]
     return [flat[i : i + columns] for i in range(0, len(flat), columns)]
 
 
-def tints(indices: Array) -> Array:
-    """Returns the colour of each weight's index, grey where there is none: RGB."""
+def tints(indices: Int[np.ndarray, "*axes"]) -> Float[np.ndarray, "*axes 3"]:
+    """Returns the RGB colour of each weight's index, grey for −1."""
     from matplotlib.colors import to_rgb
 
     colors = np.array([*map(to_rgb, TINTS), ZERO])
     return np.asarray(colors[np.asarray(indices)])
 
 
-def equation_places(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: float) -> "Figure":
-    """Draws the image, the kernel and the outputs with letters, and the kernel at every place.
+def equation_places(
+    image: npt.ArrayLike, kernel: npt.ArrayLike, bias: int | float
+) -> "matplotlib.figure.Figure":
+    """Draws image, kernel and outputs with letters, and the kernel at every place.
 
     Args:
       image: (H, W), at most 12 pixels.
@@ -105,6 +120,13 @@ def equation_places(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: float) ->
 
     Raises:
       ValueError: as `equations`.
+
+    Examples:
+      >>> import numpy as np
+      >>> from convjax import drawings
+      >>> figure = drawings.equation_places(np.eye(3), np.ones((2, 2)), 1.0)
+      >>> [t.get_text() for t in figure.axes[0].texts if t.get_gid() == "bias"]
+      ['b\\n1']
     """
     found = equations(image, kernel, bias)
     side, count = 0.52, len(found.outputs)
@@ -141,7 +163,7 @@ def equation_places(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: float) ->
     return figure
 
 
-def _place(axes: "Axes", found: Equations, i: int, cells: Cells) -> None:
+def _place(axes: "matplotlib.axes.Axes", found: Equations, i: int, cells: Cells) -> None:
     """Draws the image with the kernel at the place of one output."""
     row = found.indices[i].reshape(found.image.shape)
     colors = np.where((row >= 0)[..., None], tints(row), PLAIN)
@@ -158,10 +180,18 @@ def _place(axes: "Axes", found: Equations, i: int, cells: Cells) -> None:
     write(axes, cells.middle[0], cells.top - 0.2, OUTPUTS[i], fontweight="bold")
 
 
-def equation_list(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: float) -> "Figure":
-    """Draws an equation per output, each product on the colour of its weight, with the numbers.
+def equation_list(
+    image: npt.ArrayLike, kernel: npt.ArrayLike, bias: int | float
+) -> "matplotlib.figure.Figure":
+    """Draws one equation per output, with the numbers, each product in the colour of its weight.
 
-    Arguments and errors as for `equation_places`.
+    Args:
+      image: (H, W), at most 12 pixels.
+      kernel: (kh, kw), at most 6 weights.
+      bias: added to every output.
+
+    Raises:
+      ValueError: as `equations`.
     """
     found = equations(image, kernel, bias)
     factors = [
@@ -170,7 +200,7 @@ def equation_list(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: float) -> "
     ]
     products = [["·".join(map(bracketed, pair)) for pair in row] for row in factors]
     longest = max(text_width(text) for row in products for text in row) * FONT / 72
-    # From one term to the next, a plus between them, and from one equation to the next.
+    # Inches from one term to the next, with a plus between, and from one equation to the next.
     across, pitch = max(longest + 0.3, 0.85), 0.85
     figure, axes = canvas(1.55 + (found.kernel.size + 0.5) * across, 0.2 + len(products) * pitch)
     for i, value in enumerate(found.outputs):

@@ -1,4 +1,4 @@
-"""A kernel on an image: at one place, with its products, and at every place of the grid."""
+"""Drawings of a kernel on an image: at one place with its products, and on the whole grid."""
 
 from typing import TYPE_CHECKING
 
@@ -25,30 +25,40 @@ from convjax.plots.chapter.pixels import pixels_of
 from convjax.plots.figure import BLUE, ORANGE, new_figure
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    import matplotlib.axes
+    import matplotlib.figure
 
-IMAGE = 2.8  # inches of the larger side of the image
-SIDE = 0.5  # inches of a cell with a number
-MOST_CELLS = 5  # a side of a kernel whose products can be read
+IMAGE = 2.8  # inches, the larger side of the image
+SIDE = 0.5  # inches, a cell with a number
+MAX_SIDE = 5  # rows or columns of a kernel whose products can be read
 
 
-def kernel_at_place(image: npt.ArrayLike, row: int, column: int, kernel: npt.ArrayLike) -> "Figure":
-    """Draws a kernel at one place: the pixels under it, the kernel, the products, their sum.
+def kernel_at_place(
+    image: npt.ArrayLike, row: int, column: int, kernel: npt.ArrayLike
+) -> "matplotlib.figure.Figure":
+    """Draws a kernel at one place: the pixels under it, the kernel, the products and their sum.
 
     Args:
       image: one channel (H, W), 0..255; drawn as ink, 255 black.
-      row, column: the pixel under the kernel's centre.
+      row: row of the pixel under the kernel's centre.
+      column: its column.
       kernel: (kh, kw), at most 5×5.
 
     Raises:
-      ValueError: for other shapes, or a kernel that reaches over the border.
+      ValueError: if a shape is another, or the kernel extends beyond the border.
+
+    Examples:
+      >>> import numpy as np
+      >>> from convjax import drawings
+      >>> figure = drawings.kernel_at_place(np.eye(5), 2, 2, np.ones((3, 3)))
+      >>> [text.get_text() for text in figure.axes[0].texts if text.get_gid() == "sum"]
+      ['3']
     """
     pixels, weights = pixels_of("image", image), two_axes("kernel", kernel)
-    if max(weights.shape) > MOST_CELLS:
+    if max(weights.shape) > MAX_SIDE:
         raise ValueError(
-            f"kernel must be of at most {MOST_CELLS}×{MOST_CELLS}, so that its products can be "
-            f"read, got {weights.shape[0]}×{weights.shape[1]}. Take a smaller one."
+            f"kernel must be at most {MAX_SIDE}×{MAX_SIDE} to have readable products, got "
+            f"{weights.shape[0]}×{weights.shape[1]}. Pass a smaller kernel."
         )
     total = reference.apply_kernel(pixels, row, column, weights)
     top, left = row - weights.shape[0] // 2, column - weights.shape[1] // 2
@@ -73,9 +83,9 @@ def kernel_at_place(image: npt.ArrayLike, row: int, column: int, kernel: npt.Arr
     heads = ("pixels", "kernel", "products")
     shades = (
         inked(window),
-        # Halfway to the ends of the scale, where black numbers can be read.
-        signed(weights, 2 * np.abs(weights).max()),
-        signed(products, 2 * np.abs(products).max()),
+        # The colours stay in the inner half of the scale, where black numbers can be read.
+        signed(weights, 2 * float(np.abs(weights).max())),
+        signed(products, 2 * float(np.abs(products).max())),
     )
     for head, at, colors, values in zip(
         heads, places, shades, (window, weights, products), strict=True
@@ -89,7 +99,7 @@ def kernel_at_place(image: npt.ArrayLike, row: int, column: int, kernel: npt.Arr
     x, middle = total_at.middle[0], places[0].middle[1]
     write(axes, x, y - 0.25, "their sum")
     write(axes, x, middle, number(total), gid="sum", fontsize=FONT + 9, fontweight="bold")
-    # More would not fit the width.
+    # More than nine terms do not fit the width.
     terms = [number(value) for value in products.ravel() if value]
     text = " + ".join(f"({term})" if term.startswith("−") else term for term in terms) or "0"
     write(
@@ -106,19 +116,25 @@ def kernel_at_place(image: npt.ArrayLike, row: int, column: int, kernel: npt.Arr
 
 def kernel_on_grid(
     image: npt.ArrayLike, kernel: npt.ArrayLike, places: tuple[tuple[int, int], ...] = ()
-) -> "Figure":
-    """Draws the centres at which a kernel fits in an image, beside the map of its results.
+) -> "matplotlib.figure.Figure":
+    """Draws the centres at which a kernel fits into an image, and the map of the results.
 
-    Both panels have the coordinates of the image, so that a place lies at the same height in both.
+    Both panels use the coordinates of the image, so that a place is at the same height in both.
 
     Args:
       image: one channel (H, W), 0..255; drawn as ink, 255 black.
       kernel: (kh, kw), not larger than the image.
-      places: centres (row, column) to mark in both panels, with the result in numbers.
+      places: centres (row, column) that are marked in both panels, with the result as a number.
 
     Raises:
-      ValueError: for other shapes, a kernel larger than the image, or a place where it does not
-        fit.
+      ValueError: if a shape is another, or the kernel does not fit into the image or at a place.
+
+    Examples:
+      >>> import numpy as np
+      >>> from convjax import drawings
+      >>> figure = drawings.kernel_on_grid(np.eye(6), np.ones((3, 3)), places=((2, 2),))
+      >>> figure.axes[1].get_title()
+      '4×4 results, each at its centre'
     """
     pixels, weights = pixels_of("image", image), two_axes("kernel", kernel)
     found = reference.kernel_map(pixels, weights)
@@ -145,7 +161,7 @@ def kernel_on_grid(
     for place, total in zip(places, sums, strict=True):
         _mark(left, place, weights.shape)
         _mark(right, place, (1, 1))
-        # Away from the border, where the number would be cut off.
+        # Numbers point away from the border, which would cut them off.
         inwards = 1 if place[1] < pixels.shape[1] / 2 else -1
         upwards = 1 if place[0] > pixels.shape[0] / 8 else -1
         right.annotate(
@@ -161,7 +177,7 @@ def kernel_on_grid(
     return figure
 
 
-def _mark(axes: "Axes", place: tuple[int, int], shape: tuple[int, ...]) -> None:
+def _mark(axes: "matplotlib.axes.Axes", place: tuple[int, int], shape: tuple[int, ...]) -> None:
     from matplotlib.patches import Rectangle
 
     height, width = shape

@@ -1,4 +1,4 @@
-"""The same convolution as one matrix, and as the links of a network."""
+"""Drawings of a convolution as a matrix, and as the links of a network."""
 
 from typing import TYPE_CHECKING
 
@@ -27,17 +27,19 @@ from convjax.plots.chapter.grids import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    import matplotlib.axes
+    import matplotlib.figure
 
-SIDE = 0.46  # inches of a cell
+SIDE = 0.46  # inches, a cell
 
 
-def equation_matrix(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: float) -> "Figure":
+def equation_matrix(
+    image: npt.ArrayLike, kernel: npt.ArrayLike, bias: int | float
+) -> "matplotlib.figure.Figure":
     """Draws the convolution as matrix times vector plus bias.
 
-    Entries that are always zero are grey, and entries that are tied, that is, hold the same
-    weight, have the same colour.
+    Entries that are always zero are grey. Tied entries, which hold the same weight, have the same
+    colour.
 
     Args:
       image: (H, W), at most 12 pixels.
@@ -46,12 +48,19 @@ def equation_matrix(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: float) ->
 
     Raises:
       ValueError: as `convjax.plots.chapter.equations.equations`.
+
+    Examples:
+      >>> import numpy as np
+      >>> from convjax import drawings
+      >>> figure = drawings.equation_matrix(np.eye(3), np.ones((2, 2)), 1.0)
+      >>> figure.axes[0].texts[-1].get_text()
+      'always 0, not trained: 20 entries'
     """
     found = equations(image, kernel, bias)
     rows, pixels = found.indices.shape
     tall = max(rows, pixels)
 
-    def column(left: float, length: int) -> Cells:
+    def column(left: int | float, length: int) -> Cells:
         return Cells(left, 0.6 + (tall - length) * SIDE / 2, SIDE, (length, 1))
 
     matrix = Cells(0.6, 0.6 + (tall - rows) * SIDE / 2, SIDE, (rows, pixels))
@@ -77,19 +86,27 @@ def equation_matrix(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: float) ->
         write(axes, (left.right + right.left) / 2, matrix.middle[1], sign, fontsize=FONT + 6)
     heads = (("matrix", matrix), ("pixels", vector), ("bias", biases), ("outputs", outputs))
     for head, cells in heads:
-        # Above the matrix are the letters of its columns.
+        # The letters of the columns are above the matrix.
         write(axes, cells.middle[0], cells.top - (0.5 if cells == matrix else 0.25), head)
     _write_legend(axes, legend, 0.6 + tall * SIDE + 0.45)
     return figure
 
 
-def equation_links(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: float) -> "Figure":
-    """Draws the convolution as a network: a node per pixel and output, a link per product.
+def equation_links(
+    image: npt.ArrayLike, kernel: npt.ArrayLike, bias: int | float
+) -> "matplotlib.figure.Figure":
+    """Draws the convolution as a network: one node per pixel and output, one link per product.
 
-    Links that have the same weight have the same colour; what a fully connected layer would have
-    beside them is dotted.
+    Links with the same weight have the same colour. The further links of a fully connected layer
+    are dotted.
 
-    Arguments and errors as for `equation_matrix`.
+    Args:
+      image: (H, W), at most 12 pixels.
+      kernel: (kh, kw), at most 6 weights.
+      bias: added to every output.
+
+    Raises:
+      ValueError: as `convjax.plots.chapter.equations.equations`.
     """
     found = equations(image, kernel, bias)
     rows, pixels = found.indices.shape
@@ -99,7 +116,7 @@ def equation_links(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: float) -> 
     legend, width = _legend(found, f"no link: {absent} pairs")
     figure, axes = canvas(max(7.4, width), 0.6 + tall * pitch + 0.75)
     starts = [(left, 0.9 + (j + (tall - pixels) / 2) * pitch) for j in range(pixels)]
-    # Outputs use the height that the pixels take.
+    # The outputs are spread over the height of the pixels.
     ends = [(right, 0.9 + ((i + 0.5) * tall / rows - 0.5) * pitch) for i in range(rows)]
     for i, j in np.ndindex(rows, pixels):
         weight = int(found.indices[i, j])
@@ -115,15 +132,15 @@ def equation_links(image: npt.ArrayLike, kernel: npt.ArrayLike, bias: float) -> 
         write(axes, x - 0.45, y, number(value), gid="pixel", color=PALE)
     for (x, y), letter, value in zip(ends, OUTPUTS, found.outputs, strict=False):
         _node(axes, x, y, letter)
-        told = f"{number(value - bias)} + b = {number(value)}"
-        write(axes, x + 0.3, y, told, gid="output", ha="left")
+        text = f"{number(value - bias)} + b = {number(value)}"
+        write(axes, x + 0.3, y, text, gid="output", ha="left")
     write(axes, left, 0.35, "pixels")
     write(axes, right, 0.35, "outputs")
     _write_legend(axes, legend, 0.6 + tall * pitch + 0.45)
     return figure
 
 
-def _node(axes: "Axes", x: float, y: float, letter: str) -> None:
+def _node(axes: "matplotlib.axes.Axes", x: int | float, y: int | float, letter: str) -> None:
     from matplotlib.patches import Circle
 
     axes.add_patch(Circle((x, y), 0.2, facecolor="white", edgecolor="0.15", zorder=4))
@@ -131,7 +148,7 @@ def _node(axes: "Axes", x: float, y: float, letter: str) -> None:
 
 
 def _legend(found: Equations, zero: str) -> tuple[list[tuple[float, str, str]], float]:
-    """Returns the entries of a legend, (x, text, colour), and how wide it is, in inches."""
+    """Returns the entries of the legend, (x, text, colour), and its width in inches."""
     weights = zip(WEIGHTS, found.kernel.ravel(), TINTS, strict=False)
     entries = [(f"{letter} = {number(value)}", tint) for letter, value, tint in weights]
     entries += [(f"b = {number(found.bias)}", "white"), (zero, "0.87")]
@@ -142,8 +159,10 @@ def _legend(found: Equations, zero: str) -> tuple[list[tuple[float, str, str]], 
     return placed, x
 
 
-def _write_legend(axes: "Axes", entries: list[tuple[float, str, str]], y: float) -> None:
-    """Writes which colour stands for which weight, and what grey means."""
+def _write_legend(
+    axes: "matplotlib.axes.Axes", entries: list[tuple[float, str, str]], y: int | float
+) -> None:
+    """Writes the colour of each weight, and the meaning of grey."""
     for x, text, color in entries:
         edge = "0.6" if color == "white" else "none"
         box = {"boxstyle": "round,pad=0.25", "facecolor": color, "edgecolor": edge}

@@ -1,8 +1,10 @@
-"""The pixels of an image as a table of numbers, each on its own shade."""
+"""Drawing of the pixels of an image as a table of numbers on their shades."""
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import numpy.typing as npt
+from jaxtyping import Num
 
 from convjax.plots.chapter.grids import (
     FONT,
@@ -19,27 +21,36 @@ from convjax.plots.chapter.grids import (
 from convjax.plots.figure import ORANGE
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import matplotlib.figure
 
-SIDE = 0.36  # inches of a cell: three digits of nine points and air
-IMAGE = 2.6  # inches of the larger side of the whole image
+SIDE = 0.36  # inches, a cell: three digits in nine points and a margin
+IMAGE = 2.6  # inches, the larger side of the whole image
 
 
 def pixel_table(
     image: npt.ArrayLike,
     rows: tuple[int, int] | None = None,
     columns: tuple[int, int] | None = None,
-) -> "Figure":
+) -> "matplotlib.figure.Figure":
     """Draws an image, and a part of it as a table with the numbers on their shades.
 
-    The shades have one scale for all cells: 0 is white and 255 black.
+    All cells have one scale of shades: 0 is white and 255 black.
 
     Args:
       image: one channel (H, W), 0..255.
-      rows, columns: (first, past the last) of the part; all of them by default.
+      rows: (start, stop) of the part; the default is all rows.
+      columns: (start, stop) of the part; the default is all columns.
 
     Raises:
-      ValueError: for another number of axes, pixels out of range, or a part that is not there.
+      ValueError: if image has another number of axes or pixels out of range, or the part is empty
+        or outside the image.
+
+    Examples:
+      >>> import numpy as np
+      >>> from convjax import drawings
+      >>> figure = drawings.pixel_table(np.arange(12).reshape(3, 4), rows=(0, 2), columns=(1, 3))
+      >>> [t.get_text() for t in figure.axes[0].texts if t.get_gid() == "table"]
+      ['1', '2', '5', '6']
     """
     pixels = pixels_of("image", image)
     (top, bottom), (left, right) = (
@@ -49,7 +60,7 @@ def pixel_table(
     table = pixels[top:bottom, left:right]
     whole = Cells(0.2, 0.75, IMAGE / max(pixels.shape), pixels.shape)
     cells = Cells(whole.right + 0.85, 0.75, SIDE, table.shape)
-    # The lower of the two has its middle beside that of the other.
+    # The smaller of the two is centred beside the other.
     shift = (cells.bottom - whole.bottom) / 2
     whole = whole._replace(top=whole.top + max(shift, 0))
     cells = cells._replace(top=cells.top + max(-shift, 0))
@@ -74,17 +85,21 @@ def pixel_table(
     return figure
 
 
-def pixels_of(name: str, image: npt.ArrayLike) -> npt.NDArray:
+def pixels_of(name: str, image: npt.ArrayLike) -> Num[np.ndarray, "H W"]:
     """Returns one channel of pixels.
 
+    Args:
+      name: the argument's name, for messages.
+      image: one channel.
+
     Raises:
-      ValueError: for another number of axes, or numbers outside 0..255.
+      ValueError: if there is another number of axes, or a number outside 0..255.
     """
     pixels = two_axes(name, image)
     if pixels.min() < 0 or pixels.max() > 255:
         raise ValueError(
             f"{name} must hold pixels from 0 to 255, got {pixels.min():g} to {pixels.max():g}. "
-            "Pass it before normalisation."
+            "Pass the image before normalisation."
         )
     return pixels
 
@@ -93,7 +108,7 @@ def _part(name: str, part: tuple[int, int] | None, size: int) -> tuple[int, int]
     first, last = (0, size) if part is None else part
     if not 0 <= first < last <= size:
         raise ValueError(
-            f"{name} must be (first, past the last) within 0..{size}, the first before the last, "
-            f"got {part}."
+            f"{name} must be (start, stop) within 0..{size} and not empty, got {part}. Leave it "
+            "out for the whole image."
         )
     return first, last

@@ -6,7 +6,8 @@ from matplotlib import colormaps
 
 from convjax import plots
 from convjax.plots.chapter import histogram_column, why_logarithm
-from convjax.plots.chapter.histograms import counts_of, hidden
+from convjax.plots.chapter.histograms import hidden_percent
+from convjax.plots.heatmap import layer_counts
 from tests.helpers import without_histograms
 from tests.plots.drawn import make_record, mesh
 from tests.plots.drawn import panels as panels_of_color_dim
@@ -61,7 +62,7 @@ def test_a_step_between_watched_ones_has_the_row_before(step, row):
 
 def test_merged_rows_show_their_mean():
     record = make_record(64).merged(16)
-    np.testing.assert_allclose(counts_of(record, 0), record.hist[:, 0] / 4)
+    np.testing.assert_allclose(layer_counts(record, 0), record.hist[:, 0] / 4)
 
 
 def test_counts_and_logarithms_stand_one_above_the_other():
@@ -74,17 +75,17 @@ def test_counts_and_logarithms_stand_one_above_the_other():
             (cells,) = axes.collections
             np.testing.assert_allclose(cells.get_array(), wanted.T)
             assert cells.get_clim() == (0, heights.max())
-        told = hidden(heights, float(heights.max()))
-        assert picture.get_title() == f"{told:.0f} % of the filled bins look empty"
+        percent = hidden_percent(heights, float(heights.max()))
+        assert picture.get_title() == f"{percent:.0f} % of the filled bins look empty"
     labels = [axes.get_ylabel() for axes in figure.axes[6:]]
     assert labels == ["values per bin, count", "values per bin, log(1 + count)"]
 
 
 def test_hidden_bins_by_hand():
     # Of four filled bins 1 and 3 are below the second of 256 colours, which begins at 4.
-    assert hidden(np.array([0, 1, 3, 4, 1024]), 1024) == 50
-    assert hidden(np.log1p([0, 1, 3, 4, 1024]), float(np.log1p(1024))) == 0
-    assert hidden(np.zeros(5), 1) == 0
+    assert hidden_percent(np.array([0, 1, 3, 4, 1024]), 1024) == 50
+    assert hidden_percent(np.log1p([0, 1, 3, 4, 1024]), float(np.log1p(1024))) == 0
+    assert hidden_percent(np.zeros(5), 1) == 0
 
 
 @pytest.mark.parametrize("draw", [histogram_column, why_logarithm])

@@ -58,7 +58,7 @@ def test_the_window_is_framed_where_the_kernel_lies():
     ("arguments", "message"),
     [
         ((IMAGE, 0, 5, TOP_EDGE), r"inside the 10×12 image, got \(0, 5\)"),
-        ((IMAGE, 5, 5, np.ones((6, 6))), "kernel must be of at most 5×5.*got 6×6"),
+        ((IMAGE, 5, 5, np.ones((6, 6))), "kernel must be at most 5×5.*got 6×6"),
         ((IMAGE, 5, 5, np.ones(3)), r"kernel must be numbers with two axes.*\(3,\)"),
         ((IMAGE - 1.0 * 300, 5, 5, TOP_EDGE), "image must hold pixels from 0 to 255"),
     ],

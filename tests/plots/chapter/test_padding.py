@@ -49,7 +49,7 @@ def test_what_is_under_the_kernel_is_what_the_cell_is_made_of(name):
         output = (colors(figure, f"output {i}") == SEEN).all(-1)
         assert output.shape == output_shape(size, windows)
         assert np.argwhere(output).tolist() == [list(cell)]
-        assert texts(figure, "told")[i] == f"{len(expected)} of {taps} products on pixels"
+        assert texts(figure, "products")[i] == f"{len(expected)} of {taps} products on pixels"
     assert texts(figure, "head") == [f"output cell ({r}, {c})" for r, c in cells]
     assert overlapping(figure) == []
 
@@ -59,7 +59,9 @@ def test_the_chapters_settings_by_hand():
         "4×4 kernel, padding 2, stride 1: 5×5 → 6×6,   (5 + 2·2 − 4) // 1 + 1 = 6"
     ]
     figure = windows_on_grid(*SETTINGS["stride 2"])
-    assert texts(figure, "told") == [f"{count} of 9 products on pixels" for count in (4, 6, 6, 4)]
+    assert texts(figure, "products") == [
+        f"{count} of 9 products on pixels" for count in (4, 6, 6, 4)
+    ]
     # Two cells to the right: columns 1, 2 and 3 of the image.
     assert np.nonzero((colors(figure, "input 1") == SEEN).all(-1).any(0))[0].tolist() == [2, 3, 4]
 
@@ -84,11 +86,11 @@ def test_cells_may_be_chosen():
 
 
 def test_windows_on_grid_refuses():
-    with pytest.raises(IndexError, match="cell must lie in the map of 3×3"):
+    with pytest.raises(IndexError, match="cell must be in the map of 3×3"):
         windows_on_grid((5, 5), Windows(3), [(3, 0)])
     with pytest.raises(ValueError, match="cells must hold at least one output cell"):
         windows_on_grid((5, 5), Windows(3), [])
-    with pytest.raises(ValueError, match=r"size must be at most 14 .*got 16×15"):
+    with pytest.raises(ValueError, match=r"size must be at most 14×14 .*got 16×15"):
         windows_on_grid((14, 13), Windows(3, 1, 1))
     with pytest.raises(ValueError, match="kernel is larger than the padded input"):
         windows_on_grid((2, 2), Windows(3))
