@@ -11,8 +11,8 @@ import os
 import stat
 import struct
 import zlib
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -155,7 +155,7 @@ def _is_compressed(path: Path) -> bool:
     return path.suffix == ".gz"
 
 
-def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
+def _open(path: Path) -> gzip.GzipFile | BufferedReader:
     # Checked before opening, which would wait for a writer if the path is a pipe.
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "it is a folder, a pipe or a device")
@@ -194,7 +194,9 @@ def _split(images_path: Path, labels_path: Path) -> Split:
     return Split(images=images[..., np.newaxis], labels=labels.astype(np.int32))
 
 
-def _read_header(file: IO[bytes] | gzip.GzipFile, path: Path, num_axes: int) -> tuple[int, ...]:
+def _read_header(
+    file: gzip.GzipFile | BufferedReader, path: Path, num_axes: int
+) -> tuple[int, ...]:
     """Reads the header and returns the shape that it declares."""
     magic = _MAGIC[num_axes]
     header = file.read(4 * (1 + num_axes))
@@ -221,7 +223,7 @@ def _read_header(file: IO[bytes] | gzip.GzipFile, path: Path, num_axes: int) -> 
 
 
 def _read_entries(
-    file: IO[bytes] | gzip.GzipFile, path: Path, num_axes: int, longest: int
+    file: gzip.GzipFile | BufferedReader, path: Path, num_axes: int, longest: int
 ) -> UInt8[np.ndarray, "..."]:
     """Reads header and entries; `longest` is the most that the file can hold, in bytes."""
     shape = _read_header(file, path, num_axes)

@@ -3,15 +3,15 @@
 import mmap
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Integer, UInt8
-from numpy.typing import ArrayLike
 
 from convjax.data.dataset import DataError, dimensions
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """A source of images uint8 (N, H, W, C); several threads may read at once."""
 
@@ -31,8 +31,24 @@ class ImageSource(Protocol):
         """
 
 
+@runtime_checkable
+class IndexedArray(Protocol):
+    """An array of NumPy, or of a library for files, from which single rows can be read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, C)."""
+
+    @property
+    def dtype(self) -> Any:
+        """uint8."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Returns a row."""
+
+
 class ArraySource:
-    """Images of any object that has a shape and is indexed like an array.
+    """Images of an array.
 
     Args:
       images: (N, H, W, C) uint8: an array in memory, or one of a library for files, which is read
@@ -42,7 +58,7 @@ class ArraySource:
       DataError: for another dtype or number of axes, and without any image.
     """
 
-    def __init__(self, images: Any):
+    def __init__(self, images: IndexedArray):
         shape, dtype = getattr(images, "shape", None), getattr(images, "dtype", None)
         if shape is None or dtype != np.uint8 or len(shape) != 4 or 0 in shape:
             raise DataError(
@@ -116,22 +132,23 @@ class FileSource:
         )
 
 
-def image_source(images: ArrayLike | ImageSource) -> ImageSource:
+def image_source(images: IndexedArray | ImageSource) -> ImageSource:
     """Returns a source as it is, and makes one of an array.
 
     The images of a memory map are read from its file if each lies in one piece.
     """
-    if hasattr(images, "read"):
-        return images  # type: ignore[return-value]
+    if isinstance(images, ImageSource):
+        return images
     source = ArraySource(images)
     position = _memmap_position(images) if isinstance(images, np.ndarray) else None
     if position is None:
         return source
-    return FileSource(*position, source.shape, step=images.strides[0])  # type: ignore[union-attr]
+    file, offset, step = position
+    return FileSource(file, offset, source.shape, step=step)
 
 
-def _memmap_position(images: np.ndarray) -> tuple[str | os.PathLike[str], int] | None:
-    """Returns the file and offset of a memory map or a view of one, None for any other array."""
+def _memmap_position(images: np.ndarray) -> tuple[str | os.PathLike[str], int, int] | None:
+    """Returns file, offset and step of a memory map or a view of one, None for another array."""
     mapped = images
     while isinstance(mapped.base, np.ndarray):
         mapped = mapped.base
@@ -145,4 +162,5 @@ def _memmap_position(images: np.ndarray) -> tuple[str | os.PathLike[str], int] |
     if not one.flags.c_contiguous or images.strides[0] < one.nbytes:
         return None
     # A view inherits the offset of the whole map: the distance of the addresses adds its own.
-    return mapped.filename, mapped.offset + images.ctypes.data - mapped.ctypes.data
+    offset = mapped.offset + images.ctypes.data - mapped.ctypes.data
+    return mapped.filename, offset, images.strides[0]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from convjax.data._normalization import image_slices, pixel_moments
 from convjax.data.dataset import DataError, dimensions
-from convjax.data.sources import ImageSource, image_source
+from convjax.data.sources import ImageSource, IndexedArray, image_source
 
 # Grain's bookkeeping takes 0.1 to 0.5 ms per element, so an element holds several small batches.
 _ELEMENT_BYTES = 1 << 20
@@ -52,7 +52,7 @@ class Stream:
     images: ImageSource
     labels: Int32[np.ndarray, " N"]
 
-    def __init__(self, images: ArrayLike | ImageSource, labels: ArrayLike):
+    def __init__(self, images: IndexedArray | ImageSource, labels: ArrayLike):
         self.images = image_source(images)
         given = np.asarray(labels)
         if given.ndim != 1 or given.dtype.kind not in "iu" or len(given) != len(self):
