@@ -1,1 +1,1 @@
-"""Files: replaced atomically, read without executing anything and in bounded memory, locked."""
+"""Files: atomic writes, locks, and readers that execute nothing and use bounded memory."""

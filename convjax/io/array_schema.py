@@ -1,7 +1,7 @@
-"""What arrays of a file must be: their types, and shapes that agree with each other."""
+"""Schemas of files of arrays: their types, and shapes that agree with each other."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,14 +9,14 @@ from convjax.io.npz import Arrays
 
 
 class Axis(NamedTuple):
-    """An axis of an array: what it counts, and whether it may be empty where nothing was kept."""
+    """An axis of an array: what it counts, and whether it may be empty if nothing was stored."""
 
     what: str
     optional: bool = False
 
 
 class Field(NamedTuple):
-    """What an array must be: one of NumPy's kinds of types ("i" for integers), and its axes."""
+    """The rule for an array: the allowed kinds of its dtype ("i" for integers), and its axes."""
 
     kinds: str
     axes: tuple[Axis, ...] = ()
@@ -25,21 +25,22 @@ class Field(NamedTuple):
 def check_fields(
     arrays: Arrays, fields: Mapping[str, Field], sizes: Mapping[str, int] | None = None
 ) -> None:
-    """Checks that the arrays are there, of their types, and that axes of one name are as long.
+    """Checks that arrays exist and have their types, and that axes of one name have one length.
 
     Args:
-      fields: by the names of the arrays; the first with an axis says how long it is.
-      sizes: of axes that are known before.
+      arrays: the arrays of a file by their names.
+      fields: the rules by the names of the arrays; the first array with an axis sets its length.
+      sizes: lengths of axes that are known before.
 
     Raises:
-      ValueError: if not; the message says which array and why, without the file's name.
+      ValueError: if a rule is broken; the message names the array, but not the file.
     """
     known = dict(sizes or {})
     for name, (kinds, axes) in fields.items():
         if name not in arrays:
             raise ValueError(f"{name} is missing")
         array = arrays[name]
-        # An array without entries may be of any type: nothing was kept in it.
+        # An array without entries may have any type.
         if array.size and (array.dtype.kind not in kinds or array.dtype.itemsize > _widest(kinds)):
             raise ValueError(f"{name} is of the type {array.dtype}")
         fits = array.ndim == len(axes) and all(
@@ -54,6 +55,6 @@ def check_fields(
             raise ValueError(f"{name} has the shape {array.shape}, its axes are ({wanted})")
 
 
-def _widest(kinds: str) -> Any:
-    """Returns the bytes of the widest entry: of numbers those of every machine's arithmetic."""
+def _widest(kinds: str) -> float:
+    """Returns the most bytes of an entry; for numbers, the widest that every machine computes."""
     return {"U": np.inf, "u": 1}.get(kinds, 8)

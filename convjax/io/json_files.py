@@ -1,7 +1,7 @@
-"""JSON files of plain data: written atomically, read so that what comes out can be worked with.
+"""JSON files of plain data, written atomically and read strictly.
 
-Python's reader alone lets through what later code stumbles over: NaN, which is no JSON, numbers of
-thousands of digits, nesting deeper than functions can follow, halves of characters.
+Python's reader accepts values on which later code fails: NaN, which is not JSON, numbers of
+thousands of digits, nesting deeper than functions can recurse, and halves of surrogate pairs.
 """
 
 import json
@@ -14,39 +14,40 @@ from typing import Any, NoReturn
 
 from convjax.io.atomic import atomic_write
 
-# Bytes of a file: the metrics of a hundred thousand evaluations.
+# Bytes of a file: enough for the metrics of a hundred thousand evaluations.
 LIMIT = 64 << 20
 # Objects and lists within each other; a configuration has five.
 DEPTH = 50
-# Whole numbers that NumPy and pandas hold.
+# Whole numbers that NumPy and pandas can represent.
 _INTEGERS = range(-(1 << 63), 1 << 63)
 
-# Halves of characters, which JSON can escape and no file can hold.
+# Halves of surrogate pairs, which JSON can escape, but no encoding can store.
 _SURROGATES = {chr(code) for code in range(0xD800, 0xE000)}
 
 
 class JsonError(ValueError):
-    """A file holds no plain data; the message names it and says why."""
+    """A file is not JSON of plain data; the message names the file."""
 
 
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns the object that a JSON file holds.
+    """Returns the object in a JSON file.
 
     Raises:
-      FileNotFoundError: if there is no such file.
-      PlainError: if it cannot be read, is larger than `LIMIT`, or holds anything else.
+      FileNotFoundError: if the file does not exist.
+      JsonError: if it cannot be read, is larger than `LIMIT`, or contains anything else.
     """
     return _object(_text(path), Path(path).name)
 
 
 def read_objects(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Returns the objects that a file of JSON lines holds, one a line.
+    """Returns the objects in a file of JSON lines.
 
     Raises:
-      FileNotFoundError, PlainError: as `read_object`.
+      FileNotFoundError: if the file does not exist.
+      JsonError: as `read_object`.
     """
     name = Path(path).name
-    # Not splitlines, which also ends lines at characters that JSON allows within a text.
+    # splitlines would also split at characters that JSON allows within a string.
     lines = _text(path).removesuffix("\n").split("\n")
     if lines == [""]:
         return []
@@ -56,19 +57,19 @@ def read_objects(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def _text(path: str | os.PathLike[str]) -> str:
     name = Path(path).name
     try:
-        # Before it is opened, which would wait for a writer where it is a pipe.
+        # Checked before opening, which would wait for a writer if the path is a pipe.
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
-            raise JsonError(f"{name} is no file")
+            raise JsonError(f"{name} is not a regular file")
         if found.st_size > LIMIT:
-            raise JsonError(f"{name} has {found.st_size} bytes, of which at most {LIMIT} are read")
+            raise JsonError(f"{name} must have at most {LIMIT} bytes, got {found.st_size}")
         return Path(path).read_text("utf-8")
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise JsonError(f"{name} cannot be read, {error.strerror or error}") from error
+        raise JsonError(f"{name} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise JsonError(f"{name} is no text in UTF-8") from error
+        raise JsonError(f"{name} is not UTF-8 text") from error
 
 
 def _object(text: str, where: str) -> dict[str, Any]:
@@ -77,11 +78,11 @@ def _object(text: str, where: str) -> dict[str, Any]:
         _check(value)
     except json.JSONDecodeError as error:
         raise JsonError(
-            f"{where} is no JSON: {error.msg} in line {error.lineno}, column {error.colno}"
+            f"{where} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}"
         ) from error
     except RecursionError as error:
         raise JsonError(f"{where} is nested more than {DEPTH} deep") from error
-    except ValueError as error:  # among them Python's own, of numbers with thousands of digits
+    except ValueError as error:  # of `_check`, and of Python for numbers with thousands of digits
         raise JsonError(f"{where}: {error}") from error
     if not isinstance(value, dict):
         kind = type(value).__name__ if value is not None else "null"
@@ -90,11 +91,11 @@ def _object(text: str, where: str) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _check(value: Any) -> None:
-    """Raises ValueError for what later code stumbles over."""
+    """Raises ValueError for values that later code cannot process."""
     depth, level = 0, [value]
     while level:
         inner: list[Any] = []
@@ -104,18 +105,16 @@ def _check(value: Any) -> None:
             elif isinstance(item, list):
                 inner += item
             elif isinstance(item, str) and not _SURROGATES.isdisjoint(item):
-                raise ValueError(f"{item!r:.80} holds half of a character")
+                raise ValueError(f"{item!r:.80} contains half of a surrogate pair")
             elif type(item) is int and item not in _INTEGERS:
-                raise ValueError(
-                    f"a whole number of {len(str(item))} digits is longer than 64 bits"
-                )
+                raise ValueError(f"a whole number of {len(str(item))} digits does not fit 64 bits")
         depth, level = depth + 1, inner
         if depth > DEPTH:
             raise ValueError(f"it is nested more than {DEPTH} deep")
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Returns in words where plain data of two runs differ, such as "seed 0, not 1"."""
+    """Returns the differences between plain data of two runs, such as "seed 0, not 1"."""
     first, second = flatten(found), flatten(json.loads(json_text(wanted)))
     return [
         f"{name} {first.get(name)!r}, not {second.get(name)!r}"
@@ -125,7 +124,7 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested plain data as one level, such as "setting.lr_max"."""
+    """Returns nested plain data as one level, with names such as "setting.lr_max"."""
     found: dict[str, Any] = {}
     for name, value in config.items():
         inner = isinstance(value, Mapping)
@@ -134,13 +133,13 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes JSON that a person can read, atomically."""
+    """Writes indented JSON atomically."""
     with atomic_write(path) as file:
         file.write((json_text(value, indent=2) + "\n").encode())
 
 
 def json_text(value: Any, **options: Any) -> str:
-    """Returns plain data as JSON, with null for what is not finite."""
+    """Returns plain data as JSON, with null for NaN and infinity."""
     return json.dumps(nonfinite_to_null(value), ensure_ascii=False, allow_nan=False, **options)
 
 
@@ -156,7 +155,7 @@ def nonfinite_to_null(value: Any) -> Any:
 
 
 def null_to_nan(value: Any) -> Any:
-    """Returns what JSON held for numbers, with NaN for null: what `nonfinite_to_null` took away."""
+    """Returns plain data with NaN for null, the reverse of `nonfinite_to_null`."""
     if value is None:
         return math.nan
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""A folder that one process writes into."""
+"""A lock for a folder that only one process may write."""
 
 import errno
 import os
@@ -9,36 +9,35 @@ from filelock import FileLock, Timeout
 
 from convjax.io.atomic import partial_files
 
-# Hidden. It goes with the lock, but stays where a process was killed, and locks nothing then.
+# The file is removed with the lock. If a process is killed it remains, but locks nothing.
 LOCK = ".lock"
 
-
-# What file systems without locks answer.
+# Error numbers of file systems without locks.
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 class LockedError(ValueError):
-    """Another process writes into the folder."""
+    """Another process is writing into the folder."""
 
 
-class FolderLock:  # read as a phrase: with locked(folder)
+class FolderLock:
     """Keeps other processes of convjax from writing into a folder while the block lasts.
 
-    The operating system holds the lock, and lets it go with the process, however that ends. Some
-    network file systems have no such locks; then this is no protection, and no hindrance.
+    The operating system releases the lock when the process ends, even if it is killed. Some
+    network file systems have no such locks; there, this has no effect.
 
     Raises:
       LockedError: if another process holds it.
-      OSError: if nothing can be written there.
+      OSError: if the folder does not exist or cannot be written.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
         self._folder = Path(folder)
-        # A soft lock, which is but a file, would outlive a process that was killed.
+        # A soft lock is only a file, and would remain after a process was killed.
         self._lock = FileLock(self._folder / LOCK, fallback_to_soft=False)
 
     def __enter__(self) -> None:
-        if not self._folder.is_dir():  # which filelock would make
+        if not self._folder.is_dir():  # filelock would make it
             raise FileNotFoundError(errno.ENOENT, "no such folder", str(self._folder))
         try:
             self._lock.acquire(timeout=0)
@@ -54,16 +53,16 @@ class FolderLock:  # read as a phrase: with locked(folder)
     def __exit__(self, *error: object) -> None:
         if not self._lock.is_locked:
             return
-        # While it is held: filelock looks whether the file that it has locked is still there.
-        # Windows does not remove an open file.
+        # Removed while the lock is held: filelock notices if the locked file was replaced. Windows
+        # does not remove an open file.
         with suppress(OSError):
             (self._folder / LOCK).unlink(missing_ok=True)
         self._lock.release()
 
 
 def holds_files(folder: Path) -> bool:
-    """Tells whether a folder has anything but a lock and what a killed process had half-written."""
+    """Returns whether a folder has any file but a lock and unfinished files of killed processes."""
     if not folder.is_dir():
         return False
-    passing = {folder / LOCK, *partial_files(folder)}
-    return any(path not in passing for path in folder.iterdir())
+    temporary = {folder / LOCK, *partial_files(folder)}
+    return any(path not in temporary for path in folder.iterdir())

@@ -1,12 +1,12 @@
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from convjax.io.atomic import atomic_write, partial_files, save_figure
-from convjax.plots import new_figure
 
 
-def test_replaces_the_whole_file(tmp_path):
+def test_atomic_write_replaces_the_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"old and long")
     with atomic_write(path) as file:
@@ -15,7 +15,7 @@ def test_replaces_the_whole_file(tmp_path):
     assert path.read_bytes() == b"new"
 
 
-def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_atomic_write_keeps_the_old_file_after_an_exception(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"old")
 
@@ -30,7 +30,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_what_a_killed_process_leaves(tmp_path):
+def test_partial_files_are_those_of_killed_processes(tmp_path):
     with atomic_write(tmp_path / "a.txt") as file:
         assert partial_files(tmp_path) == [Path(file.name)]
     for name in (".a.txt.12.partial", "b.txt.12.partial", ".c.partial", ".d.12.partial.txt"):
@@ -40,8 +40,8 @@ def test_what_a_killed_process_leaves(tmp_path):
     assert partial_files(tmp_path / "none") == []
 
 
-def test_a_figure_is_saved_in_a_folder_that_is_made(tmp_path):
+def test_save_figure_makes_the_folder(tmp_path):
     path = tmp_path / "plots" / "name.png"
-    save_figure(new_figure(1, 1), path)
+    save_figure(Figure((1, 1)), path)
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in path.parent.iterdir()] == ["name.png"]

@@ -13,7 +13,7 @@ def nested(depth):
     return '{"a":' * depth + "1" + "}" * depth
 
 
-def test_by_hand(tmp_path):
+def test_read_object_by_hand(tmp_path):
     (tmp_path / "config.json").write_text('{"a": [1, 2.5, null, true], "é": {"b": "x"}}')
     assert read_object(tmp_path / "config.json") == {"a": [1, 2.5, None, True], "é": {"b": "x"}}
     # U+2028 ends a line for `str.splitlines`, but not in JSON.
@@ -39,7 +39,7 @@ json_data = st.recursive(
 
 @on_files(60)
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), json_data, max_size=3))
-def test_what_json_writes_comes_back(tmp_path, value):
+def test_read_object_round_trip(tmp_path, value):
     path = tmp_path / "file.json"
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8", newline="")
     assert read_object(path) == value
@@ -50,49 +50,49 @@ WRONG = {
     "[1, 2]": r"file\.json must hold an object \{…\}, got list",
     "null": "must hold an object .*, got null",
     "3": "got int",
-    "{": r"file\.json is no JSON: Expecting .* in line 1, column 2",
-    '{"a": 1} {"b": 2}': "no JSON: Extra data in line 1, column 10",
-    '{"a": NaN}': "NaN is no JSON",
-    '{"a": [-Infinity]}': "-Infinity is no JSON",
-    f'{{"a": {2**63}}}': "a whole number of 19 digits is longer than 64 bits",
-    f'{{"a": 1{"0" * 400}}}': "a whole number of 401 digits is longer",
-    f'{{"a": 1{"0" * 9000}}}': r"file\.json: ",  # Python's own words
-    '{"a": "\\ud800"}': r"'\\ud800' holds half of a character",
+    "{": r"file\.json is not JSON: Expecting .* in line 1, column 2",
+    '{"a": 1} {"b": 2}': "not JSON: Extra data in line 1, column 10",
+    '{"a": NaN}': "NaN is not JSON",
+    '{"a": [-Infinity]}': "-Infinity is not JSON",
+    f'{{"a": {2**63}}}': "a whole number of 19 digits does not fit 64 bits",
+    f'{{"a": 1{"0" * 400}}}': "a whole number of 401 digits does not fit",
+    f'{{"a": 1{"0" * 9000}}}': r"file\.json: ",  # followed by Python's message
+    '{"a": "\\ud800"}': r"'\\ud800' contains half of a surrogate pair",
     nested(DEPTH): f"it is nested more than {DEPTH} deep",
     nested(100_000): f"is nested more than {DEPTH} deep",
 }
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG.items(), ids=range(len(WRONG)))
-def test_rejects(text, message, tmp_path):
+def test_read_object_rejects(text, message, tmp_path):
     (tmp_path / "file.json").write_text(text)
     with pytest.raises(JsonError, match=message):
         read_object(tmp_path / "file.json")
 
 
-def test_the_line_is_named(tmp_path):
+def test_read_objects_names_the_line(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n\n{"step": 2}\n')
-    with pytest.raises(JsonError, match=r"line 2 of metrics\.jsonl is no JSON"):
+    with pytest.raises(JsonError, match=r"line 2 of metrics\.jsonl is not JSON"):
         read_objects(tmp_path / "metrics.jsonl")
 
 
-def test_what_is_no_file(tmp_path, monkeypatch):
+def test_read_object_rejects_other_files(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError):
         read_object(tmp_path / "absent.json")
-    with pytest.raises(JsonError, match="is no file"):
+    with pytest.raises(JsonError, match="is not a regular file"):
         read_object(tmp_path)
-    os.mkfifo(tmp_path / "pipe.json")  # to open it would wait for ever
-    with pytest.raises(JsonError, match=r"pipe\.json is no file"):
+    os.mkfifo(tmp_path / "pipe.json")  # opening it would wait forever
+    with pytest.raises(JsonError, match=r"pipe\.json is not a regular file"):
         read_object(tmp_path / "pipe.json")
     (tmp_path / "file.json").write_bytes(b'{"a": "\xff"}')
-    with pytest.raises(JsonError, match=r"file\.json is no text in UTF-8"):
+    with pytest.raises(JsonError, match=r"file\.json is not UTF-8 text"):
         read_object(tmp_path / "file.json")
     monkeypatch.setattr("convjax.io.json_files.LIMIT", 5)
-    with pytest.raises(JsonError, match=r"file\.json has 10 bytes, of which at most 5 are read"):
+    with pytest.raises(JsonError, match=r"file\.json must have at most 5 bytes, got 10"):
         read_object(tmp_path / "file.json")
 
 
-def test_the_deepest_that_is_read(tmp_path):
+def test_read_object_at_the_limit_of_depth(tmp_path):
     (tmp_path / "file.json").write_text(nested(DEPTH - 1))
     found = read_object(tmp_path / "file.json")
     for _ in range(DEPTH - 1):

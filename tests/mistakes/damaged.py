@@ -10,7 +10,7 @@ from convjax.nn.weights import WeightsError, load_weights, save_weights
 from convjax.runs.config import RunError
 from convjax.runs.folder import RunFolder
 from convjax.runs.run import Run, load_run
-from convjax.stats.record import RecordError
+from convjax.stats.record_file import RecordError
 from tests.helpers import make_record
 from tests.mistakes import Mistake
 
@@ -97,21 +97,26 @@ _CASES: list[tuple[str, Callable[[Path], None], type[Exception], tuple[str, ...]
         "config.json is empty",
         written("config.json", ""),
         R,
-        ("config.json is no JSON", "line 1, column 1"),
+        ("config.json is not JSON", "line 1, column 1"),
     ),
     ("config.json is cut off", cut("config.json", 30), R, ("run", "damaged")),
     (
-        "config.json is no text",
+        "config.json is not text",
         written("config.json", b"\xff\xfe\0"),
         R,
-        ("config.json is no text in UTF-8",),
+        ("config.json is not UTF-8 text",),
     ),
-    ("config.json is a folder", folder_instead("config.json"), R, ("config.json is no file",)),
+    (
+        "config.json is a folder",
+        folder_instead("config.json"),
+        R,
+        ("config.json is not a regular file",),
+    ),
     (
         "metrics.jsonl has half a line",
         cut("metrics.jsonl", 20),
         R,
-        ("line 1 of metrics.jsonl is no JSON",),
+        ("line 1 of metrics.jsonl is not JSON",),
     ),
     ("record.npz is empty", written("record.npz", ""), C, ("not a whole record", "train again")),
     ("record.npz is cut off", cut("record.npz", 3000), C, ("not a whole record", "BadZipFile")),
@@ -140,7 +145,7 @@ _CASES: list[tuple[str, Callable[[Path], None], type[Exception], tuple[str, ...]
         "record.npz holds objects, which would have to be unpickled",
         arrays("record.npz", loss=np.array([{}] * 5, object)),
         C,
-        ("'loss' is of the type object", "no plain numbers"),
+        ("'loss' must be plain numbers or text, got the type object",),
     ),
     (
         "record.npz has steps that go back",
@@ -154,24 +159,24 @@ _CASES: list[tuple[str, Callable[[Path], None], type[Exception], tuple[str, ...]
         C,
         ("step 0 of -5",),
     ),
-    ("model.npz is cut off", cut("model.npz", 100), W, ("not a whole file of weights", "again")),
+    ("model.npz is cut off", cut("model.npz", 100), W, ("not a complete weights file", "again")),
     (
         "model.npz is of another network",
         other_weights,
         W,
-        ("of shape (4,), the network's has (3,)",),
+        ("of shape (4,), but the network's has the shape (3,)",),
     ),
     (
         "model.npz lacks a bias",
         arrays("model.npz", bias=None),
         W,
-        ("holds the weights of another network: without bias",),
+        ("contains the weights of another network: without bias",),
     ),
     (
         "model.npz has text for a bias",
         arrays("model.npz", bias=np.array(["a", "b", "c"])),
         W,
-        ("holds bias of <U1, no real numbers",),
+        ("contains bias of <U1, which are not real numbers",),
     ),
 ]
 ROWS = [Mistake(what, kind, holds) for what, _, kind, holds in _CASES]
