@@ -1,1 +1,1 @@
-"""Trajectories recorded from fastai, replayed step by step."""
+"""Trajectories recorded from fastai, and their replay step by step."""

@@ -1,9 +1,9 @@
-"""Replays trajectories recorded from fastai, step by step, with the code that every run uses.
+"""The replay of trajectories recorded from fastai, step by step, with the code that every run uses.
 
-A trajectory (an .npz file) holds initial parameters, the order of the images, and what fastai on
-PyTorch did in float64 at each step: loss, rate, momentum, statistics of every layer; and at the end
-the parameters and the validation figures. Equal mathematics agrees to rounding; another formula
-shows at once.
+A trajectory (an .npz file) has initial parameters, the order of the images, and what fastai on
+PyTorch computed in float64 at each step: loss, rate, momentum and the statistics of every layer. At
+the end it has the parameters and the validation figures. Equal formulas agree to rounding; a
+different formula deviates visibly.
 
 Command: python -m experiments parity tests/golden/mnist5k_onecycle_batchnorm.npz
 """
@@ -49,11 +49,11 @@ BOUNDS = {
 
 
 def replay(file: Path, *, data_dir: Path | None = None, layout: str = "auto") -> dict[str, Any]:
-    """Trains as the trajectory did and compares.
+    """Repeats the training of a trajectory and compares.
 
     Args:
       file: a trajectory.
-      data_dir: folder with the MNIST files, for trajectories on the whole set.
+      data_dir: folder with the MNIST files, for trajectories on the whole data set.
       layout: of the network.
 
     Returns:
@@ -61,7 +61,7 @@ def replay(file: Path, *, data_dir: Path | None = None, layout: str = "auto") ->
 
     Raises:
       TrajectoryError: if the file is not a trajectory.
-      convjax.data.DataError: if the images cannot be had.
+      DataError: if the images cannot be loaded.
     """
     golden = read(file)
     with jax.enable_x64(True):
@@ -106,7 +106,10 @@ def _train(golden: Trajectory, data_dir: Path | None, layout: str) -> dict[str, 
     for name in ("order", "valid"):
         indices, images = golden[name], len((train if name == "order" else test).labels)
         if not 0 <= indices.min() <= indices.max() < images:
-            raise TrajectoryError(f"{name} must hold indices from 0 to {images - 1}.")
+            raise TrajectoryError(
+                f"{name} must be indices from 0 to {images - 1}, got {indices.min()} to "
+                f"{indices.max()}."
+            )
     order = golden["order"].reshape(-1, int(golden["batch_size"]))
     order = np.tile(order, (int(golden["epochs"]), 1))
     lr_max, steps = float(golden["lr_max"]), len(order)
@@ -134,7 +137,7 @@ def _train(golden: Trajectory, data_dir: Path | None, layout: str) -> dict[str, 
 def _compare(golden: Trajectory, measured: Mapping[str, Any]) -> dict[str, Any]:
     record, scores = measured["record"], measured["scores"]
     scale = golden["act_std"]
-    # A layer that died has no deviation to compare with; its mean is compared with 1.
+    # The standard deviation of a dead layer is 0; its mean is then compared with 1.
     scale = np.where(scale > 0, scale, 1)
     correct = round(float(golden["valid_accuracy"]) * len(golden["valid"]))
     counts = np.rint(golden["act_near_zero"] * record.sizes)
@@ -143,7 +146,7 @@ def _compare(golden: Trajectory, measured: Mapping[str, Any]) -> dict[str, Any]:
         "lr": _relative(record.learning_rate, golden["lr"]),
         "mom": _relative(record.momentum, golden["mom"]),
         "valid_loss": _relative(scores.loss, golden["valid_loss"]),
-        # NumPy's maximum, which a NaN in any tensor shows in; Python's may pass over it.
+        # NumPy's maximum is NaN if any tensor has a NaN; Python's may ignore it.
         "final": float(
             np.max(
                 [
@@ -166,7 +169,7 @@ def _relative(value: Any, reference: Any) -> float:
 
 
 def _images(data: str, data_dir: Path | None) -> tuple[Images, Images]:
-    if data == "mnist5k":  # its indices count the 5,000 images in file order
+    if data == "mnist5k":  # the indices count the 5,000 images in the order of the file
         images = Images.put(mnist5k_unsplit())
         return images, images
     dataset = load(data, data_dir=data_dir)
@@ -174,13 +177,13 @@ def _images(data: str, data_dir: Path | None) -> tuple[Images, Images]:
 
 
 def _variable(model: Any, name: str) -> Any:
-    """Returns the variable that PyTorch calls `name`: "2.1.running_var" is block 2's variance.
+    """Returns the variable with a name of PyTorch: "2.1.running_var" is the variance of block 2.
 
     Raises:
-      TrajectoryError: if the network has none such.
+      TrajectoryError: if the network does not have it.
     """
     block, _, rest = name.partition(".")
-    # A plain network's blocks are bare convolutions in PyTorch as in "2.0.weight".
+    # In PyTorch the convolution of a block has index 0, with or without a norm: "2.0.weight".
     layer, attribute = VARIABLES[rest]
     try:
         return getattr(getattr(model.blocks[int(block)], layer), attribute)

@@ -1,4 +1,4 @@
-"""Trajectories of fastai: what a file of one holds, read and checked before anything is trained."""
+"""The file of a trajectory of fastai: its fields, read and checked before anything is trained."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import Any
 
 from convjax.io.array_schema import Axis, Field, check_fields
 from convjax.io.npz import NpzError, read_npz
-from convjax.stats.activations import HIST_BINS
+from convjax.stats.bins import FASTAI
 
 Trajectory = Mapping[str, Any]
 
-# What a trajectory holds beside the parameters.
+# The fields of a trajectory besides the parameters.
 _STEPS, _LAYERS = Axis("steps"), Axis("layers")
 FIELDS = {
     "config": Field("U", (Axis("parts"),)),
@@ -25,9 +25,9 @@ FIELDS = {
     "act_hist": Field("i", (_STEPS, _LAYERS, Axis("bins"))),
     **dict.fromkeys(("valid_loss", "valid_accuracy"), Field("f")),
 }
-_SIZES = {"parts": 2, "bins": HIST_BINS}
+_SIZES = {"parts": 2, "bins": FASTAI.count}
 
-# PyTorch's names for a convolution's and a batch norm's variables, after the number of the block.
+# PyTorch's names of the variables of a convolution and a batch norm, after the block number.
 VARIABLES = {
     "0.weight": ("conv", "kernel"),
     "0.bias": ("conv", "bias"),
@@ -39,14 +39,14 @@ VARIABLES = {
 
 
 class TrajectoryError(ValueError):
-    """A file does not hold a trajectory."""
+    """A file is not a trajectory, or not one of the chapter's network."""
 
 
 def read(file: Path) -> dict[str, Any]:
     """Reads a trajectory; nothing in the file is executed.
 
     Raises:
-      TrajectoryError: if it is none.
+      TrajectoryError: if the file is not a trajectory.
     """
     try:
         golden = read_npz(file)
@@ -54,13 +54,13 @@ def read(file: Path) -> dict[str, Any]:
         raise TrajectoryError(f"FILE {file} does not exist. Correct its path.") from None
     except NpzError as error:
         raise TrajectoryError(
-            f"FILE {file} is not a whole .npz file: {error}. Take another copy of it."
+            f"FILE {file} is not a complete .npz file: {error}. Take another copy of it."
         ) from error
     missing = [name for name in FIELDS if name not in golden]
     if missing:
         raise TrajectoryError(
-            f"FILE {file} is not a trajectory: it lacks {', '.join(missing)}. Those of fastai that "
-            "were recorded for this project are in tests/golden."
+            f"FILE {file} is not a trajectory: it lacks {', '.join(missing)}. The recorded "
+            "trajectories of fastai are in tests/golden."
         )
     try:
         check_fields(golden, FIELDS, _SIZES)
@@ -71,7 +71,12 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def tensors(golden: Trajectory, when: str) -> list[str]:
-    """Returns the names of the parameters that a trajectory holds, "init" or "final"."""
+    """Returns the names of the parameters of a trajectory.
+
+    Args:
+      golden: the trajectory.
+      when: "init" or "final".
+    """
     return [name.removeprefix(f"{when}/") for name in golden if name.startswith(f"{when}/")]
 
 
@@ -87,17 +92,17 @@ def _check_values(golden: Trajectory) -> None:
     steps = len(golden["loss"])
     if min(images, size, epochs) < 1 or images % size or images // size * epochs != steps:
         raise ValueError(
-            f"order must hold whole batches for all steps, got {images} images for {steps} steps "
+            f"order must be complete batches for all steps, got {images} images for {steps} steps "
             f"in {epochs} epochs of batches of {size}"
         )
     if not len(golden["valid"]):
-        raise ValueError("valid must hold one image or more, got none")
+        raise ValueError("valid must have one image or more, got none")
     final = tensors(golden, "final")
     foreign = [name for name in final if name.partition(".")[2] not in VARIABLES]
     if not final or foreign or set(final) != set(tensors(golden, "init")):
         raise ValueError(
-            "init/ and final/ must hold the same tensors, named like 0.0.weight or "
-            f"1.1.running_var; got {', '.join(foreign) or 'others in init/ than in final/'}"
+            "init/ and final/ must have the same tensors, named like 0.0.weight or "
+            f"1.1.running_var, got {', '.join(foreign) or 'different tensors'}"
         )
     for name in final:
         first, last = golden[f"init/{name}"], golden[f"final/{name}"]

@@ -27,7 +27,8 @@ def test_edge_shares_by_hand():
     # Half of the energy is an edge, half is brightness, which is orthogonal to it.
     edge = edges(5)[0].reshape(5, 5)
     assert edge_shares(kernel(edge + 1 / 5)) == pytest.approx([0.5])
-    # The colours of the kernels differ, the edge is the same. Of two crossed edges one is explained.
+    # The colours of the kernels differ, the edge is the same. Of two crossed edges one is
+    # explained.
     two = np.concatenate([kernel(edge, (1, 0, 0)), kernel(edge, (0, 1, 0))], -1)
     np.testing.assert_allclose(edge_shares(two), 1)
     crossed = kernel(edge, (1, 0, 0)) + kernel(edge.T, (0, 1, 0))
@@ -40,8 +41,8 @@ def test_edge_shares_is_invariant_to_scale_channels_and_rotation(side, scale, se
     kernels = np.random.default_rng(seed).standard_normal((side, side, 3, 2))
     found = edge_shares(kernels)
     assert ((found >= 0) & (found <= 1 + 1e-12)).all()
-    # Strength, sign and the order of channels do not matter. Neither does a quarter turn, which maps
-    # the twelve directions and nine centres to each other.
+    # Strength, sign and the order of channels do not matter. Neither does a quarter turn, which
+    # maps the twelve directions and nine centres to each other.
     np.testing.assert_allclose(edge_shares(-scale * kernels[:, :, ::-1]), found, rtol=1e-9)
     np.testing.assert_allclose(edge_shares(np.rot90(kernels)), found, rtol=1e-9)
 
