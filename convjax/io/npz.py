@@ -9,7 +9,8 @@ import os
 import stat
 import warnings
 import zipfile
-from typing import IO, Any
+from io import BufferedReader, BytesIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +66,7 @@ def read_npz(path: str | os.PathLike[str], *, limit: int = LIMIT) -> Arrays:
         raise NpzError(f"it cannot be read: {reason}") from error
 
 
-def read_npz_file(raw: IO[bytes], *, limit: int = LIMIT) -> Arrays:
+def read_npz_file(raw: BytesIO | BufferedReader, *, limit: int = LIMIT) -> Arrays:
     """Returns the arrays of an open .npz file, as `read_npz` does.
 
     Raises:
@@ -94,7 +95,7 @@ def read_npz_file(raw: IO[bytes], *, limit: int = LIMIT) -> Arrays:
         raise NpzError(f"it is damaged or not an .npz file, {type(error).__name__}") from error
 
 
-def _read(raw: IO[bytes], limit: int) -> Arrays:
+def _read(raw: BytesIO | BufferedReader, limit: int) -> Arrays:
     length = raw.seek(0, os.SEEK_END)
     with zipfile.ZipFile(raw) as archive:
         members = archive.infolist()
