@@ -1,4 +1,4 @@
-"""Several processes that train together: finding each other, agreeing, and ending.
+"""Training in several processes: connecting them, exchanging values, and ending together.
 
 `initialize` comes before anything that uses a device. From then on `jax.devices()` are those of all
 processes, and `convjax.Trainer(…, devices=jax.devices())` trains over them: every process makes the
@@ -20,11 +20,12 @@ import jax
 import numpy as np
 from jax import lax
 
-# Orbax and Grain use it as well: there is no public way to the coordinator's client.
+# JAX has no public access to the coordinator's client; Orbax and Grain use this one as well.
 from jax._src import distributed as _jax_distributed
+from jaxtyping import UInt8
 
-from convjax.parallel.heartbeat import PEER_GONE, Peers
 from convjax.parallel.mesh import AXIS, REPLICATED, SPLIT_FIRST, data_mesh, on_devices, place
+from convjax.parallel.peer_monitor import PEER_GONE, PeerMonitor
 
 __all__ = [
     "PEER_GONE",
@@ -32,17 +33,17 @@ __all__ = [
     "broadcast",
     "initialize",
     "is_primary",
-    "peers_watched",
+    "monitor_peers",
     "process_count",
 ]
 
-# Where only a peer's end could keep us waiting, which the watch finds.
+# Seconds to wait for a peer. Its failure is detected by the monitor, which ends this process.
 _LONG = 7 * 24 * 3600.0
 
 _FLAGS = "--coordinator HOST:PORT --processes N --process-id I"
 
-_peers: Peers | None = None
-_calls: dict[str, int] = {}  # how often each kind of meeting took place
+_monitor: PeerMonitor | None = None
+_calls: dict[str, int] = {}  # how many calls of each kind were made; part of their keys
 
 
 def initialize(
@@ -53,36 +54,36 @@ def initialize(
     timeout: float = 60.0,
     heartbeat: float = 20.0,
 ) -> None:
-    """Connects this process with the others, and watches them from here on.
+    """Connects this process with the others, and monitors them from here on.
 
-    A process that finds another one gone, stopped or cut off ends by itself: a line on stderr
-    (after JAX's own, where JAX was first), exit status `PEER_GONE`, within little more than
-    `heartbeat` seconds. See `peers_watched` for what the training itself needs.
+    A process ends when another one is killed, is stopped or loses its connection: with a line on
+    stderr, which may follow JAX's own, and the exit status `PEER_GONE`, within little more than
+    `heartbeat` seconds. The training itself belongs into `monitor_peers`.
 
     Args:
       coordinator: HOST:PORT of process 0, where it listens and the others reach it.
-      processes: how many there are.
-      process_id: this one's, from 0; each once. None for all three takes what JAX detects of the
-        cluster: Slurm, Open MPI, Cloud TPU, Kubernetes.
+      processes: how many processes there are.
+      process_id: the id of this one, from 0. Without all three JAX detects them from the cluster:
+        Slurm, Open MPI, Cloud TPU, Kubernetes.
       timeout: seconds within which all must have connected, and within which all must end.
-      heartbeat: seconds of silence after which a process counts as gone. A long compilation is no
-        silence, but a thread that keeps Python's lock for so long is.
+      heartbeat: seconds without a heartbeat after which a process counts as dead, rounded up to
+        whole seconds. A long compilation does not delay heartbeats.
 
     Raises:
-      ValueError: if only some are given, one cannot be, the port is taken, or there is no cluster
-        to detect.
-      RuntimeError: from JAX, if a device was used before, or for the second call.
+      ValueError: if only some of the three are given, one is invalid, the port is in use, or no
+        cluster is detected.
+      RuntimeError: from JAX, if a device was used before, or at the second call.
     """
-    global _peers
+    global _monitor
     _check(coordinator, processes, process_id, timeout, heartbeat)
     if coordinator is not None and process_id == 0:
         _check_free(coordinator)
-    peers = Peers(process_id or 0, processes or 1, coordinator, heartbeat)
+    monitor = PeerMonitor(process_id or 0, processes or 1, heartbeat)
     where = coordinator or "the coordinator"
-    peers.catch_aborts(
+    monitor.catch_aborts(
         f"not all {f'{processes} ' if processes else ''}processes connected at {where} within "
-        f"{timeout:g} s. Start every one of them, each with an id of its own from 0, and the same "
-        "address, which all must reach."
+        f"{timeout:g} s. Start every process with its own id, from 0, and with the same address, "
+        "which all must reach."
     )
     handler = signal.getsignal(signal.SIGTERM)
     try:
@@ -91,31 +92,30 @@ def initialize(
             processes,
             process_id,
             initialization_timeout=math.ceil(timeout),
-            # Ours comes first, and with a message.
-            heartbeat_timeout_seconds=math.ceil(max(60.0, 4 * heartbeat)),
+            heartbeat_timeout_seconds=math.ceil(heartbeat),
             shutdown_timeout_seconds=math.ceil(timeout),
         )
     except Exception as error:
-        peers.let_aborts_be()
+        monitor.restore_aborts()
         if coordinator is not None or not isinstance(error, ValueError):
             raise
         raise ValueError(
             f"no cluster was detected (JAX: {error}) Name the processes with {_FLAGS}, the same N "
             "and address for each, and I from 0 to N − 1."
         ) from error
-    # JAX takes SIGTERM for its own notice of preemption; a process that does not ask for that
-    # notice could not be terminated.
+    # JAX takes SIGTERM for its notice of preemption; without use of that notice SIGTERM would not
+    # terminate the process.
     if threading.current_thread() is threading.main_thread() and handler is not None:
         signal.signal(signal.SIGTERM, handler)
     state = _jax_distributed.global_state
-    peers.process, peers.processes = state.process_id, state.num_processes
+    monitor.process, monitor.processes = state.process_id, state.num_processes
     if state.num_processes > 1:
-        peers.start(state.client)
-        # Before JAX's own, which was registered earlier.
-        atexit.register(peers.at_exit)
-        _peers = peers
+        monitor.start(state.client)
+        # Runs before JAX's own exit function, which was registered earlier.
+        atexit.register(monitor.at_exit, timeout)
+        _monitor = monitor
     else:
-        peers.let_aborts_be()
+        monitor.restore_aborts()
 
 
 def _check(
@@ -134,8 +134,9 @@ def _check(
         return
     if missing or coordinator is None or processes is None or process_id is None:
         raise ValueError(
-            f"coordinator, processes and process_id go together, got no {' and no '.join(missing)}."
-            f" Name all three, {_FLAGS}, or none for what JAX detects of the cluster."
+            f"coordinator, processes and process_id must be given together, got no "
+            f"{' and no '.join(missing)}. Name all three, {_FLAGS}, or none, and JAX detects the "
+            "cluster."
         )
     host, _, port = coordinator.rpartition(":")
     if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 2**16:
@@ -155,7 +156,7 @@ def _check(
 
 
 def _check_free(coordinator: str) -> None:
-    """Raises ValueError if the port is taken, for which JAX 0.12 has no message but a crash."""
+    """Raises ValueError if the port is in use, at which JAX 0.12 crashes without a message."""
     port = int(coordinator.rpartition(":")[2])
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -163,56 +164,75 @@ def _check_free(coordinator: str) -> None:
             trial.bind(("", port))
         except OSError as error:
             raise ValueError(
-                f"coordinator {coordinator}: port {port} of this computer cannot be had "
-                f"({error.strerror}). Choose another, the same for every process."
+                f"coordinator must have a free port, got {coordinator}, whose port {port} cannot "
+                f"be opened ({error.strerror}). Choose another one, the same for every process."
             ) from error
 
 
 def process_count() -> int:
-    """Returns how many processes there are; unlike JAX's own this uses no device."""
-    return 1 if _peers is None else _peers.processes
+    """Returns how many processes there are; unlike `jax.process_count` without using a device.
+
+    Examples:
+      >>> from convjax import distributed
+      >>> distributed.process_count()
+      1
+    """
+    return 1 if _monitor is None else _monitor.processes
 
 
 def is_primary() -> bool:
-    """Tells whether this is process 0, the one that writes files and speaks."""
+    """Whether this is process 0, which writes the files and prints.
+
+    Examples:
+      >>> from convjax import distributed
+      >>> distributed.is_primary()
+      True
+    """
     return jax.process_index() == 0
 
 
 @contextmanager
-def peers_watched(advice: str = "Start all processes again.") -> Iterator[None]:
-    """Surrounds all that the processes do together; outermost, so that it sees how they end.
+def monitor_peers(advice: str = "Start all processes again.") -> Iterator[None]:
+    """Ends all processes together; the outermost block around everything that they do together.
 
-    Leaving it normally waits for all others to come as far. An exception lets them end as well: a
-    collective operation that fails because a peer is gone becomes the message about that peer; any
-    other is raised here, and the others name it on stderr and end with status `PEER_GONE`. A stop
-    on which all have agreed (`any_process`) therefore leaves the block normally, and raises
-    SystemExit or the like behind it.
+    The end of the block waits until all other processes have reached it. An exception ends the
+    others as well. If it comes from a collective operation that failed because a peer is dead, the
+    process ends with the message about that peer. Any other exception is raised here, and the other
+    processes print it and end with status `PEER_GONE`. If all processes have agreed to stop
+    (`any_process`), they therefore leave the block normally, and raise SystemExit after it.
 
     Args:
-      advice: the message's last sentence, telling how to go on.
+      advice: the last sentence of the message, which says how to resume.
+
+    Examples:
+      >>> from convjax import distributed
+      >>> with distributed.monitor_peers("Resume with --resume."):
+      ...     total = distributed.broadcast(3)
+      >>> total
+      3
     """
-    if _peers is None:
+    if _monitor is None:
         yield
         return
-    _peers.advice = advice
+    _monitor.advice = advice
     try:
         yield
     except BaseException as error:
         status = _status(error)
         if status:
-            if _may_be_a_peers(error):
-                _peers.wait_for_verdict()
-            _peers.leave(_reason(error), status)
+            if _may_come_from_peer(error):
+                _monitor.wait_for_failure()
+            _monitor.fail(_reason(error), status)
             raise
-        _meet("end")
-        _peers.finish()
+        _barrier("end")
+        _monitor.finish()
         raise
-    _meet("end")
-    _peers.finish()
+    _barrier("end")
+    _monitor.finish()
 
 
 def _reason(error: BaseException) -> str:
-    """Returns an exception's kind and words; of an exit, which has none, those of its cause."""
+    """Returns the class and message of an exception; of an exit those of its cause, if any."""
     exits = isinstance(error, SystemExit) or hasattr(error, "exit_code")
     if exits and error.__context__ is not None:
         error = error.__context__
@@ -220,7 +240,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _status(error: BaseException) -> int:
-    """Returns the exit status that Python, or Click, makes of an exception."""
+    """Returns the exit status with which Python, or Click, ends by an exception."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     code = getattr(error, "exit_code", getattr(error, "code", 1))
@@ -229,64 +249,75 @@ def _status(error: BaseException) -> int:
     return code if isinstance(code, int) else 1
 
 
-def _may_be_a_peers(error: BaseException) -> bool:
-    # JAX raises ValueError where Gloo lost a connection (seen with 0.10.2), and its own exception
-    # for other libraries and for the coordinator.
+def _may_come_from_peer(error: BaseException) -> bool:
+    # JAX raises ValueError where Gloo lost a connection (0.10.2), and its own exception for other
+    # libraries and for the coordinator.
     words = ("gloo", "nccl", "collective", "unavailable", "deadline_exceeded", "coordination")
     text = str(error).lower()
     return isinstance(error, Exception) and any(word in text for word in words)
 
 
 def any_process(flag: bool) -> bool:
-    """Tells whether the flag is True in any process; each asks as often as the others.
+    """Whether the flag is True in any process; every process must call this equally often.
 
-    By the coordinator and not by the devices, which may be busy for long.
+    The answer comes from the coordinator and not from the devices, which may be busy for long.
+
+    Examples:
+      >>> from convjax import distributed
+      >>> distributed.any_process(True)
+      True
     """
-    if _peers is None:
+    if _monitor is None:
         return bool(flag)
     if flag:
-        _client().key_value_set(f"{_next('any')}/{_peers.process}", "")
-    place = _meet("any")
-    found = bool(_client().key_value_dir_get(f"{place}/"))
-    # Everyone has read the last one but this, or would not be here.
-    if _peers.process == 0 and _calls["any"] > 1:
+        _client().key_value_set(f"{_next_key('any')}/{_monitor.process}", "")
+    key = _barrier("any")
+    found = bool(_client().key_value_dir_get(f"{key}/"))
+    # Every process has read the keys of the call before: otherwise it would not be in this one.
+    if _monitor.process == 0 and _calls["any"] > 1:
         _client().key_value_delete(f"convjax/any/{_calls['any'] - 1}/")
     return found
 
 
 def broadcast(tree: Any) -> Any:
-    """Returns process 0's values of a tree of host arrays, in every process, bit for bit.
+    """Returns the values of process 0 for a tree of host arrays, in every process, bit for bit.
 
     Args:
-      tree: the same structure, shapes and dtypes everywhere, of NumPy arrays or numbers; the values
-        matter in process 0 alone.
+      tree: NumPy arrays or numbers, with the same structure, shapes and dtypes in every process.
+        Only the values of process 0 matter.
 
     Raises:
-      ValueError: if this process's tree has another structure, shape or dtype than process 0's.
+      ValueError: if the tree of this process has another structure, shape or dtype than that of
+        process 0.
+
+    Examples:
+      >>> from convjax import distributed
+      >>> distributed.broadcast({"lr": 0.1})
+      {'lr': 0.1}
     """
-    if _peers is None:
+    if _monitor is None:
         return tree
     leaves, structure = jax.tree.flatten(tree)
     arrays = [np.asarray(leaf) for leaf in leaves]
     kinds = f"{structure} {[(a.shape, a.dtype.str) for a in arrays]}"
-    key = _next("broadcast")
+    key = _next_key("broadcast")
     _calls["broadcast"] = _calls.get("broadcast", 0) + 1
-    if _peers.process == 0:
+    if _monitor.process == 0:
         _client().key_value_set(key, kinds)
     wanted = _client().blocking_key_value_get(key, int(_LONG * 1000))
-    # All learn of it, lest some wait for the rest.
+    # All processes raise together: otherwise some would wait for the others.
     if any_process(kinds != wanted):
         raise ValueError(
-            f"the tree must be built alike in every process, got {kinds:.200} where process 0 has "
-            f"{wanted:.200}."
+            f"tree must have the same structure, shapes and dtypes in every process, got "
+            f"{kinds:.200} where process 0 has {wanted:.200}. Pass the same tree in each."
         )
-    # Bytes, to which nothing happens on the way: a sum of floating-point numbers with zeros would
-    # turn −0 into 0.
+    # As bytes, which stay as they are: a sum of floating-point numbers with zeros would turn −0
+    # into 0.
     parts = [a.reshape(-1).view(np.uint8) if a.size else np.zeros(0, np.uint8) for a in arrays]
     data = np.concatenate([np.zeros(0, np.uint8), *parts])
     if not data.size:
         return tree
-    received = _from_first(data if _peers.process == 0 else np.zeros_like(data))
+    received = _broadcast_bytes(data if _monitor.process == 0 else np.zeros_like(data))
     ends = np.cumsum([0, *(part.size for part in parts)])
     pieces = [received[a:b] for a, b in pairwise(ends)]
     restored = [
@@ -296,8 +327,8 @@ def broadcast(tree: Any) -> Any:
     return jax.tree.unflatten(structure, restored)
 
 
-def _from_first(data: np.ndarray) -> np.ndarray:
-    """Returns process 0's bytes, (n,) uint8, in every process; the others give zeros."""
+def _broadcast_bytes(data: UInt8[np.ndarray, " N"]) -> UInt8[np.ndarray, " N"]:
+    """Returns the bytes of process 0 in every process; the others pass zeros."""
     first = {device.process_index: device for device in reversed(jax.devices())}
     mesh = data_mesh([first[process] for process in sorted(first)])
     # Each process's device takes one row: its own bytes.
@@ -310,13 +341,13 @@ def _client() -> Any:
     return _jax_distributed.global_state.client
 
 
-def _next(kind: str) -> str:
+def _next_key(kind: str) -> str:
     return f"convjax/{kind}/{_calls.get(kind, 0) + 1}"
 
 
-def _meet(kind: str, timeout: float = _LONG) -> str:
-    """Waits for all processes at a place that is new at every call, and returns its key."""
-    place = _next(kind)
+def _barrier(kind: str) -> str:
+    """Waits for all processes at a barrier that is new at every call, and returns its key."""
+    key = _next_key(kind)
     _calls[kind] = _calls.get(kind, 0) + 1
-    _client().wait_at_barrier(place, int(timeout * 1000))
-    return place
+    _client().wait_at_barrier(key, int(_LONG * 1000))
+    return key

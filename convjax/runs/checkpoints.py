@@ -18,10 +18,11 @@ import jax
 import numpy as np
 
 from convjax._checks import check_whole
-from convjax.stats.record import Record, RecordError
+from convjax.io.npz import Arrays
+from convjax.stats.record import Record
+from convjax.stats.record_file import RecordError
 from convjax.train.persistence import Checkpoint
 from convjax.train.tree_arrays import (
-    Arrays,
     CheckpointError,
     arrays_by_path,
     checksums,

@@ -1,4 +1,4 @@
-"""What a figure depends on besides its configuration: versions, device and processor."""
+"""The environment of a run: versions, device and processor."""
 
 import os
 import platform
@@ -9,7 +9,13 @@ import jax
 
 
 def environment() -> dict[str, Any]:
-    """Returns what a figure depends on: versions, device and processor."""
+    """Returns the versions, devices and processor on which results depend.
+
+    Examples:
+      >>> from convjax.runs.environment import environment
+      >>> sorted(environment())[:4]
+      ['backend', 'convjax', 'cpu_count', 'devices']
+    """
     packages = ("convjax", "jax", "jaxlib", "flax", "optax", "numpy")
     return {
         "python": platform.python_version(),

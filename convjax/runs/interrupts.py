@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop, which it does where it can go on."""
+"""Signals that stop a training where it can be resumed."""
 
 import os
 import signal
@@ -7,20 +7,30 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-# What a terminal, and what a cluster's scheduler sends before it takes the machine away.
+# Sent by a terminal, and by the scheduler of a cluster before it takes the machine back.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """While the block lasts, the first SIGINT or SIGTERM is a request; a second interrupts at once.
+    """A context manager: the first SIGINT or SIGTERM is a request, the second interrupts at once.
 
-    Signals reach a process's main thread alone; in another one this does nothing.
+    It is true once a signal was received. Signals are delivered to the main thread only; in another
+    thread this does nothing.
 
     Args:
-      message: a line for stderr when the first comes.
+      message: a line for stderr at the first signal.
 
     Attributes:
-      received: the signal that came, or None.
+      received: the signal that was received, or None.
+
+    Examples:
+      >>> import signal
+      >>> from convjax.runs import Interrupts
+      >>> with Interrupts() as interrupts:
+      ...     before = bool(interrupts)
+      ...     signal.raise_signal(signal.SIGTERM)
+      >>> before, bool(interrupts), interrupts.received.name
+      (False, True, 'SIGTERM')
     """
 
     def __init__(self, message: str = ""):
@@ -38,7 +48,7 @@ class Interrupts:
 
     def __exit__(self, *error: object) -> None:
         for name, handler in self._before.items():
-            # None stands for one that was not set from Python, which cannot be put back.
+            # None is a handler that was not set from Python, which cannot be restored.
             signal.signal(name, signal.SIG_DFL if handler is None else handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
@@ -46,7 +56,7 @@ class Interrupts:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
         if self._message:
-            # Not by print, which may be at work itself where the signal came. Where nobody reads
-            # it any more, as Ctrl-C ends `tee` too, the training is still to be saved.
+            # Not by print, which the signal may have interrupted. The reader of a pipe may have
+            # ended, as Ctrl-C ends `tee` too; the training must still be saved.
             with suppress(OSError):
                 os.write(2, f"{self._message}\n".encode())

@@ -61,7 +61,7 @@ def load_run(path: str | os.PathLike[str], *, partial: bool = False) -> PartialR
     Raises:
       RunError: if the folder holds no run, a file is missing, or config.json or metrics.jsonl is
         damaged. Where folders below hold runs, the message lists them.
-      convjax.stats.record.RecordError: if record.npz is damaged.
+      convjax.stats.RecordError: if record.npz is damaged.
       convjax.runs.predictions.PredictionsError: if predictions.npz is damaged.
 
     Examples:

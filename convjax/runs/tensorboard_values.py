@@ -1,4 +1,4 @@
-"""What event files hold of a record: scalars and histograms under their tags."""
+"""The scalars and histograms of a record in event files, under their tags."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,23 +7,23 @@ import numpy as np
 
 from convjax.stats.record import Array, Record
 
-# Of one layer at one step.
+# Statistics of one layer at one step.
 STATISTICS = ("mean", "std", "near_zero", "abs_near_zero")
 
-# Histograms between one step and the step of twice its number. A histogram takes as much room as
-# twenty scalars. TensorBoard loads 500 of a layer at most, and draws some fifty of these; so many a
-# doubling are 500 at half a million steps, so that it chooses from all that is written, closest at
-# the beginning, where most happens. One of every n steps would either miss the beginning or grow
-# with the length of the training.
+# Histograms between a step and the step of twice its number. A histogram takes as much space as
+# twenty scalars. TensorBoard loads at most 500 of a layer and draws about fifty of them. With 32
+# per doubling there are 500 at half a million steps, most of them at the beginning, where
+# most happens. One of every n steps would either miss the beginning or grow with the length of the
+# training.
 HISTOGRAMS_PER_DOUBLING = 32
 
-# The record knows how many values lie outside its bins, and not where: they are drawn as one bin of
-# this width at either end, in units of the activation.
+# The record has the number of values outside its bins, but not where they lie. They are drawn as
+# one bin of this width at either end, in units of the activation.
 OUTER_WIDTH = 1.0
 
 
 def scalars(record: Record) -> Iterator[tuple[Array, tuple[str, ...], Array]]:
-    """Yields steps (R,), tags and the table (R, tags) of the scalars under these."""
+    """Yields groups of scalars: steps (R,), T tags, and the values (R, T)."""
     columns = record.loss, record.learning_rate, record.momentum
     of_training = ("training/loss", "training/learning_rate", "training/momentum")
     yield record.first, of_training, np.stack(columns, 1)
@@ -42,10 +42,10 @@ def scalars(record: Record) -> Iterator[tuple[Array, tuple[str, ...], Array]]:
 
 
 def histograms(record: Record, row: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields tags and fields of TensorBoard's HistogramProto for the layers of a watched row.
+    """Yields, for each layer of a watched row, the tag and the fields of a HistogramProto.
 
-    Under- and overflow are the first and the last bin. The sums are those of all values, from mean
-    and standard deviation.
+    Underflow and overflow are the first and the last bin. The sums are those of all values, from
+    mean and standard deviation.
     """
     edges = record.hist_edges
     edges = np.array([edges[0] - OUTER_WIDTH, *edges, edges[-1] + OUTER_WIDTH])

@@ -13,7 +13,7 @@ from convjax.io.json_files import JsonError, nonfinite_to_null, read_object, rea
 from convjax.runs.config import RunError
 from convjax.runs.folder import RunFolder
 from convjax.runs.run import load_run
-from convjax.stats.record import RecordError
+from convjax.stats.record_file import RecordError
 from tests.fuzz.mutations import mutated, on_files, plain_data
 from tests.helpers import make_record
 

@@ -1,7 +1,7 @@
-"""One of several processes that train together; run by `tests/parallel/test_processes.py`.
+"""One of several processes that train together; run by `tests/parallel/test_distributed.py`.
 
-Arguments: the folder for what it finds, its id, how many there are, the port of the first, devices
-of each process, and what to do.
+Arguments: the folder for results, the id, how many there are, the port of process 0, the devices of
+each process, and the task.
 """
 
 import sys
@@ -15,15 +15,15 @@ import pytest
 from convjax.parallel import distributed
 from convjax.train import scan_loop
 
-# Seconds of silence after which a peer counts as gone: the machine may be busy with other tests.
+# Seconds without a heartbeat after which a process counts as dead: the machine may be busy.
 HEARTBEAT = 4.0
 
 STEPS, BATCH, EXAMPLES = 9, 8, 23
 
 
 def train(devices, *, streamed):
-    """Trains in float64, if told on a stream as well, and returns all results by name."""
-    # Behind the connection: JAX looks for devices when arrays are made.
+    """Trains in float64, if `streamed` on a stream as well, and returns all results by name."""
+    # After the connection: JAX looks for devices when arrays are made.
     from convjax.data import Split, Stream
     from convjax.optim.optimizers import adam
     from convjax.optim.schedules import one_cycle
@@ -55,9 +55,9 @@ def train(devices, *, streamed):
 
 
 def agree(process):
-    """Checks what processes tell each other; each has something of its own to say."""
-    said = [distributed.any_process(flag) for flag in (process == 1, False, True, False)]
-    assert said == [True, False, True, False]
+    """Checks the exchange between processes, each with its own values."""
+    flags = [distributed.any_process(flag) for flag in (process == 1, False, True, False)]
+    assert flags == [True, False, True, False]
     # Bits that a sum would lose, and an array without any.
     tree = {"a": np.array([-0.0, np.nan, 1]), "b": [np.arange(3, dtype=np.int8), np.zeros((0, 2))]}
     own = jax.tree.map(lambda a: a if process == 0 else np.full_like(a, 7), tree)
@@ -67,7 +67,7 @@ def agree(process):
     ):
         assert (actual.dtype, actual.shape) == (np.asarray(wanted).dtype, np.shape(wanted))
         assert actual.tobytes() == np.asarray(wanted).tobytes()
-    with pytest.raises(ValueError, match="built alike in every process"):
+    with pytest.raises(ValueError, match="the same structure, shapes and dtypes in every process"):
         distributed.broadcast(np.zeros(2 if process == 0 else 3))
 
 
@@ -78,7 +78,7 @@ def main() -> None:
     jax.config.update("jax_num_cpu_devices", devices)
     jax.config.update("jax_enable_x64", True)
     distributed.initialize(f"127.0.0.1:{port}", processes, process, timeout=60, heartbeat=HEARTBEAT)
-    with distributed.peers_watched("Go on with --resume."):
+    with distributed.monitor_peers("Resume with --resume."):
         assert jax.device_count() == processes * devices
         assert distributed.is_primary() == (process == 0)
         if task.startswith("train"):
@@ -88,9 +88,9 @@ def main() -> None:
         else:
             distributed.broadcast(np.zeros(3))  # compiles
             (folder / f"{process}.ready").touch()
-            if task == "mistake" and process == 1:
-                raise ValueError("a mistake of its own.")
-            while True:  # together, so that the loss of one leaves the others in an exchange
+            if task == "error" and process == 1:
+                raise ValueError("an error in one process.")
+            while True:  # together, so that the others are in a collective operation when one dies
                 distributed.broadcast(np.zeros(3))
                 time.sleep(0.01)
 

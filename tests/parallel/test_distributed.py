@@ -1,10 +1,11 @@
-"""Several processes on this machine: they train as one, and end when one of them is gone."""
+"""Several processes on this machine: they train as one, and end when one of them fails."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from convjax.parallel import distributed
-from convjax.parallel.heartbeat import PEER_GONE, Peers
+from convjax.parallel.peer_monitor import PEER_GONE, PeerMonitor
 from tests.helpers import free_port
 from tests.parallel import process as script
 from tests.parallel.process import HEARTBEAT
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Group:
-    """So many processes of `tests/parallel/process.py`, all ended in the end."""
+    """Several processes of `tests/parallel/process.py`; leaving the block ends them."""
 
     def __init__(self, folder, count, devices, task, *, started=None):
         self.folder, port = folder, free_port()
@@ -51,7 +52,7 @@ class Group:
             each.communicate()
 
     def wait_for(self, pattern, count, seconds=120):
-        """Waits until so many files are in the folder."""
+        """Waits until `count` files are in the folder."""
         end = time.monotonic() + seconds
         while len(list(self.folder.glob(pattern))) < count:
             assert time.monotonic() < end, self.ends(1)
@@ -59,27 +60,28 @@ class Group:
             time.sleep(0.05)
 
     def ends(self, seconds, but=()):
-        """Returns exit status and last line on stderr of each, which must have ended by then."""
+        """Returns exit status and last line on stderr of each, which must end within `seconds`."""
         end, found = time.monotonic() + seconds, {}
         for i, each in self.processes.items():
             if i not in but:
-                _, told = each.communicate(timeout=max(0.1, end - time.monotonic()))
-                found[i] = each.returncode, told.rstrip().rpartition("\n")[2]
+                _, stderr = each.communicate(timeout=max(0.1, end - time.monotonic()))
+                found[i] = each.returncode, stderr.rstrip().rpartition("\n")[2]
         return found
 
 
 @pytest.fixture(scope="module")
 def alone():
-    """The same training in this process: on as many devices as there are in all, or on one."""
+    """The same training in this process, on one device and on four."""
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
         patch.setattr("convjax.train.scan_loop.CHUNK_STEPS", 4)
         return {count: script.train(jax.devices("cpu")[:count], streamed=False) for count in (1, 4)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "devices", "task"), [(2, 2, "train and stream"), (4, 1, "train")]
 )
-def test_several_processes_train_as_one(tmp_path, alone, count, devices, task):
+def test_trainer_over_processes_is_that_of_one(tmp_path, alone, count, devices, task):
     with Group(tmp_path, count, devices, task) as group:
         ends = group.ends(150)
         assert {i: status for i, (status, _) in ends.items()} == dict.fromkeys(range(count), 0), (
@@ -102,16 +104,17 @@ def test_several_processes_train_as_one(tmp_path, alone, count, devices, task):
             np.testing.assert_allclose(value, wanted[name], rtol=1e-9, atol=atol, err_msg=name)
 
 
-# Silence is noticed after HEARTBEAT; a tenth of it passes between looks, and process 0 stays three
-# tenths longer. The rest is for a busy machine.
+# JAX detects a dead process after HEARTBEAT; process 0 ends three rounds of a tenth of it later.
+# The rest is for a busy machine.
 BOUND = 1.5 * HEARTBEAT + 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("victim", "sent"),
     [(0, signal.SIGKILL), (1, signal.SIGKILL), (0, signal.SIGSTOP), (1, signal.SIGSTOP)],
 )
-def test_the_others_end_when_one_is_gone(tmp_path, victim, sent):
+def test_monitor_peers_ends_the_others_when_one_is_dead(tmp_path, victim, sent):
     with Group(tmp_path, 2, 1, "loop") as group:
         group.wait_for("*.ready", 2)
         os.kill(group.processes[victim].pid, sent)
@@ -119,22 +122,26 @@ def test_the_others_end_when_one_is_gone(tmp_path, victim, sent):
     assert end == (
         PEER_GONE,
         f"error: process {victim} (of 0 to 1) is gone or did not answer for {HEARTBEAT:g} s; the "
-        "training cannot go on without it. Go on with --resume.",
+        "training cannot continue without it. Resume with --resume.",
     )
 
 
-def test_the_others_end_when_one_makes_a_mistake(tmp_path):
-    with Group(tmp_path, 3, 1, "mistake") as group:
+@pytest.mark.slow
+def test_monitor_peers_ends_the_others_after_an_exception(tmp_path):
+    with Group(tmp_path, 3, 1, "error") as group:
         group.wait_for("*.ready", 2)
         ends = group.ends(BOUND + 60)
-    told = "process 1 (of 0 to 2) stopped: ValueError: a mistake of its own. Go on with --resume."
-    assert ends[0] == ends[2] == (PEER_GONE, f"error: {told}")
-    assert ends[1] == (1, "ValueError: a mistake of its own.")
+    reason = (
+        "process 1 (of 0 to 2) stopped: ValueError: an error in one process. Resume with --resume."
+    )
+    assert ends[0] == ends[2] == (PEER_GONE, f"error: {reason}")
+    assert ends[1] == (1, "ValueError: an error in one process.")
 
 
-def test_a_process_that_never_starts():
+@pytest.mark.slow
+def test_initialize_ends_without_the_others():
     code = "from convjax import distributed as d; d.initialize('127.0.0.1:{}', 2, {}, timeout=2)"
-    waiting = [  # the one that is called, and the one that calls
+    waiting = [  # the coordinator alone, and another process alone
         subprocess.Popen(
             [sys.executable, "-c", code.format(free_port(), process)],
             cwd=ROOT,
@@ -144,11 +151,11 @@ def test_a_process_that_never_starts():
         for process in (0, 1)
     ]
     for each in waiting:
-        _, told = each.communicate(timeout=60)
-        last = told.rstrip().rpartition("\n")[2]
+        _, stderr = each.communicate(timeout=60)
+        last = stderr.rstrip().rpartition("\n")[2]
         assert each.returncode == PEER_GONE
         assert last.startswith("error: not all 2 processes connected at 127.0.0.1:")
-        assert "within 2 s. Start every one of them" in last
+        assert "within 2 s. Start every process with its own id" in last
 
 
 @pytest.mark.parametrize(
@@ -156,7 +163,7 @@ def test_a_process_that_never_starts():
     [
         (
             ("127.0.0.1:80", 2, None),
-            "go together, got no process_id. Name all three, --coordinator",
+            "must be given together, got no process_id. Name all three, --coordinator",
         ),
         ((None, 2, None), "got no coordinator and no process_id"),
         (("127.0.0.1", 2, 0), r"coordinator must be HOST:PORT .* got '127\.0\.0\.1'"),
@@ -168,28 +175,30 @@ def test_a_process_that_never_starts():
         (("here:80", 2.5, 0), "must be whole numbers, got 2.5 and 0"),
     ],
 )
-def test_what_cannot_be_is_told_before_any_connection(given, message):
+def test_initialize_rejects_arguments_before_connecting(given, message):
     with pytest.raises(ValueError, match=message):
         distributed.initialize(*given)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["timeout", "heartbeat"])
-def test_times_are_positive(name, seconds):
+def test_initialize_rejects_times_that_are_not_positive(name, seconds):
     with pytest.raises(ValueError, match=f"{name} must be a positive number of seconds"):
         distributed.initialize(**{name: seconds})
 
 
-def test_a_port_that_is_taken():
+def test_initialize_rejects_a_port_in_use():
     with socket.socket() as other:
         other.bind(("", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(ValueError, match=f"port {port} of this computer cannot be had"):
+        with pytest.raises(
+            ValueError, match=f"must have a free port, .* port {port} cannot be opened"
+        ):
             distributed.initialize(f"127.0.0.1:{port}", 2, 0)
 
 
-def test_no_cluster_to_detect():
+def test_initialize_without_a_cluster():
     code = "from convjax import distributed as d; d.initialize()"
     cluster = ("SLURM", "OMPI", "JAX", "TPU", "KUBERNETES", "PMI")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(cluster)}
@@ -200,97 +209,107 @@ def test_no_cluster_to_detect():
     assert "--coordinator HOST:PORT --processes N --process-id I" in found.stderr
 
 
-def test_one_process_needs_no_others():
+def test_distributed_functions_with_one_process():
     assert distributed.is_primary()
     assert distributed.any_process(True) is True
     assert distributed.any_process(False) is False
     tree = {"a": np.zeros(2)}
     assert distributed.broadcast(tree) is tree
     assert distributed.process_count() == 1
-    with pytest.raises(KeyError), distributed.peers_watched():
+    with pytest.raises(KeyError), distributed.monitor_peers():
         raise KeyError
 
 
-class Store:
-    """A coordinator's key-value store, with peers whose beats the test gives."""
+class Coordinator:
+    """A coordinator for monitors in threads: key-value store, and rounds of the living."""
 
-    def __init__(self):
-        self.values, self.answers, self.others = {}, True, {}
-        self.rounds = 0
+    def __init__(self, processes):
+        self.values, self.live = {}, set(range(processes))
+        self.barrier = threading.Barrier(processes)
 
     def key_value_set(self, key, value, allow_overwrite=False):
-        if not self.answers:
-            raise RuntimeError("UNAVAILABLE")
         self.values[key] = value
 
     def key_value_dir_get(self, key):
-        self.rounds += 1
-        for i, alive in self.others.items():
-            if alive(self.rounds):
-                self.values[f"{key}beat/{i}"] = str(self.rounds)
         return [(name, value) for name, value in self.values.items() if name.startswith(key)]
+
+    def get_live_nodes(self, processes):
+        self.barrier.wait(20)
+        return dict.fromkeys(self.live, 1)
 
 
 @pytest.fixture
-def watch():
-    """A watch over three processes, as process 1, whose end is an entry in a list."""
-    peers, ended = Peers(1, 3, None, heartbeat=0.4), []
+def monitors():
+    """Three monitors of one process, whose end is an entry in a list."""
+    started, ended = [PeerMonitor(i, 3, heartbeat=0.4) for i in range(3)], []
 
-    def end(message):
-        ended.append(message)
-        peers._stopped.set()
+    def end(process):
+        def of_process(message):
+            ended.append((process, message))
+            raise SystemExit  # of the thread
 
-    peers.end = end
-    yield peers, ended
-    peers._stopped.set()
-    for thread in peers._threads:
-        thread.join()
+        return of_process
 
-
-def outcome(watch, store, seconds=5.0):
-    peers, ended = watch
-    peers.start(store)
-    end = time.monotonic() + seconds
-    while not ended and time.monotonic() < end:
-        time.sleep(0.02)
-    return ended
+    for monitor in started:
+        monitor.end = end(monitor.process)
+    yield started, ended
+    for monitor in started:
+        monitor._thread.join(20)
+        assert not monitor._thread.is_alive()
 
 
-def test_silence_is_counted_in_beats(watch):
-    store = Store()
-    # Process 2 is silent for half as long as is allowed, again and again, and then for good.
-    store.others = {0: lambda n: True, 2: lambda n: n % 6 == 0 and n < 30}
-    (message, *_) = outcome(watch, store)
-    assert message.startswith("process 2 (of 0 to 2) is gone or did not answer for 0.4 s")
-    assert store.rounds > 30
-    assert "convjax/peers/gone/2" in store.values  # for the others, who end for the same reason
+def start(monitors, coordinator):
+    for monitor in monitors:
+        monitor.start(coordinator)
 
 
-def test_a_coordinator_that_does_not_answer(watch):
-    store = Store()
-    store.answers = False
-    assert outcome(watch, store)[0].startswith("process 0 (of 0 to 2) is gone")
+def test_monitors_stop_after_the_same_round(monitors):
+    start(monitors[0], Coordinator(3))
+    for monitor in monitors[0]:
+        time.sleep(0.05)
+        monitor.finish()
+        monitor.at_exit(20)
+    assert len({monitor._rounds for monitor in monitors[0]}) == 1
+    assert monitors[1] == []
 
 
-def test_what_another_found_is_believed(watch):
-    store = Store()
-    store.others = {0: lambda n: True, 2: lambda n: True}
-    store.values["convjax/peers/gone/1"] = ""
-    assert outcome(watch, store)[0].startswith("the other processes ended without this one")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_monitor_names_the_dead_process(monitors):
+    coordinator = Coordinator(3)
+    coordinator.live.remove(2)
+    start(monitors[0], coordinator)
+    monitors[0][2].finish()  # it is dead, and only the others end by a message
+    for monitor in monitors[0][:2]:
+        monitor._thread.join(20)
+    coordinator.barrier.abort()
+    text = "process 2 (of 0 to 2) is gone or did not answer for 0.4 s"
+    assert sorted(process for process, _ in monitors[1]) == [0, 1]
+    assert all(message.startswith(text) for _, message in monitors[1])
 
 
-def test_a_peer_that_says_why_it_leaves(watch):
-    store = Store()
-    store.others = {0: lambda n: True, 2: lambda n: True}
-    store.values["convjax/peers/left/2"] = "DataError: no such file"
-    wanted = "process 2 (of 0 to 2) stopped: DataError: no such file. Start all processes again."
-    assert outcome(watch, store)[0] == wanted
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_monitor_reports_why_another_process_failed(monitors):
+    coordinator = Coordinator(3)
+    start(monitors[0], coordinator)
+    monitors[0][2].fail("DataError: no such file.\nmore", 1)
+    for monitor in monitors[0][:2]:
+        monitor._thread.join(20)
+    coordinator.barrier.abort()
+    text = "process 2 (of 0 to 2) stopped: DataError: no such file. Start all processes again."
+    assert sorted(monitors[1]) == [(0, text), (1, text)]
 
 
-def test_after_the_training_silence_does_not_matter(watch):
-    store = Store()
-    watch[0].finish()
-    assert outcome(watch, store, seconds=1.0) == []
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_monitor_ends_without_coordinator(monitors):
+    coordinator = Coordinator(3)
+    coordinator.barrier.abort()  # every call raises
+    monitors[0][0].finish()
+    start(monitors[0], coordinator)
+    for monitor in monitors[0]:
+        monitor._thread.join(20)
+    # After the training it does not matter.
+    assert sorted(process for process, _ in monitors[1]) == [1, 2]
+    assert all(message.startswith("process 0 (of 0 to 2) is gone") for _, message in monitors[1])
 
 
 @pytest.mark.parametrize(
@@ -304,11 +323,11 @@ def test_after_the_training_silence_does_not_matter(watch):
         (ValueError("x"), 1),
     ],
 )
-def test_the_exit_status_of_an_exception(error, status):
+def test_exit_status_of_an_exception(error, status):
     assert distributed._status(error) == status
 
 
-def test_the_exit_status_that_click_gives():
+def test_exit_status_of_click():
     typer = pytest.importorskip("typer")
     assert distributed._status(typer.Exit(2)) == 2
     assert distributed._status(typer.Exit()) == 0

@@ -161,7 +161,7 @@ def test_one_program_and_a_state_of_another_trainer():
             state = jax.tree.map(jnp.copy, trainings[source].state)
             trainer = trainings[target].trainer
             after, record = trainer.run(state, split(), batches(5, 1), table)
-            assert trainer._run_chunk.programs == 1
+            assert trainer.chunks.resident.programs == 1
             assert {len(leaf.devices()) for leaf in jax.tree.leaves(after)} == {target + 1}
             losses.append(record.loss)
         np.testing.assert_allclose(losses, np.broadcast_to(losses[0], (3, 5)), rtol=1e-9)
@@ -230,7 +230,7 @@ def test_one_exchange_per_step_without_batch_norm():
     with jax.enable_x64(True):
         table = {name: np.zeros(4, np.float32) for name in ("learning_rate", "momentum")}
         args = trainer.start(Normed(None)), split(), batches(4), table, np.int32(4)
-        program = str(jax.make_jaxpr(trainer._run_chunk._jitted)(*args))
+        program = str(jax.make_jaxpr(trainer.chunks.resident._jitted)(*args))
     assert program.count("psum") == 1
     assert not any(word in program for word in ("all_gather", "all_to_all", "ppermute"))
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from convjax.runs.checkpoints import Checkpoints
 from convjax.train.tree_arrays import CheckpointError, arrays_by_path
-from tests.train.fits import assert_same_records
 from tests.helpers import make_record
+from tests.train.fits import assert_same_records
 
 STATE = {
     "weights": [np.arange(6, dtype=np.float32).reshape(2, 3), jnp.ones(3, jnp.bfloat16)],

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from convjax.io.lock import holds_files
-from convjax.stats.record import RecordError
 from convjax.runs.config import RunError, check_config
+from convjax.runs.environment import environment
 from convjax.runs.folder import RunFolder
 from convjax.runs.run import load_run
-from convjax.runs.environment import environment
+from convjax.stats.record_file import RecordError
 from tests.helpers import make_record
 
 
-def test_round_trip_and_readable_while_it_goes_on(tmp_path):
+def test_load_run_reads_a_run_in_progress(tmp_path):
     folder = RunFolder(tmp_path / "run", {"lr": 0.06})
     with pytest.raises(RunError, match="holds no complete epoch"):
         load_run(tmp_path / "run")
@@ -32,14 +32,14 @@ def test_round_trip_and_readable_while_it_goes_on(tmp_path):
     np.testing.assert_array_equal(run.record.loss, make_record(steps=6, layers=2).loss)
 
 
-def test_a_folder_takes_one_run(tmp_path):
+def test_run_folder_rejects_a_second_run(tmp_path):
     RunFolder(tmp_path, {})
     with pytest.raises(RunError, match=r"already holds a run\. Choose another folder"):
         RunFolder(tmp_path, {})
 
 
-def test_what_was_half_written_goes(tmp_path):
-    """A process was killed while it wrote config.json, and another in the midst of its run."""
+def test_run_folder_removes_partial_files(tmp_path):
+    """A process was killed while it wrote config.json, and another during its run."""
     (tmp_path / ".config.json.12.partial").touch()
     assert not holds_files(tmp_path)
     RunFolder(tmp_path, {}).close()
@@ -50,13 +50,13 @@ def test_what_was_half_written_goes(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "plots"]
 
 
-def test_a_file_in_the_way(tmp_path):
+def test_run_folder_rejects_a_path_below_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
         RunFolder(tmp_path / "file" / "run", {})
 
 
-def test_damaged_files(tmp_path):
+def test_load_run_rejects_damaged_files(tmp_path):
     folder = RunFolder(tmp_path, {})
     folder.write_metrics([{"epoch": 0}])
     (tmp_path / "record.npz").write_bytes(b"PK not a zip")
@@ -67,7 +67,7 @@ def test_damaged_files(tmp_path):
         load_run(tmp_path)
 
 
-def test_a_run_is_compared_with_how_it_would_be_set_up_now(tmp_path):
+def test_check_config_compares_configurations(tmp_path):
     RunFolder(tmp_path, {"setting": {"lr": 0.06, "sizes": (1, 2)}, "seed": 0})
     check_config(tmp_path, {"setting": {"lr": 0.06, "sizes": [1, 2]}, "seed": 0})
     with pytest.raises(RunError, match=r"with seed 0, not 1; setting\.lr 0\.06, not 0\.1\. Choose"):
@@ -82,7 +82,7 @@ def test_a_run_is_compared_with_how_it_would_be_set_up_now(tmp_path):
             check_config(tmp_path, {})
 
 
-def test_environment_is_plain_data():
+def test_environment_is_json():
     found = json.loads(json.dumps(environment()))
     assert found["jax"]
     assert found["devices"]

@@ -8,7 +8,7 @@ from convjax.runs.interrupts import Interrupts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_is_a_request_and_the_second_interrupts(number):
+def test_interrupts_first_signal_requests_second_interrupts(number):
     before = signal.getsignal(number)
     with Interrupts() as interrupts:
         assert not interrupts
@@ -20,13 +20,13 @@ def test_the_first_is_a_request_and_the_second_interrupts(number):
     assert signal.getsignal(number) is before
 
 
-def test_the_first_is_answered(capfd):
+def test_interrupts_prints_its_message(capfd):
     with Interrupts("stopping"):
         signal.raise_signal(signal.SIGTERM)
     assert capfd.readouterr().err == "stopping\n"
 
 
-def test_it_is_a_request_where_nobody_reads_the_answer(monkeypatch):
+def test_interrupts_with_a_closed_stderr(monkeypatch):
     """Ctrl-C in a pipe ends `tee`, too."""
     reader, writer = os.pipe()
     os.close(reader)
@@ -38,7 +38,7 @@ def test_it_is_a_request_where_nobody_reads_the_answer(monkeypatch):
     os.close(writer)
 
 
-def test_another_thread_is_left_alone():
+def test_interrupts_does_nothing_in_another_thread():
     found = []
 
     def work():

@@ -1,4 +1,4 @@
-"""`train` over several processes: the same figures, one folder, and a peer that is gone."""
+"""`train` over several processes: the same figures, one folder, and the failure of a process."""
 
 import re
 import signal
@@ -9,6 +9,8 @@ import pytest
 from convjax.runs.run import load_run
 from tests.experiments.cli.test_train import assert_same_runs, checkpoints, start, wait_for
 from tests.helpers import free_port
+
+pytestmark = pytest.mark.slow
 
 # Nothing is watched: compiling statistics would take most of the time, and `test_distributed` has
 # them.
@@ -44,8 +46,8 @@ class Together:
 def finish(count, *arguments):
     with Together(count, *arguments) as processes:
         for process in processes:
-            out, told = process.communicate(timeout=240)
-            assert process.returncode == 0, told
+            out, stderr = process.communicate(timeout=240)
+            assert process.returncode == 0, stderr
             yield out
 
 
@@ -56,7 +58,7 @@ def two(tmp_path_factory):
     return out, list(finish(2, *RUN, "--out", out, "--quiet"))
 
 
-def test_one_folder_and_one_speaker(two):
+def test_train_with_two_processes_writes_and_prints_once(two):
     out, (first, second) = two
     assert first.splitlines()[-1] == str(out)
     assert not [line for line in second.splitlines() if "Gloo" not in line]
@@ -66,26 +68,28 @@ def test_one_folder_and_one_speaker(two):
     assert (out / "report.html").exists()
 
 
-def test_a_killed_peer_and_going_on(two, tmp_path):
+def test_train_resumes_after_a_killed_process(two, tmp_path):
     out, victim = tmp_path / "run", 1  # `test_distributed` kills process 0, too
     with Together(2, *RUN, *MANNER, "--out", out) as processes:
         wait_for(lambda: checkpoints(out), processes[0])
         processes[victim].send_signal(signal.SIGKILL)
         began = time.monotonic()
         other = processes[1 - victim]
-        _, told = other.communicate(timeout=60)
+        _, stderr = other.communicate(timeout=60)
         # The bound is heartbeat and a few beats; a machine at work on other things adds to it.
         assert time.monotonic() - began < 30
-        assert other.returncode == 4, told
-        assert re.search(rf"process {victim} \(of 0 to 1\) is gone or did not answer", told), told
-        assert f"train --resume --out {out}" in told
+        assert other.returncode == 4, stderr
+        assert re.search(rf"process {victim} \(of 0 to 1\) is gone or did not answer", stderr), (
+            stderr
+        )
+        assert f"train --resume --out {out}" in stderr
     steps = max(map(int, checkpoints(out)))
     assert 0 < steps < 90
     list(finish(2, "--resume", *MANNER, "--out", out, "--quiet"))
     assert_same_runs(out, two[0])
 
 
-def test_a_signal_to_one_stops_both(two, tmp_path):
+def test_train_saves_and_stops_all_after_a_signal_to_one(two, tmp_path):
     out = tmp_path / "run"
     with Together(2, *RUN, *MANNER, "--out", out) as processes:
         wait_for(lambda: checkpoints(out), processes[0])
@@ -96,12 +100,12 @@ def test_a_signal_to_one_stops_both(two, tmp_path):
     assert load_run(out).record.steps < 90
 
 
-def test_a_mistake_ends_all(tmp_path):
+def test_train_ends_all_after_an_error_in_one(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "file").touch()
     with Together(2, *RUN, *MANNER, "--out", tmp_path / "run") as processes:
         ended = [(p.communicate(timeout=60)[1], p.returncode) for p in processes]
     assert [status for _, status in ended] == [2, 4], ended
-    # Process 0 looks at the folder; the other is told why it ends.
+    # Process 0 looks at the folder; the other is stderr why it ends.
     assert ended[0][0].startswith("error: --out must be a new or empty folder"), ended
     assert "process 0 (of 0 to 1) stopped: ValueError: --out must be a new or empty" in ended[1][0]

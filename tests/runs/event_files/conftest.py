@@ -8,14 +8,14 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_tensorflow(monkeypatch):
-    """TensorBoard reads without TensorFlow where this module is there, as it would elsewhere."""
+    """Makes TensorBoard read without TensorFlow, as where TensorFlow is not installed."""
     name = "tensorboard.compat.notf"
     monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
 
 
 @pytest.fixture
 def read(tmp_path):
-    """Reads a folder of event files as TensorBoard does, without leaving anything out."""
+    """Reads a folder of event files as TensorBoard does, without sampling."""
     from tensorboard.backend.event_processing import event_accumulator as library
 
     def of(folder=tmp_path):

@@ -2,20 +2,18 @@ import struct
 import subprocess
 import sys
 from dataclasses import replace
-from io import BytesIO
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convjax.runs.tensorboard_values import histograms_every
-from convjax.stats.record_builder import from_steps
-from convjax.plots import plot_loss
-from convjax.stats.activations import activation_stats
 from convjax.runs.tensorboard import EventWriter
-from tests.runs.event_files.reading import scalars, single
+from convjax.runs.tensorboard_values import histograms_every
+from convjax.stats.activations import activation_stats
+from convjax.stats.record_builder import from_steps
 from tests.helpers import make_record, without_histograms, without_layers
+from tests.runs.event_files.reading import scalars, single
 
 RECORD = make_record(steps=7, layers=3)
 STATISTICS = ("mean", "std", "near_zero", "abs_near_zero")
@@ -32,7 +30,7 @@ def write(folder, *pieces, **options):
 
 
 @pytest.mark.parametrize("every", [1, 3])
-def test_every_scalar_is_that_of_the_record(tmp_path, read, every):
+def test_event_writer_writes_every_scalar_of_the_record(tmp_path, read, every):
     record = make_record(steps=7, layers=3, every=every)
     write(tmp_path, (100, record))
     found, expected = read(), {}
@@ -52,7 +50,7 @@ def test_every_scalar_is_that_of_the_record(tmp_path, read, every):
         assert scalars(found, tag) == ((100 + steps).tolist(), single(values)), tag
 
 
-def test_some_of_them_by_hand(tmp_path, read):
+def test_event_writer_scalars_by_hand(tmp_path, read):
     write(tmp_path, (0, RECORD))
     found = read()
     assert scalars(found, "training/loss")[1][:2] == single([2.3, 2.29])
@@ -63,14 +61,14 @@ def test_some_of_them_by_hand(tmp_path, read):
     )
 
 
-def test_merged_rows_are_at_their_first_steps(tmp_path, read):
+def test_event_writer_puts_merged_rows_at_their_first_steps(tmp_path, read):
     merged = RECORD.merged(2)  # four steps, and three
     write(tmp_path, (10, merged))
     assert scalars(read(), "training/loss") == ([10, 14], single(merged.loss))
     assert scalars(read(), "activations/blocks.0.conv/mean") == ([10, 14], single([1.5, 5]))
 
 
-def test_numbers_that_are_not_finite(tmp_path, read):
+def test_event_writer_writes_numbers_that_are_not_finite(tmp_path, read):
     loss, mean = RECORD.loss.copy(), RECORD.mean.copy()
     loss[2:4], mean[3] = (np.inf, np.nan), np.nan
     write(tmp_path, (0, replace(RECORD, loss=loss, mean=mean)))
@@ -79,7 +77,7 @@ def test_numbers_that_are_not_finite(tmp_path, read):
 
 
 @pytest.mark.parametrize("strip", [without_layers, without_histograms])
-def test_what_a_record_lacks_is_left_out(tmp_path, read, strip):
+def test_event_writer_leaves_out_what_a_record_lacks(tmp_path, read, strip):
     record = strip(RECORD)
     write(tmp_path, (0, record))
     tags = read().Tags()
@@ -88,7 +86,7 @@ def test_what_a_record_lacks_is_left_out(tmp_path, read, strip):
     assert "training/loss" in tags["scalars"]
 
 
-def test_metrics_are_at_their_steps(tmp_path, read):
+def test_event_writer_puts_metrics_at_their_steps(tmp_path, read):
     with EventWriter(tmp_path) as events:
         events.add_metrics({"step": 5, "epoch": 0, "valid_loss": 0.5, "accuracy": 0.75})
         events.add_metrics({"step": np.int64(9), "train_loss": 1, "valid_loss": np.nan})
@@ -104,7 +102,7 @@ def test_metrics_are_at_their_steps(tmp_path, read):
 # --- histograms ----------------------------------------------------------------------------------
 
 
-def test_the_counts_of_the_bins_are_exact(tmp_path, read):
+def test_event_writer_writes_exact_counts_of_the_bins(tmp_path, read):
     rng = np.random.default_rng(0)
     hist, outside = rng.integers(0, 900, (7, 3, 40)), rng.integers(1, 900, (2, 7, 3))
     record = replace(RECORD, hist=hist, under=outside[0], over=outside[1])
@@ -123,7 +121,7 @@ def test_the_counts_of_the_bins_are_exact(tmp_path, read):
             assert (histogram.min, histogram.max) == (-1, 11)
 
 
-def test_of_values_the_sums_are_theirs_and_bins_hold_what_they_say(tmp_path, read):
+def test_histograms_of_known_values(tmp_path, read):
     values = np.float32(np.random.default_rng(1).normal(1, 2, 5000))
     stats = activation_stats(values)
     row = np.ones(1)
@@ -140,8 +138,8 @@ def test_of_values_the_sums_are_theirs_and_bins_hold_what_they_say(tmp_path, rea
     assert np.cumsum(histogram.bucket[:-1]).tolist() == below
 
 
-def test_no_bin_is_drawn_wider_than_it_is(tmp_path, read):
-    """TensorBoard leaves empty bins at the ends out, and lets the others reach from min to max."""
+def test_histograms_leave_out_empty_bins_at_the_ends(tmp_path, read):
+    """TensorBoard leaves out empty bins at the ends; the others reach from min to max."""
     from tensorboard import data_compat
 
     inside = replace(RECORD, under=RECORD.under * 0, over=RECORD.over * 0)
@@ -162,7 +160,7 @@ def test_no_bin_is_drawn_wider_than_it_is(tmp_path, read):
     ]
 
 
-def test_nothing_but_nan(tmp_path, read):
+def test_histograms_of_nan(tmp_path, read):
     nothing = {name: getattr(RECORD, name) * 0 for name in ("hist", "under", "over")}
     lost = dict.fromkeys(("mean", "std"), RECORD.mean * np.nan)
     write(tmp_path, (0, replace(RECORD, **nothing, **lost)))
@@ -176,7 +174,7 @@ def histogram_steps(read, folder):
 
 
 def due(steps):
-    """Which steps have a histogram: all below 64, then every second up to 128, and so on."""
+    """The steps with a histogram: all below 64, then every second up to 128, and so on."""
     found, every = list(range(min(steps, 64))), 2
     while every * 32 < steps:
         found += range(every * 32, min(steps, every * 64), every)
@@ -184,7 +182,7 @@ def due(steps):
     return found
 
 
-def test_histograms_grow_with_the_doublings_only(tmp_path, read):
+def test_event_writer_writes_histograms_by_doublings(tmp_path, read):
     record = make_record(steps=1000, layers=1)
     write(tmp_path, (0, record))
     assert histogram_steps(read, tmp_path) == due(1000)
@@ -194,7 +192,7 @@ def test_histograms_grow_with_the_doublings_only(tmp_path, read):
 
 @pytest.mark.parametrize("every", [1, 3, 10])
 @pytest.mark.parametrize("cut", [1, 37, 300, 517])
-def test_pieces_and_breaks_have_the_histograms_of_the_whole(tmp_path, read, every, cut):
+def test_event_writer_pieces_have_the_histograms_of_the_whole(tmp_path, read, every, cut):
     cut = -(-cut // every) * every
     whole = make_record(steps=600, layers=1, every=every)
     pieces = [(0, whole.between(0, cut)), (cut, whole.between(cut, 600))]
@@ -208,13 +206,13 @@ def test_pieces_and_breaks_have_the_histograms_of_the_whole(tmp_path, read, ever
 
 
 @given(st.integers(0, 2**40))
-def test_there_are_32_steps_of_a_histogram_to_a_doubling(step):
+def test_histograms_every_gives_32_per_doubling(step):
     every = histograms_every(step)
     assert every == 1 or 32 <= step / every < 64
     assert every.bit_count() == 1
 
 
-# --- a training that goes on ---------------------------------------------------------------------
+# --- a resumed training --------------------------------------------------------------------------
 
 
 KILLED = """
@@ -233,7 +231,7 @@ os._exit(9)  # nothing is closed
 """
 
 
-def test_what_a_killed_training_wrote_past_its_checkpoint_is_hidden(tmp_path, read):
+def test_event_writer_purge_step_hides_steps_after_the_checkpoint(tmp_path, read):
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     assert subprocess.run(command, check=False).returncode == 9
     # The last event lacks its end, as if it had been killed while it wrote.
@@ -252,7 +250,7 @@ def test_what_a_killed_training_wrote_past_its_checkpoint_is_hidden(tmp_path, re
     assert histogram_steps(read, tmp_path) == list(range(20))
 
 
-def test_files_of_one_second_do_not_overwrite_each_other(tmp_path, read, monkeypatch):
+def test_event_writer_keeps_files_of_the_same_second(tmp_path, read, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1_700_000_000.0)
     for number in range(12):
         write(tmp_path, (number, make_record(steps=1, layers=1)), purge_step=number)
@@ -261,7 +259,7 @@ def test_files_of_one_second_do_not_overwrite_each_other(tmp_path, read, monkeyp
     assert scalars(read(), "training/loss")[0] == list(range(12))
 
 
-def test_what_was_added_can_be_read_at_once(tmp_path, read):
+def test_event_writer_writes_at_once(tmp_path, read):
     with EventWriter(tmp_path) as events:
         events.add_record(RECORD, 0)
         assert scalars(read(), "training/loss")[0] == list(range(7))
@@ -269,31 +267,29 @@ def test_what_was_added_can_be_read_at_once(tmp_path, read):
         assert scalars(read(), "evaluation/accuracy") == ([7], [1])
 
 
-# --- pictures ------------------------------------------------------------------------------------
+# --- plots ---------------------------------------------------------------------------------------
 
 
-def test_a_figure_is_a_picture(tmp_path, read):
-    figure = plot_loss(RECORD)
+def test_event_writer_add_png_reads_the_size_from_the_header(tmp_path, read):
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 640, 480)
     with EventWriter(tmp_path) as events:
-        events.add_figure("the loss", figure, 7)
-    (image,) = read().Images("plots/the loss")
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    assert (image.step, image.width, image.height) == (7, 800, 400)
-    assert image.encoded_image_string == buffer.getvalue()
+        events.add_png("a", png, 7)
+    (image,) = read().Images("plots/a")
+    assert (image.step, image.width, image.height) == (7, 640, 480)
+    assert image.encoded_image_string == png
 
 
-# --- mistakes ------------------------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("error", "message", "mistake"),
+    ("error", "message", "call"),
     [
         (TypeError, "piece must be Record, got list", lambda e: e.add_record([], 0)),
         (ValueError, "first_step must be at least 0, got -1", lambda e: e.add_record(RECORD, -1)),
         (
             ValueError,
-            r'must have a "step".* got None among \'a\'',
+            r'must have a "step".* got None with the keys \'a\'',
             lambda e: e.add_metrics({"a": 1}),
         ),
         (ValueError, r'a "step".* got -2', lambda e: e.add_metrics({"step": -2})),
@@ -314,13 +310,13 @@ def test_a_figure_is_a_picture(tmp_path, read):
         ),
     ],
 )
-def test_mistakes(tmp_path, read, error, message, mistake):
+def test_event_writer_rejects_invalid_arguments(tmp_path, read, error, message, call):
     with EventWriter(tmp_path) as events, pytest.raises(error, match=message):
-        mistake(events)
+        call(events)
     assert not any(read().Tags()[kind] for kind in ("scalars", "images", "histograms"))
 
 
-def test_a_closed_writer(tmp_path):
+def test_event_writer_rejects_use_after_close(tmp_path):
     events = EventWriter(tmp_path)
     events.close()
     events.close()
@@ -329,17 +325,17 @@ def test_a_closed_writer(tmp_path):
         lambda: events.add_metrics({"step": 1}),
         lambda: events.add_png("a", b"", 0),
     ):
-        with pytest.raises(ValueError, match="is closed: make another EventWriter"):
+        with pytest.raises(ValueError, match=r"is closed\. Create another EventWriter"):
             add()
 
 
-def test_a_step_that_cannot_be(tmp_path):
-    with pytest.raises(ValueError, match="purge_step must be a step, at least 0, got -1"):
+def test_event_writer_rejects_a_negative_purge_step(tmp_path):
+    with pytest.raises(ValueError, match="purge_step must be at least 0, got -1"):
         EventWriter(tmp_path / "new", purge_step=-1)
     assert not (tmp_path / "new").exists()
 
 
-def test_without_tensorboardx(tmp_path, monkeypatch):
+def test_event_writer_without_tensorboardx(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "tensorboardX"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboardX", None)  # as if it were not installed
@@ -348,7 +344,7 @@ def test_without_tensorboardx(tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
-def test_nothing_imports_tensorflow(tmp_path):
+def test_event_writer_imports_neither_tensorflow_nor_pandas(tmp_path):
     code = (
         "import sys; from convjax.runs.tensorboard import EventWriter\n"
         f"with EventWriter({str(tmp_path)!r}) as events: events.add_metrics({{'step': 1}})\n"
@@ -356,11 +352,3 @@ def test_nothing_imports_tensorflow(tmp_path):
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
-
-
-def test_the_size_of_a_png_is_read_from_its_head(tmp_path, read):
-    head = struct.pack(">4sII", b"IHDR", 640, 480)
-    with EventWriter(tmp_path) as events:
-        events.add_png("a", b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head, 0)
-    (image,) = read().Images("plots/a")
-    assert (image.width, image.height) == (640, 480)
