@@ -1,4 +1,4 @@
-"""What notebooks show of an object: the hook, at which `convjax.report` registers the displays."""
+"""The hook for displays in notebooks, at which `convjax.report.notebook` registers them."""
 
 import functools
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from typing import Any
 
 @functools.singledispatch
 def html(value: Any) -> str | None:
-    """Returns what a notebook shows of a value; None, for its `repr`, where nothing is registered."""
+    """Returns the HTML of a value for a notebook; None, for its `repr`, if none is registered."""
     return None
 
 
 class Displayed:
-    """A type that notebooks show as `html` says."""
+    """Base class of types that a notebook displays with `html`."""
 
-    # Registers the displays when one is first asked for; set by `convjax`, above all rooms.
+    # Registers the displays at the first call; set by `convjax`, which may import every room.
     load_displays: Callable[[], object] = staticmethod(lambda: None)
 
     def _repr_html_(self) -> str | None:

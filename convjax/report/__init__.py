@@ -1,4 +1,4 @@
-"""HTML pages of runs, each a single file that needs no network, and what notebooks show."""
+"""HTML pages of runs, each a single file without network, and displays in notebooks."""
 
 from convjax.report.build import comparison, report, write_report
 

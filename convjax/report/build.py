@@ -1,5 +1,4 @@
-"""`report.html`: a run, or several side by side, on one page that needs no other file and no
-network, made from saved files alone."""
+"""`report.html`: the page of a run, or of several side by side, in one file without network."""
 
 import os
 from collections.abc import Sequence
@@ -15,17 +14,29 @@ NAME = "report.html"
 
 
 def report(path: str | os.PathLike[str]) -> str:
-    """Returns the page of a run, HTML.
+    """Returns the HTML page of a run.
 
-    What the run did not keep, or has not come to yet, is said in its place.
+    The page says which files the run does not have, or not yet.
 
     Args:
-      path: a run's folder, see `convjax.runs`.
+      path: the run's folder, see `convjax.runs`.
 
     Raises:
-      convjax.runs.config.RunError: if the folder holds no run, or a file of it is damaged.
-      convjax.stats.record.RecordError, convjax.runs.predictions.PredictionsError: if those files are.
-      ImportError: if jinja2 or plotly are not installed.
+      convjax.runs.config.RunError: if the folder holds no run, or one of its files is damaged.
+      convjax.stats.RecordError: if record.npz is damaged.
+      convjax.runs.predictions.PredictionsError: if predictions.npz is damaged.
+      ImportError: if jinja2 or plotly is not installed.
+
+    Examples:
+      >>> import tempfile
+      >>> from convjax.report import report
+      >>> from convjax.runs import RunFolder
+      >>> with tempfile.TemporaryDirectory() as path:
+      ...     with RunFolder(path + "/run", {"lr": 0.06}) as folder:
+      ...         folder.write_metrics([{"step": 5, "accuracy": 0.5}])
+      ...     page = report(path + "/run")
+      >>> page.startswith("<!doctype html>"), "The run in numbers" in page
+      (True, True)
     """
     arrays = TypedArrays()
     run = NamedRun.read(path)
@@ -33,11 +44,28 @@ def report(path: str | os.PathLike[str]) -> str:
 
 
 def write_report(path: str | os.PathLike[str]) -> Path:
-    """Writes the page of a run as report.html into its folder, atomically, and returns its path.
+    """Writes the page of a run as report.html into its folder, atomically.
+
+    Args:
+      path: the run's folder, see `convjax.runs`.
+
+    Returns:
+      The path of the page.
 
     Raises:
-      OSError: if it cannot be written.
-      Others: as `report`.
+      OSError: if the page cannot be written.
+      ValueError: if a file of the run is damaged, as `report`.
+      ImportError: if jinja2 or plotly is not installed.
+
+    Examples:
+      >>> import tempfile
+      >>> from convjax.report import write_report
+      >>> from convjax.runs import RunFolder
+      >>> with tempfile.TemporaryDirectory() as path:
+      ...     with RunFolder(path + "/run", {"lr": 0.06}) as folder:
+      ...         folder.write_metrics([{"step": 5, "accuracy": 0.5}])
+      ...     write_report(path + "/run").name
+      'report.html'
     """
     out = Path(path) / NAME
     text = report(path)
@@ -47,18 +75,21 @@ def write_report(path: str | os.PathLike[str]) -> Path:
 
 
 def comparison(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """Returns the page that compares runs, HTML.
+    """Returns the HTML page that compares runs.
 
     Args:
-      paths: folders of at least two runs.
+      paths: the folders of two runs or more.
 
     Raises:
-      ValueError: if there are fewer, or one is given twice.
-      Others: as `report`.
+      ValueError: if there are fewer folders, one is given twice, or a file is damaged, as `report`.
+      ImportError: if jinja2 or plotly is not installed.
     """
     folders = [Path(path) for path in paths]
     if len(folders) < 2:
-        raise ValueError(f"paths must be folders of at least two runs, got {len(folders)}.")
+        raise ValueError(
+            f"paths must be folders of at least two runs, got {len(folders)}. Use report "
+            "for one run."
+        )
     names = short_names(folders)
     for folder, name in zip(folders, names, strict=True):
         if names.count(name) > 1:
@@ -70,12 +101,12 @@ def comparison(paths: Sequence[str | os.PathLike[str]]) -> str:
 
 
 def _page(title: str, lead: str, sections: Sequence[Section], arrays: TypedArrays) -> str:
-    """Returns the page; plotly.js stands in it once, whatever the number of charts."""
+    """Returns the page, which contains plotly.js once for all charts."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
         raise ImportError(
-            'reports need plotly, which is not installed: pip install "convjax[pages]"'
+            'reports need plotly, which is not installed. Run: pip install "convjax[pages]"'
         ) from error
     blocks = (block for section in sections for block in section.blocks)
     charts = (chart for block in blocks if isinstance(block, Charts) for chart in block.charts)

@@ -1,25 +1,25 @@
-"""Colour dimensions: each layer's histogram at every step, on one scale of colours for a page."""
+"""Charts of colourful dimensions: the histograms of each layer at all steps, on one scale."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from convjax.diagnosis.evidence import network_columns
+from convjax.plots import heatmap
 from convjax.plots.figure import MAX_COLUMNS
 from convjax.report.components import Chart, Charts, LineStyle
 from convjax.report.layer_charts import layer_names, penultimate
 from convjax.report.named_run import NamedRun
 from convjax.report.typed_arrays import TypedArrays
-from convjax.stats.activations import HIST_RANGE
-from convjax.stats.record import Array, Record
+from convjax.stats.record import Record
 
-# Several runs lie side by side and have fewer pixels each.
-_SEVERAL_COLUMNS = 500
+_SEVERAL_COLUMNS = 500  # of each run of several, which are side by side
 
 
 def has_histograms(record: Record | None) -> bool:
-    """Whether there are histograms of the network's own layers."""
+    """Whether the record has histograms of the network's own layers."""
     if record is None or not network_columns(record):
         return False
     return 0 < len(record.watched) <= len(record.hist)
@@ -29,12 +29,14 @@ def dimensions_of_one(record: Record, arrays: TypedArrays) -> Charts:
     """Returns one chart per layer."""
     record = record.merged(MAX_COLUMNS)
     columns = network_columns(record)
-    shown = [_shown(record, i) for i in columns]
-    scale = _scale(shown)
+    heatmaps = [_heatmap(record, i) for i in columns]
+    scale = _scale(heatmaps)
     return Charts(
         [
-            Chart(f"dimension-{n}", record.layers[i], [_spec(record, of, arrays, scale)], tall=True)
-            for n, (i, of) in enumerate(zip(columns, shown, strict=True))
+            Chart(
+                f"dimension-{n}", record.layers[i], [_spec(record, shown, arrays, scale)], tall=True
+            )
+            for n, (i, shown) in enumerate(zip(columns, heatmaps, strict=True))
         ]
     )
 
@@ -42,20 +44,20 @@ def dimensions_of_one(record: Record, arrays: TypedArrays) -> Charts:
 def dimensions_of_several(
     runs: Sequence[tuple[LineStyle, NamedRun]], arrays: TypedArrays
 ) -> Charts:
-    """Returns one chart per run, of the layer that the reader chooses; all have one scale."""
+    """Returns one chart per run, of the layer that the reader chooses, all on one scale."""
     known = [
         (line, run.record.merged(_SEVERAL_COLUMNS))
         for line, run in runs
         if run.record and has_histograms(run.record)
     ]
     names = layer_names(record for _, record in known)
-    shown = [
-        {layer: _shown(record, record.layer(layer)) for layer in names if layer in record.layers}
+    heatmaps = [
+        {layer: _heatmap(record, layer) for layer in names if layer in record.layers}
         for _, record in known
     ]
-    scale = _scale([of for by_layer in shown for of in by_layer.values()])
+    scale = _scale([shown for by_layer in heatmaps for shown in by_layer.values()])
     charts = []
-    for n, ((line, record), by_layer) in enumerate(zip(known, shown, strict=True)):
+    for n, ((line, record), by_layer) in enumerate(zip(known, heatmaps, strict=True)):
         variants = [
             _spec(record, by_layer[layer], arrays, scale)
             if layer in by_layer
@@ -66,52 +68,54 @@ def dimensions_of_several(
     return Charts(charts, choice="layer", choices=names, chosen=penultimate(names))
 
 
-_Shown = tuple[Array, Array, Array]
+class _Heatmap(NamedTuple):
+    """A layer's counts per step, and the percentages of values outside the bins."""
+
+    counts: Float[np.ndarray, "bins columns"]
+    over: Float[np.ndarray, " columns"]
+    under: Float[np.ndarray, " columns"]
 
 
-def _shown(record: Record, column: int) -> _Shown:
-    """Returns the counts per step, (40, S), and the shares over and under the bins, (S,), in
-    percent: NaN where all values are NaN."""
-    values = record.values[:, column].astype(np.float64)
-    lost = record.nan()[:, column] == record.values[:, column]
-    counts = record.hist[:, column] / record.watched_count[:, None]
-    # Without this a diverged layer would look like one whose values all lie outside the bins.
-    counts[lost] = np.nan
-    shares = [100 * outside[:, column] / values for outside in (record.over, record.under)]
-    over, under = (np.where(lost, np.nan, share).astype(np.float32) for share in shares)
-    return np.ascontiguousarray(counts.T, np.float32), over, under
+def _heatmap(record: Record, layer: int | str) -> _Heatmap:
+    counts = heatmap.layer_counts(record, layer)
+    under, over = (p.astype(np.float32) for p in heatmap.outside_percent(record, layer))
+    return _Heatmap(np.ascontiguousarray(counts.T, np.float32), over, under)
 
 
-def _scale(shown: Sequence[_Shown]) -> dict[str, float]:
-    """Returns the largest count of all, and the largest share outside the bins."""
-    top = max((float(np.nanmax(counts, initial=1)) for counts, _, _ in shown), default=1.0)
-    strips = [share for _, *shares in shown for share in shares]
-    # At least to 1 %: less is negligible and shall look so.
-    strip = max((1.1 * float(np.nanmax(share, initial=0)) for share in strips), default=0.0)
-    return {"top": top, "strip": max(strip, 1.0)}
+def _scale(heatmaps: Sequence[_Heatmap]) -> dict[str, Any]:
+    """Returns the largest count with the ticks of the colour bar, and the end of the strips."""
+    top = heatmap.highest_count(*(shown.counts for shown in heatmaps))
+    strips = [strip for shown in heatmaps for strip in (shown.over, shown.under)]
+    return {
+        "top": top,
+        "ticks": heatmap.count_ticks(top),
+        "strip": heatmap.highest_percent(*strips),
+    }
 
 
 def _spec(
-    record: Record, shown: _Shown, arrays: TypedArrays, scale: dict[str, float]
+    record: Record, shown: _Heatmap, arrays: TypedArrays, scale: dict[str, Any]
 ) -> dict[str, Any]:
-    counts, over, under = shown
-    low, high = HIST_RANGE
+    low, high = map(float, record.hist_edges[[0, -1]])
     return {
         "kind": "dimension",
-        # A column reaches to the next watched step.
-        "columns": arrays.add(np.append(record.watched, record.steps) - 0.5),
+        "columns": arrays.add(heatmap.column_edges(record)),
         "bins": arrays.add(record.hist_edges),
-        "counts": arrays.add(counts),
+        "counts": arrays.add(shown.counts),
         "steps": arrays.add(record.watched),
-        "over": arrays.add(over),
-        "under": arrays.add(under),
+        "over": arrays.add(shown.over),
+        "under": arrays.add(shown.under),
         "low": low,
         "high": high,
         **scale,
     }
 
 
-def columns_in_words(record: Record) -> str:
+def describe_columns(record: Record) -> str:
     """Returns what a column of a chart stands for."""
-    most = int(record.merged(MAX_COLUMNS).watched_count.max(initial=1))
-    return "one step" if most == 1 else f"the mean of up to {most} neighbouring watched steps"
+    return heatmap.describe_columns(heatmap.steps_per_column(record.merged(MAX_COLUMNS)))
+
+
+def describe_bins(records: Sequence[Record]) -> str:
+    """Returns what the bins of the charts hold, once per kind of bins."""
+    return " ".join(dict.fromkeys(heatmap.describe_bins(record, "Empty") for record in records))

@@ -1,7 +1,8 @@
-"""The page of several runs: what they differ in, and what came of it."""
+"""The page that compares runs: their differences, results, curves and diagnoses."""
 
 from collections.abc import Sequence
 
+from convjax.plots.heatmap import HOW_TO_READ
 from convjax.report import color_dims, layer_charts, tables, training_curves
 from convjax.report.components import (
     Block,
@@ -14,8 +15,6 @@ from convjax.report.components import (
 )
 from convjax.report.named_run import NamedRun
 from convjax.report.run_page import (
-    HOW_TO_READ,
-    IN_THE_STRIPS,
     NO_HISTOGRAMS,
     NO_LAYERS,
     NO_METRICS,
@@ -24,7 +23,7 @@ from convjax.report.run_page import (
 )
 from convjax.report.typed_arrays import TypedArrays
 
-LEAD = "What the trainings differ in, what came of it, and what happened inside each."
+LEAD = "The differences between the trainings, their results, and the statistics of each."
 
 _Lines = Sequence[tuple[LineStyle, NamedRun]]
 
@@ -45,24 +44,24 @@ def sections(runs: Sequence[NamedRun], arrays: TypedArrays) -> list[Section]:
 
 def _differences(runs: Sequence[NamedRun]) -> Section:
     lead = (
-        "Only what is not the same in all. Two trainings that differ in more than one thing do not "
-        "tell which of them made the difference, and one that differs in the seed tells how far "
-        "chance goes."
+        "Values that are the same in all trainings are left out. If two trainings differ in more "
+        "than one value, either may explain the results. Trainings that differ only in the seed "
+        "show the effect of chance."
     )
     blocks: list[Block] = []
     for which, caption in (("config", "Configuration"), ("environment", "Environment")):
         table = tables.differing(runs, which, caption)
         blocks.append(table or Text(f"{caption}: no difference."))
-    return Section("differences", "What differs", lead, blocks)
+    return Section("differences", "Differences", lead, blocks)
 
 
 def _outcome(runs: Sequence[NamedRun]) -> Section:
-    lead = "The figures at the end. Accuracy and validation loss are of images never trained on."
-    return Section("outcome", "What came out", lead, [tables.outcomes(runs), *_told(runs)])
+    lead = "Accuracy and validation loss are measured on images that are not used for training."
+    return Section("outcome", "Results", lead, [tables.outcomes(runs), *_missing_files(runs)])
 
 
-def _told(runs: Sequence[NamedRun]) -> list[Block]:
-    """Returns which runs lack which file, in sentences."""
+def _missing_files(runs: Sequence[NamedRun]) -> list[Block]:
+    """Returns a sentence for each file that runs lack."""
     found: list[Block] = []
     for lacking, text in (
         ([run.name for run in runs if not run.metrics], NO_METRICS),
@@ -74,10 +73,7 @@ def _told(runs: Sequence[NamedRun]) -> list[Block]:
 
 
 def _curves(lines: _Lines, arrays: TypedArrays) -> Section:
-    lead = (
-        "The same axes for all: which falls faster, which further. A name in the legend hides its "
-        "line and shows it again."
-    )
+    lead = "All trainings share the axes. Click a name in the legend to hide or show its line."
     charts = training_curves.curves_of_several(lines, arrays)
     if not charts:
         return Section("curves", "Loss and accuracy", lead, [Text(NO_RECORD)])
@@ -86,7 +82,7 @@ def _curves(lines: _Lines, arrays: TypedArrays) -> Section:
 
 
 def _schedule(lines: _Lines, arrays: TypedArrays) -> Section:
-    lead = "The learning rates and momenta that the optimisers used at each step."
+    lead = "The learning rate and the momentum that each optimiser used at each step."
     if all(run.record is None for _, run in lines):
         return Section("schedule", "Schedule", lead, [Text(NO_RECORD)])
     block = Charts(training_curves.schedule(lines, arrays), [line for line, _ in lines])
@@ -95,8 +91,8 @@ def _schedule(lines: _Lines, arrays: TypedArrays) -> Section:
 
 def _statistics(lines: _Lines, arrays: TypedArrays) -> Section:
     lead = (
-        "The outputs of one layer, before a ReLU that follows. Near zero by fastai's count, "
-        "x ≤ 0.05, is all that a ReLU will silence."
+        "The outputs of one layer, before a ReLU that follows. fastai's count of values near zero, "
+        "x ≤ 0.05, includes all values that a ReLU sets to zero."
     )
     block: Block = Text(NO_LAYERS)
     if any(layer_charts.has_layers(run.record) for _, run in lines):
@@ -111,12 +107,13 @@ def _dimensions(lines: _Lines, arrays: TypedArrays) -> Section:
         lacking = [run.name for _, run in lines if run not in kept]
         blocks = [color_dims.dimensions_of_several(lines, arrays)]
         blocks += [Text(f"Without histograms: {', '.join(lacking)}.")] if lacking else []
-        blocks.append(Text(f"All have one scale of colours. {IN_THE_STRIPS}", quiet=True))
+        words = color_dims.describe_bins([run.record for run in kept if run.record])
+        blocks.append(Text(f"All charts have one colour scale. {words}", quiet=True))
     return Section("dimensions", "Colour dimensions", HOW_TO_READ, blocks)
 
 
 def _diagnoses(runs: Sequence[NamedRun]) -> Section:
-    lead = "What each record says is wrong with its training, in the order in which to mend it."
+    lead = "The problems that each record shows, in the order in which to fix them."
     blocks: list[Block] = []
     for run in runs:
         found = diagnosis(run)

@@ -1,16 +1,17 @@
-"""What a page consists of: sections of sentences, tables, charts, findings and mistakes."""
+"""The parts of a page: sections of text, tables, charts, findings and mistakes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from convjax.diagnosis._diagnose import Diagnosis
+from convjax.report.table import Table
 
-# Colours of lines, each readable on the light and on the dark ground of the pages: after Okabe and
-# Ito, darker and lighter.
+# Colours of lines on the light and the dark background: those of Okabe and Ito, darkened and
+# lightened until they are readable.
 _LIGHT = ("#0072b2", "#c04f00", "#00795a", "#9b3f7a", "#7a6a00", "#4b4f9e", "#8a3324", "#5a6068")
 _DARK = ("#56b4e9", "#ff9d52", "#3ccb9b", "#e894c4", "#e8d94a", "#a9a4f5", "#e58a78", "#a3abb5")
-# What follows in a sequence, such as the layers from the first to the last, from cold to warm.
+# Colours of a sequence, such as the layers from first to last: from cold to warm.
 _LIGHT_RAMP = ("#1f3fbf", "#7a1fa8", "#c2307d", "#c7521a", "#8a6100")
 _DARK_RAMP = ("#7fa8ff", "#c08cff", "#ff86c0", "#ff9a5c", "#f2d64b")
 DASHES = ("solid", "dash", "dot", "dashdot")
@@ -18,10 +19,11 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 
 @dataclass(frozen=True)
 class LineStyle:
-    """How a line is drawn, and the name of what it shows.
+    """The name and the style of a line.
 
     Attributes:
-      colour: of CSS, for both grounds.
+      name: of the line in the legend.
+      colour: a CSS colour, for both backgrounds.
       dash: one of DASHES.
     """
 
@@ -31,8 +33,7 @@ class LineStyle:
 
 
 def distinct_lines(names: Sequence[str]) -> list[LineStyle]:
-    """Returns a line for each name, of colours that are told apart, and from the ninth on of other
-    dashes."""
+    """Returns a line per name, in distinct colours; from the ninth on, the dashes differ."""
     return [
         LineStyle(name, series(i), DASHES[i // len(_LIGHT) % len(DASHES)])
         for i, name in enumerate(names)
@@ -40,13 +41,13 @@ def distinct_lines(names: Sequence[str]) -> list[LineStyle]:
 
 
 def ordered_lines(names: Sequence[str]) -> list[LineStyle]:
-    """Returns a line for each name, of colours that go from the first to the last."""
+    """Returns a line per name, in colours that change gradually from first to last."""
     last = max(len(names) - 1, 1)
     return [LineStyle(name, _ramp(i / last)) for i, name in enumerate(names)]
 
 
 def series(index: int) -> str:
-    """Returns the colour number `index`; they begin anew after eight."""
+    """Returns one of eight colours; further indices repeat them."""
     index %= len(_LIGHT)
     return f"light-dark({_LIGHT[index]}, {_DARK[index]})"
 
@@ -67,10 +68,12 @@ def _between(stops: Sequence[str], share: float) -> str:
 
 @dataclass(frozen=True)
 class Text:
-    """A sentence or two.
+    """A paragraph of text.
 
     Attributes:
-      quiet: it is said in passing.
+      text: the text.
+      quiet: whether it is secondary, and shown in grey.
+      kind: the name of the template's macro.
     """
 
     text: str
@@ -79,31 +82,15 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table with a caption.
-
-    Attributes:
-      head: titles of the columns.
-      rows: texts of the cells; the first of each row is its title.
-      numeric: which columns hold numbers, set to the right.
-    """
-
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    numeric: Sequence[bool]
-    kind: str = "table"
-
-
-@dataclass(frozen=True)
 class Chart:
-    """One chart, which the page draws from plain data when it comes into view.
+    """A chart, which the page draws from plain data when it comes into view.
 
     Attributes:
-      id: its name on the page.
-      variants: what it shows, for each choice of its block; one where there is no choice. See
-        templates/report_charts.js for what they hold.
-      tall: it needs more height than lines do.
+      id: unique on the page.
+      title: above the chart.
+      variants: the content for each choice of the block; one if there is no choice. The format is
+        documented in templates/report_charts.js.
+      tall: whether it is higher than a chart of lines.
     """
 
     id: str
@@ -114,12 +101,15 @@ class Chart:
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts side by side, with a legend for all of them and perhaps a choice.
+    """Charts side by side, with one legend and an optional choice.
 
     Attributes:
-      lines: of the legend; a click there hides the line of this name in every chart.
-      choices: names among which the reader chooses, such as layers; none where there is one.
-      chosen: the first choice to be shown.
+      charts: from left to right.
+      lines: of the legend; a click hides the line of this name in every chart.
+      choice: what the reader chooses, such as "layer".
+      choices: the names to choose from; empty if there is no choice.
+      chosen: index of the choice shown first.
+      kind: the name of the template's macro.
     """
 
     charts: Sequence[Chart]
@@ -132,7 +122,7 @@ class Charts:
 
 @dataclass(frozen=True)
 class Findings:
-    """A diagnosis, and of which run where there are several."""
+    """A diagnosis, with the name of the run if there are several."""
 
     diagnosis: Diagnosis
     name: str = ""
@@ -141,7 +131,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image with a wrong answer; source is a data URL, probabilities are texts."""
+    """An image with a wrong answer; `source` is a data URL and probabilities are texts."""
 
     source: str
     index: int
@@ -161,7 +151,7 @@ class Mistakes:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts of answers by label, (C, C), with the classes' names."""
+    """The counts of answers by label, (C, C), with the names of the classes."""
 
     names: Sequence[str]
     counts: Sequence[Sequence[int]]
@@ -173,11 +163,13 @@ Block = Text | Table | Charts | Findings | Mistakes | Confusion
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: how to read it, and what there is.
+    """A section of a page.
 
     Attributes:
-      id: where links lead.
-      lead: one or two sentences.
+      id: the target of links.
+      title: the heading.
+      lead: one or two sentences on how to read the section.
+      blocks: the content.
     """
 
     id: str

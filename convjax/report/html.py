@@ -1,30 +1,33 @@
-"""HTML pages: each a single file that needs no network, light or dark as the reader's system is."""
+"""The templates of HTML pages: single files without network, light or dark as the system is."""
 
 import base64
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import matplotlib.figure
 
 
 def render(package: str, template: str, **context: Any) -> str:
-    """Returns the page that a template makes of its context.
+    """Returns the page of a template.
 
-    The template lies in the folder `templates` of `package`, such as "convjax.explorer"; it may
-    extend "base.html" of `convjax.report`.
+    Text is escaped. Data enters the page with the filter `tojson`.
 
-    Text is escaped; what is meant as data goes in with the filter `tojson`. A name that the
-    template uses and the context lacks is an error, and not an empty place.
+    Args:
+      package: the package whose folder `templates` holds the template, such as "convjax.explorer".
+      template: the template's file name; it may extend "base.html" of `convjax.report`.
+      context: the values of the names in the template.
 
     Raises:
       ImportError: if jinja2 is not installed.
+      jinja2.TemplateNotFound: if there is no such template.
+      jinja2.UndefinedError: if the context lacks a name of the template.
     """
     try:
         import jinja2
     except ImportError as error:
         raise ImportError(
-            'pages need jinja2, which is not installed: pip install "convjax[pages]"'
+            'pages need jinja2, which is not installed. Run: pip install "convjax[pages]"'
         ) from error
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
@@ -38,8 +41,8 @@ def render(package: str, template: str, **context: Any) -> str:
     return environment.get_template(template).render(**context)
 
 
-def picture(figure: "Figure", *, dpi: int = 110) -> str:
-    """Returns a figure as a data URL, for the `src` of an image."""
+def picture(figure: "matplotlib.figure.Figure", *, dpi: int = 110) -> str:
+    """Returns a figure as the data URL of a PNG image."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,9 +1,10 @@
-"""Charts of what happens inside the network: layers, gradients and updates over the steps."""
+"""Charts of the layers, gradients and updates of a network over the steps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from convjax.diagnosis.evidence import network_columns
 from convjax.plots.parameters import RULE_OF_THUMB
@@ -11,26 +12,30 @@ from convjax.report.components import Chart, Charts, LineStyle, ordered_lines
 from convjax.report.named_run import NamedRun
 from convjax.report.training_curves import bounded, spec, trace
 from convjax.report.typed_arrays import TypedArrays
-from convjax.stats.activations import NEAR_ZERO
-from convjax.stats.parameters import ParameterRecord
-from convjax.stats.record import Array, Record
+from convjax.stats.parameter_record import ParameterRecord
+from convjax.stats.record import Record
 
-# Of a record: name, title of the chart, name of the axis, factor.
+# Attribute of the record, title of the chart, label of the axis, factor.
 STATISTICS: tuple[tuple[str, str, str, float], ...] = (
     ("mean", "Mean", "mean", 1),
     ("std", "Standard deviation", "standard deviation", 1),
-    ("near_zero", f"Near zero: x ≤ {NEAR_ZERO}", "% of values", 100),
-    ("abs_near_zero", f"Near zero: |x| ≤ {NEAR_ZERO}", "% of values", 100),
+    ("near_zero", "Near zero: x ≤ {threshold}", "% of values", 100),
+    ("abs_near_zero", "Near zero: |x| ≤ {threshold}", "% of values", 100),
 )
 
 
+def _title(title: str, records: Iterable[Record]) -> str:
+    thresholds = dict.fromkeys(f"{record.near_zero_threshold:g}" for record in records)
+    return title.format(threshold=" or ".join(thresholds))
+
+
 def has_layers(record: Record | None) -> bool:
-    """Whether there are statistics of the network's own layers."""
+    """Whether the record has statistics of the network's own layers."""
     return record is not None and bool(network_columns(record)) and len(record.watched) > 0
 
 
 def layers_of_one(record: Record, arrays: TypedArrays) -> Charts:
-    """Returns the statistics, one line per layer."""
+    """Returns charts of the statistics, one line per layer."""
     columns = network_columns(record)
     record = bounded(record)
     lines, steps = ordered_lines([record.layers[i] for i in columns]), arrays.add(record.watched)
@@ -38,12 +43,13 @@ def layers_of_one(record: Record, arrays: TypedArrays) -> Charts:
     for name, title, axis, factor in STATISTICS:
         rows = arrays.rows(_scaled(getattr(record, name), factor)[:, columns].T)
         traces = [trace(line, steps, row) for line, row in zip(lines, rows, strict=True)]
-        charts.append(Chart(_id(name), title, [spec(axis, traces, **_range(factor))]))
+        shown = [spec(axis, traces, **_range(factor))]
+        charts.append(Chart(_id(name), _title(title, [record]), shown))
     return Charts(charts, lines)
 
 
 def layers_of_several(runs: Sequence[tuple[LineStyle, NamedRun]], arrays: TypedArrays) -> Charts:
-    """Returns the statistics, one line per run, of the layer that the reader chooses."""
+    """Returns charts of the statistics of the layer that the reader chooses, one line per run."""
     known = [(line, bounded(run.record)) for line, run in runs if run.record and _has(run)]
     names = layer_names(record for _, record in known)
     charts = []
@@ -60,25 +66,28 @@ def layers_of_several(runs: Sequence[tuple[LineStyle, NamedRun]], arrays: TypedA
                 if layer in record.layers
             ]
             variants.append(spec(axis, traces, **_range(factor)))
+        title = _title(title, [record for _, record in known])
         charts.append(Chart(_id(name), title, variants))
     lines = [line for line, _ in known]
     return Charts(charts, lines, "layer", names, chosen=penultimate(names))
 
 
-def layer_names(records: Any) -> list[str]:
-    """Returns the names of the layers of networks, each once, in the order of their calls."""
+def layer_names(records: Iterable[Record]) -> list[str]:
+    """Returns the names of the networks' layers, each once, in the order of their calls."""
     names = (record.layers[i] for record in records for i in network_columns(record))
     return list(dict.fromkeys(names))
 
 
 def penultimate(names: Sequence[str]) -> int:
-    """Returns the layer that the chapter looks at, the one before the last."""
+    """Returns the index of the layer before the last, which the chapter plots."""
     return max(len(names) - 2, 0)
 
 
 def parameters_of_one(record: Record, arrays: TypedArrays) -> Charts | None:
-    """Returns the gradients' norms and the update-to-weight ratios of the kernels, one line each;
-    None where neither was kept."""
+    """Returns charts of the gradient norms and update-to-weight ratios of the kernels.
+
+    None if the record has neither.
+    """
     parameters = bounded(record).parameters
     if parameters is None or not len(parameters.watched):
         return None
@@ -87,7 +96,7 @@ def parameters_of_one(record: Record, arrays: TypedArrays) -> Charts | None:
     )
     charts = []
     for name, title, axis, values in _kept(parameters):
-        # A logarithmic axis has no place for zero.
+        # A logarithmic axis cannot show zero.
         shown = np.where(values > 0, values, np.nan)[:, parameters.kernels].astype(np.float32)
         rows, steps = arrays.rows(shown.T), arrays.add(parameters.watched)
         traces = [trace(line, steps, row) for line, row in zip(lines, rows, strict=True)]
@@ -96,9 +105,11 @@ def parameters_of_one(record: Record, arrays: TypedArrays) -> Charts | None:
     return Charts(charts, lines) if charts and lines else None
 
 
-def _kept(parameters: ParameterRecord) -> list[tuple[str, str, str, Array]]:
+def _kept(
+    parameters: ParameterRecord,
+) -> list[tuple[str, str, str, Float[np.ndarray, "rows parameters"]]]:
     """Returns the id, the title, the axis and the values of each chart."""
-    kept: list[tuple[str, str, str, Array]] = []
+    kept: list[tuple[str, str, str, Float[np.ndarray, "rows parameters"]]] = []
     if len(parameters.grad_norm):
         norm = parameters.grad_norm
         kept.append(("gradient-norm", "Norm of the gradient", "norm", norm))
@@ -112,12 +123,14 @@ def _has(run: NamedRun) -> bool:
     return has_layers(run.record)
 
 
-def _scaled(values: Array, factor: float) -> Array:
+def _scaled(
+    values: Float[np.ndarray, "rows layers"], factor: int | float
+) -> Float[np.ndarray, "rows layers"]:
     return np.asarray(values * np.float32(factor)) if factor != 1 else values
 
 
-def _range(factor: float) -> dict[str, Any]:
-    # Shares are seen against the whole.
+def _range(factor: int | float) -> dict[str, Any]:
+    # Percentages are shown against the whole.
     return {"range": [0, 100]} if factor == 100 else {}
 
 

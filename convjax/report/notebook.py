@@ -1,11 +1,13 @@
-"""How the objects that people hold show themselves in a notebook: a table, and pictures.
+"""HTML displays of objects in a notebook: tables and plots.
 
-The functions are registered for their types at `convjax._display.html`. Without matplotlib there is the
-table alone, and a line that says how to get the pictures.
+Every function is registered for its type at `convjax._display.html`. The fragments need no script
+and no style sheet, take the colours of the page around them, and have all text escaped. Without
+matplotlib, a line that says how to install it replaces the plots.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,44 +18,48 @@ from convjax.diagnosis._diagnose import Diagnosis
 from convjax.plots.overview import color_dims, plot_images
 from convjax.plots.sweeps import plot_sweep
 from convjax.plots.training import plot_loss, plot_lr_find
-from convjax.report.notebook_html import paragraph, pictures, table, text, title
+from convjax.report import tables
+from convjax.report.html import picture
+from convjax.report.table import MISSING, Table, format_value
 from convjax.runs.run import Run
 from convjax.stats.record import Record
 from convjax.train._sweep import Sweep
 from convjax.train.lr_finder import LRFind
 
-# Rows of a table that a reader looks over; the others are counted.
-MOST_ROWS = 20
+if TYPE_CHECKING:
+    import matplotlib.figure
 
-MOST_IMAGES = 12
+MAX_ROWS = 20  # of a table of classes, labels or settings; the others are counted
+MAX_IMAGES = 12
 
 
 @html.register
 def record_html(record: Record) -> str:
-    """Shows a table of the layers as they were last, the loss and the colourful dimensions."""
-    return title("Record", inside(record)) + _of_record(record, [])
+    """Shows the last statistics of the layers, the loss and the colourful dimensions."""
+    return _title(record) + _record_parts(record, [])
 
 
 @html.register
 def run_html(run: Run) -> str:
     """Shows the configuration, the last evaluation, and what `record_html` shows."""
-    config = table(("configuration", ""), [(name, _plain(run.config[name])) for name in run.config])
     evaluations = f"{len(run.metrics):,} evaluation{'s' * (len(run.metrics) != 1)}"
-    about = f"{inside(run.record)}, {evaluations}"
-    parts = [title("Run", about), config]
+    parts = [
+        f"<div><strong>Run</strong>: {escape(_summary(run.record))}, {evaluations}</div>",
+        _table(("configuration", "value"), list(run.config.items()), exact=True),
+    ]
     if run.metrics:
-        parts.append(table(("last evaluation", ""), run.metrics[-1].items()))
+        parts.append(_table(("last evaluation", "value"), list(run.metrics[-1].items())))
     else:
         parts.append(paragraph("No evaluation yet."))
-    return "".join(parts) + _of_record(run.record, run.metrics)
+    return "".join(parts) + _record_parts(run.record, run.metrics)
 
 
 @html.register
 def diagnosis_html(diagnosis: Diagnosis) -> str:
-    """Shows the findings with figure, threshold and the way out, and what was not looked for."""
-    parts = [title("Diagnosis", inside(diagnosis))]
+    """Shows each finding with its figure, threshold and fix, and the symptoms not checked."""
+    parts = [_title(diagnosis)]
     if diagnosis.findings:
-        headings = ("finding", "where", "from step", "what", "figure", "threshold", "try", "see")
+        head = ("finding", "where", "from step", "what", "figure", "threshold", "try", "see")
         rows = [
             (
                 finding.symptom,
@@ -61,21 +67,21 @@ def diagnosis_html(diagnosis: Diagnosis) -> str:
                 finding.step,
                 finding.what,
                 float(finding.figure),
-                ("above " if finding.figure > finding.threshold else "below ")
-                + text(float(finding.threshold)),
+                f"{'above' if finding.figure > finding.threshold else 'below'} "
+                + format_value(float(finding.threshold)),
                 finding.change,
                 finding.reference,
             )
             for finding in diagnosis.findings
         ]
-        parts.append(table(headings, rows))
+        parts.append(_table(head, rows))
     if diagnosis.consequences:
         names = dict.fromkeys(finding.symptom for finding in diagnosis.consequences)
-        parts.append(paragraph(f"Also seen, as may follow: {', '.join(names)}."))
+        parts.append(paragraph(f"Possible consequences, also found: {', '.join(names)}."))
     if diagnosis.unchecked:
-        lacking = [f"{name} ({', '.join(of)})" for name, of in diagnosis.unchecked.items()]
+        missing = [f"{name} ({', '.join(of)})" for name, of in diagnosis.unchecked.items()]
         parts.append(
-            paragraph(f"Not looked for, for want of what is in brackets: {', '.join(lacking)}.")
+            paragraph(f"Not checked, with the missing records in brackets: {', '.join(missing)}.")
         )
     return "".join(parts)
 
@@ -83,151 +89,152 @@ def diagnosis_html(diagnosis: Diagnosis) -> str:
 @html.register
 def summary_html(summary: Summary) -> str:
     """Shows the layers with their shapes, parameters, multiplications and receptive fields."""
-    unknown = any(row.multiplications is None for row in summary.rows)
     shape = "output shape" + (f" ({summary.layout})" if summary.layout else "")
-    headings = ("layer", "kind", shape, "parameters", "multiplications", "receptive field")
+    head = ("layer", "kind", shape, "parameters", "multiplications", "receptive field")
     rows: list[Sequence[Any]] = [
         (
             row.name,
             row.kind,
             shape_text(row.output_shape),
             row.parameters,
-            row.multiplications,
+            MISSING if row.multiplications is None else row.multiplications,
             field_text(row.receptive_field),
         )
         for row in summary.rows
     ]
     rows.append(("total", "", "", summary.parameters, summary.multiplications, ""))
-    parts = [title("Summary", inside(summary)), table(headings, rows)]
+    parts = [_title(summary), _table(head, rows)]
     if summary.batch_statistics:
-        count = text(summary.batch_statistics)
-        parts.append(paragraph(f"Batch statistics, beside the parameters: {count}."))
-    if unknown:
-        parts.append(paragraph("Multiplications left empty are not known, and not in the total."))
+        count = format_value(summary.batch_statistics)
+        parts.append(paragraph(f"Batch statistics, in addition to the parameters: {count}."))
+    if any(row.multiplications is None for row in summary.rows):
+        parts.append(paragraph(f"Multiplications shown as {MISSING} are unknown and not counted."))
     return "".join(parts)
 
 
 @html.register
 def dataset_html(dataset: Dataset) -> str:
-    """Shows how many images each class has in both splits, and a dozen training images."""
+    """Shows the number of images per class in both splits, and a dozen training images."""
     splits = (dataset.train, dataset.test)
     counts = [np.bincount(split.labels, minlength=len(dataset.class_names)) for split in splits]
     rows = list(zip(dataset.class_names, *(count.tolist() for count in counts), strict=True))
     return (
-        title("Dataset", inside(dataset))
-        + _first(("class", "training images", "test images"), rows, "classes")
+        _title(dataset)
+        + _first_rows(("class", "training images", "test images"), rows, "classes")
         + _examples(dataset.train, dataset.class_names)
     )
 
 
 @html.register
 def split_html(split: Split) -> str:
-    """Shows how many images each label has, and a dozen images."""
+    """Shows the number of images per label, and a dozen images."""
     labels, counts = np.unique(split.labels, return_counts=True)
-    # A label is a name here and no quantity.
+    # Labels are text here, because they are names and not quantities.
     rows = [(str(label), count) for label, count in zip(labels, counts.tolist(), strict=True)]
-    return (
-        title("Split", inside(split))
-        + _first(("label", "images"), rows, "labels")
-        + _examples(split, None)
-    )
+    return _title(split) + _first_rows(("label", "images"), rows, "labels") + _examples(split, None)
 
 
 @html.register
 def lr_find_html(found: LRFind) -> str:
     """Shows the rate that each rule suggests, and the loss over the rates."""
     if found.can_suggest:
-        words = table(("rule", "learning rate"), found.suggestions().items())
+        suggestions = _table(("rule", "learning rate"), list(found.suggestions().items()))
     else:
-        words = paragraph("Too few steps with a finite loss for a suggestion: start lower.")
-    picture = ("loss over the learning rate", lambda: plot_lr_find(found))
-    return title("LRFind", inside(found)) + words + pictures(picture)
+        suggestions = paragraph(
+            "There is no suggestion: too few steps have a finite loss. Start at a lower rate."
+        )
+    plot = ("loss over the learning rate", lambda: plot_lr_find(found))
+    return _title(found) + suggestions + pictures(plot)
 
 
 @html.register
 def sweep_html(found: Sweep) -> str:
     """Shows the test accuracy of each setting over the seeds, as a table and a curve."""
     seeds, settings = found.accuracy.shape
-    several = seeds > 1
     rows = [
         (
             str(setting),
             accuracy.mean(),
-            accuracy.std(ddof=1) if several else None,
+            accuracy.std(ddof=1) if seeds > 1 else MISSING,
             accuracy.min(),
             accuracy.max(),
             int((found.broken_at[:, setting] >= 0).sum()),
         )
         for setting, accuracy in enumerate(np.asarray(found.accuracy, np.float64).T)
     ]
-    headings = (
-        "setting",
-        "mean accuracy",
-        "std",
-        "lowest",
-        "highest",
-        "seeds with a loss not finite",
-    )
+    head = ("setting", "mean accuracy", "std", "lowest", "highest", "seeds with a non-finite loss")
     curve = (
         "test accuracy of the settings",
         lambda: plot_sweep(found, {"setting": range(settings)}),
     )
+    return _title(found) + _first_rows(head, rows, "settings") + pictures(*[curve] * (settings > 1))
+
+
+def paragraph(text: str) -> str:
+    """Returns a paragraph of text."""
+    return f'<p style="margin:0.4em 0">{escape(text)}</p>'
+
+
+def pictures(*plots: "tuple[str, Callable[[], matplotlib.figure.Figure]]") -> str:
+    """Returns plots one below the other; without matplotlib, how to install it.
+
+    Args:
+      plots: pairs of an alternative text and the function that draws the figure.
+    """
+    try:
+        return "".join(_image(alt, draw()) for alt, draw in plots)
+    except ImportError as error:
+        return paragraph(str(error))
+
+
+def _image(alt: str, figure: "matplotlib.figure.Figure") -> str:
+    # Figures have dark text, and need a white background in a dark notebook.
     return (
-        title("Sweep", inside(found))
-        + _first(headings, rows, "settings")
-        + pictures(*[curve] * (settings > 1))
+        f'<div><img alt="{escape(alt)}" src="{picture(figure, dpi=90)}" '
+        'style="max-width:100%;background:white;border-radius:4px;margin:0.3em 0"/></div>'
     )
 
 
-def inside(value: Any) -> str:
-    """Returns what a one-line `repr` has between its brackets."""
+def _title(value: Any) -> str:
+    name = type(value).__name__
+    return f"<div><strong>{name}</strong>: {escape(_summary(value))}</div>"
+
+
+def _summary(value: Any) -> str:
+    """Returns the text between the brackets of a one-line `repr`."""
     return repr(value).partition("(")[2].removesuffix(")")
 
 
-def _of_record(record: Record, metrics: Sequence[Mapping[str, Any]]) -> str:
-    parts = []
-    if record.layers and len(record.watched):
-        headings = ("layer", "values a step", "last mean", "std", "share x ≤ 0.05", "|x| ≤ 0.05")
-        columns = (record.mean, record.std, record.near_zero, record.abs_near_zero)
-        last = np.stack([column[-1] for column in columns], 1).astype(np.float64)
-        rows = [
-            (layer, size, *row)
-            for layer, size, row in zip(
-                record.layers, record.sizes.tolist(), last.tolist(), strict=True
-            )
-        ]
-        parts.append(table(headings, rows))
-    else:
-        parts.append(paragraph("No layer was watched."))
-    drawn = []
-    if len(record.first) > 1:  # a curve has two points
-        scored = [row for row in metrics if {"step", "valid_loss"} <= row.keys()]
-        drawn.append(("loss", lambda: plot_loss(record, scored)))
-    if record.layers and len(record.watched) and len(record.hist):
-        drawn.append(("histograms of the layers' outputs", lambda: color_dims(record)))
-    return "".join(parts) + pictures(*drawn)
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, exact: bool = False) -> str:
+    return Table("", head, rows, exact=exact).html(inline=True)
 
 
-def _first(headings: Sequence[str], rows: Sequence[Sequence[Any]], what: str) -> str:
-    more = len(rows) - MOST_ROWS
-    rest = paragraph(f"… and {more:,} more {what}.") if more > 0 else ""
-    return table(headings, rows[:MOST_ROWS]) + rest
+def _first_rows(head: Sequence[str], rows: Sequence[Sequence[Any]], plural: str) -> str:
+    more = len(rows) - MAX_ROWS
+    rest = paragraph(f"… and {more:,} more {plural}.") if more > 0 else ""
+    return _table(head, rows[:MAX_ROWS]) + rest
+
+
+def _record_parts(record: Record, metrics: Sequence[Mapping[str, Any]]) -> str:
+    has_layers = bool(record.layers) and len(record.watched) > 0
+    layers = paragraph("No layer was watched.")
+    if has_layers:
+        layers = tables.layers(record).html(inline=True)
+    plots = []
+    if len(record.first) > 1:  # a curve needs two points
+        evaluations = [row for row in metrics if {"step", "valid_loss"} <= row.keys()]
+        plots.append(("loss", lambda: plot_loss(record, evaluations)))
+    if has_layers and len(record.hist):
+        plots.append(("histograms of the layers' outputs", lambda: color_dims(record)))
+    return layers + pictures(*plots)
 
 
 def _examples(split: Split, names: Sequence[str] | None) -> str:
-    # Spread, because folders and some data sets are in the order of their classes.
-    count = min(MOST_IMAGES, len(split.labels))
+    # The images are spread over the split, because some data sets are sorted by class.
+    count = min(MAX_IMAGES, len(split.labels))
     chosen = np.linspace(0, len(split.labels) - 1, count).round().astype(int)
     labels = split.labels[chosen].tolist()
     titles = [str(label) if names is None else names[label] for label in labels]
     return pictures(
         (f"images of {', '.join(titles)}", lambda: plot_images(split.images[chosen], titles))
     )
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
-    return text(value) if isinstance(value, float) else str(value)

@@ -1,7 +1,9 @@
-"""The page of one run: its parts in the order in which one asks about a training."""
+"""The page of one run, from its results to its configuration."""
 
 from convjax.diagnosis._diagnose import Diagnosis, diagnose
 from convjax.diagnosis.evidence import network_columns
+from convjax.io.json_files import flatten
+from convjax.plots.heatmap import HOW_TO_READ
 from convjax.report import color_dims, layer_charts, predictions, tables, training_curves
 from convjax.report.components import Block, Charts, Findings, LineStyle, Section, Text, series
 from convjax.report.named_run import NamedRun
@@ -10,30 +12,20 @@ from convjax.stats.nonfinite import first_non_finite
 from convjax.stats.record import Record
 
 LEAD = (
-    "What this training came to, how it went, what happened inside the network, and which answers "
-    "it gets wrong."
+    "The results of this training, its course, the statistics of the network's layers, and the "
+    "answers that are wrong."
 )
-NO_RECORD = "There is no record of the steps yet: record.npz comes with the first evaluation."
-NO_LAYERS = "The record has no statistics of layers: the training watched none."
-NO_HISTOGRAMS = "The record has no histograms of layers: train with Watch(histogram=True)."
+NO_RECORD = "There is no record of the steps yet. record.npz is written at the first evaluation."
+NO_LAYERS = "The record has no statistics of layers, because the training watched none."
+NO_HISTOGRAMS = "The record has no histograms of layers. Train with Watch(histogram=True)."
 NO_PARAMETERS = (
     "The record has no gradients and updates. Train with Watch(gradients=True, updates=True)."
 )
 NO_PREDICTIONS = (
-    "There are no predictions: predictions.npz is written at the end of a training, and "
-    "convjax.runs.predictions.Predictions.of(…).save makes one."
+    "There are no predictions. predictions.npz is written at the end of a training, or with "
+    "convjax.runs.predictions.Predictions.of(…).save."
 )
-HOW_TO_READ = (
-    "Each column is the histogram of a layer's outputs at one moment, the brighter the more "
-    "values. Bright bands that climb and collapse mean that values grow, crash, and training "
-    "starts over; a picture that fills smoothly and stays filled is healthy."
-)
-IN_THE_STRIPS = (
-    "The bottom row of the bins counts 0 to 0.25, zeros included: bright there and dark above "
-    "means that nearly all values are negative or near zero. The strips above and below give the "
-    "shares that lie outside the bins. Empty: nothing but NaN."
-)
-NO_METRICS = "There are no metrics yet: metrics.jsonl comes with the first evaluation."
+NO_METRICS = "There are no metrics yet. metrics.jsonl is written at the first evaluation."
 
 
 def sections(run: NamedRun, arrays: TypedArrays) -> list[Section]:
@@ -54,24 +46,29 @@ def sections(run: NamedRun, arrays: TypedArrays) -> list[Section]:
 
 
 def diagnosis(run: NamedRun) -> Diagnosis | None:
-    """Returns what the record says of the training, None where it says nothing of the layers."""
+    """Returns the diagnosis of the record; None if there is no record or it has no steps."""
     if run.record is None or not run.record.steps:
         return None
     return diagnose(run.record, classes=_classes(run, run.record))
 
 
 def _classes(run: NamedRun, record: Record) -> int | None:
-    """Returns the number of classes where the record bears it out.
+    """Returns the number of classes if the network has one logit per class, else None.
 
-    A network with a single logit has two classes and no cross entropy, whose loss of guessing
-    would be another.
+    The configuration has the names of the classes under "classes" and a "batch_size" at any depth.
+    A network with a single logit has two classes but no cross entropy over them, and so another
+    loss of guessing.
     """
     names, network = run.config.get("classes"), network_columns(record)
-    setting = run.config.get("setting")
-    batch = setting.get("batch_size") if isinstance(setting, dict) else None
-    if not (isinstance(names, list) and len(names) > 1 and network and isinstance(batch, int)):
+    if not (isinstance(names, list) and len(names) > 1 and network):
         return None
-    return len(names) if record.sizes[network[-1]] == batch * len(names) else None
+    logits = int(record.sizes[network[-1]])
+    batch_sizes = [
+        value
+        for name, value in flatten(run.config).items()
+        if name.rpartition(".")[2] == "batch_size" and isinstance(value, int)
+    ]
+    return len(names) if any(logits == size * len(names) for size in batch_sizes) else None
 
 
 def _outcome(run: NamedRun, found: Diagnosis | None) -> Section:
@@ -88,23 +85,23 @@ def _outcome(run: NamedRun, found: Diagnosis | None) -> Section:
         count = len(found.findings)
         blocks.append(
             Text(
-                "The diagnosis below finds nothing wrong."
+                "The diagnosis below has no findings."
                 if not count
-                else f"The diagnosis below finds {count} thing{'s' if count > 1 else ''} wrong: "
+                else f"The diagnosis below has {count} finding{'s' if count > 1 else ''}: "
                 f"{', '.join(finding.symptom for finding in found.findings)}."
             )
         )
     table = tables.outcome(run)
     blocks += [table] if table.rows else []
     blocks += [tables.evaluations(run)] if len(run.metrics) > 1 else []
-    lead = "The figures at the end. Accuracy and validation loss are of images it never trained on."
-    return Section("outcome", "What came out", lead, blocks)
+    lead = "Accuracy and validation loss are measured on images that are not used for training."
+    return Section("outcome", "Results", lead, blocks)
 
 
 def _curves(run: NamedRun, arrays: TypedArrays, found: Diagnosis | None) -> Section:
     lead = (
         "The loss should fall and level off. A validation loss that rises while the training loss "
-        "falls is overfitting; a jump up is a rate too high for that moment."
+        "falls indicates overfitting. A sudden rise indicates a learning rate that is too high."
     )
     if run.record is None and not run.metrics:
         return Section("curves", "Loss and accuracy", lead, [Text(NO_RECORD)])
@@ -116,14 +113,14 @@ def _curves(run: NamedRun, arrays: TypedArrays, found: Diagnosis | None) -> Sect
         else NO_RECORD
     )
     if findings:
-        words += " Dotted lines, numbered: where each finding of the diagnosis begins."
+        words += " The numbered dotted lines mark the first step of each finding of the diagnosis."
     return Section("curves", "Loss and accuracy", lead, [*blocks, Text(words, quiet=True)])
 
 
 def _schedule(run: NamedRun, arrays: TypedArrays) -> Section:
     lead = (
-        "The learning rate and the momentum that the optimiser used at each step. With one-cycle "
-        "the rate warms up and anneals, and the momentum mirrors it."
+        "The learning rate and the momentum that the optimiser used at each step. In one-cycle "
+        "training the rate warms up and anneals, and the momentum does the opposite."
     )
     blocks: list[Block] = [Text(NO_RECORD)]
     if run.record is not None:
@@ -135,8 +132,8 @@ def _schedule(run: NamedRun, arrays: TypedArrays) -> Section:
 
 def _network(run: NamedRun) -> Section:
     lead = (
-        "The layers in the order of their calls. A mean far from 0 or a standard deviation far "
-        "from 1 that grows from layer to layer is how values vanish or blow up."
+        "The layers in the order of their calls. Means that move away from 0 or standard "
+        "deviations that move away from 1 from layer to layer show values that vanish or explode."
     )
     blocks: list[Block] = [Text(NO_RECORD)]
     if run.record is not None:
@@ -150,9 +147,10 @@ def _network(run: NamedRun) -> Section:
 
 def _statistics(run: NamedRun, arrays: TypedArrays) -> Section:
     lead = (
-        "Every layer's outputs at every step, before a ReLU that follows: the spread should be "
-        "much the same in all layers and stay so. Near zero by fastai's count, x ≤ 0.05, is all "
-        "that a ReLU will silence; close to 100 % the layer is dead."
+        "The outputs of every layer at every step, before a ReLU that follows. The standard "
+        "deviation should be similar in all layers and stay so. fastai's count of values near "
+        "zero, x ≤ 0.05, includes all values that a ReLU sets to zero; close to 100 %, the layer "
+        "is dead."
     )
     if run.record is None or not layer_charts.has_layers(run.record):
         text = NO_RECORD if run.record is None else NO_LAYERS
@@ -166,7 +164,10 @@ def _dimensions(run: NamedRun, arrays: TypedArrays) -> Section:
     if run.record is None or not color_dims.has_histograms(run.record):
         text = NO_RECORD if run.record is None else NO_HISTOGRAMS
         return Section("dimensions", "Colour dimensions", HOW_TO_READ, [Text(text)])
-    words = f"Each column is {color_dims.columns_in_words(run.record)}. {IN_THE_STRIPS}"
+    words = (
+        f"A column is {color_dims.describe_columns(run.record)}. "
+        f"{color_dims.describe_bins([run.record])}"
+    )
     charts = color_dims.dimensions_of_one(run.record, arrays)
     return Section(
         "dimensions", "Colour dimensions", HOW_TO_READ, [charts, Text(words, quiet=True)]
@@ -175,9 +176,9 @@ def _dimensions(run: NamedRun, arrays: TypedArrays) -> Section:
 
 def _parameters(run: NamedRun, arrays: TypedArrays) -> Section:
     lead = (
-        "How hard each kernel is pushed. A healthy training keeps the ratio of update to weight "
-        "within some decades of 10⁻³, the dashed rule of thumb; a line far from the others is a "
-        "kernel that learns at another rate."
+        "The gradients and updates of each kernel. In a healthy training the ratio of update to "
+        "weight is within a few decades of 10⁻³, the dashed rule of thumb. A line far from the "
+        "others is a kernel that learns at another rate."
     )
     charts = None if run.record is None else layer_charts.parameters_of_one(run.record, arrays)
     text = NO_RECORD if run.record is None else NO_PARAMETERS
@@ -186,27 +187,24 @@ def _parameters(run: NamedRun, arrays: TypedArrays) -> Section:
 
 def _diagnosis(found: Diagnosis | None) -> Section:
     lead = (
-        "What the record says is wrong, in the order in which to mend it: where, since when, by "
-        "which figure, and the smallest change worth trying."
+        "The problems that the record shows, in the order in which to fix them: the layer, the "
+        "first step, the figure, and the smallest change to try."
     )
     blocks = [Findings(found) if found else Text(NO_RECORD)]
     return Section("diagnosis", "Diagnosis", lead, blocks)
 
 
 def _predictions(run: NamedRun) -> Section:
-    lead = "What the trained network answers to the test images."
+    lead = "The answers of the trained network to the test images."
     blocks = predictions.blocks(run.predictions) if run.predictions else [Text(NO_PREDICTIONS)]
     return Section("predictions", "Predictions", lead, blocks)
 
 
 def _setup(run: NamedRun) -> Section:
-    lead = (
-        "All that the figures depend on: with the same configuration, versions and device the "
-        "training gives them again."
-    )
+    lead = "The same configuration, versions and device reproduce the figures of this page."
     blocks: list[Block] = [tables.configuration(run.config, "Configuration")]
     if run.environment:
         blocks.append(tables.configuration(run.environment, "Environment"))
     else:
-        blocks.append(Text("The versions and the device were not written down."))
+        blocks.append(Text("The versions and the device were not recorded."))
     return Section("setup", "Configuration and environment", lead, blocks)

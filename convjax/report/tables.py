@@ -1,20 +1,18 @@
-"""Tables of a report: what was configured, what came out, and what runs differ in."""
+"""Tables of a report: the configuration, the results, and the differences between runs."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from convjax.io.json_files import flatten
-from convjax.report.components import Table
 from convjax.report.named_run import NamedRun
+from convjax.report.table import MISSING, Share, Table, format_value
 from convjax.report.training_curves import column
-from convjax.stats.activations import NEAR_ZERO
 from convjax.stats.record import Record
 
-# What an evaluation tells, in words; other metrics go by their own names.
-_WORDS = {
+# Titles of metrics; other metrics keep their names.
+_TITLES = {
     "train_loss": "training loss, smoothed",
     "valid_loss": "validation loss",
     "accuracy": "accuracy",
@@ -22,32 +20,29 @@ _WORDS = {
     "compile_seconds": "compilation, s",
     "seconds": "training and evaluation, s",
 }
-# These add up over the evaluations; of all others the last counts.
-_SUMS = ("seconds", "compile_seconds")
+_SUMS = ("seconds", "compile_seconds")  # added over the evaluations; of others the last is shown
 
 
 def configuration(values: Mapping[str, Any], caption: str) -> Table:
-    """Returns plain data as names and values."""
-    rows = [(name, exact(value)) for name, value in flatten(values).items()]
-    return Table(caption, ("name", "value"), rows, (False, False))
+    """Returns plain data as one row per name and value."""
+    rows = list(flatten(values).items())
+    return Table(caption, ("name", "value"), rows, exact=True)
 
 
 def outcome(run: NamedRun) -> Table:
-    """Returns what a run came to: steps, last metrics, times."""
-    rows = [(title, shown(value)) for title, value in _totals(run).items()]
-    return Table("The run in numbers", ("quantity", "value"), rows, (False, True))
+    """Returns the results of a run: steps, last metrics and times."""
+    return Table("The run in numbers", ("quantity", "value"), list(_totals(run).items()))
 
 
 def outcomes(runs: Sequence[NamedRun]) -> Table:
-    """Returns the same of several runs, one row each."""
+    """Returns the results of several runs, one row each."""
     totals = [_totals(run) for run in runs]
     titles = list(dict.fromkeys(title for of_run in totals for title in of_run))
     rows = [
-        (run.name, *(shown(of_run[title]) if title in of_run else "–" for title in titles))
+        (run.name, *(of_run.get(title, MISSING) for title in titles))
         for run, of_run in zip(runs, totals, strict=True)
     ]
-    numeric = (False, *(True for _ in titles))
-    return Table("The runs in numbers", ("run", *titles), rows, numeric)
+    return Table("The runs in numbers", ("run", *titles), rows)
 
 
 def _totals(run: NamedRun) -> dict[str, Any]:
@@ -59,10 +54,10 @@ def _totals(run: NamedRun) -> dict[str, Any]:
     if run.metrics:
         totals["evaluations"] = len(run.metrics)
     last = {name: value for row in run.metrics for name, value in row.items()}
-    names = [*_WORDS, *(name for name in last if name not in _WORDS)]
+    names = [*_TITLES, *(name for name in last if name not in _TITLES)]
     for name in names:
         if name in last and name not in ("epoch", "step"):
-            totals[_WORDS.get(name, name)] = _sum(run, name) if name in _SUMS else last[name]
+            totals[_TITLES.get(name, name)] = _sum(run, name) if name in _SUMS else last[name]
         if name == "accuracy" and len(run.metrics) > 1:
             _, values = column(run.metrics, name)
             values = values[np.isfinite(values)]
@@ -78,30 +73,27 @@ def _sum(run: NamedRun, name: str) -> float:
 def evaluations(run: NamedRun) -> Table:
     """Returns the metrics of every evaluation."""
     names = list(dict.fromkeys(name for row in run.metrics for name in row))
-    rows = [[shown(row[name]) if name in row else "–" for name in names] for row in run.metrics]
-    return Table("Every evaluation", names, rows, [True] * len(names))
+    rows = [[row.get(name, MISSING) for name in names] for row in run.metrics]
+    return Table("Every evaluation", names, rows)
 
 
 def layers(record: Record) -> Table:
-    """Returns the layers with their last statistics; the values are those of one step."""
+    """Returns the layers with their last statistics, and their values per step."""
     head = ["layer", "values per step"]
     columns: list[Any] = [record.layers, record.sizes]
     if len(record.active):
         head.append("channels")
         columns.append(record.channels)
     if len(record.watched):
-        head += ["mean", "standard deviation", f"x ≤ {NEAR_ZERO}", f"|x| ≤ {NEAR_ZERO}"]
+        threshold = f"{record.near_zero_threshold:g}"
+        head += ["mean", "standard deviation", f"x ≤ {threshold}", f"|x| ≤ {threshold}"]
         columns += [record.mean[-1], record.std[-1]]
-        columns += [
-            [f"{100 * share:.1f} %" for share in s[-1]]
-            for s in (record.near_zero, record.abs_near_zero)
-        ]
-    rows = [[shown(value) for value in row] for row in zip(*columns, strict=True)]
-    return Table("Layers at the end", head, rows, [False] + [True] * (len(head) - 1))
+        columns += [map(Share, s[-1]) for s in (record.near_zero, record.abs_near_zero)]
+    return Table("Layers at the end", head, list(zip(*columns, strict=True)))
 
 
 def parameters(record: Record) -> Table | None:
-    """Returns the parameters with their last norms, None where they were not watched."""
+    """Returns the parameters with their last norms; None if they were not watched."""
     found = record.parameters
     if found is None or not len(found.watched):
         return None
@@ -114,63 +106,26 @@ def parameters(record: Record) -> Table | None:
         if len(norm):
             head.append(title)
             columns.append(norm[-1])
-    rows = [[shown(value) for value in row] for row in zip(*columns, strict=True)]
-    return Table("Parameters at the end", head, rows, [False] + [True] * (len(head) - 1))
+    return Table("Parameters at the end", head, list(zip(*columns, strict=True)))
 
 
 def differing(runs: Sequence[NamedRun], which: str, caption: str) -> Table | None:
-    """Returns in what the configurations or environments of runs differ, None if in nothing.
+    """Returns the values that differ between runs; None if none does.
 
     Args:
+      runs: two or more.
       which: "config" or "environment".
+      caption: of the table.
     """
     each = [flatten(getattr(run, which)) for run in runs]
     names = list(dict.fromkeys(name for values in each for name in values))
+    columns = {name: [values.get(name, MISSING) for values in each] for name in names}
     columns = {
-        name: [exact(values[name]) if name in values else "–" for values in each] for name in names
+        name: cells
+        for name, cells in columns.items()
+        if len({format_value(cell, exact=True) for cell in cells}) > 1
     }
-    columns = {name: cells for name, cells in columns.items() if len(set(cells)) > 1}
     if not columns:
         return None
     rows = [(run.name, *cells) for run, *cells in zip(runs, *columns.values(), strict=True)]
-    numeric = [all(map(_is_number, cells)) for cells in columns.values()]
-    return Table(caption, ("run", *columns), rows, (False, *numeric))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return text == "–"
-    return True
-
-
-def exact(value: Any) -> str:
-    """Returns a value of a configuration with all its figures."""
-    if isinstance(value, list | tuple):
-        return ", ".join(map(exact, value)) or "none"
-    numbers = isinstance(value, int | float) and not isinstance(value, bool)
-    return repr(value) if numbers else shown(value)
-
-
-def shown(value: Any) -> str:
-    """Returns a value as a table has it: four figures of a float, commas in large counts."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, int | np.integer):
-        return f"{int(value):,}"
-    if isinstance(value, float | np.floating):
-        return _float(float(value))
-    if isinstance(value, list | tuple):
-        return ", ".join(map(shown, value)) or "none"
-    return str(value)
-
-
-def _float(value: float) -> str:
-    if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else f"{value}"
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return Table(caption, ("run", *columns), rows, exact=True)

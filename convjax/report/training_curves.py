@@ -1,21 +1,21 @@
-"""Charts over steps of one run or several: the loss, the accuracy, and the schedule."""
+"""Charts of training curves: the loss, the accuracy and the schedule."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from convjax.diagnosis._diagnose import Finding
 from convjax.plots.training import LOG_RATIO
 from convjax.report.components import Chart, Charts, LineStyle, series
 from convjax.report.named_run import NamedRun
 from convjax.report.typed_arrays import Reference, TypedArrays
-from convjax.stats.record import Array, Record
+from convjax.stats.record import Record
 
-# More points than this could not be told apart on any screen; each is then the mean of neighbours.
-MAX_ROWS = 8192
+MAX_ROWS = 8192  # points of a line, more than any screen can show
 
-# Of one run. The batches lie behind what is read.
+# Lines of a single run; the batches are pale, behind the others.
 _BATCHES = LineStyle("training, each batch", "light-dark(#8cbfe0, #2c648b)")
 _TRAINING = LineStyle("training", series(0))
 _VALIDATION = LineStyle("validation", series(1))
@@ -25,18 +25,18 @@ Metrics = Sequence[dict[str, Any]]
 
 
 def bounded(record: Record) -> Record:
-    """Returns the record with rows that a chart can hold."""
+    """Returns the record merged to the number of rows of a chart."""
     return record.merged(MAX_ROWS)
 
 
 def points(of: Record) -> str:
-    """Returns in words what a point of a chart stands for."""
+    """Returns a sentence on what a point of a chart stands for."""
     most = int(of.counts.max(initial=1))
     return "Each point is one step." if most == 1 else f"A point is the mean of up to {most} steps."
 
 
 def trace(line: LineStyle, x: Reference, y: Reference, **how: Any) -> Spec:
-    """Returns a line of a chart; see templates/report_charts.js for `how`."""
+    """Returns a line of a chart; `how` is documented in templates/report_charts.js."""
     return {
         "name": line.name,
         "key": line.name,
@@ -49,13 +49,16 @@ def trace(line: LineStyle, x: Reference, y: Reference, **how: Any) -> Spec:
 
 
 def spec(y: str, traces: Sequence[Spec], **how: Any) -> Spec:
-    """Returns one variant of a chart of lines against the step."""
+    """Returns one variant of a chart of lines over the steps."""
     return {"kind": "lines", "y": y, "traces": list(traces), **how}
 
 
 def curves_of_one(run: NamedRun, arrays: TypedArrays, findings: Sequence[Finding]) -> Charts:
-    """Returns the loss of each batch thin, smoothed thick, that of validation as points, and a
-    numbered line at the first step of each finding; and the accuracy where there is any."""
+    """Returns charts of the loss and, if there is one, of the accuracy.
+
+    The chart of the loss has the batches, the smoothed loss, the validation loss, and a numbered
+    line at the first step of each finding.
+    """
     traces, shown = [], []
     if run.record is not None:
         record = bounded(run.record)
@@ -80,7 +83,7 @@ def curves_of_one(run: NamedRun, arrays: TypedArrays, findings: Sequence[Finding
 
 
 def schedule(runs: Sequence[tuple[LineStyle, NamedRun]], arrays: TypedArrays) -> list[Chart]:
-    """Returns the learning rate and the momentum, as the optimiser used them."""
+    """Returns charts of the learning rate and the momentum that the optimisers used."""
     found = []
     for name, title in (("learning_rate", "Learning rate"), ("momentum", "Momentum")):
         traces = [
@@ -94,7 +97,7 @@ def schedule(runs: Sequence[tuple[LineStyle, NamedRun]], arrays: TypedArrays) ->
 def curves_of_several(
     runs: Sequence[tuple[LineStyle, NamedRun]], arrays: TypedArrays
 ) -> list[Chart]:
-    """Returns the smoothed loss and the metrics of each evaluation, one line per run."""
+    """Returns charts of the smoothed loss and of the evaluations, one line per run."""
     charts, traces, shown = [], [], []
     for line, record in _records(runs):
         smoothed = record.smoothed_loss()
@@ -117,8 +120,10 @@ def curves_of_several(
     return charts
 
 
-def column(metrics: Metrics, name: str) -> tuple[Array, Array]:
-    """Returns the steps of the evaluations that have a metric, and its values."""
+def column(
+    metrics: Metrics, name: str
+) -> tuple[Float[np.ndarray, " evaluations"], Float[np.ndarray, " evaluations"]]:
+    """Returns the steps and the values of the evaluations that have a metric."""
     pairs = [(row["step"], row[name]) for row in metrics if _number(row.get("step"), row.get(name))]
     steps, values = zip(*pairs, strict=True) if pairs else ((), ())
     return np.array(steps, np.float64), np.array(values, np.float64)
@@ -134,10 +139,11 @@ def _records(runs: Sequence[tuple[LineStyle, NamedRun]]) -> Iterator[tuple[LineS
             yield line, bounded(run.record)
 
 
-def _loss_axis(shown: Sequence[Array]) -> tuple[str]:
-    """Returns the name of an axis of losses, which says whether it is logarithmic.
+def _loss_axis(shown: Sequence[Float[np.ndarray, "..."]]) -> tuple[str]:
+    """Returns the label of an axis of losses, by which the page chooses a logarithmic axis.
 
-    As in `plots.plot_loss`, where the losses are positive and span more than a factor of 20.
+    As in `convjax.plots.plot_loss`, it is logarithmic if the losses are positive and span more than
+    a factor of 20.
     """
     values = np.concatenate([np.zeros(0), *shown])
     values = values[np.isfinite(values)]

@@ -1,8 +1,7 @@
-"""How long a browser takes to open a report: `python -m tests.report.report_seconds`, from the top folder.
+"""Measures how long a browser takes to open a report: `python -m tests.report.report_seconds`.
 
-The run has 5,000 steps and ten layers, all of whose rows are kept. Every round starts a browser of
-its own, so that nothing of the page has been seen, compiled or cached before. What is counted goes
-from the navigation until everything in view is drawn.
+The run has 5,000 steps and ten layers. Every round starts a new browser, which has compiled and
+cached nothing. The time ends when everything in view is drawn.
 """
 
 import statistics
@@ -17,7 +16,7 @@ from tests.report.reported import left_run, rough
 ROUNDS = 7
 STEPS, LAYERS = 5000, 10
 
-# The page says when it is drawn; who asks again and again would count the pauses between.
+# The page reports when it is drawn; polling would add its own pauses.
 WATCH = """
 new MutationObserver((_, observer) => {
   if (document.documentElement.dataset.drawn === undefined) return;
@@ -33,7 +32,7 @@ ask();
 
 
 def seconds(page: Path) -> float:
-    """Returns the seconds from the navigation to the page until all that is in view is drawn."""
+    """Returns the seconds from the navigation until everything in view is drawn."""
     with opened() as browser:
         browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
         browser.set_script_timeout(60)
@@ -42,7 +41,7 @@ def seconds(page: Path) -> float:
 
 
 def main() -> None:
-    """Prints the seconds of each round, and their median."""
+    """Prints the seconds of each round and their median."""
     with tempfile.TemporaryDirectory() as folder:
         record = rough(make_record(steps=STEPS, layers=LAYERS))
         run = left_run(Path(folder) / "run", steps=STEPS, record=record)

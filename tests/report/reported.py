@@ -1,4 +1,4 @@
-"""Run folders for the tests of reports, and the numbers of a page read back."""
+"""Run folders for the tests of reports, and a reader of the numbers of a page."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ TYPES = {"f4": "<f4", "f8": "<f8", "i4": "<i4"}
 
 
 def left_run(path, *, steps=30, layers=3, record=None, metrics=True, predictions=True, **config):
-    """Leaves a run in a folder; what is None or False is not written."""
+    """Writes a run into a folder; files that are None or False are left out."""
     with RunFolder(path, {"data": "mnist5k", "seed": 0, "steps": steps, **config}) as folder:
         if metrics:
             folder.write_metrics([row(steps // 2), row(steps)])
@@ -44,7 +44,7 @@ def row(step):
 
 
 def some_predictions():
-    """Six answers, of which the images 1, 3 and 4 are wrong; their images are kept but for 1's."""
+    """Six answers, of which 1, 3 and 4 are wrong; the images of 3 and 4 are stored."""
     images = np.random.default_rng(0).integers(0, 256, (2, 4, 3, 1), np.uint8)
     return Predictions(
         np.array([0, 0, 1, 2, 2, 2], np.int32),
@@ -59,7 +59,7 @@ def some_predictions():
 
 
 def rough(record: Record, seed=0) -> Record:
-    """The record with losses and statistics that go up and down as those of a training do."""
+    """The record with losses and statistics that fluctuate as those of a training do."""
     rng = np.random.default_rng(seed)
     bins = rng.multinomial(500, np.full(40, 1 / 40), record.mean.shape).astype(np.int32)
     under = rng.integers(0, 300, record.mean.shape).astype(np.int32)
@@ -74,7 +74,7 @@ def rough(record: Record, seed=0) -> Record:
 
 
 class Numbers:
-    """What a page holds for its charts, decoded by NumPy."""
+    """The numbers of a page's charts, decoded by NumPy."""
 
     def __init__(self, page):
         text = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
@@ -96,5 +96,5 @@ class Numbers:
 
 
 def without_scripts(page):
-    """The page without what the browser executes or reads as data."""
+    """The page without scripts and data."""
     return re.sub(r"<script.*?</script>", "", page, flags=re.S)

@@ -1,4 +1,4 @@
-"""Folders that lack something, or hold no run."""
+"""Pages of incomplete runs, and folders without a run."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ import pytest
 from convjax.report.build import comparison, report, write_report
 from convjax.runs.config import RunError
 from convjax.runs.predictions import PredictionsError
-from convjax.stats.record import RecordError
+from convjax.stats.record_file import RecordError
 from tests.helpers import make_record, without_histograms, without_layers
 from tests.report.reported import left_run, rough, without_scripts
 
@@ -31,7 +31,7 @@ def record():
         ({"record": False, "metrics": False, "predictions": False}, ["no metrics", "no record"]),
     ],
 )
-def test_what_is_missing_is_said(tmp_path, record, how, sentences):
+def test_report_names_missing_files(tmp_path, record, how, sentences):
     records = {
         "without histograms": without_histograms(record),
         "without layers": without_layers(record),
@@ -45,13 +45,13 @@ def test_what_is_missing_is_said(tmp_path, record, how, sentences):
     assert "2 trainings compared" in comparison([tmp_path / "run", other])
 
 
-def test_an_environment_that_was_not_written(tmp_path, record):
+def test_report_without_an_environment(tmp_path, record):
     path = left_run(tmp_path / "run", record=record)
     (path / "config.json").write_text('{"seed": 1}')
-    assert "The versions and the device were not written down." in report(path)
+    assert "The versions and the device were not recorded." in report(path)
 
 
-def test_written_whole(tmp_path, record):
+def test_write_report_is_atomic(tmp_path, record):
     path = left_run(tmp_path / "run", record=record)
     out = write_report(path)
     assert out == path / "report.html"
@@ -64,7 +64,7 @@ def test_written_whole(tmp_path, record):
     assert not list(path.glob(".*partial"))
 
 
-def test_damaged_files(tmp_path, record):
+def test_report_rejects_damaged_files(tmp_path, record):
     path = left_run(tmp_path / "run", record=record)
     (path / "predictions.npz").write_bytes(b"PK not a zip")
     with pytest.raises(PredictionsError, match=r"predictions\.npz"):
@@ -78,11 +78,13 @@ def test_damaged_files(tmp_path, record):
         ("config.json", '{"seed": NaN}'),
     ):
         (path / name).write_text(text, encoding="latin-1")
-        with pytest.raises(RunError, match=f"run is damaged or cannot be read: .*{name}.* Take another copy"):
+        with pytest.raises(
+            RunError, match=f"run is damaged or cannot be read: .*{name}.* Take another copy"
+        ):
             report(path)
 
 
-def test_folders_that_hold_no_run(tmp_path, record, monkeypatch):
+def test_report_rejects_folders_without_a_run(tmp_path, record, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RunError, match=r"nowhere does not exist\. Give the folder of a run"):
         report("nowhere")
@@ -99,7 +101,7 @@ def test_folders_that_hold_no_run(tmp_path, record, monkeypatch):
         report("runs")
 
 
-def test_without_plotly(tmp_path, record, monkeypatch):
+def test_report_without_plotly(tmp_path, record, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly.offline", None)  # as if it were not installed
     with pytest.raises(ImportError, match=r'pip install "convjax\[pages\]"'):
         report(left_run(tmp_path / "run", record=record))

@@ -1,4 +1,4 @@
-"""The page of several runs."""
+"""The page that compares runs."""
 
 import re
 from dataclasses import replace
@@ -26,11 +26,11 @@ def two(tmp_path_factory, record):
     return records, [f"{folder.name}/seed-{i}" for i in range(2)], comparison(paths), paths
 
 
-def test_a_comparison_has_the_lines_of_each(two):
+def test_comparison_has_the_lines_of_each_run(two):
     records, names, page, _ = two
     numbers = Numbers(page)
     layers = re.findall(r'<option value="\d+"( selected)?>([^<]*)</option>', page)
-    # Each select has all layers of both, and the one before the last of them chosen.
+    # Each select has all layers of both runs, with the one before the last chosen.
     expected = ["blocks.0.conv", "blocks.1.conv", "blocks.2.conv", "head"]
     assert [name for _, name in layers] == 2 * expected
     assert [name for chosen, name in layers if chosen] == 2 * ["blocks.2.conv"]
@@ -43,7 +43,7 @@ def test_a_comparison_has_the_lines_of_each(two):
     assert [t["name"] for t in numbers.charts["layers-mean"][3]["traces"]] == names[1:]
 
 
-def test_a_comparison_has_one_scale_of_colours(two):
+def test_comparison_has_one_colour_scale(two):
     records, _, page, _ = two
     numbers = Numbers(page)
     specs = [*numbers.charts["dimension-0"], *numbers.charts["dimension-1"]]
@@ -59,7 +59,7 @@ def test_a_comparison_has_one_scale_of_colours(two):
         np.testing.assert_array_equal(numbers.of(spec["counts"]), record.hist[:, 0].T)
 
 
-def test_a_comparison_says_what_differs(two):
+def test_comparison_lists_the_differences(two):
     _, names, page, _ = two
     part = page[page.index('id="differences"') : page.index('id="outcome"')]
     assert re.findall(r'<th scope="col"[^>]*>([^<]*)', part) == ["run", "seed"]
@@ -68,7 +68,7 @@ def test_a_comparison_says_what_differs(two):
     assert part.count(names[0]) == 1
 
 
-def test_mistakes_of_a_comparison(two):
+def test_comparison_rejects_too_few_or_equal_folders(two):
     paths = two[-1]
     with pytest.raises(ValueError, match="at least two runs, got 1"):
         comparison(paths[:1])

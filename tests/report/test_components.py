@@ -1,4 +1,4 @@
-"""What the pages are made of, part by part."""
+"""The parts of pages: images, names, arrays and lines."""
 
 import base64
 import re
@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from convjax.report import components, tables
+from convjax.report import components
+from convjax.report.named_run import short_names
 from convjax.report.predictions import data_url
 from convjax.report.typed_arrays import TypedArrays
-from convjax.report.named_run import short_names
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_pictures_are_the_images(channels):
+def test_data_url_is_the_image(channels):
     image = np.random.default_rng(0).integers(0, 256, (5, 4, channels), np.uint8)
     start, _, data = data_url(image).partition(",")
     assert start == "data:image/png;base64"
@@ -27,7 +27,7 @@ def test_pictures_are_the_images(channels):
     np.testing.assert_array_equal(found, image if channels == 3 else image[..., 0])
 
 
-def test_names_tell_folders_apart():
+def test_short_names_tell_folders_apart():
     paths = [Path("/a/x/one/seed-0"), Path("/a/y/one/seed-0"), Path("/a/y/two/seed-0")]
     assert short_names(paths) == ["x/one/seed-0", "y/one/seed-0", "y/two/seed-0"]
     assert short_names(paths[1:]) == ["one/seed-0", "two/seed-0"]
@@ -35,37 +35,15 @@ def test_names_tell_folders_apart():
 
 
 @given(st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=4), min_size=1, max_size=6))
-def test_names_are_alike_for_the_same_folder_alone(parts):
+def test_short_names_are_equal_for_the_same_folder_only(parts):
     paths = [Path("/", *of) for of in parts]
     names = short_names(paths)
     assert len(set(names)) == len(set(paths))
     assert all(str(path).endswith(name) for path, name in zip(paths, names, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("value", "short", "exact"),
-    [
-        (None, "none", "none"),
-        (True, "yes", "yes"),
-        (12345, "12,345", "12345"),
-        (0.13085988895558223, "0.1309", "0.13085988895558223"),
-        (1.0, "1", "1.0"),
-        (1234.56, "1,234.6", "1234.56"),
-        (float("nan"), "NaN", "nan"),
-        (float("-inf"), "-inf", "-inf"),
-        ([1, [2.5]], "1, 2.5", "1, 2.5"),
-        ("<b>", "<b>", "<b>"),
-        (np.float32(0.25), "0.25", "0.25"),
-        (np.int64(1000), "1,000", "1,000"),
-    ],
-)
-def test_values_in_words(value, short, exact):
-    assert tables.shown(value) == short
-    assert tables.exact(value) == exact
-
-
 @given(st.lists(st.one_of(st.integers(), st.floats(width=32)), max_size=5))
-def test_arrays_keep_their_numbers(values):
+def test_typed_arrays_keep_their_numbers(values):
     for dtype in (np.float32, np.float64, None):
         given_values = np.array(values, dtype or object)
         if dtype is None:
@@ -87,7 +65,7 @@ def luminance(colour):
 
 
 @pytest.mark.parametrize("lines", [components.distinct_lines, components.ordered_lines])
-def test_lines_are_seen_on_both_grounds(lines):
+def test_lines_are_visible_on_both_backgrounds(lines):
     names = [f"{i}" for i in range(33)]
     found = lines(names)
     assert [line.name for line in found] == names
@@ -97,5 +75,5 @@ def test_lines_are_seen_on_both_grounds(lines):
             re.findall("#[0-9a-f]{6}", line.colour), ("#ffffff", "#16181c"), strict=True
         ):
             dark, light = sorted((luminance(colour), luminance(ground)))
-            # WCAG 2.1, level AA, for what is no text.
+            # WCAG 2.1, level AA, for graphics.
             assert (light + 0.05) / (dark + 0.05) > 3, line

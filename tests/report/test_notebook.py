@@ -6,18 +6,20 @@ from functools import cache
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given
 
 from convjax import broken_net, digits_net
 from convjax.analysis._summary import summary
 from convjax.data.dataset import Dataset, Split
 from convjax.diagnosis._diagnose import Diagnosis, Finding, diagnose
-from convjax.report.notebook import run_html
+from convjax.plots import new_figure
+from convjax.report.notebook import paragraph, pictures, run_html
 from convjax.runs.run import Run
-from convjax.stats.record import smooth
+from convjax.stats.smoothing import smooth
 from convjax.train._sweep import Sweep
 from convjax.train.lr_finder import LRFind
 from tests.helpers import make_record, without_histograms, without_layers
-from tests.report.test_notebook_html import Texts, cells, parsed
+from tests.report.test_table import Texts, cells, parsed, texts
 
 RECORD = make_record(steps=7, layers=3)
 EVIL = "<script>alert('&amp;')</script>"
@@ -39,7 +41,7 @@ def found_rates(steps=100, diverged=False):
 
 FINDING = Finding("dead layer", "blocks.0", 1200, 0.987, 0.9, "share of dead", "smaller rate", "A.")
 
-# Each object that shows itself, and how many pictures it has.
+# Each object with a display, and the number of its plots.
 SHOWN = {
     "record": (RECORD, 2),
     "merged record": (RECORD.merged(2), 2),
@@ -67,26 +69,26 @@ shown = pytest.mark.parametrize("name", SHOWN)
 
 @cache
 def html_of(name):
-    """What an object shows; drawing takes longer than all that is asked of it."""
+    """The display of an object, kept because drawing takes longer than the tests."""
     return SHOWN[name][0]._repr_html_()
 
 
-def words(html):
+def shown_text(html):
     return Texts(html).found
 
 
 @shown
-def test_each_is_a_title_and_pictures_that_need_nothing_else(name):
+def test_repr_html_is_a_title_and_self_contained_plots(name):
     html, (value, count) = html_of(name), SHOWN[name]
     assert len(list(parsed(html).iter("img"))) == count
     tags = {element.tag for element in parsed(html).iter()}
     assert not tags & {"script", "style", "link", "a", "iframe"}
     assert "http" not in html
-    assert words(html).startswith(type(value).__name__ + ": ")
+    assert shown_text(html).startswith(type(value).__name__ + ": ")
 
 
 @shown
-def test_each_has_one_short_line_in_a_terminal(name):
+def test_repr_is_one_short_line(name):
     value = SHOWN[name][0]
     assert len(repr(value).splitlines()) == 1
     assert len(repr(value)) < 120
@@ -94,18 +96,19 @@ def test_each_has_one_short_line_in_a_terminal(name):
 
 
 @shown
-def test_without_matplotlib_the_table_and_a_hint(name, monkeypatch):
+def test_repr_html_without_matplotlib_has_tables_and_a_hint(name, monkeypatch):
     with_pictures, (value, count) = html_of(name), SHOWN[name]
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not installed
     html = value._repr_html_()
     assert "<img" not in html
-    assert ('pip install "convjax[plots]"' in words(html)) == (count > 0)
+    assert ('pip install "convjax[plots]"' in shown_text(html)) == (count > 0)
     assert cells(html) == cells(with_pictures)
 
 
-def test_nothing_heavy_is_imported_and_no_window_is_opened():
+@pytest.mark.slow
+def test_repr_html_imports_nothing_heavy():
     code = (
         "import sys; from tests.report.test_notebook import SHOWN\n"
         "for name in ('one step', 'one image', 'few rates', 'sweep'):\n"
@@ -117,45 +120,46 @@ def test_nothing_heavy_is_imported_and_no_window_is_opened():
     assert found.stdout.strip() == "[]"
 
 
-# --- what they say -------------------------------------------------------------------------------
+# --- contents ------------------------------------------------------------------------------------
 
 
-def test_the_last_statistics_of_each_layer():
+def test_record_html_has_the_last_statistics_of_each_layer():
     (headings, *rows) = cells(html_of("record"))
     assert headings == [
         "layer",
-        "values a step",
-        "last mean",
-        "std",
-        "share x ≤ 0.05",
+        "values per step",
+        "channels",
+        "mean",
+        "standard deviation",
+        "x ≤ 0.05",
         "|x| ≤ 0.05",
     ]
     assert rows == [
-        ["blocks.0.conv", "1,000", "6", "7", "0.06", "0.03"],
-        ["blocks.1.conv", "1,000", "6.1", "7.1", "0.061", "0.0305"],
-        ["blocks.2.conv", "1,000", "6.2", "7.2", "0.062", "0.031"],
+        ["blocks.0.conv", "1,000", "3", "6", "7", "6.0 %", "3.0 %"],
+        ["blocks.1.conv", "1,000", "3", "6.1", "7.1", "6.1 %", "3.1 %"],
+        ["blocks.2.conv", "1,000", "3", "6.2", "7.2", "6.2 %", "3.1 %"],
     ]
     assert repr(RECORD) == "Record(7 steps, 3 layers)"
     assert repr(RECORD.merged(2)) == "Record(7 steps in 2 rows, 3 layers)"
     assert repr(RECORD.parameters) == "ParameterRecord(7 rows, 2 parameters)"
-    assert "No layer was watched." in words(html_of("no layers"))
+    assert "No layer was watched." in shown_text(html_of("no layers"))
 
 
-def test_a_run():
+def test_run_html():
     config = {"setting": {"lr": 0.06, "sizes": [1, 2]}, "seed": 0, "name": EVIL}
     metrics = [{"step": 3, "valid_loss": 0.5}, {"step": 7, "valid_loss": 0.25, "accuracy": 0.97}]
     html = run_html(Run(config, metrics, RECORD))
-    assert words(html).startswith("Run: 7 steps, 3 layers, 2 evaluations")
+    assert shown_text(html).startswith("Run: 7 steps, 3 layers, 2 evaluations")
     assert cells(html)[1:4] == [["setting", "lr 0.06, sizes 1, 2"], ["seed", "0"], ["name", EVIL]]
     assert cells(html)[5:8] == [["step", "7"], ["valid_loss", "0.25"], ["accuracy", "0.97"]]
     assert cells(html)[8:] == cells(html_of("record"))
     bare = without_layers(RECORD)
-    assert "No evaluation yet." in words(run_html(Run(config, [], bare)))
+    assert "No evaluation yet." in shown_text(run_html(Run(config, [], bare)))
     # Rows without a validation loss have no point in the picture.
     assert run_html(Run(config, [{"epoch": 0}], bare)).count("<img") == 1
 
 
-def test_a_diagnosis():
+def test_diagnosis_html():
     value = Diagnosis((FINDING,), (FINDING, FINDING), {"collapse": ("classes", "units")})
     assert cells(value._repr_html_())[1] == [
         "dead layer",
@@ -167,15 +171,15 @@ def test_a_diagnosis():
         "smaller rate",
         "A.",
     ]
-    assert "as may follow: dead layer." in words(value._repr_html_())
-    assert "in brackets: collapse (classes, units)." in words(value._repr_html_())
+    assert "Possible consequences, also found: dead layer." in shown_text(value._repr_html_())
+    assert "in brackets: collapse (classes, units)." in shown_text(value._repr_html_())
     low = replace(FINDING, figure=0.1)
     assert cells(Diagnosis((low,), (), {})._repr_html_())[1][5] == "below 0.9"
-    assert words(Diagnosis((), (), {})._repr_html_()) == "Diagnosis: nothing found"
+    assert shown_text(Diagnosis((), (), {})._repr_html_()) == "Diagnosis: nothing found"
     assert repr(value) == "Diagnosis(dead layer in blocks.0)"
 
 
-def test_a_summary_has_the_figures_of_its_text():
+def test_summary_html_has_the_figures_of_its_text():
     found = summary(nnx.eval_shape(lambda: digits_net(norm="batch", rngs=nnx.Rngs(0))))
     rows = cells(found._repr_html_())
     as_text = [line for line in str(found).splitlines()[1:] if not line.startswith("-")]
@@ -183,13 +187,15 @@ def test_a_summary_has_the_figures_of_its_text():
     assert all(
         " ".join(row).split() == line.split() for row, line in zip(rows, as_text, strict=False)
     )
-    assert f"beside the parameters: {found.batch_statistics:,}." in words(found._repr_html_())
+    assert f"in addition to the parameters: {found.batch_statistics:,}." in shown_text(
+        found._repr_html_()
+    )
     unknown = replace(found, rows=(replace(found.rows[0], multiplications=None),))
-    assert "are not known" in words(unknown._repr_html_())
-    assert cells(unknown._repr_html_())[1][4] == ""
+    assert "are unknown" in shown_text(unknown._repr_html_())
+    assert cells(unknown._repr_html_())[1][4] == "–"
 
 
-def test_a_split_and_a_dataset():
+def test_split_html_and_dataset_html():
     assert cells(split(7)._repr_html_()) == [
         ["label", "images"],
         ["0", "3"],
@@ -199,26 +205,26 @@ def test_a_split_and_a_dataset():
     value = Dataset(EVIL, split(30), split(7), ("a", EVIL, "c"))
     assert cells(value._repr_html_())[1:] == [["a", "10", "3"], [EVIL, "10", "2"], ["c", "10", "2"]]
     (image,) = parsed(value._repr_html_()).iter("img")
-    # Of thirty images twelve that are evenly spread; their labels are 0, 1, 2, 0, …
+    # Twelve of thirty images, evenly spread; their labels are 0, 1, 2, 0, …
     places = [0, 3, 5, 8, 11, 13, 16, 18, 21, 24, 26, 29]
     assert image.get("alt") == "images of " + ", ".join(value.class_names[i % 3] for i in places)
 
 
-def test_classes_without_end():
+def test_split_html_of_many_labels_is_cut():
     html = split(50, classes=30)._repr_html_()
     assert len(cells(html)) == 1 + 20
-    assert "… and 10 more labels." in words(html)
+    assert "… and 10 more labels." in shown_text(html)
 
 
-def test_rates():
+def test_lr_find_html():
     value = SHOWN["rates"][0]
     expected = [[name, f"{rate:.4g}"] for name, rate in value.suggestions().items()]
     assert cells(html_of("rates"))[1:] == expected
-    assert "Too few steps" in words(html_of("few rates"))
+    assert "too few steps" in shown_text(html_of("few rates"))
     assert repr(value) == "LRFind(100 of 100 steps, rates 1.0e-07 to 8.3e+00)"
 
 
-def test_a_sweep():
+def test_sweep_html():
     loss = np.ones((2, 2, 4))
     loss[1, 1, 2] = np.nan
     value = Sweep(loss, loss[..., 0], np.array([[0.25, 0.5], [0.75, 0.5]]))
@@ -227,18 +233,47 @@ def test_a_sweep():
         ["0", "0.5", std, "0.25", "0.75", "0"],
         ["1", "0.5", "0", "0.5", "0.5", "1"],
     ]
-    assert cells(html_of("one setting"))[1] == ["0", "1", "", "1", "1", "0"]
+    assert cells(html_of("one setting"))[1] == ["0", "1", "–", "1", "1", "0"]
     assert repr(value) == "Sweep(2 seeds, 2 settings, 4 steps)"
 
 
-def test_names_of_layers_are_text():
+def test_record_html_escapes_names_of_layers():
     value = replace(RECORD.between(0, 2), layers=(EVIL, "$x^2$ #2", "_"))
     assert [row[0] for row in cells(value._repr_html_())[1:]] == list(value.layers)
 
 
-def test_a_record_that_diverged():
+def test_record_html_of_a_diverged_training():
     mean, loss = RECORD.mean * np.nan, np.full(7, np.inf)
     value = replace(RECORD, mean=mean, loss=loss, hist=RECORD.hist * 0, under=RECORD.under * 0)
     assert not np.isfinite(smooth(value.loss)).any()
-    assert cells(value._repr_html_())[1][2] == "NaN"
+    assert cells(value._repr_html_())[1][3] == "NaN"
     assert value._repr_html_().count("<img") == 2
+
+
+def test_pictures_have_alternative_texts():
+    html = pictures(('a "b" <c>', lambda: new_figure(1, 1)), ("d", lambda: new_figure(1, 1)))
+    found = list(parsed(html).iter("img"))
+    assert [image.get("alt") for image in found] == ['a "b" <c>', "d"]
+    assert all(image.get("src").startswith("data:image/png;base64,iVBOR") for image in found)
+    assert pictures() == ""
+
+
+def test_pictures_without_matplotlib_say_how_to_install_it():
+    def draw():
+        raise ImportError('plots need matplotlib. Run: pip install "convjax[plots]"')
+
+    html = pictures(("a", draw))
+    assert Texts(html).found == 'plots need matplotlib. Run: pip install "convjax[plots]"'
+    assert "<img" not in html
+
+
+def test_pictures_do_not_hide_other_errors():
+    with pytest.raises(ZeroDivisionError):
+        pictures(("a", lambda: 1 / 0))
+
+
+@given(texts)
+def test_paragraph_shows_any_text_and_nothing_else(text):
+    parsed(paragraph(text))
+    assert Texts(paragraph(text)).tags == {"p"}
+    assert Texts(paragraph(text)).found == text

@@ -7,6 +7,8 @@ import pytest
 
 from convjax.diagnosis._diagnose import diagnose
 from convjax.report.build import report
+from convjax.report.named_run import NamedRun
+from convjax.report.run_page import _classes
 from tests.helpers import make_record
 from tests.report.reported import Numbers, left_run, rough, some_predictions, without_scripts
 
@@ -21,7 +23,7 @@ def page(tmp_path_factory, record):
     return report(left_run(tmp_path_factory.mktemp("run") / "plain" / "seed-0", record=record))
 
 
-def test_the_lines_are_the_record(page, record):
+def test_report_lines_are_the_record(page, record):
     numbers = Numbers(page)
     steps, loss = numbers.trace("loss", "training, each batch")
     np.testing.assert_array_equal(steps, np.arange(30))
@@ -52,7 +54,7 @@ def test_the_lines_are_the_record(page, record):
     )
 
 
-def test_the_dimensions_are_the_histograms(page, record):
+def test_report_heatmaps_are_the_histograms(page, record):
     numbers = Numbers(page)
     specs = [numbers.charts[f"dimension-{i}"][0] for i in range(3)]
     assert {spec["top"] for spec in specs} == {record.hist.max()}
@@ -68,7 +70,7 @@ def test_the_dimensions_are_the_histograms(page, record):
             assert share.max() < spec["strip"]
 
 
-def test_a_long_record_is_merged_and_says_so(tmp_path):
+def test_report_merges_a_long_record(tmp_path):
     long = replace(make_record(steps=2001, layers=1), parameters=None)
     page = report(left_run(tmp_path / "long", record=long))
     numbers = Numbers(page)
@@ -76,7 +78,7 @@ def test_a_long_record_is_merged_and_says_so(tmp_path):
     spec = numbers.charts["dimension-0"][0]
     merged = long.merged(1000)
     assert merged.watched_count.tolist() == [4] * 500 + [1]
-    # Counts of a step, whatever the columns hold.
+    # Counts are per step, however many steps a column has.
     np.testing.assert_array_equal(
         numbers.of(spec["counts"]), (merged.hist[:, 0] / merged.watched_count[:, None]).T
     )
@@ -86,7 +88,7 @@ def test_a_long_record_is_merged_and_says_so(tmp_path):
     assert "A point is the mean of up to 4 steps." in report(bounded)
 
 
-def test_nan_is_nowhere_and_not_outside(tmp_path, record):
+def test_report_shows_nan_neither_inside_nor_outside_the_bins(tmp_path, record):
     hist, under, over = record.hist.copy(), record.under.copy(), record.over.copy()
     hist[-1, 0], under[-1, 0], over[-1, 0] = 0, 0, 0
     gone = replace(record, hist=hist, under=under, over=over)
@@ -97,14 +99,14 @@ def test_nan_is_nowhere_and_not_outside(tmp_path, record):
         assert np.isfinite(numbers.of(spec[name])[..., :-1]).all()
 
 
-def test_nothing_is_there_twice(page):
+def test_report_stores_every_array_once(page):
     arrays = Numbers(page).arrays
     kept = {(a.dtype.str, a.shape, a.tobytes()) for a in arrays}
     assert len(kept) == len(arrays)
     assert page.count("plotly.js v") == 1
 
 
-def test_no_address_but_in_links(page):
+def test_report_has_addresses_in_links_only(page):
     rest = re.sub(r'<a href="https://[^"]*"', "", without_scripts(page))
     assert not re.search(r"https?:|src=\"(?!data:image/png)|url\(|@import", rest)
     own = page[page.rindex('<script type="module">') :]
@@ -112,7 +114,7 @@ def test_no_address_but_in_links(page):
     assert str(Path.home()) not in without_scripts(page)
 
 
-def test_tables(page):
+def test_report_tables(page):
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", without_scripts(page)))
     for words in (
         "steps 30 evaluations 2",
@@ -129,20 +131,20 @@ def test_tables(page):
     assert "plain/seed-0" in text
 
 
-def test_names_are_escaped(page):
+def test_report_escapes_names(page):
     assert "<b>one" not in without_scripts(page)
     assert "&lt;b&gt;one&lt;/b&gt;" in page
     assert "two &amp; more → nought" in page
 
 
-def test_a_confusion_matrix(page):
+def test_report_confusion_matrix(page):
     table = page[page.index('<table class="confusion">') :]
     cells = re.findall(r'<td class="number([^"]*)"[^>]*>(\d+)</td>', table)
     assert [int(count) for _, count in cells] == some_predictions().confusion.ravel().tolist()
     assert [i for i, (kind, _) in enumerate(cells) if kind] == [0, 4, 8]
 
 
-def test_many_classes(tmp_path):
+def test_report_of_many_classes_lists_pairs(tmp_path):
     names = tuple(f"class {i}" for i in range(100))
     few = some_predictions()
     many = replace(few, labels=few.labels + 90, answers=few.answers + 90, class_names=names)
@@ -159,7 +161,7 @@ def test_many_classes(tmp_path):
     ]
 
 
-def test_a_training_that_diverged(tmp_path):
+def test_report_of_a_diverged_training(tmp_path):
     record = make_record(steps=20, layers=2)
     gone = {name: getattr(record, name) * 0 for name in ("hist", "under", "over")}
     gone |= {name: getattr(record, name) * np.nan for name in ("loss", "mean", "std", "eval_loss")}
@@ -169,7 +171,24 @@ def test_a_training_that_diverged(tmp_path):
     assert np.isnan(numbers.of(numbers.charts["dimension-0"][0]["counts"])).all()
 
 
-def test_findings(tmp_path):
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"batch_size": 100},
+        {"setting": {"batch_size": 100}},
+        {"a": {"b": {"batch_size": 100}}, "batch_size": 7},
+    ],
+)
+def test_diagnosis_finds_the_batch_size_at_any_depth(tmp_path, config):
+    record = make_record(steps=5, layers=1)  # of 1,000 values
+    classes = [f"{i}" for i in range(10)]
+    run = NamedRun.read(left_run(tmp_path / "run", record=record, classes=classes, **config))
+    assert _classes(run, record) == 10
+    other = NamedRun.read(left_run(tmp_path / "other", record=record, classes=classes))
+    assert _classes(other, record) is None
+
+
+def test_report_findings(tmp_path):
     stuck = replace(make_record(steps=200, layers=2), loss=np.full(200, np.log(3), np.float32))
     page = report(left_run(tmp_path / "run", record=stuck, metrics=False))
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", without_scripts(page)))

@@ -1,10 +1,10 @@
-// The page itself. For the console and for tests, `explorer` tells what is shown:
+// The state of the page. For the console and for tests, `explorer` holds what is shown:
 //   explorer.maps    the image and each layer's map: {channels, height, width, values}, values in
 //                    the order channel, row, column; or {impossible: message}
 //   explorer.cell    the cell whose sum is shown: {map, channel, row, column}, or null
 //   explorer.marks   of each map before it, the image first, the marked cells: [[row, column], …]
-//   explorer.layers  the layers with their settings of now
-//   explorer.box(map, row, column)  where a cell is drawn, as getBoundingClientRect would say
+//   explorer.layers  the layers with their present settings
+//   explorer.box(map, row, column)  the place of a cell, as of getBoundingClientRect
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const image = { ...data.image, values: Float64Array.from(data.image.values) };
@@ -20,7 +20,7 @@ const channelName = (index, channel) => {
   return names[channel] ? `, ${names[channel]}` : several ? `, channel ${channel}` : "";
 };
 
-let kept = layers.length; // index of the map whose cell is shown while the pointer is elsewhere
+let kept = layers.length; // index of the map whose cell is shown while the pointer is on no map
 let pointed = null; // {map, row, column} under the pointer
 let edited = layers.length - 1; // index of the layer in the form
 
@@ -53,12 +53,12 @@ function edit(index) {
   });
 }
 
-// Computes all maps anew.
+// Computes all maps again.
 function recompute() {
   maps = forward(image, layers, data.largest_side);
   pointed = null;
   for (const stage of stages) stage.renew();
-  settings.tell(edited, maps);
+  settings.showFormula(edited, maps);
   announce();
   resize();
 }
@@ -83,7 +83,7 @@ function draw() {
     stage.draw(masks[i] ?? null, possible && i === cell.map ? cell : null);
     if (i) stage.drawKernel();
   });
-  if (!possible) sum.say(mapName(cell.map), maps[cell.map].impossible);
+  if (!possible) sum.showMessage(mapName(cell.map), maps[cell.map].impossible);
   else {
     if (cell.map) stages[cell.map - 1].drawPadding(cell);
     sum.show(maps, layers, cell, mapName, channelName);
@@ -93,7 +93,7 @@ function draw() {
   Object.assign(explorer, { maps, layers, marks, cell: possible ? cell : null });
 }
 
-// Says the shown cell, or why there is none, to screen readers.
+// Writes the shown cell, or why there is none, for screen readers.
 function announce() {
   const { map, channel, row, column } = shown();
   const { impossible, height, width, values } = maps[map];
@@ -133,7 +133,7 @@ const settings = new Settings(document.getElementById("settings"), layers, recom
 });
 document.getElementById("stages").classList.toggle("few", stages.length < 4);
 document.getElementById("stages").append(...stages.map((stage) => stage.section));
-// The largest value of the last map is what is shown first: of a trained network its answer.
+// The largest value of the last map is shown first, which is the answer of a trained network.
 const last = maps.at(-1), area = last.height * last.width;
 const peak = last.values.reduce((best, value, i) => (value > last.values[best] ? i : best), 0);
 Object.assign(stages.at(-1), { channel: Math.floor(peak / area),

@@ -1,9 +1,9 @@
 // The layers' arithmetic, in float64. Maps are flat arrays in the order channel, row, column.
 
-// A setting that no map can be made with; the message is shown in the page.
+// Thrown for settings that have no map; the page shows the message.
 class Impossible extends Error {}
 
-// One axis of a layer: its outputs, and which input index each tap of an output meets.
+// One axis of a layer: its outputs, and the input index at each tap of an output.
 class Axis {
   constructor(size, kernelSize, stride, padding, dilation) {
     const [before, after] = padding;
@@ -34,7 +34,7 @@ class Axis {
   }
 }
 
-// The axes of a layer on a map, or an Impossible.
+// Returns the axes of a layer on a map, or throws Impossible.
 function axesOf(layer, input, largestSide) {
   const size = [input.height, input.width];
   const axes = [0, 1].map((i) =>
@@ -57,7 +57,7 @@ function axesOf(layer, input, largestSide) {
     if (layer.kind === "pool") {
       for (let output = 0; output < axis.outputs; output++) {
         if (!axis.seen(output).length) {
-          throw new Impossible("A window of the pool would lie on the padding alone. Pad less.");
+          throw new Impossible("A window of the pool would contain nothing but padding. Pad less.");
         }
       }
     }
@@ -65,24 +65,24 @@ function axesOf(layer, input, largestSide) {
   return axes;
 }
 
-// Adds the bias and applies the steps to a sum of products; `told` hears of each result.
-function finished(layer, filter, sum, told = () => {}) {
+// Adds the bias and applies the steps to a sum of products; `notify` is called with each result.
+function finished(layer, filter, sum, notify = () => {}) {
   let value = sum;
-  if (layer.bias) told("bias", value = value + layer.bias[filter]);
+  if (layer.bias) notify("bias", value = value + layer.bias[filter]);
   for (const step of layer.steps) {
     if (step.kind === "relu") value = Math.max(0, value);
     else value = value * step.scale[filter] + step.shift[filter];
-    told(step, value);
+    notify(step, value);
   }
   return value;
 }
 
-// The weights of one filter for one channel start here in the kernel.
+// Returns where the weights of one filter for one channel start in the kernel.
 function weightsAt(layer, inputs, filter, channel) {
   return (filter * inputs + channel) * layer.kernel_size[0] * layer.kernel_size[1];
 }
 
-// The products of one channel, tap by tap, added up row by row.
+// Returns the sum of the products of one channel, added row by row.
 function channelSum(layer, input, [rows, columns], filter, channel, row, column) {
   let at = weightsAt(layer, input.channels, filter, channel);
   let sum = 0;
@@ -98,9 +98,9 @@ function channelSum(layer, input, [rows, columns], filter, channel, row, column)
   return sum;
 }
 
-// The sums of the channels, added up in their order. The order shows in the last digit: the
-// chapter's spreadsheet, too, has one SUMPRODUCT per channel and adds those; all products of its
-// dense unit in one row give 258.7376267107572 in place of its 258.73762671075724.
+// Returns the sum over the channels, in their order. The order affects the last digit: the chapter's
+// spreadsheet also adds one SUMPRODUCT per channel. All products of its dense unit in one row would
+// give 258.7376267107572 instead of its 258.73762671075724.
 function convolved(layer, input, axes, filter, row, column) {
   let sum = channelSum(layer, input, axes, filter, 0, row, column);
   for (let channel = 1; channel < input.channels; channel++) {
@@ -119,7 +119,7 @@ function largest(input, [rows, columns], channel, row, column) {
   return value;
 }
 
-// The map that a layer makes of a map.
+// Returns the output map of a layer.
 function mapOf(layer, input, largestSide) {
   const axes = axesOf(layer, input, largestSide);
   const [height, width] = axes.map((axis) => axis.outputs);
@@ -137,7 +137,7 @@ function mapOf(layer, input, largestSide) {
   return { channels, height, width, values, axes };
 }
 
-// All maps, the image first. In place of one that cannot be made stands {impossible: message}.
+// Returns all maps, the image first. A map that cannot exist is {impossible: message}.
 function forward(image, layers, largestSide) {
   const maps = [image];
   for (const layer of layers) {
@@ -153,8 +153,8 @@ function forward(image, layers, largestSide) {
   return maps;
 }
 
-// The cells of each map before map `index` that make one of its cells: flat masks, image first.
-// They are the same in every channel.
+// Returns the cells of each earlier map on which a cell of map `index` depends: flat masks, the
+// image first. They are the same in every channel.
 function trace(maps, index, row, column) {
   const masks = [];
   let wanted = [[row, column]];

@@ -1,12 +1,12 @@
-// Colours and canvases. Zero has the colour of the ground, larger numbers go towards that of the
-// text, smaller ones towards blue; marks are orange.
+// Colours and canvases. Zero has the background colour, positive numbers approach the text colour
+// and negative numbers blue. Marks are orange.
 
 const colours = {};
 
-// How much of the ground lies over cells that are not marked.
+// Opacity of the background colour over cells that are not marked.
 const DIMMED = 0.5;
 
-// The colours in use, as [red, green, blue]: of a canvas only numbers make sense.
+// Reads the present colours as [red, green, blue], which a canvas needs.
 function readColours() {
   const probe = document.createElement("span");
   document.body.append(probe);
@@ -22,7 +22,7 @@ const css = (rgb, alpha = 1) => `rgb(${rgb.join(" ")} / ${alpha})`;
 const mixed = (from, to, share) =>
   from.map((value, i) => Math.round(value + (to[i] - value) * share));
 
-// The colour of a number on a scale from -limit through 0 to limit.
+// Returns the colour of a number on a scale from -limit through 0 to limit.
 function colourOf(value, limit) {
   const share = limit ? Math.min(1, Math.abs(value) / limit) : 0;
   return mixed(colours.ground, value < 0 ? colours.negative : colours.text, share);
@@ -34,7 +34,7 @@ function luminance(rgb) {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 }
 
-// Black or white, whichever stands out more (WCAG's contrast ratio).
+// Returns black or white, whichever has more contrast (WCAG's contrast ratio).
 function inkOn(rgb) {
   const light = luminance(rgb);
   return 1.05 / (light + 0.05) > (light + 0.05) / 0.05 ? "#fff" : "#000";
@@ -42,7 +42,7 @@ function inkOn(rgb) {
 
 const minus = (text) => text.replace(/-/g, "−");
 
-// A number in three digits or so, as it fits into a cell.
+// Formats a number with about three digits, to fit into a cell.
 function short(value) {
   if (Number.isInteger(value) && Math.abs(value) < 1e5) return minus(String(value));
   const size = Math.abs(value);
@@ -50,14 +50,14 @@ function short(value) {
   return minus(size >= 1000 ? value.toFixed(0) : String(Number(value.toPrecision(3))));
 }
 
-// A number in all its digits.
+// Formats a number with all digits.
 const whole = (value) => minus(String(value));
 
 // The largest magnitude.
 const limitOf = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
-// Sets the size of a canvas in the device's pixels and returns its context; the caller counts in
-// these, so that cells have sharp edges.
+// Sets the size of a canvas in device pixels and returns its context. The caller uses device pixels,
+// so that cells have sharp edges.
 function sized(canvas, width, height) {
   const ratio = devicePixelRatio || 1;
   canvas.width = width;
@@ -67,7 +67,7 @@ function sized(canvas, width, height) {
   return canvas.getContext("2d");
 }
 
-// All channels of a map below each other, one pixel per cell.
+// Returns an image of all channels of a map, one below the other, with one pixel per cell.
 function raster(map, limit) {
   const { width, height, channels, values } = map;
   const picture = new OffscreenCanvas(width, height * channels);
@@ -84,7 +84,7 @@ function drawChannel(context, picture, map, channel, x, y, cell) {
   context.drawImage(picture, 0, channel * height, width, height, x, y, width * cell, height * cell);
 }
 
-// Dims what is not marked and draws a line around what is.
+// Dims cells that are not marked and outlines those that are.
 function drawMarks(context, map, mask, x, y, cell, line) {
   const { width, height } = map;
   const marked = (r, c) => r >= 0 && c >= 0 && r < height && c < width && mask[r * width + c];
@@ -113,7 +113,7 @@ function drawMarks(context, map, mask, x, y, cell, line) {
   context.stroke();
 }
 
-// Lines between cells, where these are large enough to bear them.
+// Draws lines between cells.
 function drawLines(context, rows, columns, x, y, cell) {
   context.beginPath();
   for (let r = 0; r <= rows; r++) {
@@ -127,7 +127,7 @@ function drawLines(context, rows, columns, x, y, cell) {
   context.stroke();
 }
 
-// Writes numbers into cells that are large enough to read them; `mask` says which are not dimmed.
+// Writes numbers into cells that are large enough; `mask` marks cells that are not dimmed.
 function drawNumbers(context, values, columns, limit, x, y, cell, mask = null) {
   const ratio = devicePixelRatio || 1;
   if (cell < 27 * ratio) return;

@@ -1,9 +1,9 @@
-// The form that changes a layer: stride, padding, dilation, weights of one filter and its bias.
+// The form that changes a layer: stride, padding, dilation, the weights of one filter and its bias.
 
-// Kernels with more taps a side are shown and not edited.
+// Kernels with more rows or columns are shown but cannot be edited.
 const EDITED_SIDE = 7;
 
-// The form of one layer at a time. `changed(layer)` is called after each change that holds.
+// The form of one layer at a time. `changed()` is called after each valid change.
 class Settings {
   constructor(section, layers, changed, choose, reset) {
     this.layers = layers;
@@ -14,7 +14,7 @@ class Settings {
     this.form = element("div");
     this.formula = element("div", { className: "formula", id: "formula" });
     this.mistake = element("p", { className: "mistake", role: "alert" });
-    const back = element("button", { type: "button", id: "reset" }, "All as at the start");
+    const back = element("button", { type: "button", id: "reset" }, "Reset all");
     back.addEventListener("click", reset);
     section.append(
       element("h2", { id: "settings-title" }, "Change a layer"),
@@ -22,7 +22,7 @@ class Settings {
       this.form, this.mistake, this.formula, back);
   }
 
-  // Shows the form of a layer; `filter` and `channel` say which weights, `names` how to call them.
+  // Shows the form of a layer, for the weights of a filter and a channel with their `names`.
   show(index, maps, filter, channel, names) {
     const layer = this.layers[index];
     this.picker.value = index;
@@ -31,15 +31,15 @@ class Settings {
       ...this.pair(layer, "stride", 1), ...this.padding(layer), ...this.pair(layer, "dilation", 1)];
     this.form.replaceChildren(element("div", { className: "fields" }, ...fields));
     if (layer.kind !== "pool") this.weights(layer, maps[index], filter, channel, names);
-    this.tell(index, maps);
+    this.showFormula(index, maps);
   }
 
-  // Writes the formula of the output's size with the numbers of now.
-  tell(index, maps) {
+  // Writes the formula of the output's size with the present numbers.
+  showFormula(index, maps) {
     const map = maps[index + 1], layer = this.layers[index];
     this.formula.replaceChildren();
     if (layer.kind === "dense") {
-      const all = "Each unit sees the whole map: its output is one cell.";
+      const all = "Each unit depends on the whole map. Its output is one cell.";
       this.formula.append(map.impossible ?? all);
       return;
     }
@@ -59,9 +59,9 @@ class Settings {
     }
   }
 
-  // A number that is set at once where it may be; `set` takes it.
+  // Returns a field for a number; `set` receives each valid value.
   field(label, value, least, whole, set) {
-    // Four digits of a weight fit; nothing is rounded unless something is typed.
+    // The field shows four digits of a weight; the weight itself is not rounded.
     const shown = whole ? value : Number(value.toPrecision(4));
     const input = element("input", {
       type: "number", value: shown, title: String(value), step: whole ? 1 : "any" });
@@ -72,7 +72,7 @@ class Settings {
       const holds = whole ? Number.isSafeInteger(number) && number >= least : isFinite(number);
       input.setAttribute("aria-invalid", String(!holds));
       this.mistake.textContent = holds ? "" : `${label} must be ` +
-        (whole ? `a whole number from ${least} up.` : "a number.");
+        (whole ? `a whole number of at least ${least}.` : "a number.");
       if (!holds) return;
       set(number);
       this.changed();
@@ -80,7 +80,7 @@ class Settings {
     return input;
   }
 
-  // One field where both axes have the same number, else one for each.
+  // Returns one field if both axes have the same number, otherwise one per axis.
   pair(layer, name, least) {
     const [height, width] = layer[name];
     const axes = height === width ? [[name, [0, 1]]] : [
@@ -111,7 +111,7 @@ class Settings {
     const of = `Weights of ${names.filter}, for ${names.input}`;
     if (Math.max(height, width) > EDITED_SIDE) {
       this.form.append(element("p", { className: "quiet" },
-        `${of}: ${height} × ${width}, too many for fields.`));
+        `${of}: ${height} × ${width}, too many to edit.`));
     } else {
       const grid = element("div", { className: "weights", role: "group" });
       grid.setAttribute("aria-label", of);

@@ -1,7 +1,7 @@
-// The image or the map of a layer, with the kernel before it: what is drawn of it, and what pointer
-// and keys do there. `maps`, `layers`, `stages` and what happens then are of the page, explorer.js.
+// The image or the map of a layer, with the kernel before it: its drawing, and the handling of
+// pointer and keys. `maps`, `layers`, `stages` and the callbacks are defined in explorer.js.
 
-// Pixels of the screen: the largest cell, and the smallest with which padding is drawn.
+// Screen pixels: the largest cell, the smallest cell that has padding drawn, the largest thumbnail.
 const LARGEST_CELL = 56, SMALLEST_CELL_WITH_PADDING = 3, LARGEST_THUMBNAIL = 56;
 
 class Stage {
@@ -75,7 +75,7 @@ class Stage {
       this.choose((this.channel + turns[event.key] + map.channels) % map.channels);
     } else return;
     event.preventDefault();
-    pointed = null; // a pointer that rests on a map must not hide what the keys do
+    pointed = null; // a pointer resting on a map must not hide the effect of the keys
     keep(this.index);
     announce();
   }
@@ -86,7 +86,7 @@ class Stage {
     schedule();
   }
 
-  // Takes over what the map of now is: sizes, colours, messages.
+  // Updates sizes, colours and messages from the present map.
   renew() {
     const map = maps[this.index], layer = layers[this.index - 1];
     this.kernelLimit = layer?.kernel ? limitOf(layer.kernel) : 0;
@@ -109,7 +109,7 @@ class Stage {
     }
   }
 
-  // `width`: pixels of the screen that every map has, so that they compare.
+  // `width`: screen pixels of every map, equal so that maps can be compared.
   layOut(width) {
     const map = maps[this.index];
     if (map.impossible) return;
@@ -126,7 +126,7 @@ class Stage {
     const [[top, bottom], [left, right]] = this.ring;
     this.origin = [left, top].map((cells) => cells * this.cell + this.margin);
     this.padded = [map.height + top + bottom, map.width + left + right];
-    // As many in a row as make about a square, of cells of whole pixels.
+    // The thumbnails form about a square; their cells are whole pixels.
     this.across = map.channels < 5 ? map.channels : Math.min(8, Math.ceil(Math.sqrt(map.channels)));
     const most = Math.min(LARGEST_THUMBNAIL * ratio, room / this.across - 4 * ratio);
     this.small = Math.max(1, Math.floor(most / Math.max(map.width, map.height)));
@@ -150,7 +150,7 @@ class Stage {
     return column < this.across && channel < map.channels ? channel : null;
   }
 
-  // Draws the map with its marks: `mask` of its cells or null, and the cell that is shown, or null.
+  // Draws the map, the marks of `mask` and the frame of the shown `cell`; both may be null.
   draw(mask, cell) {
     const map = maps[this.index];
     if (map.impossible) return;
@@ -184,7 +184,7 @@ class Stage {
     context.setLineDash([]);
   }
 
-  // Frames the places on the padding that a cell of the next map sees.
+  // Frames the places on the padding under the kernel of a cell of the next map.
   drawPadding(cell) {
     if (!this.ring.flat().some(Boolean)) return;
     const ratio = devicePixelRatio || 1, context = this.canvas.getContext("2d");
@@ -217,7 +217,7 @@ class Stage {
     }
   }
 
-  // Draws the weights from the chosen channel of the map before to the chosen one of this.
+  // Draws the weights from the selected channel of the previous map to that of this one.
   drawKernel() {
     const layer = layers[this.index - 1], input = maps[this.index - 1];
     const size = layer.kernel_size.join("×");
@@ -243,7 +243,7 @@ class Stage {
   }
 }
 
-// The formula of a map's size; one line where rows and columns agree.
+// Returns the formula of a map's size; one line if rows and columns agree.
 function sizesOf(index) {
   if (!index || layers[index - 1].kind === "dense") return "";
   const [rows, columns] = maps[index].axes.map((axis) => axis.formula());

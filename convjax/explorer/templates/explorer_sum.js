@@ -1,4 +1,4 @@
-// The sum of one cell: its products in the shape of the kernel, and what is added up.
+// The sum of one cell: its products in the shape of the kernel, and the steps to its value.
 
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -8,16 +8,16 @@ function element(tag, properties = {}, ...children) {
 
 const times = (sizes) => sizes.join("\u00a0×\u00a0");
 
-// The largest product of a grid has this share of its colour, so that text on it is readable.
+// Share of the full colour for the largest product of a grid; text on it stays readable.
 const STRONGEST = 0.22;
 
-// Hundreds of texts follow the pointer, and few of them change.
+// Few of the hundreds of texts change when the pointer moves; only those are written.
 function write(part, text) {
   if (part.firstChild.data !== text) part.firstChild.data = text;
 }
 
-// Writes the sum of a cell into a section. What the tables are made of is kept while cells of one
-// layer follow each other, so that only text changes under the moving pointer.
+// Writes the sum of a cell into a section. The elements of the tables are reused for cells of the
+// same layer, so that only text changes while the pointer moves.
 class SumPanel {
   constructor(section) {
     this.section = section;
@@ -40,7 +40,7 @@ class SumPanel {
     if (cell.map === 0) {
       this.built = "";
       this.grids.replaceChildren();
-      this.steps.replaceChildren(element("li", {}, "a pixel of the image: no other cell makes it"));
+      this.steps.replaceChildren(element("li", {}, "a pixel of the image, which depends on no other cell"));
       return;
     }
     const layer = layers[cell.map - 1], input = maps[cell.map - 1];
@@ -52,8 +52,8 @@ class SumPanel {
     this.steps.replaceChildren(...stepsOf(layer, cell, input, map.axes, sums));
   }
 
-  // The message in place of a sum.
-  say(title, message) {
+  // Shows a message instead of a sum.
+  showMessage(title, message) {
     this.built = "";
     this.title.textContent = title;
     this.value.textContent = "";
@@ -116,7 +116,7 @@ class SumPanel {
   }
 }
 
-// The lines from the sums of the channels to the value of the cell.
+// Returns the lines from the sums of the channels to the value of the cell.
 function stepsOf(layer, cell, input, axes, sums) {
   const line = (...children) => element("li", {}, ...children);
   const result = (value) => element("b", {}, whole(value));

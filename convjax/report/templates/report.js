@@ -1,11 +1,11 @@
-// Charts are drawn when they come into view, again when the ground turns dark or light, and follow
+// Draws charts when they come into view, redraws them when the colour scheme changes, and handles
 // the legend, the choice and the keyboard.
 
 const drawn = new Set();
-const hidden = new Map(); // of each block, the keys of lines that are switched off
+const hidden = new Map(); // the keys of the hidden lines of each block
 const CONFIG = {
   displaylogo: false, responsive: true, doubleClick: "reset",
-  // Plotly's own choice has a button that sends the chart to a server of theirs.
+  // Plotly's default has a button that sends the chart to a Plotly server.
   modeBarButtons: [["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"], ["toImage"]],
   showSendToCloud: false, plotlyServerURL: "",
 };
@@ -26,13 +26,13 @@ function draw(chart) {
   if (chart.querySelector(".none")) chart.replaceChildren();
   const { traces, layout } =
     spec.kind === "lines" ? lines(spec, hidden.get(blockOf(chart)) ?? new Set()) : dimension(spec);
-  // What the reader has zoomed to stays, but for the heights of another choice.
+  // The zoom stays, except for the vertical axis of another choice.
   layout.uirevision = "steps";
   layout.yaxis.uirevision = `choice ${chosen(chart)}`;
   Plotly.react(chart, traces, layout, CONFIG);
 }
 
-// --- lazily, one chart a frame, so that the page can be scrolled meanwhile ------------------------
+// --- drawing: one chart per frame, so that the page can be scrolled meanwhile ---------------------
 
 const waiting = [];
 const observer = new IntersectionObserver((entries) => {
@@ -49,7 +49,7 @@ function next() {
     draw(waiting.shift());
     requestAnimationFrame(next);
   } else {
-    // For whoever measures: milliseconds from the start until all in view was drawn.
+    // For measurements: milliseconds from the start until everything in view was drawn.
     document.documentElement.dataset.drawn ??= performance.now();
   }
 }
@@ -112,8 +112,8 @@ function whole(chart) {
   };
 }
 
-// Moves the marked step by one point of the chart that is in view, or to the first or last of these;
-// in a colour dimension also from bin to bin.
+// Moves the selected step by one visible point, or to the first or last visible point; in a colour
+// dimension also the selected bin.
 function point(chart, key, low, high) {
   const of = chart.spec.kind === "lines" ? chart.data.map((t) => t.x) : [values(chart.spec.steps)];
   const longest = of.reduce((a, b) => (b.length > a.length ? b : a), []);
@@ -132,22 +132,22 @@ function point(chart, key, low, high) {
     at.yval = (bins[chart.bin] + bins[chart.bin + 1]) / 2;
   }
   Plotly.Fx.hover(chart, at, "xy");
-  tell(chart);
+  announce(chart);
 }
 
 const clamp = (index, length) => Math.min(Math.max(index, 0), length - 1);
 
-// Says what the label shows, to those who do not see it.
+// Writes the content of the label for screen readers.
 const live = document.getElementById("live");
-function tell(chart) {
+function announce(chart) {
   const { spec, cursor } = chart;
-  const told = spec.kind === "lines"
+  const texts = spec.kind === "lines"
     ? chart.data.filter((trace) => trace.visible).flatMap(({ meta, x, y }) => {
         const place = x.indexOf(cursor);
         return place < 0 ? [] : [`${meta} ${y[place]}`];
       })
     : [inBin(spec, values(spec.steps).indexOf(cursor), chart.bin)];
-  live.textContent = `step ${cursor}: ${told.join(", ")}`;
+  live.textContent = `step ${cursor}: ${texts.join(", ")}`;
 }
 
 function inBin(spec, column, bin) {

@@ -1,13 +1,14 @@
-// Charts as Plotly takes them, made from what convjax/reporting says of them:
+// Plotly traces and layouts, made from the specifications of convjax/report:
 //
 //   {kind: "lines", y, traces, range?, marks?, rule?}
 //     traces: {name, key, colour, dash, x, y, width?, points?}; x and y refer to arrays
-//     marks: [step, number] of numbered vertical lines; rule: the height of a dashed one
-//     an axis whose name says so is logarithmic
-//   {kind: "dimension", columns, bins, counts, steps, over, under, low, high, top, strip}
+//     marks: [step, number] of numbered vertical lines; rule: the height of a dashed line
+//     an axis whose name contains "(log scale)" is logarithmic
+//   {kind: "dimension", columns, bins, counts, steps, over, under, low, high, top, ticks,
+//    strip}
 //   {kind: "none", text}: there is nothing to draw
 
-// A colour of CSS, light-dark(…) and custom properties included, as it is now.
+// Resolves a CSS colour, such as light-dark(…) or a custom property, to its present value.
 const probe = document.body.appendChild(document.createElement("span"));
 probe.hidden = true;
 function colour(css) {
@@ -15,7 +16,7 @@ function colour(css) {
   return getComputedStyle(probe).color;
 }
 
-// Plotly takes its texts for HTML of a kind.
+// Plotly interprets its texts as HTML.
 const plain = (text) =>
   text.replace(/[&<>]/g, (letter) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[letter]);
 
@@ -28,7 +29,7 @@ function lines(spec, hidden) {
     visible: !hidden.has(trace.key),
     x: values(trace.x),
     y: values(trace.y),
-        line: { color: colour(trace.colour), width: trace.width ?? 1.5, dash: trace.dash },
+    line: { color: colour(trace.colour), width: trace.width ?? 1.5, dash: trace.dash },
     marker: { size: 6 },
     hovertemplate: "%{y:.4~g}",
   }));
@@ -64,9 +65,6 @@ function dimension(spec) {
     line: { color: blue, width: 1 }, hovertemplate: `step %{x}<br>%{y:.4~g} %<extra>${name}</extra>`,
   });
   const [over, under] = [`x > ${spec.high}`, `x < ${spec.low}`].map(plain);
-  // 1 would lie so close to 0 that the two labels touched.
-  const ticks = [0];
-  for (let tick = 10; tick <= spec.top; tick *= 10) ticks.push(tick);
   const traces = [
     {
       type: "heatmap",
@@ -78,14 +76,14 @@ function dimension(spec) {
       zmin: 0,
       zmax: Math.log1p(spec.top),
       hoverongaps: false,
-      // A column of several steps has its middle as x.
+      // x is the middle of a column of several steps.
       hovertemplate: `${columns[1] - columns[0] > 1 ? "about step" : "step"} %{x}<br>output %{y}<br>%{customdata:,.4~g} values<extra></extra>`,
       colorbar: {
         title: { text: "values per bin, log(1 + count)", side: "bottom" },
-        tickvals: ticks.map(Math.log1p),
-        // 100k, because the labels of a narrow chart would touch.
-        ticktext: ticks.map((tick) => (tick < 1000 ? `${tick}` : tick < 1e6 ? `${tick / 1e3}k` : `${tick / 1e6}M`)),
-        // Below the steps, so that nothing takes of the chart's width.
+        tickvals: spec.ticks.map(Math.log1p),
+        // Short labels such as 100k, because long ones would touch in a narrow chart.
+        ticktext: spec.ticks.map((tick) => (tick < 1000 ? `${tick}` : tick < 1e6 ? `${tick / 1e3}k` : `${tick / 1e6}M`)),
+        // Below the steps, so that the chart keeps its width.
         orientation: "h", x: 0.5, y: -0.19, yanchor: "top", len: 1, thickness: 10, ypad: 0,
         outlinewidth: 0,
       },
@@ -117,7 +115,7 @@ function frame() {
     paper_bgcolor: "rgba(0, 0, 0, 0)",
     plot_bgcolor: "rgba(0, 0, 0, 0)",
     font: { family: "system-ui, sans-serif", size: 13, color: text },
-    // Above, there is room for the buttons, which are always there where nothing can hover.
+    // The top margin has room for the buttons, which are always visible on touch screens.
     margin: { l: 60, r: 12, t: 32, b: 44 },
     showlegend: false,
     hoverlabel: {

@@ -16,7 +16,7 @@ function bytes(text) {
   return found;
 }
 
-// An array, or the row of a matrix that is asked for; nothing is copied.
+// Returns an array, or a row of a matrix, without a copy.
 function values({ array: index, row }) {
   const all = array(index);
   if (row === undefined) return all;

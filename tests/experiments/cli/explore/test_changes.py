@@ -58,9 +58,9 @@ def test_impossible_settings_are_told(fresh):
     assert "at most 128" in fresh.state["told"][1]
     before = fresh.state["told"]
     fresh.type("padding", -1)
-    assert fresh.text("#settings > .mistake") == "padding must be a whole number from 0 up."
+    assert fresh.text("#settings > .mistake") == "padding must be a whole number of at least 0."
     assert fresh.state["told"] == before
     for value in ("1.5", Keys.BACKSPACE):
         fresh.type("padding", value)
-        assert fresh.text("#settings > .mistake") == "padding must be a whole number from 0 up."
+        assert fresh.text("#settings > .mistake") == "padding must be a whole number of at least 0."
     assert fresh.browser.get_log("browser") == []
