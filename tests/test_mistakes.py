@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -5,8 +7,8 @@ from tests.mistakes import check_message, damaged, library
 
 
 @pytest.fixture(autouse=True)
-def somewhere(tmp_path, monkeypatch):
-    """A folder with what the expressions name."""
+def folder(tmp_path, monkeypatch):
+    """The current folder, with the files that the expressions name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CONVJAX_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("CONVJAX_DATA_DIR", raising=False)
@@ -14,22 +16,30 @@ def somewhere(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def valid_run(tmp_path_factory):
+    """A run that each test copies and damages."""
+    path = tmp_path_factory.mktemp("valid") / "run"
+    damaged.make_run(path)
+    return path
+
+
 def listing(folder):
     return sorted((str(path), path.stat().st_size) for path in folder.rglob("*"))
 
 
 @pytest.mark.parametrize("mistake", library.ROWS, ids=lambda mistake: mistake.what)
-def test_in_python(mistake, somewhere):
-    before = listing(somewhere)
+def test_library_reports_the_mistake(mistake, folder):
+    before = listing(folder)
     with pytest.raises(mistake.kind) as caught:
         library.run(mistake.what)
     assert caught.type.__name__ == mistake.kind.__name__ or mistake.kind is OSError
     check_message(str(caught.value), mistake)
-    assert listing(somewhere) == before
+    assert listing(folder) == before
 
 
-def test_nothing_of_it_is_a_mistake_of_its_own():
-    """The names that the expressions use work: only what they say is wrong."""
+def test_library_names_are_valid():
+    """The expressions fail because of the mistakes only: the objects that they use work."""
     names = library.names()
     state, record = names["trainer"].run(
         names["trainer"].start(names["network"]), names["images"], names["order"], names["table"]
@@ -39,11 +49,11 @@ def test_nothing_of_it_is_a_mistake_of_its_own():
 
 
 @pytest.mark.parametrize("mistake", damaged.ROWS, ids=lambda mistake: mistake.what)
-def test_damaged_run_folders(mistake, somewhere):
-    damaged.make_run(somewhere / "run")
-    damaged.DAMAGES[mistake.what](somewhere / "run")
-    before = listing(somewhere)
+def test_load_run_reports_the_damage(mistake, folder, valid_run):
+    shutil.copytree(valid_run, folder / "run")
+    damaged.DAMAGES[mistake.what](folder / "run")
+    before = listing(folder)
     with pytest.raises(mistake.kind) as caught:
-        damaged.load(somewhere / "run")
+        damaged.load(folder / "run")
     check_message(str(caught.value), mistake)
-    assert listing(somewhere) == before
+    assert listing(folder) == before

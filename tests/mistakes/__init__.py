@@ -1,20 +1,20 @@
-"""Mistakes on purpose: what careless users do, and what they must be told.
+"""Tables of users' mistakes with the error messages that must follow.
 
-Tables of rows, which the tests go through and `python -m tests.mistakes` prints with the messages.
-To add a row, write what a user would type and what the message must hold: the argument, the value
-that was received, and the rule or the way out.
+The tests check every row, and `python -m tests.mistakes` prints all with their messages. To add a
+row, write what a user would type and the parts that the message must contain: the argument, the
+rule, the value received, and the fix.
 """
 
 from typing import NamedTuple
 
 
 class Mistake(NamedTuple):
-    """A mistake and what must come of it.
+    """A mistake and its error.
 
     Attributes:
       what: the Python expression, or the words after `python -m experiments`, that a user types.
-      kind: of the exception; None for a command, which ends with exit status 2.
-      holds: what the message must hold, each somewhere.
+      kind: class of the exception; None for a command, which ends with exit status 2.
+      holds: parts that the message must contain, in any order.
     """
 
     what: str
@@ -23,7 +23,7 @@ class Mistake(NamedTuple):
 
 
 def check_message(message: str, mistake: Mistake) -> None:
-    """Fails if a message lacks what it must hold, or shows what is none of a user's business."""
+    """Fails if a message lacks one of its parts, has several lines, or shows internals."""
     missing = [part for part in mistake.holds if part not in message]
     assert not missing, f"{message!r} lacks {missing}"
     assert "Traceback" not in message

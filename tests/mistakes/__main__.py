@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shlex
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.mistakes import commands, damaged, library
 
 
 def main() -> None:
-    """Does every mistake in a folder of its own, and prints what came of it."""
+    """Makes every mistake in a temporary folder, and prints its message."""
     for title, rows in (
         ("Command line", _of_commands()),
         ("Python", _of_library()),
@@ -27,7 +28,7 @@ def main() -> None:
 
 def _of_commands() -> Iterator[tuple[str, str]]:
     for mistake in commands.ROWS:
-        with _somewhere() as folder:
+        with _temporary_folder() as folder:
             commands.make_files(folder)
             words = shlex.split(mistake.what)
             result = CliRunner().invoke(app, words, prog_name="python -m experiments")
@@ -36,7 +37,7 @@ def _of_commands() -> Iterator[tuple[str, str]]:
 
 def _of_library() -> Iterator[tuple[str, str]]:
     for mistake in library.ROWS:
-        with _somewhere() as folder:
+        with _temporary_folder() as folder:
             library.make_files(folder)
             try:
                 library.run(mistake.what)
@@ -45,9 +46,15 @@ def _of_library() -> Iterator[tuple[str, str]]:
 
 
 def _of_runs() -> Iterator[tuple[str, str]]:
+    with _temporary_folder() as folder:
+        damaged.make_run(folder / "valid")
+        yield from _damages(folder / "valid")
+
+
+def _damages(valid: Path) -> Iterator[tuple[str, str]]:
     for mistake in damaged.ROWS:
-        with _somewhere():
-            damaged.make_run(Path("run"))
+        with _temporary_folder():
+            shutil.copytree(valid, "run")
             damaged.DAMAGES[mistake.what](Path("run"))
             try:
                 damaged.load(Path("run"))
@@ -56,7 +63,8 @@ def _of_runs() -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def _somewhere() -> Iterator[Path]:
+def _temporary_folder() -> Iterator[Path]:
+    """Changes to a temporary folder, with a cache in it."""
     before = os.environ.get("CONVJAX_CACHE_DIR")
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         os.environ["CONVJAX_CACHE_DIR"] = str(Path(folder) / "cache")

@@ -1,6 +1,7 @@
-"""Run folders that were damaged, or of which somebody changed a file."""
+"""Mistakes in run folders: damaged, missing and changed files."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ from tests.helpers import make_record
 from tests.mistakes import Mistake
 
 
+@cache
 def network(outputs: int = 3) -> nnx.Module:
-    """A network whose weights the run has."""
+    """Returns the network whose weights are in the run."""
     return nnx.Linear(2, outputs, rngs=nnx.Rngs(0))
 
 
 def make_run(path: Path) -> None:
-    """Makes a whole run of five steps."""
+    """Makes a complete run of five steps."""
     with RunFolder(path, {"data": "mnist5k", "seed": 0}) as folder:
         folder.write_metrics([{"epoch": 1, "step": 5, "valid_loss": 0.5}])
         folder.write_record(make_record(steps=5, layers=2))
@@ -29,29 +31,29 @@ def make_run(path: Path) -> None:
 
 
 def load(path: Path) -> tuple[Run, nnx.Module]:
-    """Reads all of a run."""
+    """Returns all of a run."""
     run = load_run(path)
     return run, load_weights(path / "model.npz", network())
 
 
 def written(name: str, content: str | bytes) -> Callable[[Path], None]:
-    """Puts something else into a file."""
-    whole = content.encode() if isinstance(content, str) else content
-    return lambda run: (run / name).write_bytes(whole) and None
+    """Returns a function that replaces the content of a file."""
+    new = content.encode() if isinstance(content, str) else content
+    return lambda run: (run / name).write_bytes(new) and None
 
 
 def missing(name: str) -> Callable[[Path], None]:
-    """Removes a file."""
+    """Returns a function that removes a file."""
     return lambda run: (run / name).unlink()
 
 
 def cut(name: str, length: int) -> Callable[[Path], None]:
-    """Keeps the first bytes of a file."""
+    """Returns a function that keeps only the first bytes of a file."""
     return lambda run: (run / name).write_bytes((run / name).read_bytes()[:length]) and None
 
 
 def flipped(name: str, at: int) -> Callable[[Path], None]:
-    """Changes one byte."""
+    """Returns a function that changes one byte of a file."""
 
     def damage(run: Path) -> None:
         content = bytearray((run / name).read_bytes())
@@ -62,7 +64,7 @@ def flipped(name: str, at: int) -> Callable[[Path], None]:
 
 
 def arrays(name: str, **changed: np.ndarray | None) -> Callable[[Path], None]:
-    """Changes arrays of an .npz file; None takes one out."""
+    """Returns a function that changes arrays of an .npz file; None removes one."""
 
     def damage(run: Path) -> None:
         with np.load(run / name) as file:
@@ -73,7 +75,7 @@ def arrays(name: str, **changed: np.ndarray | None) -> Callable[[Path], None]:
 
 
 def folder_instead(name: str) -> Callable[[Path], None]:
-    """Puts a folder in a file's place."""
+    """Returns a function that replaces a file by a folder."""
 
     def damage(run: Path) -> None:
         (run / name).unlink()
@@ -83,7 +85,7 @@ def folder_instead(name: str) -> Callable[[Path], None]:
 
 
 def other_weights(run: Path) -> None:
-    """Puts the weights of another network there."""
+    """Replaces the weights by those of another network."""
     save_weights(run / "model.npz", network(outputs=4))
 
 
@@ -118,9 +120,9 @@ _CASES: list[tuple[str, Callable[[Path], None], type[Exception], tuple[str, ...]
         R,
         ("line 1 of metrics.jsonl is not JSON",),
     ),
-    ("record.npz is empty", written("record.npz", ""), C, ("not a whole record", "train again")),
-    ("record.npz is cut off", cut("record.npz", 3000), C, ("not a whole record", "BadZipFile")),
-    ("record.npz has one byte changed", flipped("record.npz", 80), C, ("not a whole record",)),
+    ("record.npz is empty", written("record.npz", ""), C, ("not a complete record", "train again")),
+    ("record.npz is cut off", cut("record.npz", 3000), C, ("not a complete record", "BadZipFile")),
+    ("record.npz has one byte changed", flipped("record.npz", 80), C, ("not a complete record",)),
     ("record.npz is a folder", folder_instead("record.npz"), C, ("it is a folder",)),
     (
         "record.npz is of another format",

@@ -1,5 +1,4 @@
-"""Mistakes in Python: wrong arguments of public functions, and files that do not hold what they
-should."""
+"""Mistakes in Python: wrong arguments of public functions, and files with wrong content."""
 
 from functools import cache
 from pathlib import Path
@@ -14,20 +13,21 @@ import convjax
 from convjax.data import DataError, Split, load
 from convjax.nn.weights import WeightsError
 from convjax.runs.config import RunError
-from convjax.stats.record import RecordError
+from convjax.stats.record_file import RecordError
 from tests.helpers import make_record
 from tests.mistakes import Mistake
 
 
 @cache
 def names() -> dict[str, Any]:
-    """What the expressions are about: small, and made once."""
-    network = convjax.digits_net(rngs=nnx.Rngs(0))
+    """Returns the names that the expressions use: small objects, made once."""
+    network = convjax.ConvNet((1, 2, 10), rngs=nnx.Rngs(0))
     trainer = convjax.Trainer(network, convjax.adam(), watch=None)
     rng = np.random.default_rng(0)
-    split = Split(rng.integers(0, 256, (8, 28, 28, 1), np.uint8), np.arange(8, dtype=np.int32))
+    split = Split(rng.integers(0, 256, (8, 4, 4, 1), np.uint8), np.arange(8, dtype=np.int32))
     return {
         **{name: getattr(convjax, name) for name in convjax.__all__},
+        "convjax": convjax,
         "np": np,
         "jnp": jnp,
         "jax": jax,
@@ -51,14 +51,14 @@ def names() -> dict[str, Any]:
 
 
 def make_files(folder: Path) -> None:
-    """Makes what the expressions name."""
+    """Makes the files that the expressions name."""
     (folder / "text.txt").write_text("hello")
     (folder / "folder").mkdir()
     np.savez(folder / "other.npz", x=np.arange(3))
 
 
 def run(what: str) -> Any:
-    """Does what a user typed; the expressions are those of this file."""
+    """Evaluates one of the expressions of this file."""
     return eval(what, dict(names()))
 
 
@@ -69,7 +69,7 @@ ROWS = [
     Mistake("conv2d([[1.0, 2.0]], kernel)", T, ("x must be an array", "got list: [[1.0, 2.0]]")),
     Mistake("conv2d(x, None)", T, ("kernel must be an array", "got NoneType: None")),
     Mistake("conv2d(x, kernel, 1.0)", T, ("bias must be an array", "got float: 1.0")),
-    Mistake("conv2d(kernel, x)", V, ("x has 4 channels, but the kernel expects 8", "(2, 8, 8, 3)")),
+    Mistake("conv2d(kernel, x)", V, ("x must have 8 channels", "got 4", "(2, 8, 8, 3)")),
     Mistake(
         "conv2d(x.astype(jnp.uint8), kernel)",
         T,
@@ -96,7 +96,7 @@ ROWS = [
     # --- trainer -----------------------------------------------------------------------------
     Mistake("Trainer(network, adam(), watch=True)", T, ("watch must be Watch, got bool: True",)),
     Mistake("Trainer(network, adam)", T, ("optimizer must be Optimizer", "convjax.adam() and")),
-    Mistake("Trainer(ConvNet, adam())", T, ("model must be Module", "Make one of Flax NNX first")),
+    Mistake("Trainer(ConvNet, adam())", T, ("model must be Module", "Make a Flax NNX module")),
     Mistake("Trainer('digits', adam())", T, ("model must be Module, got str: 'digits'",)),
     Mistake(
         "Trainer(network, adam(), std=0)", V, ("mean must be finite and std positive", "and 0")
@@ -173,7 +173,7 @@ ROWS = [
     Mistake(
         "trainer.run(state, Images(images.images, images.labels[:3]), order, table)",
         V,
-        ("as many labels as images, got the shapes (3,) and (8, 28, 28, 1)",),
+        ("as many labels as images, got the shapes (3,) and (8, 4, 4, 1)",),
     ),
     Mistake("trainer.evaluate(state, split)", T, ("data must be Images, got Split",)),
     Mistake("trainer.evaluate(state, images, batch_size=0)", V, ("batch_size must be", "got 0")),
@@ -182,7 +182,7 @@ ROWS = [
         V,
         ("images must be uint8 of the shape (N, H, W, C), got float64", "normalised here"),
     ),
-    Mistake("trainer.predict(state, split.images[0])", V, ("images must be uint8", "(28, 28, 1)")),
+    Mistake("trainer.predict(state, split.images[0])", V, ("images must be uint8", "(4, 4, 1)")),
     # --- what is watched ---------------------------------------------------------------------
     Mistake("Watch(every=0)", V, ("every must be a whole number of steps, at least 1, got 0",)),
     Mistake("Watch(every=2.5)", V, ("every must be a whole number of steps", "got 2.5")),
@@ -193,7 +193,7 @@ ROWS = [
         T,
         (
             "model must be",
-            "got the class ConvNet. Make one",
+            "got the class ConvNet. Construct",
         ),
     ),
     Mistake("capture(None, x)", T, ("model must be a Flax module or a function, got NoneType",)),
@@ -267,12 +267,12 @@ ROWS = [
     Mistake(
         "sweep(trainer, network, images, [order], [table], test=images)",
         T,
-        ("models must be Sequence, got ConvNet", "One network per seed: [model]"),
+        ("models must be Sequence, got ConvNet", "one network per seed: [model]"),
     ),
     Mistake(
         "sweep(trainer, [network], images, [order], table, test=images)",
         T,
-        ("tables must be Sequence, got dict", "One per setting"),
+        ("tables must be Sequence, got dict", "one per setting"),
     ),
     Mistake(
         "sweep(trainer, [network], images, [order], [table], test=images, scalars={'wd': [0.1]})",
@@ -304,12 +304,14 @@ ROWS = [
     Mistake("Keeping('new')", T, ("folder must be RunFolder, got str: 'new'",)),
     # --- pictures and receptive fields -----------------------------------------------------------
     Mistake("plots.color_dim(Recorder(), 0)", T, ("records must be Record, got Recorder",)),
-    Mistake("plots.color_dim(record, 'conv9')", KeyError, ("no layer 'conv9'", "blocks.0.conv")),
+    Mistake("plots.color_dim(record, 'conv9')", KeyError, ("got 'conv9'", "blocks.0.conv")),
     Mistake(
         "plots.color_dim(record, 1.5)", T, ("layer must be a name or an index, got float: 1.5",)
     ),
     Mistake(
-        "plots.plot_layer_stats(record, 9)", IndexError, ("layer 9 is out of range", "2 layers")
+        "plots.plot_layer_stats(record, 9)",
+        IndexError,
+        ("an index of the record's 2 layers", "got 9"),
     ),
     Mistake("plots.plot_loss([2.3, 2.2])", T, ("record must be Record, got list: [2.3, 2.2]",)),
     Mistake("plots.plot_sched(one_cycle(100, 0.1))", T, ("record must be Record, got Schedules",)),
@@ -320,61 +322,85 @@ ROWS = [
     Mistake(
         "plots.mark(plots.new_figure(1, 1), diagnose(record))",
         T,
-        ("findings must be those of a diagnosis, diagnose(record).findings, got Diagnosis",),
+        ("findings must be a sequence of findings, got Diagnosis", "diagnose(record).findings"),
     ),
-    Mistake("receptive_fields(network)", T, ("the last argument must be images", "got none")),
     Mistake(
-        "receptive_fields(network, (1, 28, 28, 1))", T, ("must be images, an array, got tuple",)
+        "receptive_fields(network)",
+        T,
+        ("images must be an array and the last argument", "got none"),
+    ),
+    Mistake(
+        "receptive_fields(network, (1, 28, 28, 1))",
+        T,
+        ("images must be an array and the last argument", "got tuple"),
     ),
     Mistake(
         "receptive_fields(network, jnp.ones((28, 28, 1)))", V, ("four axes NHWC", "(28, 28, 1)")
     ),
     # --- data ------------------------------------------------------------------------------------
     Mistake(
-        "load('nmist')", D, ("name_or_path: got 'nmist'", "choose from", "did you mean 'mnist'?")
+        "load('nmist')", D, ("name_or_path must be one of mnist5k", "got 'nmist'; did you mean")
     ),
-    Mistake("load(5)", D, ("name_or_path: got 5 of type int", "it must be a path")),
+    Mistake("load(5)", D, ("name_or_path must be a path", "got int: 5", "pathlib.Path")),
     Mistake(
-        "load('./absent')", D, ("absent: no such folder", "train/CLASS/*.png", "correct the path")
+        "load('./absent')", D, ("absent is not a folder", "train/CLASS/*.png", "Give the path")
     ),
-    Mistake("load('mnist', data_dir='absent')", D, ("absent is not a folder", "leave it out")),
     Mistake(
-        "load('mnist5k', data_dir='.')", D, ("data_dir: got '.' with 'mnist5k'", "leave it out")
+        "load('mnist', data_dir='absent')", D, ("absent is not a folder", "leave data_dir out")
     ),
-    Mistake("load('mnist5k', classes=3)", D, ("classes: got 3 of type int", "classes=(3,)")),
     Mistake(
-        "load('mnist5k', classes='37')", D, ("classes: got the string '37'", "classes=('37',)")
+        "load('mnist5k', data_dir='.')",
+        D,
+        ("data_dir must go with mnist", "got '.' with 'mnist5k'", "Leave it out"),
     ),
-    Mistake("load('mnist5k', classes=(3, 70))", D, ("classes: got '70'", "choose from 0, 1, 2")),
+    Mistake("load('mnist5k', classes=3)", D, ("classes must be a sequence", "got int: 3", "(3,)")),
+    Mistake("load('mnist5k', classes='37')", D, ("got the string '37'", "Write classes=('37',)")),
+    Mistake("load('mnist5k', classes=(3, 70))", D, ("classes must be among 0, 1, 2", "got '70'")),
     Mistake(
         "Split(split.images / 255, split.labels)",
         D,
-        ("images: got float64 of shape (8, 28, 28, 1); it must be uint8", "astype"),
+        ("images must be uint8", "got float64 of shape (8, 4, 4, 1)", "astype"),
     ),
     Mistake(
         "Split(split.images, np.eye(10, dtype=np.int32)[split.labels])",
         D,
-        ("labels: got int32 of shape (8, 10)", "axes (N)"),
+        ("labels must be int32 with axes (N)", "got int32 of shape (8, 10)"),
     ),
     Mistake(
-        "Split(split.images[..., 0], split.labels)", D, ("images: got uint8 of shape (8, 28, 28)",)
+        "Split(split.images[..., 0], split.labels)",
+        D,
+        ("images must be uint8 with axes (N, H, W, C)", "got uint8 of shape (8, 4, 4)"),
     ),
-    Mistake("Split(split.images[:0], split.labels[:0])", D, ("images: got shape (0, 28, 28, 1)",)),
     Mistake(
-        "Split(split.images, split.labels[:3])", D, ("got 8 images and 3 labels", "must be equal")
+        "Split(split.images[:0], split.labels[:0])", D, ("images must have at least one entry",)
+    ),
+    Mistake(
+        "Split(split.images, split.labels[:3])",
+        D,
+        ("labels must be one for each of the 8 images, got 3 labels",),
+    ),
+    Mistake(
+        "convjax.data.epoch_order(8, 2.0, seed=0, epoch=0)",
+        T,
+        ("batch_size must be a whole number, got float: 2.0",),
+    ),
+    Mistake(
+        "convjax.data.epoch_order(8, 64, seed=0, epoch=0)",
+        D,
+        ("batch_size must be at most the number of examples, 8, got 64",),
     ),
     # --- files -----------------------------------------------------------------------------------
     Mistake("weights.load_weights('absent.npz', network)", FileNotFoundError, ("absent.npz",)),
     Mistake(
-        "weights.load_weights('text.txt', network)", W, ("text.txt is not a whole file of wei",)
+        "weights.load_weights('text.txt', network)", W, ("text.txt is not a complete weights file",)
     ),
     Mistake(
         "weights.load_weights('folder', network)",
         W,
-        ("folder is not a whole file", "it is a folder"),
+        ("folder is not a complete weights file", "it is a folder"),
     ),
     Mistake(
-        "weights.load_weights('other.npz', network)", W, ("other.npz holds the weights of anot",)
+        "weights.load_weights('other.npz', network)", W, ("other.npz contains the weights of anot",)
     ),
     Mistake("weights.load_weights('text.txt', 'network')", T, ("model must be Module, got str",)),
     Mistake("weights.save_weights('out.npz', 'network')", T, ("model must be Module, got str",)),
@@ -385,7 +411,7 @@ ROWS = [
     ),
     Mistake("Record.load('absent.npz')", FileNotFoundError, ("absent.npz",)),
     Mistake(
-        "Record.load('text.txt')", RecordError, ("text.txt is not a whole record", "train again")
+        "Record.load('text.txt')", RecordError, ("text.txt is not a complete record", "train again")
     ),
     Mistake("Record.load('other.npz')", RecordError, ("other.npz is not a", "format is missing")),
     Mistake("Record.load(None)", T, ("path must be a file's path, got NoneType: None",)),
