@@ -1,1 +1,1 @@
-"""The chapter's pictures in its order, as one HTML file."""
+"""The gallery: the chapter's pictures in its order, in one HTML file."""

@@ -10,18 +10,19 @@ from convjax.report import html
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 150  # sharp on screens with more pixels than inches have
+DPI = 150  # sharp on screens with more than 96 pixels per CSS inch
 CSS_PIXELS = 96  # per inch
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with its words.
+    """A figure with its texts.
 
     Attributes:
-      title: a heading, unlike that of any other picture.
-      alt: what the picture shows, for those who do not see it.
-      caption: what is to be seen, and which numbers are computed.
+      title: a heading, unique on the page.
+      figure: the figure.
+      alt: describes the picture for those who cannot see it.
+      caption: explains the picture and names the computed numbers.
     """
 
     title: str
@@ -32,7 +33,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class GallerySection:
-    """Pictures of one part of the chapter, with a text before them."""
+    """The pictures of one part of the chapter, after an introductory text."""
 
     title: str
     text: str
@@ -40,10 +41,15 @@ class GallerySection:
 
 
 def page(sections: Sequence[GallerySection], *, lead: str, foot: str) -> str:
-    """Returns the page.
+    """Returns the page in HTML.
+
+    Args:
+      sections: in the order of the chapter.
+      lead: text above the sections.
+      foot: text below them.
 
     Raises:
-      ValueError: if two headings are alike, so that links would lead to the first of them.
+      ValueError: if two headings have the same anchor, so that links would lead to the first.
       ImportError: if jinja2 is not installed.
     """
     titles = [section.title for section in sections]
@@ -52,7 +58,7 @@ def page(sections: Sequence[GallerySection], *, lead: str, foot: str) -> str:
     for title, name in zip(titles, names, strict=True):
         if names.count(name) > 1:
             raise ValueError(
-                f"headings must differ, got {title!r} and another that leads to #{name}. "
+                f"headings must differ, got {title!r} and another with the anchor #{name}. "
                 "Rename one of them."
             )
     return html.render(
@@ -73,7 +79,7 @@ def page(sections: Sequence[GallerySection], *, lead: str, foot: str) -> str:
 
 
 def anchor(title: str) -> str:
-    """Returns a heading as the name of a place on the page: "One-cycle" is "one-cycle"."""
+    """Returns the anchor of a heading: "One-cycle" becomes "one-cycle"."""
     return re.sub(r"\W+", "-", title.lower()).strip("-")
 
 

@@ -21,12 +21,12 @@ from experiments.harness.training import Training
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Small batches: nine times as many steps for the same work, after which kernels look less random.
+# Small batches give nine times as many steps for the same work, and kernels look less random.
 COLOUR = replace(BATCH_NORM, encoding="rgb", batch_size=64)
 
 
 def training_sections(lab: Lab) -> list[GallerySection]:
-    """Trains three networks and returns their pictures, with those of colour in their place."""
+    """Trains three networks and returns their pictures, and the pictures of colour images."""
     dataset = lab.device_dataset(ONE_CYCLE).dataset
     plain, normed = lab.fit(ONE_CYCLE, 0), lab.fit(BATCH_NORM, 0)
     colour = lab.fit(COLOUR, 0, watch=None)
@@ -45,44 +45,44 @@ def _first_layer(training: Training, found: "dict[str, Figure]") -> GallerySecti
     kernels = training.model.blocks[0].conv
     return GallerySection(
         "What the first layer of a network computes",
-        "Nobody chooses the kernels of a network: they begin at random, and training changes them. "
-        f"This one was trained for {training.record.steps} steps; it is right on "
+        "The kernels of a network are not designed: they begin at random, and training changes "
+        f"them. This network was trained for {training.record.steps} steps; it is right for "
         f"{_percent(training.accuracy)} of the test images.",
         [
             Picture(
                 "Kernels of the first layer",
                 found["kernels"],
                 "The kernels of the first layer as small images.",
-                f"The kernels of the first layer of that network after training, on one scale; "
-                f"with their biases they have {_size(kernels)} numbers.",
+                "The kernels of the first layer after training, on one scale. With their biases "
+                f"they have {_size(kernels)} numbers.",
             ),
             Picture(
                 "Feature maps of the first layer",
                 found["feature-maps"],
                 "The maps that the first layer makes of one test image.",
-                "What these kernels make of one test image, before the ReLU, in the same order. "
-                "With stride 2 each map has half the rows and columns of the image.",
+                "The results of these kernels for one test image, before the ReLU, in the same "
+                "order. With stride 2 each map has half the rows and columns of the image.",
             ),
         ],
     )
 
 
 def _colour(training: Training, *, tinted: bool) -> GallerySection:
-    material = "the same images, tinted," if tinted else "the same images"
+    data = "the same images, tinted," if tinted else "the same images"
     kernels = images.show_kernels(training.model.blocks[0].conv.kernel, training.model.layout)
     return GallerySection(
         "Colour images",
-        "A colour image has three channels, and a kernel a layer for each of them.",
+        "A colour image has three channels, and a kernel has a layer for each of them.",
         [
             *colour_pictures(),
             Picture(
                 "First kernels of a colour network",
                 kernels,
                 "The kernels of a first layer, drawn in colour.",
-                f"The first layer of a network with batch norm, trained on {material} for "
-                f"{training.record.steps} steps; it is right on {_percent(training.accuracy)} of "
-                "the test images. The three layers of a kernel are drawn as red, green and blue: "
-                "grey is a weight of 0, and a pixel is coloured where the three weights differ.",
+                f"The first layer of a network with batch norm, trained on {data} for "
+                f"{training.record.steps} steps; it is right for {_percent(training.accuracy)} of "
+                "the test images. The three layers of a kernel are drawn as red, green and blue. A "
+                "weight of 0 is grey, and a pixel is coloured where its three weights differ.",
             ),
         ],
     )
@@ -99,7 +99,8 @@ def _data_and_layers(training: Training, found: "dict[str, Figure]") -> GalleryS
                 "A batch of images",
                 found["batch"],
                 "Nine test images with the names of their classes.",
-                "Nine test images: what a network is given, and above each what it should say.",
+                "Nine test images, the inputs of a network. Above each is the class that it "
+                "should give.",
             ),
             _layer("The first layer", found[f"stats-{first}"], training.record, first),
             _layer(
@@ -120,7 +121,7 @@ def _layer(title: str, figure: "Figure", record: Record, layer: str) -> Picture:
         f"Mean, standard deviation and share near zero of layer {layer} against the step.",
         f"Mean, standard deviation and share near zero of the outputs of {layer}, before the ReLU, "
         f"at each of {record.steps} steps. At the last, {_percent(last)} of the values are at most "
-        "0.05: after the ReLU these do nothing, or next to nothing.",
+        "0.05: after the ReLU they contribute nothing, or almost nothing.",
     )
 
 
@@ -128,9 +129,8 @@ def _one_cycle(training: Training, found: "dict[str, Figure]") -> GallerySection
     rate = training.record.learning_rate
     return GallerySection(
         "One-cycle",
-        "The learning rate begins low, so that the first steps do not throw the network off, "
-        "rises, and falls to nothing, so that the last steps settle. The momentum goes the other "
-        "way round.",
+        "The learning rate begins low, so that the first steps do not diverge. It rises, and then "
+        "falls almost to 0, so that the last steps converge. The momentum mirrors it.",
         [
             Picture(
                 "The schedule",
@@ -152,7 +152,7 @@ def _one_cycle(training: Training, found: "dict[str, Figure]") -> GallerySection
 
 
 def _colour_dimension(record: Record, found: "dict[str, Figure]") -> GallerySection:
-    # Where most units are active, so that the histogram has something to show.
+    # The step with the most active units has the fullest histogram.
     step = int(record.watched[np.argmax(record.active_share(PENULTIMATE))])
     counts = np.nan_to_num(heatmap.layer_counts(record, PENULTIMATE))
     edges = record.hist_edges
@@ -161,26 +161,26 @@ def _colour_dimension(record: Record, found: "dict[str, Figure]") -> GallerySect
     )
     return GallerySection(
         "The colourful dimension",
-        "A histogram tells more than a mean. Put on edge, as a column of colours, it takes so "
-        "little room that there is one for every step of the training, side by side.",
+        "A histogram contains more than a mean. Drawn as a column of colours it is so narrow that "
+        "the columns of all steps of the training fit side by side.",
         [
             Picture(
                 "From a histogram to a picture",
                 chapter.histogram_column(record, PENULTIMATE, step),
                 f"A histogram at step {step}, the same as a column of colours, and all columns.",
-                f"1: how many outputs of {PENULTIMATE} lie in each of {len(edges) - 1} bins at step "
-                f"{step}, the step at which most of them are above 0.25. 2: a colour for each bin, "
-                "the brighter the more. 3: the columns of all steps; the frame marks that of step "
-                f"{step}. Values below {edges[0]:g} and above {edges[-1]:g} are in no bin.",
+                f"1: how many outputs of {PENULTIMATE} lie in each of {len(edges) - 1} bins at "
+                f"step {step}, the step at which most of them are above 0.25. 2: a colour for "
+                "each bin, brighter for higher counts. 3: the columns of all steps; the frame marks "
+                f"that of step {step}. Values below {edges[0]:g} and above {edges[-1]:g} are in "
+                "no bin.",
             ),
             Picture(
                 "Why the logarithm is taken",
                 chapter.why_logarithm(record, PENULTIMATE, step),
-                "The same columns twice, with counts and with their logarithms.",
-                f"Above, colour is the count: the fullest bin holds {counts.max():,.0f} values, so "
-                f"that {linear:.0f} % of the bins with something in them cannot be told from empty "
-                "ones, on a scale of 256 colours. Below, colour is log(1 + count), and "
-                f"{logarithmic:.0f} % of them are lost.",
+                "The same columns twice: with counts, and with their logarithms.",
+                f"Above, the colour is the count. The fullest bin has {counts.max():,.0f} values, "
+                f"so on a scale of 256 colours {linear:.0f} % of the bins with values look empty. "
+                f"Below, the colour is log(1 + count), and {logarithmic:.0f} % of them look empty.",
             ),
             Picture(
                 "The whole picture of a training",
@@ -197,22 +197,22 @@ def _batch_norm(plain: Training, normed: Training) -> GallerySection:
     sides = {"without batch norm": plain, "with batch norm": normed}
     figure = plots.color_dim([t.record for t in sides.values()], PENULTIMATE, list(sides))
     counts = (len(collapse_steps(t.record.active_share(PENULTIMATE))) for t in sides.values())
-    told = " and ".join(
+    listed = " and ".join(
         f"{count} time{'s' * (count != 1)} {side}"
         for count, side in zip(counts, sides, strict=True)
     )
     return GallerySection(
         "Batch norm",
-        "Batch norm brings the outputs of every layer to a mean and a spread that the network "
-        f"learns. Right on {_percent(plain.accuracy)} of the test images without it, "
+        "Batch norm gives the outputs of every layer a mean and a spread that the network "
+        f"learns. The accuracy is {_percent(plain.accuracy)} without it and "
         f"{_percent(normed.accuracy)} with it, after the same number of steps.",
         [
             Picture(
                 "Without and with batch norm",
                 figure,
                 f"The colourful dimension of {PENULTIMATE} in two trainings, side by side.",
-                f"The outputs of {PENULTIMATE} in two trainings that differ in batch norm alone. "
-                f"The share of values above 0.25 rises and crashes {told}.",
+                f"The outputs of {PENULTIMATE} in two trainings that differ only in batch norm. "
+                f"The share of values above 0.25 rises and collapses {listed}.",
             )
         ],
     )

@@ -1,4 +1,4 @@
-"""The gallery: a page with the chapter's pictures, made by the command in its small form."""
+"""The gallery's page, and the command that writes it, with `--quick`."""
 
 import base64
 from html.parser import HTMLParser
@@ -29,7 +29,7 @@ CHAPTER = [
 
 
 class Read(HTMLParser):
-    """Headings, links, places, images and the text of each element of a page."""
+    """Headings, links, anchors, images and captions of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -69,13 +69,15 @@ def made(tmp_path_factory):
     return folder, (folder / "gallery.html").read_text(encoding="utf-8"), result.output
 
 
-def test_headings_are_in_the_order_of_the_chapter(made):
+@pytest.mark.slow
+def test_gallery_command_keeps_the_order_of_the_chapter(made):
     headings = Read(made[1]).headings
     assert [text for level, text in headings if level == "h2"] == CHAPTER
     assert headings[0][0] == "h1"
 
 
-def test_every_picture_is_in_the_file_and_has_words(made):
+@pytest.mark.slow
+def test_gallery_command_embeds_every_picture_with_its_texts(made):
     folder, text, output = made
     read = Read(text)
     pictures = [heading for level, heading in read.headings if level == "h3"]
@@ -90,11 +92,12 @@ def test_every_picture_is_in_the_file_and_has_words(made):
     assert len({image["src"] for image in read.images}) == len(pictures)
     assert all(len(caption) > 40 for caption in read.captions)
     assert f"{len(pictures)} pictures" in output
-    # No folder of a run, nothing half-written.
+    # There is no run folder and no partial file.
     assert [path.name for path in folder.iterdir()] == ["gallery.html"]
 
 
-def test_contents_lead_to_every_section_and_picture(made):
+@pytest.mark.slow
+def test_page_links_to_every_section_and_picture(made):
     read = Read(made[1])
     assert read.links == [f"#{place}" for place in read.places]
     titles = [text for level, text in read.headings if level != "h1"]
@@ -102,7 +105,8 @@ def test_contents_lead_to_every_section_and_picture(made):
     assert len(set(read.places)) == len(read.places) == 27 + len(CHAPTER)
 
 
-def test_the_page_needs_no_network_and_is_dark_where_the_reader_is(made):
+@pytest.mark.slow
+def test_page_needs_no_network_and_has_a_dark_scheme(made):
     text = made[1]
     assert "http" not in text
     assert "<script" not in text
@@ -112,17 +116,18 @@ def test_the_page_needs_no_network_and_is_dark_where_the_reader_is(made):
     assert "background: #ffffff" in text
 
 
-def test_captions_hold_the_numbers_that_are_computed(made):
+@pytest.mark.slow
+def test_gallery_command_computes_the_numbers_of_captions(made):
     captions = " ".join(Read(made[1]).captions)
     assert "0 at (1, 1), 762 at (5, 7), −29 at (8, 18)" in captions
-    assert "Of its 36 entries 20 are always zero" in captions
+    assert "Of the 36 entries 20 are always zero" in captions
     assert "5×5 becomes 6×6" in captions
     red, green, blue = photograph()[TILES]
     assert f"({red}, {green}, {blue})" in captions
     assert red > green > blue  # orange
     windows = np.lib.stride_tricks.sliding_window_view(photograph()[ROOF], (3, 3), (0, 1))
     largest = np.einsum("ijchw,chw->ij", windows.astype(int), COLOUR_KERNEL).max() + COLOUR_BIAS
-    assert f"largest, {largest}, computed" in captions
+    assert f"largest result, {largest}, computed" in captions
     assert "P = 12, Q = 15, R = 18, S = 27" in made[1]
 
 
@@ -143,7 +148,8 @@ def folder_of_images(tmp_path):
     return make
 
 
-def test_images_with_three_channels_are_taken_as_they_are(folder_of_images, tmp_path):
+@pytest.mark.slow
+def test_gallery_command_leaves_colour_images_unchanged(folder_of_images, tmp_path):
     out = tmp_path / "gallery.html"
     result = invoke("--quick", "--data", folder_of_images(16, 3), "--out", out)
     assert result.exit_code == 0, result.output
@@ -153,7 +159,7 @@ def test_images_with_three_channels_are_taken_as_they_are(folder_of_images, tmp_
     assert str(tmp_path) not in out.read_text(encoding="utf-8")
 
 
-def test_images_that_are_too_large_are_a_mistake(folder_of_images, tmp_path):
+def test_gallery_command_rejects_large_images(folder_of_images, tmp_path):
     result = invoke("--quick", "--data", folder_of_images(40, 1), "--out", tmp_path / "x.html")
     assert result.exit_code == 2
     assert "at most 32×32 pixels" in result.stderr
@@ -170,7 +176,7 @@ def test_images_that_are_too_large_are_a_mistake(folder_of_images, tmp_path):
         (["--size", "3"], "No such option"),
     ],
 )
-def test_mistakes_get_a_line_and_status_2(arguments, message, tmp_path):
+def test_gallery_command_reports_mistakes_with_status_2(arguments, message, tmp_path):
     if "--out" not in arguments:
         arguments = [*arguments, "--out", tmp_path / "gallery.html"]
     result = invoke(*arguments)
@@ -180,7 +186,7 @@ def test_mistakes_get_a_line_and_status_2(arguments, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_is_overwritten(tmp_path):
+def test_gallery_command_rejects_an_existing_file(tmp_path):
     out = tmp_path / "gallery.html"
     out.write_text("mine")
     result = invoke("--out", out)
@@ -197,7 +203,7 @@ def section(title="One", picture="Two", words="words"):
     return GallerySection(title, words, [Picture(picture, new_figure(4, 2), words, words)])
 
 
-def test_a_picture_has_its_size_in_inches_times_96():
+def test_page_gives_pictures_96_pixels_per_inch():
     (image,) = Read(page([section()], lead="", foot="")).images
     assert (image["width"], image["height"]) == ("384", "192")
     data = base64.b64decode(image["src"].partition(",")[2])
@@ -207,18 +213,18 @@ def test_a_picture_has_its_size_in_inches_times_96():
     ]
 
 
-def test_words_are_escaped():
+def test_page_escapes_texts():
     text = page([section("1 < 2", words='"a" & <b>')], lead="<i>", foot="<u>")
     assert Read(text).headings[1] == ("h2", "1 < 2")
     assert not any(tag in text for tag in ("<b>", "<i>", "<u>"))
     assert Read(text).images[0]["alt"] == '"a" & <b>'
 
 
-def test_headings_must_differ():
-    with pytest.raises(ValueError, match=r"headings must differ, got 'Two' .*leads to #two"):
+def test_page_rejects_equal_headings():
+    with pytest.raises(ValueError, match=r"headings must differ, got 'Two' .*with the anchor #two"):
         page([section(), section("Three", "two?")], lead="", foot="")
 
 
-def test_anchors():
+def test_anchor_by_hand():
     assert anchor("A 4×4 kernel with padding 2") == "a-4-4-kernel-with-padding-2"
     assert anchor("One-cycle!") == "one-cycle"
