@@ -41,6 +41,7 @@ from .parallel import distributed as distributed
 from .plots import drawings as drawings
 from .runs import Checkpoints as Checkpoints
 from .runs import Keeping as Keeping
+from .stats import Bins as Bins
 from .stats import Record as Record
 from .stats import Recorder as Recorder
 from .stats import Watch as Watch

@@ -1,4 +1,4 @@
-"""What is wrong with a training, said from its record."""
+"""The diagnosis of a training from its record."""
 
 from convjax.diagnosis._diagnose import Diagnosis, Finding, diagnose
 

@@ -1,4 +1,4 @@
-"""What is wrong with a training: findings with layer, step, figure, threshold and a way out."""
+"""The diagnosis of a training: findings with layer, step, figure, threshold and a fix."""
 
 from dataclasses import dataclass
 
@@ -6,27 +6,27 @@ import numpy as np
 
 from convjax._checks import check_whole
 from convjax._display import Displayed
-from convjax.diagnosis.evidence import Evidence, network_columns
-from convjax.diagnosis.indicators import ENOUGH, PATIENCE, IndicatorValue
-from convjax.diagnosis.symptoms import SYMPTOMS, Symptom
+from convjax.diagnosis.evidence import NONLINEARITIES, Evidence, network_columns
+from convjax.diagnosis.indicators import IndicatorValue
+from convjax.diagnosis.symptoms import ENOUGH, SYMPTOMS, Symptom
+from convjax.diagnosis.thresholds import PATIENCE
 from convjax.stats.record import Record, check_record
 from convjax.stats.watch import INPUT, LABELS
-
-NONLINEARITIES = ("relu", "tanh", "sigmoid")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """A symptom that was found.
 
     Attributes:
       symptom: its name, such as "dead layer".
       where: the layer or parameter, "" for the whole training.
       step: the first at which it shows.
-      figure, threshold: what was found, and what it may not be above or below.
-      what: what the figure is.
+      figure: the measured value.
+      threshold: the limit that the figure is above or below.
+      what: the meaning of the figure.
       change: the smallest change worth trying.
-      reference: where to read on.
+      reference: further reading.
     """
 
     symptom: str
@@ -51,14 +51,15 @@ class Finding:
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis(Displayed):
-    """What a record says about its training.
+    """The symptoms that were found in a record.
 
     Attributes:
-      findings: causes, in the order in which to mend them; none for a healthy training.
-      consequences: what else was found, and follows from these.
-      unchecked: symptoms for which the record lacks a quantity, and which; a training of
-        `Watch.everything()` of 100 steps has all. "classes" stands for their number, where it is
-        not known.
+      findings: causes, in the order in which to fix them; none for a healthy training.
+      consequences: other findings, which may follow from these.
+      unchecked: the symptoms that could not be checked, each with the quantities that the record
+        lacks. A training of 100 steps with `Watch.everything()` has all of them. "classes" means
+        that their number is not known, and "a bin edge at 0.25" that the histograms have no such
+        edge.
     """
 
     findings: tuple[Finding, ...]
@@ -76,7 +77,7 @@ class Diagnosis(Displayed):
             lines.append(f"also seen, as may follow: {', '.join(names)}")
         if self.unchecked:
             lines.append(
-                "not looked for: "
+                "not checked: "
                 + ", ".join(f"{name} ({', '.join(of)})" for name, of in self.unchecked.items())
             )
         return "\n".join(lines)
@@ -85,23 +86,35 @@ class Diagnosis(Displayed):
 def diagnose(
     record: Record, *, classes: int | None = None, nonlinearity: str = "relu"
 ) -> Diagnosis:
-    """Says what is wrong with a training.
+    """Returns what is wrong with a training, and what to change.
 
     Args:
       record: of the training so far; best with `Watch.everything()`.
-      classes: of the task, for the loss of guessing; by default the channels of the last watched
-        layer, where units were watched. 0 says that there are none, as in a regression.
+      classes: number of classes of the task, for the loss of guessing; by default the channels of
+        the last watched layer, if units were watched. 0 for a task without classes.
       nonlinearity: that follows the hidden layers: "relu", "tanh" or "sigmoid".
 
     Raises:
-      TypeError: if record is no record, or classes no whole number.
-      ValueError: if nonlinearity is none of these, or classes is 1 or below 0.
+      TypeError: if record is not a record, or classes is not a whole number.
+      ValueError: if nonlinearity is another name, or classes is 1 or below 0.
+
+    Examples:
+      >>> from convjax.diagnosis import diagnose
+      >>> from convjax.stats import Recorder
+      >>> recorder = Recorder()
+      >>> for loss in (2.3, 2.1, float("nan")):
+      ...     recorder.add(loss)
+      >>> diagnosis = diagnose(recorder.record())
+      >>> diagnosis
+      Diagnosis(non-finite)
+      >>> diagnosis.findings[0].step, diagnosis.unchecked["dead layer"]
+      (2, ('activations', 'units'))
     """
     check_record("record", record)
     if nonlinearity not in NONLINEARITIES:
         raise ValueError(
             f"nonlinearity must be one of {', '.join(map(repr, NONLINEARITIES))}, got "
-            f"{nonlinearity!r}. Others: the nearest of these."
+            f"{nonlinearity!r}. For another non-linearity, pass the closest of these."
         )
     if classes is not None and (check_whole("classes", classes, 0) == 1):
         raise ValueError(
@@ -117,22 +130,26 @@ def diagnose(
     unchecked: dict[str, tuple[str, ...]] = {}
     explained = False
     for symptom in SYMPTOMS:
-        if missing := tuple(name for name in symptom.needs if name not in kept):
-            unchecked[symptom.name] = missing
+        missing = [name for name in symptom.needs if name not in kept]
+        if "histogram" in kept:
+            edges = symptom.edges.get(nonlinearity, ())
+            missing += [f"a bin edge at {edge:g}" for edge in edges if not record.has_edge(edge)]
+        if missing:
+            unchecked[symptom.name] = tuple(missing)
             continue
         with np.errstate(all="ignore"):  # of a training that diverged
-            sign = symptom.found(evidence)
-        if sign:
-            (consequences if explained else findings).append(_finding(symptom, sign))
+            value = symptom.found(evidence)
+        if value:
+            (consequences if explained else findings).append(_finding(symptom, value))
             explained |= symptom.explains
     return Diagnosis(tuple(findings), tuple(consequences), unchecked)
 
 
 def quantities(record: Record) -> frozenset[str]:
-    """Returns which quantities of `convjax.Watch` a record holds, and whether it has labels."""
+    """Returns the quantities of `convjax.Watch` that a record has, and "labels" if it has them."""
     parameters = record.parameters
     rows = len(record.watched) > 0
-    held = {
+    available = {
         "activations": bool(network_columns(record)) and rows,
         "histogram": bool(record.layers) and len(record.hist) > 0,
         "units": len(record.active) > 0,
@@ -142,21 +159,21 @@ def quantities(record: Record) -> frozenset[str]:
         "gradients": parameters is not None and len(parameters.grad_norm) > 0,
         "updates": parameters is not None and len(parameters.update_norm) > 0,
     }
-    return frozenset(name for name, there in held.items() if there)
+    return frozenset(name for name, found in available.items() if found)
 
 
 def _outputs(record: Record) -> int:
-    """Returns the channels of the network's last layer, 0 where they are not known."""
+    """Returns the channels of the network's last layer, 0 if their number is not known."""
     network = network_columns(record)
     channels = int(record.channels[network[-1]]) if network and len(record.active) else 0
     return channels if channels > 1 else 0
 
 
-def _finding(symptom: Symptom, sign: IndicatorValue) -> Finding:
-    threshold = symptom.high if sign.figure > symptom.high else symptom.low
+def _finding(symptom: Symptom, value: IndicatorValue) -> Finding:
+    threshold = symptom.high if value.figure > symptom.high else symptom.low
     return Finding(
         symptom.name,
-        *sign,
+        *value,
         threshold,
         symptom.what,
         symptom.change,

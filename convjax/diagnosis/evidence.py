@@ -1,4 +1,4 @@
-"""What a diagnosis reads from a record: which layers feed a non-linearity, and windows of steps."""
+"""The evidence of a diagnosis: quantities that several indicators derive from a record."""
 
 import math
 import re
@@ -7,27 +7,32 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
-from convjax.stats.parameters import ParameterRecord
-from convjax.stats.record import Array, Record, smooth
+from convjax.stats.parameter_record import ParameterRecord
+from convjax.stats.record import Record
+from convjax.stats.smoothing import smooth
 from convjax.stats.watch import INPUT, LABELS
 
-# A layer is taken for a normalisation by its name, such as "blocks.0.norm", "BatchNorm_0" or "bn1".
+NONLINEARITIES = ("relu", "tanh", "sigmoid")
+
+# A layer counts as a normalisation by its name, such as "blocks.0.norm", "BatchNorm_0" or "bn1".
 _NORM = re.compile(r"norm|(^|[._])bn_?\d*$", re.IGNORECASE)
 
 
 def network_columns(record: Record) -> tuple[int, ...]:
-    """Returns the columns of the network's own layers: not of what it is given and asked for."""
+    """Returns the columns of the network's layers, without those of its input and labels."""
     return tuple(i for i, name in enumerate(record.layers) if name not in (INPUT, LABELS))
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A record and what is known of its training besides.
+    """A record, the number of classes and the non-linearity of its network.
 
     Attributes:
-      classes: of the task; 0 where it has none, or they are not known.
-      nonlinearity: what follows the hidden layers: "relu", "tanh" or "sigmoid".
+      record: of the training so far.
+      classes: of the task; 0 if it has none, or their number is not known.
+      nonlinearity: that follows the hidden layers, one of `NONLINEARITIES`.
     """
 
     record: Record
@@ -36,18 +41,18 @@ class Evidence:
 
     @property
     def guess(self) -> float:
-        """Cross entropy of guessing all classes alike, in nats; 0 where they are not known."""
+        """Cross entropy of equal probabilities for all classes, in nats; 0 without classes."""
         return math.log(self.classes or 1)
 
     @cached_property
     def network(self) -> tuple[int, ...]:
-        """Columns of the network's own layers."""
+        """Columns of the network's layers."""
         return network_columns(self.record)
 
     @cached_property
     def hidden(self) -> tuple[int, ...]:
-        """Columns of the layers whose output a non-linearity takes: not the last of the network,
-        and of a layer and the norm after it the norm alone."""
+        """Columns of the layers before a non-linearity: without the last layer of the network, and
+        without layers that a normalisation follows."""
         last = self.network[-1:]
         if last and self._is_norm(last[0]):
             last = self.network[-2:]
@@ -60,18 +65,18 @@ class Evidence:
         return any(map(self._is_norm, self.network))
 
     def _is_norm(self, column: int) -> bool:
-        name = self.record.layers[column].split("#")[0]  # also where it is called again
+        name = self.record.layers[column].split("#")[0]  # a "#" marks later calls of the layer
         return _NORM.search(name) is not None
 
     @property
     def parameters(self) -> ParameterRecord:
-        """Of the record, which a symptom that asks for it makes sure of."""
+        """The record of the parameters, which exists for symptoms that need it."""
         assert self.record.parameters is not None
         return self.record.parameters
 
     @property
-    def kernels(self) -> Array:
-        """Which of the parameters are kernels, (P,)."""
+    def kernels(self) -> Bool[np.ndarray, " P"]:
+        """Whether each parameter is a kernel."""
         return self.parameters.kernels
 
     @cached_property
@@ -81,34 +86,34 @@ class Evidence:
         return tuple(name for name, kernel in pairs if kernel)
 
     @cached_property
-    def ratios(self) -> Array:
-        """Update-to-weight ratios of the kernels, (S, K)."""
+    def ratios(self) -> Float[np.ndarray, "S K"]:
+        """Update-to-weight ratios of the kernels."""
         return self.parameters.update_ratio[:, self.kernels]
 
     @cached_property
-    def gradient(self) -> Array:
-        """Norm of the whole gradient, (S,)."""
+    def gradient(self) -> Float[np.ndarray, " S"]:
+        """Norm of the whole gradient."""
         with np.errstate(over="ignore"):
             squares = np.square(self.parameters.grad_norm, dtype=np.float64)
             return np.asarray(np.sqrt(squares.sum(axis=1)))
 
     @cached_property
-    def rows(self) -> Array:
-        """The rows of the record that hold those of the parameters, (S,)."""
+    def rows(self) -> Int[np.ndarray, " S"]:
+        """The rows of the record that contain the steps of the parameters' rows."""
         return self.row_of(self.parameters.watched)
 
-    def row_of(self, watched: Array) -> Array:
-        """Returns the rows of the record that hold the steps `watched`."""
+    def row_of(self, watched: Int[np.ndarray, " S"]) -> Int[np.ndarray, " S"]:
+        """Returns the rows of the record that contain the steps `watched`."""
         return np.asarray(np.searchsorted(self.record.first, watched, side="right") - 1)
 
     @property
     def every(self) -> int:
-        """Steps from one watched row to the next, as a rule."""
+        """The median number of steps from one watched row to the next."""
         return int(np.median(np.diff(self.record.watched))) if len(self.record.watched) > 1 else 1
 
     @cached_property
-    def loss(self) -> Array:
-        """The loss so far averaged over about ten rows, (R,)."""
+    def loss(self) -> Float[np.ndarray, " R"]:
+        """The loss, averaged over about the last ten rows."""
         return smooth(self.record.loss, 0.9)
 
     @property
@@ -120,11 +125,13 @@ class Evidence:
         """Returns the first step of a watched row."""
         return int(self.record.watched[row])
 
-    def since(self, bad: Array) -> int:
-        """Returns the first step of the watched rows from which something holds to the end, or at
-        least holds for the first time."""
+    def since(self, bad: Bool[np.ndarray, " S"]) -> int:
+        """Returns the first step of the watched rows from which a condition holds to the end.
+
+        If it does not hold at the end, returns the step at which it holds first.
+        """
         if not len(bad):
             return 0
-        kept = np.flatnonzero(~bad)
-        row = int(kept[-1]) + 1 if len(kept) else 0
+        good = np.flatnonzero(~bad)
+        row = int(good[-1]) + 1 if len(good) else 0
         return self.step(row if row < len(bad) else int(np.argmax(bad)))

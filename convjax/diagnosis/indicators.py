@@ -1,55 +1,49 @@
-"""The figures by which symptoms are found: functions of the evidence that return its signs."""
+"""Indicators: functions of the evidence whose values show whether a symptom is present.
+
+Each returns its values with the worst first, and none where it does not apply.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
-from convjax.diagnosis.collapse import active_share, collapse_steps
+from convjax.diagnosis.collapse import collapse_steps
 from convjax.diagnosis.evidence import Evidence
-from convjax.stats.record import Array
+from convjax.diagnosis.thresholds import (
+    ACTIVE_LEVEL,
+    DEAD_ROWS,
+    DEAD_SHARE,
+    DEAD_STEPS,
+    FLAT_LEVEL,
+    HIGH_RATIO,
+    LEARNED,
+    PATIENCE,
+    RISEN,
+    SLOW,
+    SPIKE_GRADIENT,
+    SPIKE_LOSS,
+    SPIKE_WINDOW,
+)
 from convjax.stats.watch import INPUT, LABELS
-
-# Before so many steps a loss at that of guessing, or running statistics that lag behind, say
-# nothing. A unit is dead that slept for so many steps and watched rows, a layer if more than this
-# share of its units are.
-PATIENCE = 100
-ENOUGH = f"{PATIENCE} steps"
-DEAD_STEPS, DEAD_ROWS, DEAD_SHARE = 50, 10, 0.9
-
-# A loss that has come down by less than this share of that of guessing has not begun to fall; one
-# that has come down by less than the other does not train well.
-STUCK, SLOW = 0.1, 0.6
-
-# The loss of a batch that counts as a spike, in units of that of guessing, if the gradient is so
-# many times that of the steps before.
-SPIKE_LOSS, SPIKE_GRADIENT, SPIKE_WINDOW = 3.0, 20.0, 20
-
-# An update of half the weights, by which a spike is the learning rate's and not the data's.
-HIGH_RATIO = 0.5
-
-# A loss this far above that of guessing is worse than no training.
-RISEN = 1.25
-
-# A training has begun to learn where its loss is below this share of that of guessing.
-LEARNED = 0.7
 
 
 class IndicatorValue(NamedTuple):
-    """A figure of a record, for one layer or parameter or ("") for the training."""
+    """A value of an indicator, for one layer or parameter, or for the whole training ("")."""
 
     where: str
     step: int  # the first at which it shows
     figure: float
 
 
-def _worst(signs: list[IndicatorValue], *, lowest: bool = False) -> list[IndicatorValue]:
-    """Returns the signs that are numbers, the worst first."""
-    known = [sign for sign in signs if not np.isnan(sign.figure)]
-    return sorted(known, key=lambda sign: sign.figure if lowest else -sign.figure)
+def _worst(values: list[IndicatorValue], *, lowest: bool = False) -> list[IndicatorValue]:
+    """Returns the values that are not NaN, the worst first."""
+    known = [value for value in values if not np.isnan(value.figure)]
+    return sorted(known, key=lambda value: value.figure if lowest else -value.figure)
 
 
 def non_finite(evidence: Evidence) -> list[IndicatorValue]:
-    """How many steps have a loss that is no number; all of a merged row count."""
+    """The number of steps whose loss is not finite; all steps of a merged row count."""
     bad = ~np.isfinite(evidence.record.loss)
     if not bad.any():
         return []
@@ -58,7 +52,7 @@ def non_finite(evidence: Evidence) -> list[IndicatorValue]:
 
 
 def input_scale(evidence: Evidence) -> list[IndicatorValue]:
-    """The root mean square of what the network is given."""
+    """The root mean square of the network's input."""
     record = evidence.record
     column = record.layers.index(INPUT)
     size = np.hypot(record.mean[:, column], record.std[:, column])
@@ -77,7 +71,7 @@ def label_spread(evidence: Evidence) -> list[IndicatorValue]:
 
 
 def statistics_gap(evidence: Evidence) -> list[IndicatorValue]:
-    """The loss in evaluation less that in training, on the same batches, in the last quarter."""
+    """The loss in evaluation minus that in training, on the same batches, in the last quarter."""
     record = evidence.record
     if not evidence.has_norms:
         return []
@@ -87,45 +81,39 @@ def statistics_gap(evidence: Evidence) -> list[IndicatorValue]:
 
 
 def saturation(evidence: Evidence) -> list[IndicatorValue]:
-    """The share of the positive inputs of a non-linearity, at the first step, where it is flat."""
-    if evidence.nonlinearity == "relu":
+    """The share of the positive inputs of a non-linearity where it is flat, at the first step."""
+    record, level = evidence.record, FLAT_LEVEL.get(evidence.nonlinearity)
+    if level is None:
         return []
-    # tanh(2.5) is 0.99; a sigmoid is as flat at twice the value.
-    above = 2.5 if evidence.nonlinearity == "tanh" else 5.0
-    signs = []
+    values = []
     for column in evidence.hidden:
-        positive = active_share(evidence.record, column, above=0)[0]
+        positive = record.active_share(column, above=0.0)[0]
         if positive:
-            share = active_share(evidence.record, column, above=above)[0] / positive
-            signs.append(
-                IndicatorValue(evidence.record.layers[column], evidence.step(0), float(share))
-            )
-    return _worst(signs)
+            share = float(record.active_share(column, above=level)[0] / positive)
+            values.append(IndicatorValue(record.layers[column], evidence.step(0), share))
+    return _worst(values)
 
 
 def dead(evidence: Evidence) -> list[IndicatorValue]:
-    """The share of a layer's channels that were not active of late, and since when so many sleep
-    that the layer is dead."""
+    """The share of a layer's channels that were not active in the last steps of the training."""
     if evidence.nonlinearity != "relu":
         return []
-    record, signs = evidence.record, []
+    record, values = evidence.record, []
     steps = max(DEAD_STEPS, DEAD_ROWS * evidence.every)
     for column in evidence.hidden:
         active = record.active_channels(column)
-        # How many rows each channel was awake in, up to the last in which it was active.
-        awake = np.where(active.any(0), len(active) - active[::-1].argmax(0), 0)
-        asleep = np.sort(awake)[min(int(DEAD_SHARE * len(awake)), len(awake) - 1)]
-        first = evidence.step(min(int(asleep), len(active) - 1))
-        signs.append(
-            IndicatorValue(
-                record.layers[column], first, float(record.dead(column, steps=steps)[-1])
-            )
-        )
-    return _worst(signs)
+        # How many rows begin before each channel was active for the last time. The layer is dead
+        # from the row on at which only the last tenth of its channels is still active later.
+        alive = np.where(active.any(0), len(active) - active[::-1].argmax(0), 0)
+        row = np.sort(alive)[min(int(DEAD_SHARE * len(alive)), len(alive) - 1)]
+        first = evidence.step(min(int(row), len(active) - 1))
+        share = float(record.dead(column, steps=steps)[-1])
+        values.append(IndicatorValue(record.layers[column], first, share))
+    return _worst(values)
 
 
 def _relative_std(evidence: Evidence) -> list[IndicatorValue]:
-    """The std of each layer over the size of the input, in the first watched step."""
+    """The std of each layer over the root mean square of the input, at the first watched step."""
     record = evidence.record
     given = record.layers.index(INPUT) if INPUT in record.layers else None
     size = 1.0
@@ -138,14 +126,14 @@ def _relative_std(evidence: Evidence) -> list[IndicatorValue]:
 
 
 def exploding_activations(evidence: Evidence) -> list[IndicatorValue]:
-    """The largest of the standard deviations over the size of the input."""
+    """The standard deviations of the layers over the root mean square of the input."""
     return _worst(_relative_std(evidence))
 
 
 def vanishing_gradients(evidence: Evidence) -> list[IndicatorValue]:
-    """The gradient of each kernel at the first step over that of the largest.
+    """The gradient of each kernel at the first step over the largest of them.
 
-    Zeros do not count: they are those of dead layers, and of float32 only below 1e-38.
+    Zeros are left out: they come from dead layers, and by underflow only below 1e-38.
     """
     rms, names = evidence.parameters.grad_rms[0, evidence.kernels], evidence.kernel_names
     if not np.isfinite(rms).all() or not np.any(rms):
@@ -155,26 +143,28 @@ def vanishing_gradients(evidence: Evidence) -> list[IndicatorValue]:
     return _worst([IndicatorValue(n, first, float(v)) for n, v in shares if v], lowest=True)
 
 
-def _relative_updates(evidence: Evidence, ratio: Array) -> list[IndicatorValue]:
-    """Update-to-weight ratios over the median of the others', of the kernels whose gradient is not
-    zero; of two kernels, where it is open which is wrong, none."""
+def _relative_updates(evidence: Evidence, ratio: Float[np.ndarray, " K"]) -> list[IndicatorValue]:
+    """Returns the update-to-weight ratio of each kernel over the median of the other kernels.
+
+    Kernels whose gradient is zero are left out. Of two kernels either may be wrong: no value.
+    """
     gradients = evidence.parameters.grad_norm[0, evidence.kernels]
     learning = np.flatnonzero((gradients > 0) & np.isfinite(ratio))
     if len(learning) < 3:
         return []
     first = int(evidence.parameters.watched[0])
-    signs = []
+    values = []
     for kernel in learning:
         others = float(np.median(ratio[learning[learning != kernel]]))
         if others:
             name = evidence.kernel_names[kernel]
-            signs.append(IndicatorValue(name, first, float(ratio[kernel]) / others))
-    return signs
+            values.append(IndicatorValue(name, first, float(ratio[kernel]) / others))
+    return values
 
 
 def large_updates(evidence: Evidence) -> list[IndicatorValue]:
     """The update-to-weight ratio at the first step over the median of the other kernels."""
-    # At the first step: later the weights have grown to the size of the updates.
+    # Only at the first step: later the weights have grown to the size of the updates.
     return _worst(_relative_updates(evidence, evidence.ratios[0]))
 
 
@@ -185,13 +175,13 @@ def small_updates(evidence: Evidence) -> list[IndicatorValue]:
 
 
 def zero_weights(evidence: Evidence) -> list[IndicatorValue]:
-    """The norm of each kernel before the first step whose gradient is zero, too.
+    """The norm before the first step of each kernel whose gradient is also zero.
 
     A kernel of zeros before the output, or at the end of a residual branch, learns from the first
-    step on and is no fault.
+    step on and is not a fault.
     """
     parameters = evidence.parameters
-    signs = [
+    values = [
         IndicatorValue(name, int(parameters.watched[0]), float(norm))
         for name, norm, gradient in zip(
             evidence.kernel_names,
@@ -201,17 +191,17 @@ def zero_weights(evidence: Evidence) -> list[IndicatorValue]:
         )
         if gradient == 0
     ]
-    return _worst(signs, lowest=True)
+    return _worst(values, lowest=True)
 
 
 def _spike(evidence: Evidence) -> tuple[int, float] | None:
-    """Returns the row of the first spike of loss and gradient, and the gradient's size in it."""
+    """Returns the row of the first spike of loss and gradient, and how large the gradient is."""
     norm = evidence.gradient
     loss = evidence.record.loss[evidence.rows]
     reference = evidence.guess or float(np.median(loss[:10]))
     for row in np.flatnonzero(loss > SPIKE_LOSS * reference):
         around = norm[max(row - SPIKE_WINDOW, 0) : row]
-        if not row:  # nothing before: what comes after
+        if not row:  # nothing is before it: compare with what comes after
             around = norm[1 : 1 + SPIKE_WINDOW]
         usual = float(np.median(around)) if len(around) else np.nan
         if norm[row] > SPIKE_GRADIENT * usual:
@@ -220,7 +210,7 @@ def _spike(evidence: Evidence) -> tuple[int, float] | None:
 
 
 def _high_row(evidence: Evidence) -> int | None:
-    """Returns the first row in which half of the kernels are updated by a large part of them."""
+    """Returns the first row in which half of the kernels have a high update-to-weight ratio."""
     if not evidence.kernel_names:
         return None
     high = np.flatnonzero(np.median(evidence.ratios, axis=1) > HIGH_RATIO)
@@ -228,7 +218,7 @@ def _high_row(evidence: Evidence) -> int | None:
 
 
 def gradient_spikes(evidence: Evidence) -> list[IndicatorValue]:
-    """The gradient in a spike that no large update came before."""
+    """The gradient in a spike, relative to those before it, if no high update came before."""
     spike, high = _spike(evidence), _high_row(evidence)
     if spike is None or (high is not None and high < spike[0]):
         return []
@@ -237,20 +227,20 @@ def gradient_spikes(evidence: Evidence) -> list[IndicatorValue]:
 
 
 def _progress(evidence: Evidence) -> float:
-    """The share of the loss of guessing by which the loss has come down, NaN if it is too early."""
+    """The share of the loss of guessing by which the loss has fallen, NaN if it is too early."""
     if evidence.record.steps < PATIENCE:
         return np.nan
     return 1 - float(evidence.loss[-1]) / evidence.guess
 
 
 def high_rate(evidence: Evidence) -> list[IndicatorValue]:
-    """The largest update of half the kernels, where the loss is bad after it."""
+    """The largest median of the update-to-weight ratios, if the loss is bad after it."""
     row, spike = _high_row(evidence), _spike(evidence)
     if row is None or (spike is not None and spike[0] <= row):
         return []
     before, after = np.split(evidence.loss, [evidence.rows[row] + 1])
     worst = RISEN * evidence.guess
-    if before[-1] > worst:  # of an output that was not scaled, not of the rate
+    if before[-1] > worst:  # due to an output that was not scaled, not to the learning rate
         worst = RISEN * float(before[-1])
     if np.isfinite(after).all() and not (after > worst).any() and not _progress(evidence) < SLOW:
         return []
@@ -261,21 +251,22 @@ def high_rate(evidence: Evidence) -> list[IndicatorValue]:
 
 
 def low_rate(evidence: Evidence) -> list[IndicatorValue]:
-    """The median update-to-weight ratio of a training whose loss falls slowly."""
+    """The median update-to-weight ratio, if the loss falls slowly."""
     if not _progress(evidence) < SLOW or not evidence.ratios.size:
         return []
     return [IndicatorValue("", 0, float(np.median(evidence.ratios)))]
 
 
 def no_progress(evidence: Evidence) -> list[IndicatorValue]:
-    """The share of the loss of guessing by which the loss has come down."""
+    """The share of the loss of guessing by which the loss has fallen."""
     return [IndicatorValue("", 0, _progress(evidence))]
 
 
 def collapses(evidence: Evidence) -> list[IndicatorValue]:
-    """How much of the loss of guessing was won and lost again, where a layer's units crashed."""
+    """The share of the loss of guessing that was gained and lost, if a layer's units crashed."""
+    record = evidence.record
     crashed = {
-        evidence.record.layers[column]: collapse_steps(active_share(evidence.record, column))
+        record.layers[column]: collapse_steps(record.active_share(column, above=ACTIVE_LEVEL))
         for column in evidence.hidden
     }
     where = max(crashed, key=lambda name: len(crashed[name]), default="")

@@ -1,50 +1,55 @@
-"""The symptoms of a training that goes wrong, each as a figure and a threshold.
+"""The symptoms of a failing training: for each an indicator, its limits, and a fix.
 
-In the order in which they are mended: a cause before what follows from it. The thresholds were set
-on trainings with planted faults, see experiments/diagnosis_study/run.py, where they are also measured on
-others.
+They are in the order in which to fix them: causes before their consequences.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from convjax.diagnosis import indicators
-from convjax.diagnosis.evidence import Evidence
+from convjax.diagnosis import thresholds as limits
+from convjax.diagnosis.evidence import NONLINEARITIES, Evidence
 from convjax.diagnosis.indicators import IndicatorValue
+
+# Needed by symptoms for which a short training is too early.
+ENOUGH = f"{limits.PATIENCE} steps"
 
 
 @dataclass(frozen=True)
 class Symptom:
-    """What can be wrong.
+    """A fault that the diagnosis can find.
 
     Attributes:
       name: as in the table of experiments/diagnosis_study/run.py.
-      figure: returns the signs in the evidence, the worst first; none where nothing can be said.
-      low, high: a sign is a finding where its figure is below the one or above the other.
-      what: what the figure is.
+      indicator: returns the values of the indicator, the worst first; none if it does not apply.
+      what: the meaning of the value.
       change: the smallest change worth trying.
-      reference: where to read on.
-      needs: what nothing can be said without: quantities of `convjax.Watch`, "labels",
-        "classes", the number of these, and `convjax.diagnosis.indicators.ENOUGH` steps.
-      explains: whether what is found after it may follow from it, and is then no cause.
+      reference: further reading.
+      low: a value below it is a finding.
+      high: a value above it is a finding.
+      needs: quantities without which the symptom is not checked: those of `convjax.Watch`,
+        "labels", "classes" (their number), and `ENOUGH`.
+      edges: edges of the histogram's bins that it needs, by the non-linearity.
+      explains: whether findings after it may be its consequences.
     """
 
     name: str
-    figure: Callable[[Evidence], list[IndicatorValue]]
+    indicator: Callable[[Evidence], list[IndicatorValue]]
     what: str
     change: str
     reference: str
     low: float = -np.inf
     high: float = np.inf
     needs: tuple[str, ...] = ()
+    edges: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     explains: bool = False
 
     def found(self, evidence: Evidence) -> IndicatorValue | None:
-        """Returns the worst sign beyond a threshold, if there is one."""
-        signs = (s for s in self.figure(evidence) if s.figure < self.low or s.figure > self.high)
-        return next(signs, None)
+        """Returns the worst value beyond the limits, or None."""
+        values = self.indicator(evidence)
+        return next((v for v in values if v.figure < self.low or v.figure > self.high), None)
 
 
 _GLOROT = "Glorot & Bengio 2010, https://proceedings.mlr.press/v9/glorot10a.html"
@@ -59,11 +64,11 @@ SYMPTOMS: tuple[Symptom, ...] = (
     Symptom(
         "inputs not normalised",
         indicators.input_scale,
-        "root mean square of what the network is given",
+        "root mean square of the network's input",
         "subtract the mean and divide by the standard deviation of the training images",
         "LeCun et al. 1998, https://doi.org/10.1007/978-3-642-35289-8_3",
-        low=0.1,
-        high=10.0,
+        low=limits.INPUT_RMS[0],
+        high=limits.INPUT_RMS[1],
         needs=("inputs",),
         explains=True,
     ),
@@ -71,9 +76,9 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "labels constant",
         indicators.label_spread,
         "largest standard deviation of a batch's labels, or range of their means",
-        "look at the labels as they enter the loss: all are the same",
+        "print the labels as they enter the loss: all are the same",
         "Karpathy 2019, https://karpathy.github.io/2019/04/25/recipe/",
-        low=1e-6,
+        low=limits.LABEL_SPREAD,
         needs=("labels",),
         explains=True,
     ),
@@ -81,9 +86,9 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "zero weights",
         indicators.zero_weights,
         "norm of the kernel before the first step",
-        "initialise the kernel at random: its gradient is zero, too",
+        "initialise the kernel at random: its gradient is also zero",
         _GLOROT,
-        low=1e-6,
+        low=limits.KERNEL_NORM,
         needs=("gradients", "updates"),
         explains=True,
     ),
@@ -93,8 +98,9 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "share of the positive inputs of the non-linearity where it is flat, at the first step",
         "initialise with a smaller scale, or normalise before the non-linearity",
         _GLOROT,
-        high=0.5,
+        high=limits.FLAT_SHARE,
         needs=("activations", "histogram"),
+        edges={name: (0.0, level) for name, level in limits.FLAT_LEVEL.items()},
         explains=True,
     ),
     Symptom(
@@ -103,7 +109,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "standard deviation of the layer over the size of the input, at the first step",
         "initialise with a smaller scale, such as √(2/fan_in)",
         _HE,
-        high=20.0,
+        high=limits.RELATIVE_STD,
         needs=("activations",),
         explains=True,
     ),
@@ -113,7 +119,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "gradient of the kernel over that of the largest, at the first step",
         "initialise with a larger scale, such as √(2/fan_in), use ReLU, or normalise the layers",
         _GLOROT,
-        low=0.03,
+        low=limits.RELATIVE_GRADIENT,
         needs=("gradients",),
         explains=True,
     ),
@@ -123,27 +129,28 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "update-to-weight ratio of the kernel over the median of the others, at the first step",
         "give the layer the learning rate of the others",
         _RATIO,
-        high=20.0,
+        high=limits.RELATIVE_UPDATE[1],
         needs=("gradients", "updates"),
         explains=True,
     ),
     Symptom(
         "collapse",
         indicators.collapses,
-        "share of the loss of guessing that was won and lost, as the active units crashed",
+        "share of the loss of guessing that was gained and lost again, as active units crashed",
         "divide the learning rate by three, warm it up for longer, or normalise the layers",
         _CHAPTER,
-        high=0.25,
+        high=limits.LOST_AGAIN,
         needs=("activations", "histogram", "classes"),
+        edges=dict.fromkeys(NONLINEARITIES, (limits.ACTIVE_LEVEL,)),
         explains=True,
     ),
     Symptom(
         "learning rate too high",
         indicators.high_rate,
-        "largest median of the update-to-weight ratios, of a training whose loss rises or stays",
+        "largest median of the update-to-weight ratios, in a training whose loss does not fall",
         "divide the learning rate by ten; convjax.lr_find suggests one",
         _FINDER,
-        high=indicators.HIGH_RATIO,
+        high=limits.HIGH_RATIO,
         needs=("updates", "classes"),
         explains=True,
     ),
@@ -151,17 +158,17 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "exploding gradients",
         indicators.gradient_spikes,
         "norm of the gradient over its median before, in a step whose loss is a spike",
-        "look at the batch of that step, and clip the norm of the gradient",
+        "inspect the batch of that step, and clip the norm of the gradient",
         "Pascanu et al. 2013, https://arxiv.org/abs/1211.5063",
-        high=indicators.SPIKE_GRADIENT,
+        high=limits.SPIKE_GRADIENT,
         needs=("gradients", "updates"),
         explains=True,
     ),
     Symptom(
         "non-finite",
         indicators.non_finite,
-        "steps whose loss is no number",
-        "divide the learning rate by ten, and look at the batch of the first such step",
+        "steps whose loss is not finite",
+        "divide the learning rate by ten, and inspect the batch of the first such step",
         _FINDER,
         high=0.0,
         explains=True,
@@ -169,10 +176,10 @@ SYMPTOMS: tuple[Symptom, ...] = (
     Symptom(
         "dead layer",
         indicators.dead,
-        f"share of the layer's channels that slept for {indicators.DEAD_STEPS} steps, or ten watched",
-        "lower the learning rate, and look at the initial bias",
+        f"share of the layer's channels not active for {limits.DEAD_STEPS} steps, or ten watched",
+        "lower the learning rate, and check the initial bias",
         "Lu et al. 2019, https://arxiv.org/abs/1903.06733",
-        high=indicators.DEAD_SHARE,
+        high=limits.DEAD_SHARE,
         needs=("activations", "units"),
         explains=True,
     ),
@@ -180,37 +187,37 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "update too small",
         indicators.small_updates,
         "update-to-weight ratio of the kernel over the median of the others",
-        "train the layer as the others: it is frozen, or its rate is too low",
+        "train the layer like the others: it is frozen, or its learning rate is too low",
         _RATIO,
-        low=0.001,
+        low=limits.RELATIVE_UPDATE[0],
         needs=("gradients", "updates"),
     ),
     Symptom(
         "learning rate too low",
         indicators.low_rate,
-        "median update-to-weight ratio, of a training whose loss falls slowly",
+        "median update-to-weight ratio, in a training whose loss falls slowly",
         "multiply the learning rate by ten; convjax.lr_find suggests one",
         _FINDER,
-        low=7e-4,
-        needs=("updates", "classes", indicators.ENOUGH),
+        low=limits.LOW_RATIO,
+        needs=("updates", "classes", ENOUGH),
         explains=True,
     ),
     Symptom(
         "batch-norm statistics",
         indicators.statistics_gap,
-        "loss in evaluation less that in training on the same batches, in nats",
+        "loss in evaluation mode minus loss in training mode on the same batches, in nats",
         "lower the momentum of the running statistics, or evaluate after more steps",
         "Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167",
-        high=0.2,
-        needs=("activations", "evaluation", indicators.ENOUGH),
+        high=limits.EVALUATION_GAP,
+        needs=("activations", "evaluation", ENOUGH),
     ),
     Symptom(
         "loss stuck at guessing",
         indicators.no_progress,
-        "share of the loss of guessing by which the loss has come down",
-        "look at pairs of image and label as they enter the loss: they may not belong together",
+        "share of the loss of guessing by which the loss has fallen",
+        "inspect pairs of image and label as they enter the loss: they may not match",
         "Karpathy 2019, https://karpathy.github.io/2019/04/25/recipe/",
-        low=indicators.STUCK,
-        needs=("classes", indicators.ENOUGH),
+        low=limits.STUCK,
+        needs=("classes", ENOUGH),
     ),
 )

@@ -1,4 +1,4 @@
-"""Where a training stopped being finite: the step, and the first layer."""
+"""The step at which a training stopped being finite, and the first layer that is not finite."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from convjax.stats.record import Record
 
 @dataclass(frozen=True)
 class NonFinite:
-    """The first step whose loss is no finite number, and what the layers say of it.
+    """The first step whose loss is not finite, and the first layer that is not.
 
     Attributes:
       step: counted from the start of the training.
       loss: nan, inf or -inf.
-      seen_at: the first watched step from there on, or None.
+      seen_at: the first watched step from `step` on, or None.
       layer: the first layer, in the order of the calls, whose mean is not finite at `seen_at`; None
-        where all are finite, or none was watched.
+        if all are finite or no layer was watched.
     """
 
     step: int
@@ -25,20 +25,20 @@ class NonFinite:
     layer: str | None
 
     def __str__(self) -> str:
-        told = f"the loss is {self.loss} at step {self.step}"
+        loss = f"the loss is {self.loss} at step {self.step}"
         if self.seen_at is None:
-            return f"{told}; no layer was watched from there on"
+            return f"{loss}; no layer was watched from there on"
         when = "there" if self.seen_at == self.step else f"at step {self.seen_at}, the next watched"
         if self.layer is None:
-            return f"{told}; the outputs of all watched layers are finite {when}"
-        return f"{told}; the first layer that is not finite {when} is {self.layer}"
+            return f"{loss}; the outputs of all watched layers are finite {when}"
+        return f"{loss}; the first layer that is not finite {when} is {self.layer}"
 
 
 class NonFiniteError(ArithmeticError):
-    """A training was stopped because its loss is no finite number.
+    """Raised when a training is stopped because its loss is not finite.
 
     Attributes:
-      found: where.
+      found: the step and the layer.
     """
 
     def __init__(self, found: NonFinite):
@@ -47,12 +47,21 @@ class NonFiniteError(ArithmeticError):
 
 
 def first_non_finite(record: Record, first_step: int = 0) -> NonFinite | None:
-    """Returns where the loss of a record is not finite for the first time, or None.
+    """Returns the first step of a record whose loss is not finite, or None.
 
     In a merged record the steps are those at which rows begin.
 
     Args:
+      record: of any part of a training.
       first_step: of the record, within the training.
+
+    Examples:
+      >>> from convjax.stats import Recorder, first_non_finite
+      >>> recorder = Recorder()
+      >>> for loss in (0.5, float("nan")):
+      ...     recorder.add(loss)
+      >>> print(first_non_finite(recorder.record()))
+      the loss is nan at step 1; no layer was watched from there on
     """
     rows = np.flatnonzero(~np.isfinite(record.loss))
     if not len(rows):

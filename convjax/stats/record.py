@@ -1,137 +1,176 @@
-"""The record of a training: what every step did, as NumPy arrays with the step first.
+"""The record of a training: the statistics of its steps, as NumPy arrays with the step first.
 
-A long training's record is bounded: neighbouring steps are merged into one row, exactly, and the
-record says how many steps each row holds.
+The record of a long training is bounded: neighbouring steps are merged into one row, exactly, and
+the record stores how many steps each row holds.
 """
 
 import io
 import operator
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, BinaryIO
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Bool, Float, Int, UInt8
 
 from convjax._checks import check_type, check_whole, describe_value
 from convjax._display import Displayed
 from convjax.io.atomic import atomic_write
-from convjax.io.npz import Arrays, read_npz, read_npz_file
-from convjax.stats.activations import HIST_BINS, HIST_RANGE, ActivationStats, group_starts, merge
-from convjax.stats.parameters import ParameterRecord
-from convjax.stats.record_schema import (
-    PARAMETER_FIELDS,
-    check_parameter_arrays,
-    check_record_arrays,
-)
+from convjax.io.npz import read_npz, read_npz_file
+from convjax.stats.activations import NEAR_ZERO, ActivationStats
+from convjax.stats.bins import FASTAI
+from convjax.stats.merging import group_starts, mean_of_rows, merge_rows
+from convjax.stats.parameter_record import ParameterRecord
+from convjax.stats.record_file import from_arrays, to_arrays
+from convjax.stats.smoothing import smooth
 
 Array = npt.NDArray[Any]
 
-# In NumPy's npz an array of strings is stored without pickle.
-_LAYERS = "layers"
-_FORMAT = 4
-# Fields of the record of parameters are in the same file, with this before their names.
-_PARAMETERS = "parameters"
 # Fields with one row per watched step, or per group of them; and those with one per step.
 _STATS = ActivationStats._fields
 WATCHED = (*_STATS, "watched", "watched_count", "eval_loss")
 PER_STEP = ("loss", "learning_rate", "momentum", "first")
 
 
-class RecordError(ValueError):
-    """A file does not hold a record, or not a whole one."""
-
-
 @dataclass(frozen=True, repr=False)
 class Record(Displayed):
     """R rows of training steps, S of them with statistics of L layers.
 
-    As a rule a row is one step. Where `merged` has bounded the record, it is several neighbours:
-    their counts are added, and their means and standard deviations are those of all their values.
+    As a rule a row is one step. In a bounded record, see `merged`, a row is several neighbouring
+    steps: their counts are added, and their means and standard deviations are those of all their
+    values. Fields that were not recorded (hist, under, over, active, eval_loss) have no rows.
 
     Attributes:
-      layers: names of the layers in the order of their first call.
+      layers: names of the layers, in the order of their first call.
       sizes: (L,) values per layer and step: examples × units.
       steps: number of training steps T.
       first: (R,) the first step of each row.
       loss: (R,) loss of each batch before its update.
-      learning_rate, momentum: (R,) as the optimiser's state held them for the update.
+      learning_rate: (R,) as the optimiser's state held it for the update.
+      momentum: (R,) likewise.
       watched: (S,) the first of the steps at which the statistics of a row were taken.
-      watched_count: (S,) how many steps these were.
-      mean, std, near_zero, abs_near_zero: (S, L); std is unbiased, near_zero is the share of
-        x <= 0.05 and abs_near_zero that of |x| <= 0.05.
-      hist: (S, L, 40) counts over 0..10; under, over: (S, L) counts of x < 0 and x > 10.
-      channels: (L,) of each layer, empty where units were not kept; active: (S, bytes) which of all
-        channels were active, one bit each in the order of the layers, see `active_channels`.
+      watched_count: (S,) the number of these steps.
+      mean: (S, L).
+      std: (S, L), unbiased.
+      near_zero: (S, L) share of x <= near_zero_threshold, with all negative numbers.
+      abs_near_zero: (S, L) share of |x| <= near_zero_threshold.
+      hist: (S, L, B) counts of the bins.
+      under: (S, L) counts of x below the bins.
+      over: (S, L) counts of x above the bins.
+      channels: (L,) number of channels of each layer; empty without units.
+      active: (S, bytes) whether each channel was active, one bit each in the order of the layers;
+        `active_channels` unpacks it.
       eval_loss: (S,) loss of the batches of `watched` with the model in evaluation mode.
-      parameters: norms and magnitudes of gradients and updates, None where none were kept.
+      parameters: norms and magnitudes of gradients and updates, or None.
+      hist_edges: (B + 1,) edges of the bins, in units of the activation.
+      near_zero_threshold: in units of the activation.
 
-    Histograms, active and eval_loss have no rows where they were not kept.
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax import Record, Recorder, layer_stats
+      >>> recorder = Recorder()
+      >>> for loss in (2.0, 1.0):
+      ...     recorder.add(loss, layer_stats({"conv": jnp.array([-1.0, 0.5, 3.0, 12.0])}))
+      >>> record = recorder.record()
+      >>> record
+      Record(2 steps, 1 layers)
+      >>> record.active_share("conv").tolist()
+      [0.75, 0.75]
+      >>> Record.from_bytes(record.to_bytes()).hist_edges[:3].tolist()
+      [0.0, 0.25, 0.5]
     """
 
     layers: tuple[str, ...]
-    sizes: Array
+    sizes: Int[np.ndarray, " L"]
     steps: int
-    first: Array
-    loss: Array
-    learning_rate: Array
-    momentum: Array
-    watched: Array
-    watched_count: Array
-    mean: Array
-    std: Array
-    near_zero: Array
-    abs_near_zero: Array
-    hist: Array
-    under: Array
-    over: Array
-    channels: Array
-    active: Array
-    eval_loss: Array
+    first: Int[np.ndarray, " R"]
+    loss: Float[np.ndarray, " R"]
+    learning_rate: Float[np.ndarray, " R"]
+    momentum: Float[np.ndarray, " R"]
+    watched: Int[np.ndarray, " S"]
+    watched_count: Int[np.ndarray, " S"]
+    mean: Float[np.ndarray, "S L"]
+    std: Float[np.ndarray, "S L"]
+    near_zero: Float[np.ndarray, "S L"]
+    abs_near_zero: Float[np.ndarray, "S L"]
+    hist: Int[np.ndarray, "_ L B"]
+    under: Int[np.ndarray, "_ L"]
+    over: Int[np.ndarray, "_ L"]
+    channels: Int[np.ndarray, " _"]
+    active: UInt8[np.ndarray, "_ _"]
+    eval_loss: Float[np.ndarray, " _"]
     parameters: ParameterRecord | None = None
+    hist_edges: Float[np.ndarray, " edges"] = field(default_factory=lambda: FASTAI.edges)
+    near_zero_threshold: float = NEAR_ZERO
 
     def __repr__(self) -> str:
         rows = "" if len(self.first) == self.steps else f" in {len(self.first):,} rows"
         return f"Record({self.steps:,} steps{rows}, {len(self.layers):,} layers)"
 
     @property
-    def counts(self) -> Array:
-        """How many steps each row holds, (R,)."""
+    def counts(self) -> Int[np.ndarray, " R"]:
+        """The number of steps in each row."""
         return np.diff(self.first, append=self.steps)
 
     @property
-    def values(self) -> Array:
-        """How many values the statistics are of, (S, L)."""
+    def values(self) -> Int[np.ndarray, "S L"]:
+        """The number of values of each row's statistics."""
         return self.watched_count[:, None] * self.sizes
 
-    @property
-    def hist_edges(self) -> Array:
-        """Edges of the histogram's bins, shape (41,), in units of the activation."""
-        return np.linspace(*HIST_RANGE, HIST_BINS + 1)
-
     def check_histograms(self) -> None:
-        """Raises ValueError if the training kept no histograms."""
+        """Raises ValueError if the record has no histograms."""
         if len(self.hist) < len(self.watched) or not self.layers:
             raise ValueError(
                 "record must hold histograms, got none. Train with Watch(histogram=True), or give "
                 "Recorder.add what layer_stats(outputs) returns."
             )
 
-    def nan(self) -> Array:
-        """Returns how many values were NaN: those in no other count, shape (S, L).
+    def has_edge(self, level: float) -> bool:
+        """Returns whether a level is one of the edges of the histogram's bins."""
+        return bool(np.isclose(self.hist_edges, level).any())
+
+    def active_share(
+        self, layer: int | str, above: float = FASTAI.width
+    ) -> Float[np.ndarray, " S"]:
+        """Returns the share of a layer's values that are at or above a level.
+
+        By default the level is 0.25, the end of the first bin, which is the bright bottom of the
+        colour dimension. The chapter calls the values above it non-zero activations.
+
+        Args:
+          layer: a name, or an index that may be negative.
+          above: one of `hist_edges`, in units of the activation.
+
+        Raises:
+          IndexError, KeyError: if the record has no such layer.
+          ValueError: if the record has no histograms, or `above` is not one of `hist_edges`.
+        """
+        self.check_histograms()
+        column, edges = self.layer(layer), self.hist_edges
+        if not self.has_edge(above):
+            raise ValueError(
+                f"above must be an edge of the histogram's bins ({edges[0]:g}, {edges[1]:g}, … "
+                f"{edges[-1]:g}), got {above}."
+            )
+        first = int(np.argmin(np.abs(edges - above)))
+        active = self.hist[:, column, first:].sum(-1) + self.over[:, column]
+        return np.asarray(active / self.values[:, column])
+
+    def nan(self) -> Int[np.ndarray, "S L"]:
+        """Returns the number of NaNs: the values in no other count.
 
         Raises:
           ValueError: if the record has no histograms.
         """
         self.check_histograms()
-        return self.values - self.hist.sum(-1) - self.under - self.over
+        return np.asarray(self.values - self.hist.sum(-1) - self.under - self.over)
 
-    def active_channels(self, layer: int | str) -> Array:
-        """Returns which channels of a layer had a value above 0 in each row, bool (S, C).
+    def active_channels(self, layer: int | str) -> Bool[np.ndarray, "S C"]:
+        """Returns whether each channel of a layer had a value above 0 in each row.
 
         Raises:
-          ValueError: if the training kept no units.
+          ValueError: if the record has no units.
         """
         if len(self.active) < len(self.watched) or not self.layers:
             raise ValueError(
@@ -144,15 +183,15 @@ class Record(Displayed):
         bits = np.unpackbits(self.active, axis=1, count=total).view(bool)
         return bits[:, first : first + int(self.channels[column])]
 
-    def dead(self, layer: int | str, *, steps: int = 100) -> Array:
-        """Returns the share of a layer's channels that were never active of late, (S,).
+    def dead(self, layer: int | str, *, steps: int = 100) -> Float[np.ndarray, " S"]:
+        """Returns the share of a layer's channels that were not active in the last steps.
 
-        A channel is dead at a row if none of its values was above 0 at any watched step of the
-        row and of those before it that lie within so many steps. Where the record does not reach so
-        far back, NaN: nothing can be said yet.
+        A channel is dead at a row if none of its values was above 0 at the watched steps of that
+        row and of the rows within the last `steps` steps. Rows with fewer steps before them are
+        NaN.
 
         Raises:
-          ValueError: if steps is below 1, or the training kept no units.
+          ValueError: if steps is below 1, or the record has no units.
         """
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}.")
@@ -160,20 +199,24 @@ class Record(Displayed):
         ends = np.append(self.watched[1:], self.steps)  # rows may hold several steps
         last_active = np.where(active, np.arange(len(active))[:, None], -1)
         last_active = np.maximum.accumulate(last_active, axis=0)  # row in which it was last active
-        since = np.searchsorted(ends, ends - steps, side="right")  # the first row that counts
+        since = np.searchsorted(ends, ends - steps, side="right")  # first row within the last steps
         share = np.mean(last_active < since[:, None], axis=1) if active.size else np.ones(0)
         return np.where(ends >= steps, share, np.nan)
 
     def layer(self, which: int | str) -> int:
-        """Returns the column of a layer, given by its name or by an index that may be negative.
+        """Returns the column of a layer.
+
+        Args:
+          which: a name, or an index that may be negative.
 
         Raises:
-          IndexError, KeyError: if there is none such; the message lists the layers.
+          IndexError, KeyError: if the record has no such layer; the message lists the layers.
           TypeError: if it is neither a name nor a whole number.
         """
+        names = ", ".join(self.layers) or "none"
         if isinstance(which, str):
             if which not in self.layers:
-                raise KeyError(f"no layer {which!r}; the record has {', '.join(self.layers)}.")
+                raise KeyError(f"layer must be one of the record's ({names}), got {which!r}.")
             return self.layers.index(which)
         try:
             which = operator.index(which)
@@ -183,91 +226,64 @@ class Record(Displayed):
             ) from None
         if not -len(self.layers) <= which < len(self.layers):
             raise IndexError(
-                f"layer {which} is out of range; the record has {len(self.layers)} layers: "
-                f"{', '.join(self.layers)}."
+                f"layer must be an index of the record's {len(self.layers)} layers ({names}), got "
+                f"{which}."
             )
         return which % len(self.layers)
 
-    def smoothed_loss(self, weight: float = 0.98) -> Array:
-        """Returns the loss as fastai's table shows it, see `smooth`; a merged row counts as so many
-        steps of its mean."""
+    def smoothed_loss(self, weight: float = 0.98) -> Float[np.ndarray, " R"]:
+        """Returns the loss as fastai's table shows it, see `convjax.stats.smoothing.smooth`.
+
+        A merged row counts as that many steps of its mean.
+        """
         return smooth(self.loss, weight, self.counts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the record to an .npz file, atomically: a reader sees the old or the new one."""
         with atomic_write(path) as file:
-            self._write(file)
+            np.savez_compressed(file, **self._arrays())
 
     def to_bytes(self) -> bytes:
         """Returns the content of the file that `save` writes."""
         file = io.BytesIO()
-        self._write(file)
+        np.savez_compressed(file, **self._arrays())
         return file.getvalue()
 
-    def _write(self, file: BinaryIO) -> None:
-        arrays = {name: getattr(self, name) for name in _OWN}
-        arrays[_LAYERS] = np.array(self.layers, dtype=np.str_)
-        if self.parameters is not None:
-            of_parameters = asdict(self.parameters)
-            of_parameters["names"] = np.array(self.parameters.names, dtype=np.str_)
-            arrays |= {f"{_PARAMETERS}.{name}": value for name, value in of_parameters.items()}
-        np.savez_compressed(file, format=np.int64(_FORMAT), **arrays)
+    def _arrays(self) -> dict[str, Any]:
+        return dict(to_arrays({f.name: getattr(self, f.name) for f in fields(self)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Record":
-        """Reads a record that `save` wrote. Nothing in the file is executed.
+        """Returns the record in a file that `save` wrote. Nothing in the file is executed.
 
         Memory is bounded by the file's length and `convjax.io.npz.LIMIT`.
 
         Raises:
-          FileNotFoundError: if there is no such file.
-          RecordError: if the file is damaged or is no record: its arrays have other types, or
-            shapes or steps that do not fit each other.
-          TypeError: if path is no path.
+          FileNotFoundError: if the file does not exist.
+          RecordError: if the file is damaged or is not a record: its arrays have other types, or
+            shapes or steps that do not agree.
+          TypeError: if path is not a path.
         """
-        return cls._read(lambda: read_npz(path), str(path))
+        return cls(**from_arrays(lambda: read_npz(path), str(path)))
 
     @classmethod
     def from_bytes(cls, content: bytes, name: str = "content") -> "Record":
-        """Reads what `to_bytes` returned.
+        """Returns the record that `to_bytes` was called on.
 
         Args:
+          content: what `to_bytes` returned.
           name: of the content, for messages.
 
         Raises:
           RecordError: as `load`.
         """
-        return cls._read(lambda: read_npz_file(io.BytesIO(content)), name)
-
-    @classmethod
-    def _read(cls, read: Callable[[], Arrays], name: str) -> "Record":
-        try:
-            arrays = read()
-            if "format" not in arrays:
-                raise ValueError("format is missing")
-            if arrays["format"].tolist() != _FORMAT:
-                raise RecordError(
-                    f"{name} has record format {arrays['format']!s:.40}, this version reads "
-                    f"{_FORMAT}: read it with the version that wrote it, or train again."
-                )
-            check_record_arrays(arrays)
-            parameters = _parameters(arrays)
-        except RecordError:
-            raise
-        except ValueError as error:
-            raise RecordError(
-                f"{name} is not a whole record of convjax: {error}. Take another copy of it, or "
-                "train again."
-            ) from error
-        own: dict[str, Any] = {name: arrays[name] for name in _OWN}
-        own["steps"], own[_LAYERS] = int(own["steps"]), tuple(map(str, own[_LAYERS]))
-        return cls(**own, parameters=parameters)
+        return cls(**from_arrays(lambda: read_npz_file(io.BytesIO(content)), name))
 
     def between(self, start: int, stop: int) -> "Record":
         """Returns the record of the steps from `start` to before `stop`.
 
         Raises:
-          ValueError: if one of them lies within a merged row.
+          ValueError: if start or stop is inside a merged row.
         """
         start, stop, _ = slice(start, stop).indices(self.steps)
         bounds = np.append(self.first, self.steps)
@@ -275,7 +291,7 @@ class Record(Displayed):
             after = int(np.searchsorted(bounds, step))
             if bounds[after] != step:
                 raise ValueError(
-                    f"{name} must lie between merged rows, got {step}, within that of steps "
+                    f"{name} must lie between merged rows, got {step}, inside the row of steps "
                     f"{bounds[after - 1]} to {bounds[after] - 1}."
                 )
         of_steps = slice(*np.searchsorted(self.first, (start, stop)))
@@ -287,14 +303,14 @@ class Record(Displayed):
         return replace(self, **cut | moved, steps=max(stop - start, 0), parameters=parameters)
 
     def merged(self, rows: int) -> "Record":
-        """Returns the record with at most so many rows: every 2, 4, 8, … steps are one.
+        """Returns the record with at most `rows` rows: every 2, 4, 8, … steps become one row.
 
         Counts are exact, and mean and std are those of all values, up to rounding. The loss, rate
         and momentum of a row are means over its steps; a loss that is not finite stays so.
 
         Raises:
-          TypeError: if rows is no whole number.
-          ValueError: if it is below 1.
+          TypeError: if rows is not a whole number.
+          ValueError: if rows is below 1.
         """
         check_whole("rows", rows, 1)
         span = 1
@@ -303,83 +319,31 @@ class Record(Displayed):
         starts = np.flatnonzero(np.diff(self.first // span, prepend=-1))
         if len(starts) == len(self.first):
             return self
-        weights = self.counts.astype(np.float64)
-        total = np.add.reduceat(weights, starts)
-
-        def mean(values: Array) -> Array:
-            with np.errstate(invalid="ignore", over="ignore"):  # of a training that diverged
-                return (np.add.reduceat(values * weights, starts) / total).astype(values.dtype)
-
+        first, weights = self.first[starts], self.counts.astype(np.float64)
         changed: dict[str, Any] = {
-            "first": self.first[starts],
-            "loss": mean(self.loss),
-            "learning_rate": mean(self.learning_rate),
-            "momentum": mean(self.momentum),
+            name: mean_of_rows(getattr(self, name), weights, starts)
+            for name in ("loss", "learning_rate", "momentum")
         }
-        first = self.first[starts]
+        changed["first"] = first
         parameters = self.parameters and self.parameters.merged(first)
-        return replace(self, **changed | _merged_statistics(self, first), parameters=parameters)
+        return replace(self, **changed | self._merged_statistics(first), parameters=parameters)
 
-
-# The record of parameters is written apart.
-_OWN = tuple(field.name for field in fields(Record) if field.name != "parameters")
-
-
-def _parameters(arrays: Arrays) -> ParameterRecord | None:
-    """Returns the record of parameters from the arrays of a file, None where there is none."""
-    prefix = f"{_PARAMETERS}."
-    found = {n.removeprefix(prefix): array for n, array in arrays.items() if n.startswith(prefix)}
-    if not found:
-        return None
-    check_parameter_arrays(found, int(arrays["steps"]))
-    names = tuple(map(str, found.pop("names")))
-    return ParameterRecord(
-        names, **{name: found[name] for name in PARAMETER_FIELDS if name in found}
-    )
+    def _merged_statistics(self, first: Int[np.ndarray, " G"]) -> dict[str, Any]:
+        """Returns the fields of the watched steps, in rows that begin at the steps `first`."""
+        if not len(self.watched):
+            return {}
+        starts = group_starts(first, self.watched)
+        # A field without rows was not recorded.
+        kept: list[Any] = [c if len(c := getattr(self, name)) else None for name in _STATS]
+        merged = merge_rows(ActivationStats(*kept), self.values, starts)
+        columns = {name: column for name, column in merged._asdict().items() if column is not None}
+        counts = np.add.reduceat(self.watched_count, starts)
+        if len(self.eval_loss):
+            columns["eval_loss"] = mean_of_rows(self.eval_loss, self.watched_count, starts)
+        return {"watched": self.watched[starts], "watched_count": counts, **columns}
 
 
 def check_record(name: str, value: Any) -> None:
-    """Raises TypeError if an argument is no record."""
-    way_out = "Trainer.run returns one, Recorder.record() makes one, Record.load reads one."
-    check_type(name, value, Record, way_out)
-
-
-def _merged_statistics(record: Record, first: Array) -> dict[str, Any]:
-    """Returns the fields of the watched steps, merged into rows that begin at the steps `first`."""
-    if not len(record.watched):
-        return {}
-    starts = group_starts(first, record.watched)
-    # A field without rows is one that the training did not keep.
-    kept: list[Any] = [c if len(c := getattr(record, name)) else None for name in _STATS]
-    merged = merge(ActivationStats(*kept), record.values, starts)
-    columns = {name: column for name, column in merged._asdict().items() if column is not None}
-    counts = np.add.reduceat(record.watched_count, starts)
-    if len(record.eval_loss):
-        with np.errstate(invalid="ignore", over="ignore"):  # of a training that diverged
-            total = np.add.reduceat(record.eval_loss * record.watched_count, starts)
-        columns["eval_loss"] = (total / counts).astype(record.eval_loss.dtype)
-    return {"watched": record.watched[starts], "watched_count": counts, **columns}
-
-
-def smooth(values: Array, weight: float = 0.98, counts: Array | None = None) -> Array:
-    """Returns the exponential average so far, corrected for its start, at every step.
-
-    s ← weight·s + (1 − weight)·value from s = 0, divided by 1 − weight^count: the first is the
-    first value itself.
-
-    Args:
-      counts: how many equal values each stands for; one by default.
-
-    Reference: fastai's `AvgSmoothLoss`, https://docs.fast.ai/learner.html#AvgSmoothLoss.
-    """
-    if not 0 <= weight < 1:
-        raise ValueError(f"weight must be at least 0 and below 1, got {weight}.")
-    smoothed = np.empty(len(values), np.float64)
-    average, done = 0.0, 0
-    for i, value in enumerate(values):
-        count = 1 if counts is None else int(counts[i])
-        kept = weight**count
-        average = kept * average + (1 - kept) * float(value)
-        done += count
-        smoothed[i] = average / (1 - weight**done)
-    return smoothed
+    """Raises TypeError if an argument is not a record."""
+    fix = "Trainer.run returns one, Recorder.record() makes one, Record.load reads one."
+    check_type(name, value, Record, fix)

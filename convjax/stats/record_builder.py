@@ -1,24 +1,26 @@
-"""How a record comes to be: from the arrays of steps, piece by piece, within a bound."""
+"""Building of records: from the arrays of steps, piece by piece, with a bound on the rows."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
-from convjax.stats.activations import HIST_BINS, ActivationStats
-from convjax.stats.parameters import ParameterRecord
-from convjax.stats.record import PER_STEP, WATCHED, Array, Record
+from convjax.stats.activations import ActivationStats
+from convjax.stats.bins import Bins, as_bins
+from convjax.stats.parameter_record import ParameterRecord
+from convjax.stats.record import PER_STEP, WATCHED, Record
 
-# As many columns as a picture has pixels.
+# About as many columns as a figure has pixels.
 MAX_ROWS = 1024
 
 
 class RecordBuilder:
-    """A record that grows by pieces and keeps at most so many rows.
+    """A record that grows piece by piece and has at most a given number of rows.
 
     Args:
-      rows: at least 1.
+      rows: the bound, at least 1.
 
     Raises:
       ValueError: if rows is below 1.
@@ -34,18 +36,25 @@ class RecordBuilder:
         return bool(self._pieces)
 
     def add(self, piece: Record) -> None:
-        """Adds the record of the steps after those so far."""
+        """Adds the record of the next steps.
+
+        Raises:
+          ValueError: if its bins differ from those of the pieces so far.
+        """
+        before = next((p for p in self._pieces if p.layers), piece)
+        _check_same_bins([before, piece])
         self._pieces.append(piece)
-        # At twice the rows, so that a row is merged but once for each doubling of the steps.
+        # At twice the rows, so that a row is merged only once for each doubling of the steps.
         if sum(len(piece.first) for piece in self._pieces) > 2 * self.rows:
             self._pieces = [self.record()]
 
     def whole(self) -> Record:
-        """Returns the record as it has grown, which may have up to twice as many rows: added to a
-        new one, it grows on to the same bits.
+        """Returns the record with up to twice as many rows as the bound.
+
+        A new builder that starts with it continues to the same bits.
 
         Raises:
-          ValueError: if there is none.
+          ValueError: if nothing was added yet.
         """
         return concatenate(self._pieces)
 
@@ -53,7 +62,7 @@ class RecordBuilder:
         """Returns the record of all steps so far, in at most `rows` rows.
 
         Raises:
-          ValueError: if there is none.
+          ValueError: if nothing was added yet.
         """
         return self.whole().merged(self.rows)
 
@@ -61,27 +70,40 @@ class RecordBuilder:
 def from_steps(
     layers: Iterable[str],
     sizes: Iterable[int],
-    loss: Array,
-    learning_rate: Array,
-    momentum: Array,
-    watched: Array,
+    loss: Float[np.ndarray, " R"],
+    learning_rate: Float[np.ndarray, " R"],
+    momentum: Float[np.ndarray, " R"],
+    watched: Int[np.ndarray, " S"] | Sequence[int],
     stats: Sequence[ActivationStats],
     *,
     parameters: ParameterRecord | None = None,
-    eval_loss: Array | None = None,
+    eval_loss: Float[np.ndarray, " S"] | None = None,
+    bins: Bins | str = "fastai",
 ) -> Record:
-    """Makes a record of arrays whose first axis is the step, one `ActivationStats` per layer.
+    """Returns the record of arrays whose first axis is the step, with one row per step.
 
-    A row for every step: nothing is merged.
+    Args:
+      layers: names.
+      sizes: values per layer and step.
+      loss: of each step.
+      learning_rate: of each step.
+      momentum: of each step.
+      watched: the steps at which statistics were taken.
+      stats: of each layer, at these steps.
+      parameters: the record of the parameters.
+      eval_loss: of the watched steps, in evaluation mode.
+      bins: of the histograms in stats.
     """
+    edges = as_bins(bins).edges
 
-    def column(name: str) -> Array:
+    def column(name: str) -> Any:
         values = [getattr(layer, name) for layer in stats]
-        bins = (HIST_BINS,) if name == "hist" else ()
+        shape = (len(edges) - 1,) if name == "hist" else ()
+        dtype = np.int32 if name in ("hist", "under", "over") else np.float32
         if not values:
-            return np.zeros((len(watched), 0, *bins))
+            return np.zeros((len(watched), 0, *shape), dtype)
         if values[0] is None:
-            return np.zeros((0, len(values), *bins), np.int32)
+            return np.zeros((0, len(values), *shape), dtype)
         return np.stack([np.asarray(value) for value in values], axis=1)
 
     columns = {name: column(name) for name in ActivationStats._fields if name != "active"}
@@ -101,15 +123,16 @@ def from_steps(
         active=np.zeros((0, 0), np.uint8) if packed is None else packed,
         eval_loss=np.zeros(0, np.float32) if eval_loss is None else np.asarray(eval_loss),
         parameters=parameters,
+        hist_edges=edges,
         **columns,
     )
 
 
 def concatenate(records: Sequence[Record]) -> Record:
-    """Joins records of successive steps of one training, some of them perhaps without statistics.
+    """Joins records of successive steps of one training; some of them may have no statistics.
 
     Raises:
-      ValueError: if there is no record, or their layers differ.
+      ValueError: if there is no record, or their layers, quantities or bins differ.
     """
     if not records:
         raise ValueError("records must hold at least one record, got none.")
@@ -126,16 +149,17 @@ def concatenate(records: Sequence[Record]) -> Record:
             "records must be of one training: the same layers of the same sizes, and all of them "
             "with histograms, units and evaluation or none."
         )
+    _check_same_bins(records)
 
-    def joined(name: str, indices: Sequence[int]) -> Array:
+    def joined(name: str, indices: Sequence[int]) -> Any:
         columns = [getattr(records[i], name) for i in indices]
         if name in ("first", "watched"):  # steps, counted from the start of all
             columns = [column + before[i] for column, i in zip(columns, indices, strict=True)]
         return np.concatenate(columns)
 
-    everyone = range(len(records))
-    of_layers = with_layers or everyone
-    changed: dict[str, Any] = {name: joined(name, everyone) for name in PER_STEP}
+    every_record = range(len(records))
+    of_layers = with_layers or every_record
+    changed: dict[str, Any] = {name: joined(name, every_record) for name in PER_STEP}
     changed |= {name: joined(name, of_layers) for name in WATCHED}
     changed["steps"] = int(before[-1])
     of_parameters = [
@@ -144,3 +168,24 @@ def concatenate(records: Sequence[Record]) -> Record:
     if of_parameters:
         changed["parameters"] = ParameterRecord.joined(*map(list, zip(*of_parameters, strict=True)))
     return replace(records[of_layers[0]], **changed)
+
+
+def _check_same_bins(records: Sequence[Record]) -> None:
+    """Raises ValueError if records with layers differ in bins or in the threshold near zero."""
+    records = [record for record in records if record.layers]
+    for record in records[1:]:
+        before, edges = records[0].hist_edges, record.hist_edges
+        if not np.array_equal(before, edges):
+            raise ValueError(
+                f"records must have the same hist_edges, got {_in_words(edges)} after "
+                f"{_in_words(before)}. Train with the same Watch(bins=...)."
+            )
+        if record.near_zero_threshold != records[0].near_zero_threshold:
+            raise ValueError(
+                "records must have the same near_zero_threshold, got "
+                f"{record.near_zero_threshold} after {records[0].near_zero_threshold}."
+            )
+
+
+def _in_words(edges: Float[np.ndarray, " E"]) -> str:
+    return f"{len(edges) - 1} bins from {edges[0]:g} to {edges[-1]:g}"

@@ -1,26 +1,26 @@
-"""What the arrays of a record's file must be to make a record: types, shapes that agree, steps.
+"""The schema of a record's file: types, shapes that agree, increasing steps and bin edges.
 
-A file may be whole and yet hold no record: somebody else's, or one that was edited. All that reads
-records relies on what is checked here.
+A complete .npz file may still not be a record, if it is another program's or was edited. All code
+that reads records relies on these checks.
 """
 
 from typing import Any
 
 import numpy as np
+from jaxtyping import Num
 
 from convjax.io.array_schema import Axis, Field, check_fields
 from convjax.io.npz import Arrays
-from convjax.stats.activations import HIST_BINS
 from convjax.stats.parameters import LOG_BINS
 
-# Axes by what they count. Rows of two kinds: of steps, and of watched steps.
+# Axes by what they count. There are two kinds of rows: of steps, and of watched steps.
 _ROWS, _LAYERS, _WATCHED = Axis("rows"), Axis("layers"), Axis("watched rows")
 _KEPT = _WATCHED._replace(optional=True)
 _BINS, _BYTES = Axis("bins"), Axis("bytes")
 _PARAMETERS, _LOG_BINS = Axis("parameters"), Axis("bins of magnitudes")
-_FIXED = {"bins": HIST_BINS, "bins of magnitudes": LOG_BINS + 2}
+_FIXED = {"bins of magnitudes": LOG_BINS + 2}
 
-# Counts stay below this, so that no arithmetic with them overflows.
+# Counts stay below this, so that arithmetic with them does not overflow.
 _MOST = 1 << 62
 
 _OF_ROWS = Field("f", (_ROWS,))
@@ -35,6 +35,8 @@ FIELDS = {
     **dict.fromkeys(("loss", "learning_rate", "momentum"), _OF_ROWS),
     **dict.fromkeys(("watched", "watched_count"), Field("i", (_WATCHED,))),
     **dict.fromkeys(("mean", "std", "near_zero", "abs_near_zero"), _OF_LAYERS),
+    "hist_edges": Field("f", (Axis("bin edges"),)),
+    "near_zero_threshold": Field("f"),
     "hist": Field("i", (_KEPT, _LAYERS, _BINS)),
     **dict.fromkeys(("under", "over"), _COUNTS),
     "channels": Field("i", (_LAYERS._replace(optional=True),)),
@@ -57,9 +59,12 @@ def check_record_arrays(arrays: Arrays) -> None:
     """Checks the arrays of a record, by the names of `convjax.stats.record.Record`'s fields.
 
     Raises:
-      ValueError: if they make no record; the message says why.
+      ValueError: if they do not make a record; the message says why.
     """
-    check_fields(arrays, FIELDS, _FIXED)
+    edges = arrays.get("hist_edges")
+    known = {} if edges is None or edges.ndim != 1 else {"bins": len(edges) - 1}
+    check_fields(arrays, FIELDS, _FIXED | known)
+    _check_edges(arrays)
     steps = int(arrays["steps"])
     first = arrays["first"]
     if steps < 0 or (len(first) > 0) != (steps > 0) or (steps and first[0] != 0):
@@ -69,10 +74,10 @@ def check_record_arrays(arrays: Arrays) -> None:
     _check_sizes(arrays, steps)
     counted = sum(_totals(arrays, name) for name in ("hist", "under", "over"))
     if (counted > arrays["watched_count"][:, None] * arrays["sizes"]).any():
-        raise ValueError("hist, under and over count more values than there are")
+        raise ValueError("hist, under and over count more values than the layers have")
     if min(arrays["channels"], default=0) < 0:
-        raise ValueError(f"channels holds a negative number, {min(arrays['channels'])}")
-    # Units are one bit each.
+        raise ValueError(f"channels has a negative number, {min(arrays['channels'])}")
+    # A unit is one bit.
     channels, (kept, found) = arrays["channels"], arrays["active"].shape
     bits = sum(map(int, channels))
     if kept and (len(channels) != len(arrays["layers"]) or found != -(-bits // 8)):
@@ -83,7 +88,7 @@ def check_parameter_arrays(arrays: Arrays, steps: int) -> None:
     """Checks the arrays of a record's parameters, by the names of `ParameterRecord`'s fields.
 
     Raises:
-      ValueError: if they make no record of the parameters of so many steps.
+      ValueError: if they do not make a record of the parameters of so many steps.
     """
     check_fields(arrays, PARAMETER_FIELDS, _FIXED)
     _check_watched(arrays, steps)
@@ -93,14 +98,24 @@ def check_parameter_arrays(arrays: Arrays, steps: int) -> None:
             raise ValueError(f"{name} counts more values than 64 bits hold")
 
 
+def _check_edges(arrays: Arrays) -> None:
+    edges, threshold = arrays["hist_edges"], float(arrays["near_zero_threshold"])
+    if len(edges) < 2 or not np.isfinite(edges).all() or (edges[1:] <= edges[:-1]).any():
+        raise ValueError(
+            f"hist_edges must be two or more finite, increasing numbers, got {_start(edges)}"
+        )
+    if not 0 <= threshold < np.inf:
+        raise ValueError(f"near_zero_threshold must be finite and at least 0, got {threshold}")
+
+
 def _check_watched(arrays: Arrays, steps: int) -> None:
     _check_increasing("watched", arrays["watched"], steps)
     counts = arrays["watched_count"]
     if min(counts, default=1) < 1 or sum(map(int, counts)) > steps:
-        raise ValueError(f"watched_count must be at least 1, and {steps} in all at most")
+        raise ValueError(f"watched_count must be at least 1, with a sum of at most {steps}")
 
 
-def _check_increasing(name: str, found: Any, steps: int) -> None:
+def _check_increasing(name: str, found: Num[np.ndarray, " R"], steps: int) -> None:
     if len(found) and (found[0] < 0 or found[-1] >= steps or (found[1:] <= found[:-1]).any()):
         raise ValueError(f"{name} must hold increasing steps below {steps}, got {_start(found)}")
 
@@ -108,18 +123,21 @@ def _check_increasing(name: str, found: Any, steps: int) -> None:
 def _check_sizes(arrays: Arrays, steps: int) -> None:
     sizes = arrays["sizes"]
     if min(sizes, default=1) < 1 or int(max(sizes, default=1)) * steps >= _MOST:
-        raise ValueError(f"sizes must be at least 1, and with {steps} steps below 2^62, {sizes}")
+        raise ValueError(
+            f"sizes must be at least 1 and, times {steps} steps, below 2^62, got {sizes}"
+        )
 
 
 def _totals(arrays: Arrays, name: str) -> Any:
-    """Returns the sums over all bins, as real numbers, which sums of anything fit: (S, L)."""
+    """Returns the sums over all bins, (S, L), in float64, where no sum overflows."""
     found = arrays[name]
     if not found.size:
         return np.zeros(1)
     if found.min() < 0:
-        raise ValueError(f"{name} holds a negative number, {found.min()}")
+        raise ValueError(f"{name} has a negative number, {found.min()}")
     return found.reshape(*found.shape[:2], -1).sum(-1, dtype=np.float64)
 
 
-def _start(found: Any) -> str:
-    return f"{', '.join(map(str, found[:5]))}{' …' if len(found) > 5 else ''}" or "no row"
+def _start(found: Num[np.ndarray, " R"]) -> str:
+    """Returns the first five entries of an array as text."""
+    return f"{', '.join(map(str, found[:5]))}{' …' if len(found) > 5 else ''}" or "none"

@@ -1,4 +1,4 @@
-"""Statistics from a training loop of one's own: returned by the jitted step, kept as a record."""
+"""Statistics from a custom training loop: returned by the jitted step, collected in a record."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,61 +10,80 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Real
 
 from convjax._checks import check_array, check_scalar, check_type, check_whole
 from convjax.stats.activations import ActivationStats, activation_stats
-from convjax.stats.parameters import ParameterRecord, ParameterStats
+from convjax.stats.bins import FASTAI, Bins, as_bins
+from convjax.stats.parameter_record import ParameterRecord
+from convjax.stats.parameters import ParameterStats
 from convjax.stats.record import Record
 from convjax.stats.record_builder import MAX_ROWS, RecordBuilder, from_steps
 
-# Steps are fetched from the device so many at a time, and as many later: the device has finished
-# them then, and no step waits for the host.
+# Steps are fetched from the device in blocks of this many, one block late: the device has finished
+# them by then, and no step waits for the host.
 BLOCK = 64
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["stats", "active"],
-    meta_fields=["names", "sizes"],
+    meta_fields=["names", "sizes", "bins"],
 )
 @dataclass(frozen=True)
 class LayerStats:
-    """Statistics of L layers at one step; a tree of arrays for JAX, so that a step may return it.
+    """Statistics of L layers at one step; a pytree, so that a jitted step may return it.
 
     Attributes:
       names: of the layers, in the order of their calls.
-      sizes: values of each.
+      sizes: number of values of each.
       stats: every field but `active` has a first axis L.
-      active: of each layer, bool (C,); empty where units were not asked for.
+      active: whether each channel was active, one array (C,) per layer; empty without units.
+      bins: of the histograms.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     stats: ActivationStats
-    active: tuple[jax.Array, ...] = ()
+    active: tuple[Bool[Array | np.ndarray, "..."], ...] = ()
+    bins: Bins = FASTAI
 
 
 def layer_stats(
-    outputs: Mapping[str, jax.Array],
+    outputs: Mapping[str, Real[Array | np.ndarray, "..."]],
     *,
     histogram: bool = True,
+    bins: Bins | str = "fastai",
     units: bool = False,
     channel_axes: Mapping[str, int] | None = None,
 ) -> LayerStats:
-    """Returns the statistics of each layer's output, to be called within the jitted step.
+    """Returns the statistics of each layer's output; call it within the jitted step.
 
     Args:
-      outputs: by the layer's name, as `convjax.capture` returns them. What the network is given and
-        asked for may be among them, by the names "input" and "labels".
+      outputs: by the layer's name, as `convjax.capture` returns them. The network's input and
+        labels may be among them, by the names "input" and "labels".
       histogram: False leaves out the histograms, most of the cost.
-      units: which channels were active; for `Record.dead`.
-      channel_axes: of the outputs, where it is not the last, as `convjax.channel_axes(model,
-        outputs)` gives them for this project's networks in any layout.
+      bins: of the histograms: "fastai" (40 over 0 to 10), "symmetric" (40 over -5 to 5) or a
+        `convjax.Bins`.
+      units: True adds which channels were active, for `Record.dead`.
+      channel_axes: the axis of the channels of outputs where it is not the last, as
+        `convjax.channel_axes(model, outputs)` returns it for this project's networks in any layout.
 
     Raises:
-      TypeError: if outputs are no mapping of arrays.
-      ValueError: if there is no output, or it has no such axis.
+      TypeError: if outputs is not a mapping of arrays, or bins is of another type.
+      ValueError: if outputs is empty, an output does not have the axis, or bins is not the name of
+        a preset.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax import layer_stats
+      >>> stats = layer_stats({"conv": jnp.zeros((2, 4, 4, 3)), "head": jnp.ones((2, 10))})
+      >>> stats.names, stats.sizes, stats.stats.hist.shape
+      (('conv', 'head'), (96, 20), (2, 40))
+      >>> layer_stats({"x": jnp.ones(3)}, bins="symmetric").bins.low
+      -5.0
     """
+    bins = as_bins(bins)
     check_type("outputs", outputs, Mapping, "convjax.capture(model, x) returns one.")
     for name, x in outputs.items():
         check_array(f"outputs[{name!r}]", x)
@@ -77,7 +96,9 @@ def layer_stats(
                 f"channel_axes[{name!r}] must be an axis of the shape {x.shape}, got {axes[name]}."
             )
     stats = [
-        activation_stats(x, histogram=histogram, channel_axis=axes[name] if units else None)
+        activation_stats(
+            x, histogram=histogram, bins=bins, channel_axis=axes[name] if units else None
+        )
         for name, x in outputs.items()
     ]
     alike = [layer._replace(active=None) for layer in stats]
@@ -86,11 +107,12 @@ def layer_stats(
         tuple(x.size for x in outputs.values()),
         jax.tree.map(lambda *values: jnp.stack(values), *alike),
         tuple(layer.active for layer in stats if layer.active is not None),
+        bins,
     )
 
 
 class _Added(NamedTuple):
-    """A step that waits to be fetched."""
+    """A step whose values are not yet fetched from the device."""
 
     scalars: tuple[Any, ...]  # loss, learning rate, momentum
     layers: LayerStats | None
@@ -99,28 +121,41 @@ class _Added(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """What all watched steps have in common."""
+    """The layers and quantities, which must be the same at all watched steps."""
 
     sizes: dict[str, int]  # by layer
     histograms: bool
     units: bool
     evaluated: bool
+    bins: Bins
 
 
 class Recorder:
-    """Collects what the steps of a training loop return, without making them wait.
+    """Collects the statistics that the steps of a training loop return, without blocking them.
 
-    recorder = Recorder()
-    for x, y in batches:
-        loss, stats = train_step(model, optimizer, x, y)  # jitted, yours
-        recorder.add(loss, stats)
-    plots.color_dim(recorder.record(), "conv2")
-
-    However long the training, the record has at most `rows` rows: when there are more, neighbouring
+    The record has at most `rows` rows, however long the training: when there are more, neighbouring
     steps are merged, see `Record.merged`.
 
     Args:
-      rows: at least 1.
+      rows: the bound on the rows of the record, at least 1.
+
+    Raises:
+      TypeError: if rows is not a whole number.
+      ValueError: if rows is below 1.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from convjax import Recorder, layer_stats
+      >>> @jax.jit
+      ... def train_step(weight, x):  # yours
+      ...     loss, grad = jax.value_and_grad(lambda w: jnp.mean((w * x - 1) ** 2))(weight)
+      ...     return weight - 0.1 * grad, loss, layer_stats({"product": weight * x})
+      >>> recorder, weight = Recorder(), jnp.float32(0.0)
+      >>> for x in (jnp.ones(4), jnp.ones(4)):
+      ...     weight, loss, stats = train_step(weight, x)
+      ...     recorder.add(loss, stats)
+      >>> [round(float(mean), 3) for mean in recorder.record().mean[:, 0]]
+      [0.0, 0.2]
     """
 
     def __init__(self, *, rows: int = MAX_ROWS):
@@ -143,16 +178,17 @@ class Recorder:
 
         Args:
           loss: a scalar.
-          layers: of this step, or None for a step that is not watched.
+          layers: what `convjax.layer_stats` returns, or None for a step that is not watched.
           parameters: what `convjax.parameter_stats` returns, or None.
-          eval_loss: of the step's batch in evaluation mode; goes with layers.
-          learning_rate, momentum: where they are known, for the plot of the schedule.
+          eval_loss: of the step's batch in evaluation mode; requires layers.
+          learning_rate: where it is known, for the plot of the schedule.
+          momentum: likewise.
 
         Raises:
-          TypeError: if layers are not what `layer_stats` returns, parameters not what
-            `parameter_stats` returns, or the loss, rate or momentum is a tracer or no number.
-          ValueError: if one of these is no scalar, the layers or parameters are not those of the
-            steps before, or eval_loss comes without layers.
+          TypeError: if layers is not what `layer_stats` returns, parameters is not what
+            `parameter_stats` returns, or the loss, rate or momentum is a tracer or not a number.
+          ValueError: if one of these is not a scalar, the layers, their bins or the parameters
+            differ from those of the steps before, or eval_loss is given without layers.
         """
         scalars = {"loss": loss, "learning_rate": learning_rate, "momentum": momentum}
         if eval_loss is not None:
@@ -168,7 +204,9 @@ class Recorder:
         if layers is not None:
             layers = self._checked(layers, eval_loss is not None)
         elif eval_loss is not None:
-            raise ValueError("eval_loss must go with layers, got it for a step without.")
+            raise ValueError(
+                "eval_loss must go with layers, got layers None. Pass layer_stats(outputs), too."
+            )
         if parameters is not None:
             self._check_parameters(parameters)
         self._waiting.append(_Added((loss, learning_rate, momentum), layers, parameters, eval_loss))
@@ -184,9 +222,9 @@ class Recorder:
             before, kept_before = self._parameters
             changed = sorted(set(parameters.of.names) ^ set(before.names))
             raise ValueError(
-                "parameters must be the same at all steps that have them, of the same sizes and "
-                f"with the same quantities: got {', '.join(kept)} after {', '.join(kept_before)}, "
-                f"and {', '.join(changed) or 'no names'} not at both."
+                "parameters must be the same at all steps that have them, with the same sizes and "
+                f"quantities, got {', '.join(kept)} after {', '.join(kept_before)}; names in only "
+                f"one of the steps: {', '.join(changed) or 'none'}."
             )
 
     def _checked(self, layers: LayerStats, evaluated: bool) -> LayerStats:
@@ -197,31 +235,33 @@ class Recorder:
             layers.stats.hist is not None,
             bool(layers.active),
             evaluated,
+            layers.bins,
         )
         self._kind = self._kind or kind
         if kind != self._kind:
             raise ValueError(
-                "layers must be the same at all watched steps, with as many values, and all of "
-                f"them with histograms, units and eval_loss or none: got {kind} after "
-                f"{self._kind}. Drop the last, smaller batch of an epoch."
+                "layers must be the same at all watched steps, with as many values, the same bins, "
+                "and at all of them histograms, units and eval_loss or at none, got "
+                f"{kind} after {self._kind}. Drop the last, smaller batch of an epoch."
             )
         names = tuple(self._kind.sizes)
         if names == layers.names:
             return layers
-        # JAX sorts a mapping that crosses the edge of a jitted function.
+        # JAX sorts the keys of a mapping that enters or leaves a jitted function.
         order = [layers.names.index(name) for name in names]
         return LayerStats(
             names,
             tuple(self._kind.sizes.values()),
             jax.tree.map(itemgetter(np.array(order)), layers.stats),
             tuple(layers.active[i] for i in order) if layers.active else (),
+            layers.bins,
         )
 
     def record(self) -> Record:
         """Returns the record of all steps so far, in at most `rows` rows.
 
         Raises:
-          ValueError: if there is none.
+          ValueError: if no step was added.
         """
         self._fetch(len(self._waiting))
         if not self._record:
@@ -234,6 +274,7 @@ class Recorder:
             return
         found = [(i, added) for i, added in enumerate(block) if added.layers is not None]
         sizes = self._kind.sizes if self._kind and found else {}
+        bins = self._kind.bins if self._kind else FASTAI
         stats: list[ActivationStats] = []
         if found:
             layers = _stacked([added.layers for _, added in found])
@@ -256,6 +297,7 @@ class Recorder:
                 stats,
                 parameters=_of_parameters(block),
                 eval_loss=np.array(evaluated, np.float32) if evaluated else None,
+                bins=bins,
             )
         )
         self._waiting = self._waiting[steps:]
@@ -279,5 +321,5 @@ def _of_parameters(block: Sequence[_Added]) -> ParameterRecord | None:
 
 
 def _stacked(steps: list[Any]) -> Any:
-    """Returns trees of one structure as one, with the step as the first axis."""
+    """Returns pytrees of one structure stacked into one, with the step as the first axis."""
     return jax.tree.map(lambda *values: np.stack(values), *steps)

@@ -1,38 +1,52 @@
-"""What a training records of a model's layers and parameters, and how often."""
+"""The choice of what a training records of a model's layers and parameters, and how often."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 from flax import nnx
+from jaxtyping import Array, Int, Real
 
 from convjax.nn._capture import capture, channel_axes
 from convjax.nn.selection import Select, has_parameters, predicate
 from convjax.stats.activations import ActivationStats, activation_stats
+from convjax.stats.bins import Bins, as_bins
 from convjax.stats.parameters import Norms, parameter_stats
 
-# The names under which a record holds what a network is given and asked for.
+# The names of the layers under which a record stores the network's input and labels.
 INPUT, LABELS = "input", "labels"
 
 
 @dataclass(frozen=True)
 class Watch:
-    """What is watched, at which steps, and what is kept of it; each costs nothing where it is off.
+    """The quantities that a training records, and the steps; what is off costs nothing.
 
     Attributes:
-      select: which layers, see `convjax.nn.selection.Select`; the default are those with parameters.
+      select: which layers, see `convjax.nn.selection.Select`; by default those with parameters.
       every: statistics are taken at steps 0, every, 2·every, … of a call of `Trainer.run`. The
-        steps between are those of an unwatched training and cost nothing more.
+        steps between are those of an unwatched training and have no extra cost.
       activations: mean, std and the shares near zero of the layers' outputs.
-      histogram: of the values of all that is watched; most of the cost.
+      histogram: histograms of everything that is watched; most of the cost.
       units: which channels of each layer were active, for `Record.dead`.
-      inputs: what the network is given and asked for, as layers named "input" and "labels" before
-        the others.
+      inputs: the network's input and labels, as layers named "input" and "labels" before the
+        others.
       gradients: norms of each parameter's gradient.
       updates: norms of each parameter's update, and their ratio to those of the weights.
-      evaluation: the loss of each batch with the model in evaluation mode, too, before the update
+      evaluation: also the loss of each batch with the model in evaluation mode, before the update
         and with the running statistics that include the batch; costs one more forward pass.
+      bins: of the layers' histograms: "fastai" (40 over 0 to 10), "symmetric" (40 over -5 to 5, for
+        the outputs of GELU, tanh or a normalisation) or a `convjax.Bins`.
+
+    Raises:
+      TypeError: if select or bins is of another type.
+      ValueError: if every is below 1, no quantity is on, or bins is not the name of a preset.
+
+    Examples:
+      >>> from convjax import Bins, Watch
+      >>> Watch(every=8, bins=Bins(-2.0, 2.0, 20)).parameters
+      False
+      >>> Watch.everything("*conv").parameters
+      True
     """
 
     select: Select = has_parameters
@@ -44,9 +58,11 @@ class Watch:
     gradients: bool = False
     updates: bool = False
     evaluation: bool = False
+    bins: Bins | str = field(default="fastai", kw_only=True)
 
     def __post_init__(self) -> None:
         predicate(self.select)
+        as_bins(self.bins)
         if not isinstance(self.every, int) or self.every < 1:
             raise ValueError(
                 f"every must be a whole number of steps, at least 1, got {self.every}. To watch "
@@ -62,20 +78,24 @@ class Watch:
 
     @classmethod
     def everything(cls, select: Select = has_parameters, *, every: int = 1) -> "Watch":
-        """Returns the watch with all that `convjax.diagnose` can use."""
-        on = ("units", "inputs", "gradients", "updates", "evaluation")
-        return cls(select, every, **dict.fromkeys(on, True))
+        """Returns the watch with all quantities that `convjax.diagnose` can use."""
+        return cls(
+            select, every, units=True, inputs=True, gradients=True, updates=True, evaluation=True
+        )
 
     @property
     def parameters(self) -> bool:
-        """Whether parameters are watched."""
+        """Whether gradients or updates of parameters are watched."""
         return self.gradients or self.updates
 
     def outputs(
-        self, model: nnx.Module, x: jax.Array, labels: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, int]]:
-        """Calls the model; returns its output, the watched layers' by name, and the axis of the
-        channels in each."""
+        self, model: nnx.Module, x: Real[Array, "N ..."], labels: Int[Array, "..."]
+    ) -> tuple[Any, dict[str, Any], dict[str, int]]:
+        """Returns the output of a model, the outputs of its watched layers, and their channel axes.
+
+        Raises:
+          ValueError: if `inputs` is on and a layer has the name of the input or the labels.
+        """
         if self.activations:
             output, found = capture(model, x, select=self.select)
         else:
@@ -84,24 +104,27 @@ class Watch:
             if taken := {INPUT, LABELS} & set(found):
                 raise ValueError(
                     f"inputs must be False for a model with a layer of the name {taken.pop()!r}, "
-                    "under which the record would hold what the network is given. Rename the layer."
+                    "which the record uses for the network's input or labels. Rename the layer."
                 )
             found = {INPUT: x, LABELS: labels, **found}
         return output, found, channel_axes(model, found)
 
     def stats(
-        self, outputs: Mapping[str, jax.Array], axes: Mapping[str, int]
+        self, outputs: Mapping[str, Any], axes: Mapping[str, int]
     ) -> tuple[ActivationStats, ...]:
-        """Returns the statistics of each output."""
+        """Returns the statistics of each output, given the axis of its channels."""
         return tuple(
             activation_stats(
-                x, histogram=self.histogram, channel_axis=axes[name] if self.units else None
+                x,
+                histogram=self.histogram,
+                bins=self.bins,
+                channel_axis=axes[name] if self.units else None,
             )
             for name, x in outputs.items()
         )
 
     def parameter_stats(self, params: Any, grads: Any, updated: Any) -> Norms | None:
-        """Returns the statistics of each parameter, None where none are watched."""
+        """Returns the statistics of each parameter, None if parameters are not watched."""
         if not self.parameters:
             return None
         return parameter_stats(

@@ -9,7 +9,7 @@ import pytest
 from convjax.diagnosis._diagnose import Diagnosis, diagnose, quantities
 from convjax.diagnosis.indicators import PATIENCE
 from convjax.diagnosis.symptoms import SYMPTOMS
-from convjax.stats.parameters import ParameterRecord
+from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record_builder import from_steps
 from tests.helpers import without_histograms, without_layers
 
@@ -236,7 +236,7 @@ def test_what_a_record_lacks_is_not_looked_for():
     found = diagnose(without_layers(HEALTHY), classes=10)
     assert {"dead layer", "batch-norm statistics", "exploding gradients"} <= set(found.unchecked)
     assert found.unchecked["dead layer"] == ("activations", "units")
-    assert "not looked for: inputs not normalised (inputs)" in str(found)
+    assert "not checked: inputs not normalised (inputs)" in str(found)
     assert "non-finite" not in found.unchecked
     bare = replace(without_histograms(HEALTHY), parameters=None)
     assert quantities(bare) == {"activations", "units", "inputs", "labels", "evaluation"}

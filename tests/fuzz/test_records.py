@@ -17,7 +17,8 @@ from convjax.diagnosis import diagnose
 from convjax.io.npz import NpzError, read_npz
 from convjax.nn.weights import WeightsError, load_weights, save_weights
 from convjax.runs.predictions import Predictions, PredictionsError
-from convjax.stats.record import Record, RecordError
+from convjax.stats.record import Record
+from convjax.stats.record_file import RecordError
 from tests.fuzz.mutations import mutated, mutated_array, on_files
 from tests.helpers import make_record
 from tests.io.archives import npy, write_archive

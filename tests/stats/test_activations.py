@@ -1,4 +1,3 @@
-import math
 from functools import cache, partial
 
 import jax
@@ -10,28 +9,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from convjax.stats import activations as library
-from convjax.stats.activations import (
-    HIST_BINS,
-    HIST_RANGE,
-    NEAR_ZERO,
-    activation_stats,
-    histogram,
-    merge_parts,
-)
+from convjax.stats.activations import NEAR_ZERO, activation_stats
+from convjax.stats.bins import FASTAI
 
 # One compiled program for all examples of a property: every array is filled up to this size.
 SIZE = 64
 stats = jax.jit(activation_stats)
-counts = jax.jit(histogram)
 without_histogram = partial(activation_stats, histogram=False)
-FUNCTIONS = {"full": activation_stats, "bare": without_histogram, "counts": histogram}
+FUNCTIONS = {"full": activation_stats, "bare": without_histogram}
 
-# What JAX's backends call themselves: the formulation of CPU, and that of all others.
+# JAX's names of backends: CPU has one formulation, all others another.
 backends = pytest.mark.parametrize("backend", ["cpu", "gpu"])
 
 
 def traced_for(backend, function, size):
-    """Lets JAX trace a function of `size` values as it would on another backend."""
+    """Traces a function of `size` values as JAX would on another backend."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(library.jax, "default_backend", lambda: backend)
         return jax.jit(lambda x: function(x)).trace(jax.ShapeDtypeStruct((size,), np.float32))
@@ -39,7 +31,7 @@ def traced_for(backend, function, size):
 
 @cache
 def compiled(backend, name):
-    """One of FUNCTIONS for SIZE values, in the formulation of a backend, compiled for this one."""
+    """One of FUNCTIONS for SIZE values, in a backend's formulation, compiled for this backend."""
     return traced_for(backend, FUNCTIONS[name], SIZE).lower().compile()
 
 
@@ -68,49 +60,11 @@ def arrays(elements):
 
 
 def expected_counts(x):
-    inside = np.histogram(x[~np.isnan(x)], HIST_BINS, HIST_RANGE)[0]
+    inside = np.histogram(x[~np.isnan(x)], FASTAI.count, (FASTAI.low, FASTAI.high))[0]
     return [(x < 0).sum(), *inside, (x > 10).sum()]
 
 
-# --- histogram ---------------------------------------------------------------------------------
-
-
-def test_histogram_by_hand():
-    inf, nan = np.inf, np.nan
-    # 4 bins over 0..2, each holding its lower edge, the last its upper one too.
-    x = np.array([-inf, -1, -0.0, 0, 0.49, 0.5, 1.5, 2.0, 2.01, inf, nan], np.float32)
-    assert histogram(x, bins=4, limits=(0.0, 2.0)).tolist() == [2, 3, 1, 0, 2, 2]
-    shifted = histogram(x - 1, bins=4, limits=(-1.0, 1.0))
-    assert shifted.tolist() == [2, 3, 1, 0, 2, 2]
-
-
-def test_histogram_at_every_edge_and_beside_it():
-    at = np.linspace(*HIST_RANGE, HIST_BINS + 1).astype(np.float32)
-    beside = [np.nextafter(at[1:], np.float32(side)) for side in (-99, 99)]
-    x = np.concatenate([at, *beside, np.float32([-3, -0.05, 10.5, 1e30, -1e30, np.inf, -np.inf])])
-    found = counts(x)
-    assert found.dtype == np.int32
-    assert found.tolist() == expected_counts(x)
-    # Each bin: its lower edge, the number above that, and the one below its upper edge; the first
-    # has no number above 0 here, and the last holds 10 too.
-    assert found[1:-1].tolist() == [2] + [3] * 38 + [4]
-    # Beyond them the number above 10, and what is far outside.
-    assert (found[0].item(), found[-1].item()) == (4, 4)
-
-
-@backends
-@settings(max_examples=200, deadline=None)  # one compiled program
-@given(x=arrays(st.one_of(floats, edges, neighbours)))
-def test_histogram_is_numpys(backend, x):
-    found = compiled(backend, "counts")(x)
-    assert found.tolist() == expected_counts(x)
-    assert found.sum() == SIZE - np.isnan(x).sum()
-
-
-# --- the other statistics ----------------------------------------------------------------------
-
-
-def test_by_hand():
+def test_activation_stats_by_hand():
     found = stats(np.array([[-3.0, 0.05], [0.0625, 1.0], [-0.05, 12.0]], np.float32))
     # Sum 10.0625; near zero, without absolute value: −3, 0.05, −0.05; with it: 0.05 and −0.05.
     assert float(found.mean) == pytest.approx(10.0625 / 6, rel=1e-6)
@@ -123,7 +77,7 @@ def test_by_hand():
     assert float(stats(np.array([5.0], np.float32)).std) == 0
 
 
-def test_near_zero_counts_what_is_at_the_threshold_and_all_negative_numbers():
+def test_activation_stats_near_zero_includes_the_threshold_and_negative_numbers():
     assert NEAR_ZERO == 0.05
     at = np.float32(0.05)
     x = np.array([at, np.nextafter(at, np.float32(1)), -1e30, -np.inf], np.float32)
@@ -132,7 +86,7 @@ def test_near_zero_counts_what_is_at_the_threshold_and_all_negative_numbers():
     assert float(found.abs_near_zero) == 0.25
 
 
-def test_nan_is_in_no_count():
+def test_activation_stats_counts_no_nan():
     found = stats(np.array([np.nan, 1.0, -1.0, np.nan], np.float32))
     assert np.isnan(found.mean)
     assert np.isnan(found.std)
@@ -142,7 +96,7 @@ def test_nan_is_in_no_count():
 
 @settings(max_examples=100, deadline=None)  # one compiled program
 @given(arrays(st.floats(-100, 100, width=32, allow_subnormal=False)))
-def test_agrees_with_numpy(x):
+def test_activation_stats_agrees_with_numpy(x):
     found = stats(x)
     exact = x.astype(np.float64)
     # 64 float32 numbers up to 100: sums round at 1e-7 of 100 each; of the deviation that is a
@@ -155,7 +109,7 @@ def test_agrees_with_numpy(x):
 
 
 # Each value with the shares x <= 0.05 and |x| <= 0.05 and the count that it is in.
-UNDER, OVER, NOWHERE = -1, HIST_BINS, None
+UNDER, OVER, NOWHERE = -1, FASTAI.count, None
 PLACES = [
     (-np.inf, 1, 0, UNDER),
     (-1, 1, 0, UNDER),
@@ -181,7 +135,7 @@ PLACES = [
 
 
 @backends
-def test_every_value_is_in_its_place(backend):
+def test_activation_stats_counts_each_value_once(backend):
     for value, near_zero, abs_near_zero, place in PLACES:
         # All values of one batch are the same: shares are 0 or 1, counts 0 or SIZE.
         found = compiled(backend, "full")(np.full(SIZE, value, np.float32))
@@ -189,11 +143,11 @@ def test_every_value_is_in_its_place(backend):
         assert [found.under, *found.hist, found.over] == wanted, value
         assert (found.near_zero, found.abs_near_zero) == (near_zero, abs_near_zero), value
         assert {found.hist.dtype, found.under.dtype, found.over.dtype} == {np.dtype(np.int32)}
-        assert found.hist.shape == (HIST_BINS,)
+        assert found.hist.shape == (FASTAI.count,)
 
 
-def test_the_two_formulations_differ():
-    # Or the tests above would look twice at one.
+def test_count_differs_by_backend():
+    # Otherwise the tests above would check one formulation twice.
     assert "scatter-add" in primitives(traced_for("cpu", activation_stats, SIZE))
     assert "scatter-add" not in primitives(traced_for("gpu", activation_stats, SIZE))
 
@@ -201,7 +155,7 @@ def test_the_two_formulations_differ():
 @backends
 @settings(max_examples=200, deadline=None)  # one compiled program
 @given(x=arrays(st.one_of(floats, edges, neighbours, around_thresholds)))
-def test_counts_and_shares_are_numpys(backend, x):
+def test_activation_stats_counts_and_shares_equal_numpy(backend, x):
     found, bare = compiled(backend, "full")(x), compiled(backend, "bare")(x)
     assert [found.under, *found.hist, found.over] == expected_counts(x)
     # Of a power of two of values: exact.
@@ -214,14 +168,14 @@ def test_counts_and_shares_are_numpys(backend, x):
 
 @settings(max_examples=50, deadline=None)  # one compiled program
 @given(x=arrays(st.one_of(st.floats(-100, 100, width=32, allow_subnormal=False), st.just(np.nan))))
-def test_mean_and_std_do_not_need_the_histogram(x):
+def test_activation_stats_mean_and_std_without_histogram(x):
     found, bare = compiled("cpu", "full")(x), compiled("cpu", "bare")(x)
     # Another program, which may add the 64 float32 numbers up to 100 in another order.
     np.testing.assert_allclose(bare.mean, found.mean, rtol=0, atol=1e-4)
     np.testing.assert_allclose(bare.std, found.std, rtol=1e-5, atol=1e-4)
 
 
-def test_shares_of_a_size_that_is_no_power_of_two():
+def test_activation_stats_shares_of_any_size():
     x = np.random.default_rng(0).standard_normal((7, 13)).astype(np.float32) / 10
     found, bare = stats(x), without_histogram(x)
     # One rounding of an exact quotient.
@@ -232,7 +186,7 @@ def test_shares_of_a_size_that_is_no_power_of_two():
 
 @settings(max_examples=30, deadline=None)  # one compiled program
 @given(arrays(st.floats(0, 1, width=32, allow_subnormal=False)), st.permutations(range(SIZE)))
-def test_order_and_shape_do_not_matter(x, order):
+def test_activation_stats_does_not_depend_on_order_or_shape(x, order):
     one, other = stats(x), jax.jit(activation_stats)(x[list(order)].reshape(4, 16))
     assert one.hist.tolist() == other.hist.tolist()
     assert float(one.near_zero) == float(other.near_zero)
@@ -241,21 +195,21 @@ def test_order_and_shape_do_not_matter(x, order):
     np.testing.assert_allclose(one.std, other.std, atol=1e-6)
 
 
-def test_a_large_offset_costs_no_digits():
+def test_activation_stats_std_with_a_large_mean():
     x = (1e4 + np.random.default_rng(0).standard_normal(4096)).astype(np.float32)
     # In one pass, E[x²] − E[x]² would be 1e8 − 1e8 in float32, which has no digit left.
     np.testing.assert_allclose(stats(x).std, x.astype(np.float64).std(ddof=1), rtol=1e-4)
 
 
-def test_more_values_than_float32_can_count():
-    # Adding ones in float32 stops at 2²⁴, and this odd number is none of float32.
+def test_activation_stats_counts_more_values_than_float32():
+    # Adding ones in float32 stops at 2²⁴, and float32 does not have this odd number.
     x = jnp.zeros(2**24 + 3, jnp.float32)
     found = stats(x)
     assert float(found.near_zero) == 1
     assert int(found.hist[0]) == x.size
 
 
-def test_ones_are_added_up_in_integers_where_float32_would_stop():
+def test_activation_stats_adds_integers_beyond_float32():
     # Traced only, so that nothing of this size is allocated: the dtypes of the four sums, of mean,
     # std, and both shares.
     def sums(size):
@@ -267,7 +221,7 @@ def test_ones_are_added_up_in_integers_where_float32_would_stop():
     assert sums(2**24 + 1) == ["float32"] * 2 + ["int32"] * 2
 
 
-def test_float64_is_cast_to_float32_first(x64):
+def test_activation_stats_casts_float64_to_float32(x64):
     # 0.05 in float64 lies below 0.05 in float32, and this number between them.
     between = 0.0500000005
     assert 0.05 < between < float(np.float32(0.05))
@@ -282,64 +236,9 @@ def test_float64_is_cast_to_float32_first(x64):
 
 
 @pytest.mark.parametrize("histogram", [True, False])
-def test_no_gradient_flows_back(histogram):
+def test_activation_stats_has_no_gradient(histogram):
     def through(x):
         found = activation_stats(x, histogram=histogram)
         return sum(jnp.sum(array) for array in jax.tree.leaves(found))
 
     assert not jax.grad(through)(np.arange(4.0, dtype=np.float32)).any()
-
-
-# --- equal parts -------------------------------------------------------------------------------
-
-
-def merged(x, parts, histogram=True):
-    """Statistics of each part of x, stacked as arrays of NumPy, merged."""
-    of_one = stats if histogram else without_histogram
-    of_parts = [of_one(part) for part in np.split(x, parts)]
-    return merge_parts(jax.tree.map(lambda *a: np.stack(a), *of_parts), x.size // parts)
-
-
-def test_merged_by_hand():
-    # 1, 3 and 5, 7: each part has the std √2; the whole has the variance (9 + 1 + 1 + 9)/3.
-    found = merged(np.array([1, 3, 5, 7], np.float32), 2)
-    assert float(found.mean) == 4
-    assert float(found.std) == pytest.approx(math.sqrt(20 / 3), rel=1e-6)
-    assert found.hist.nonzero()[0].tolist() == [4, 12, 20, 28]
-    assert found.hist.sum() == 4
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    x=arrays(st.one_of(st.floats(-100, 100, width=32, allow_subnormal=False), around_thresholds)),
-    parts=st.sampled_from([1, 2, 8]),
-)
-def test_merged_parts_are_the_whole(x, parts):
-    found, wanted = merged(x, parts), stats(x)
-    for name in ("near_zero", "abs_near_zero", "hist", "under", "over"):  # shares are n/64 here
-        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), err_msg=name)
-    # As against NumPy above: float32 numbers up to 100.
-    np.testing.assert_allclose(found.mean, wanted.mean, rtol=1e-6, atol=1e-4)
-    np.testing.assert_allclose(found.std, wanted.std, rtol=1e-5, atol=2e-4)
-
-
-def test_merged_shares_of_a_size_that_is_no_power_of_two():
-    x = np.random.default_rng(0).standard_normal(3 * 91).astype(np.float32) / 10
-    found, bare, wanted = merged(x, 3), merged(x, 3, histogram=False), stats(x)
-    for name in ("near_zero", "abs_near_zero"):
-        share = getattr(found, name)
-        assert share == getattr(bare, name)
-        # Roundings of float32: of each part's share, of their mean, and of the whole's.
-        np.testing.assert_allclose(share, getattr(wanted, name), rtol=2e-7)
-    assert (bare.hist, bare.under, bare.over) == (None, None, None)
-
-
-def test_merged_rows_stay_apart():
-    # Two parts of two rows, one row per step; no value is finite in the second row.
-    rows = np.array([[[1, 2], [np.inf, 0]], [[3, 4], [-np.inf, 0]]], np.float32)
-    of_parts = jax.vmap(jax.vmap(activation_stats))(rows)
-    found = merge_parts(jax.tree.map(np.asarray, of_parts), 2)
-    assert found.mean[0] == 2.5
-    assert np.isnan(found.mean[1])
-    assert found.hist.sum(1).tolist() == [4, 2]
-    assert [found.under.tolist(), found.over.tolist()] == [[0, 1], [0, 1]]

@@ -12,13 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from convjax.nn.models import digits_net
-from convjax.stats.parameters import (
-    LOG_BINS,
-    LOG_FIRST,
-    Described,
-    ParameterRecord,
-    parameter_stats,
-)
+from convjax.stats.parameter_record import ParameterRecord
+from convjax.stats.parameters import LOG_BINS, LOG_FIRST, Described, parameter_stats
 
 TREE = {"b": jnp.array([3.0, 4.0]), "k": jnp.array([[0.0, -2.0], [np.inf, np.nan]])}
 

@@ -3,8 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from convjax.stats.parameters import ParameterRecord
-from convjax.stats.record import Record, RecordError
+from convjax.stats.parameter_record import ParameterRecord
+from convjax.stats.record import Record
+from convjax.stats.record_file import RecordError
 from convjax.stats.record_schema import FIELDS, PARAMETER_FIELDS
 from tests.helpers import make_record, without_histograms, without_layers
 
@@ -54,11 +55,11 @@ WRONG = {
         (np.arange(3), "layers is of the type int64"),
     ],
     "sizes": [
-        (of("sizes") * 0, r"sizes must be at least 1, .* \[0 0 0\]"),
-        (of("sizes") + 2**60, "sizes must be at least 1, and with 7 steps below 2.62"),
-        (of("sizes") // 2, "hist, under and over count more values than there are"),
+        (of("sizes") * 0, r"sizes must be at least 1 .* \[0 0 0\]"),
+        (of("sizes") + 2**60, "sizes must be at least 1 and, times 7 steps, below 2.62"),
+        (of("sizes") // 2, "hist, under and over count more values than the layers have"),
     ],
-    "parameters.sizes": [(np.array([0, 36]), r"sizes must be at least 1, .* \[ 0 36\]")],
+    "parameters.sizes": [(np.array([0, 36]), r"sizes must be at least 1 .* \[ 0 36\]")],
     "steps": [
         (np.int64(-1), "first must begin with step 0 of -1"),
         (np.int64(6), "first must hold increasing steps below 6, got 0, 1, 2, 3, 4 …"),
@@ -76,24 +77,24 @@ WRONG = {
     ],
     "watched_count": [
         (of("watched_count") * 0, "watched_count must be at least 1"),
-        (of("watched_count") + 2**62, "watched_count must be at least 1, and 7 in all at most"),
+        (of("watched_count") + 2**62, "watched_count must be at least 1, with a sum of at most 7"),
     ],
     "mean": [(of("mean")[:, :2], r"mean has the shape \(4, 2\), .* \(watched rows 4, layers 3\)")],
     "hist": [
         (of("hist")[..., :39], r"hist has the shape \(4, 3, 39\), .* bins 40\)"),
         (of("hist")[:1], r"hist has the shape \(1, 3, 40\)"),
-        (-of("hist"), "hist holds a negative number, -500"),
+        (-of("hist"), "hist has a negative number, -500"),
     ],
     "channels": [
         (of("channels") * 9, "active has 2 bytes a row for 81 channels"),
         (of("channels")[:0], "active has 2 bytes a row for 0 channels"),
         (of("channels")[:2], r"channels has the shape \(2,\)"),
-        (np.array([-1, 5, 5]), "channels holds a negative number, -1"),
+        (np.array([-1, 5, 5]), "channels has a negative number, -1"),
     ],
     "active": [(of("active").astype(np.uint16), "active is of the type uint16")],
     "eval_loss": [(of("eval_loss")[:-1], r"eval_loss has the shape \(3,\)")],
     "format": [
-        (np.array([4, 4]), r"has record format \[4 4\], this version reads 4"),
+        (np.array([4, 4]), r"has record format \[4 4\], this version reads 4 and 5"),
         (np.array("four"), "has record format four"),
     ],
     "parameters.names": [
@@ -106,7 +107,7 @@ WRONG = {
     "parameters.grad_hist": [
         (np.ones((4, 2, 40), int), r"grad_hist .* bins of magnitudes 42\)"),
         (np.full((4, 2, 42), 2**60), "grad_hist counts more values than 64 bits hold"),
-        (-np.ones((4, 2, 42), int), "grad_hist holds a negative number, -1"),
+        (-np.ones((4, 2, 42), int), "grad_hist has a negative number, -1"),
     ],
 }
 

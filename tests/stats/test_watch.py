@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convjax.nn._capture import capture, has_parameters
+from convjax.nn._capture import capture
 from convjax.nn.models import LinearNet
+from convjax.nn.selection import has_parameters
 from convjax.stats.activations import ActivationStats, activation_stats
 from convjax.stats.watch import Watch
 

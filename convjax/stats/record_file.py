@@ -1,0 +1,102 @@
+"""The file of a record: an .npz of plain arrays, without pickle."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from convjax.io.npz import Arrays
+from convjax.stats.activations import NEAR_ZERO
+from convjax.stats.bins import FASTAI
+from convjax.stats.parameter_record import ParameterRecord
+from convjax.stats.record_schema import (
+    FIELDS,
+    PARAMETER_FIELDS,
+    check_parameter_arrays,
+    check_record_arrays,
+)
+
+# Files of format 4 may lack these fields, and then have these values. A record with other values is
+# written as format 5, so that versions that know nothing of the fields refuse it.
+_FORMAT, _FORMAT_OF_OTHER_BINS = 4, 5
+_IMPLIED: dict[str, Any] = {
+    "hist_edges": FASTAI.edges,
+    "near_zero_threshold": np.float64(NEAR_ZERO),
+}
+
+# Fields of the record of parameters are in the same file, with this before their names.
+_PARAMETERS = "parameters."
+
+
+class RecordError(ValueError):
+    """Raised when a file is not a complete record."""
+
+
+def to_arrays(fields: Mapping[str, Any]) -> Arrays:
+    """Returns the arrays of the file, given the fields of a `Record`."""
+    arrays = {name: fields[name] for name in FIELDS}
+    # In an .npz an array of strings is stored without pickle.
+    arrays["layers"] = np.array(fields["layers"], dtype=np.str_)
+    if fields["parameters"] is not None:
+        of_parameters = asdict(fields["parameters"])
+        of_parameters["names"] = np.array(of_parameters["names"], dtype=np.str_)
+        arrays |= {_PARAMETERS + name: value for name, value in of_parameters.items()}
+    implied = all(np.array_equal(fields[name], value) for name, value in _IMPLIED.items())
+    arrays["format"] = np.asarray(_FORMAT if implied else _FORMAT_OF_OTHER_BINS, np.int64)
+    return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def from_arrays(read: Callable[[], Arrays], name: str) -> dict[str, Any]:
+    """Returns the fields of a `Record`.
+
+    Args:
+      read: returns the arrays of the file.
+      name: of the file, for messages.
+
+    Raises:
+      RecordError: if the file is damaged or its arrays are not those of a record.
+    """
+    try:
+        arrays = dict(read())
+        if "format" not in arrays:
+            raise ValueError("format is missing")
+        version = arrays["format"].tolist()
+        if version not in (_FORMAT, _FORMAT_OF_OTHER_BINS):
+            raise RecordError(
+                f"{name} has record format {arrays['format']!s:.40}, this version reads "
+                f"{_FORMAT} and {_FORMAT_OF_OTHER_BINS}: read it with the version that wrote it, "
+                "or train again."
+            )
+        if version == _FORMAT and not set(_IMPLIED) & set(arrays):
+            arrays |= _IMPLIED
+        check_record_arrays(arrays)
+        parameters = _parameters(arrays)
+    except RecordError:
+        raise
+    except ValueError as error:
+        raise RecordError(
+            f"{name} is not a complete record of convjax: {error}. Take another copy of it, or "
+            "train again."
+        ) from error
+    fields: dict[str, Any] = {field: arrays[field] for field in FIELDS}
+    fields["layers"] = tuple(map(str, fields["layers"]))
+    fields["steps"] = int(fields["steps"])
+    fields["near_zero_threshold"] = float(fields["near_zero_threshold"])
+    return {**fields, "parameters": parameters}
+
+
+def _parameters(arrays: Arrays) -> ParameterRecord | None:
+    """Returns the record of parameters from the arrays of a file, None if it has none."""
+    found = {
+        name.removeprefix(_PARAMETERS): array
+        for name, array in arrays.items()
+        if name.startswith(_PARAMETERS)
+    }
+    if not found:
+        return None
+    check_parameter_arrays(found, int(arrays["steps"]))
+    names = tuple(map(str, found.pop("names")))
+    return ParameterRecord(
+        names, **{name: found[name] for name in PARAMETER_FIELDS if name in found}
+    )
