@@ -1,4 +1,4 @@
-"""Small trainings that the tests of the step, of its loops and of the trainer have in common."""
+"""Small trainings for the tests of the step, its loops and the trainer."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def batches(steps=STEPS, seed=0):
 
 
 def conv_net(seed=0, **settings):
-    """4×4 pixels, then 2×2, then one per class."""
+    """Returns a network from 4×4 pixels to 2×2, then to one per class."""
     return ConvNet((2, 3, CLASSES), norm="batch", rngs=nnx.Rngs(seed), **settings)
 
 
@@ -55,7 +55,7 @@ class Counting:
 
 
 class Run:
-    """One training in float32, which many tests look at."""
+    """One training in float32, shared by many tests."""
 
     def __init__(self):
         self.model = conv_net()

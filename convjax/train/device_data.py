@@ -1,4 +1,4 @@
-"""Data where a training can use them: a split on the device, or the chunks of a stream."""
+"""Data on the device: a whole split, or the chunks of a stream."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,32 +6,48 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import numpy.typing as npt
 from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Int, Int32, Num, UInt8
 
 from convjax._checks import check_type
 from convjax.data import Split, Stream
 from convjax.parallel.mesh import SPLIT_FIRST, data_mesh, replicate
 from convjax.train._arguments import check_images, check_split
 
-# Pixels of a chunk at most, where one step has no more. Two chunks lie on the device (one at work,
-# one arriving), and on the host two and what is read ahead, at most a third.
+# Bound of a chunk's pixels in bytes, unless one step has more. Two chunks are on the device, one in
+# use and one arriving. On the host are two, and what is read ahead: at most a third.
 CHUNK_BYTES = 1 << 28
 
 
 class Images(NamedTuple):
-    """A split on the device, or on all of several: images uint8 (N, H, W, C), labels int32 (N,)."""
+    """A split on the device, or a copy on each of several devices.
 
-    images: jax.Array
-    labels: jax.Array
+    Attributes:
+      images: uint8 (N, H, W, C).
+      labels: int32 (N,).
+
+    Examples:
+      >>> import convjax
+      >>> dataset = convjax.data.load("mnist5k")
+      >>> images = convjax.Images.put(dataset.test)
+      >>> images.images.shape, str(images.labels.dtype)
+      ((1000, 28, 28, 1), 'int32')
+    """
+
+    images: UInt8[Array | np.ndarray, "N H W C"]
+    labels: Int[Array | np.ndarray, " N"]
 
     @classmethod
     def put(cls, split: Split, devices: Sequence[jax.Device] | None = None) -> "Images":
         """Copies a split of a data set to the device.
 
         Args:
-          devices: those of a `Trainer` over several, each of which takes the whole split; without
-            them such a trainer copies it at every call.
+          split: images and labels on the host.
+          devices: those of a `Trainer` over several devices, each of which gets the whole split;
+            without them such a trainer copies it at every call.
+
+        Raises:
+          TypeError: if the split has no images and labels.
         """
         check_split(split)
         here = split.images, split.labels
@@ -41,39 +57,42 @@ class Images(NamedTuple):
 
 
 def check_data(data: Any, name: str = "data") -> None:
-    """Checks images and labels to train on or to score: `Images` or a `Stream`.
+    """Checks a split to train on or to score.
 
     Raises:
-      TypeError: if they are neither, or their images no uint8.
-      ValueError: if their axes are not (N, H, W, C) and (N,), or there is none.
+      TypeError: if it is neither `Images` nor a `Stream`, or the images are not uint8.
+      ValueError: if the axes are not (N, H, W, C) and (N,), or there is no example.
     """
     if not isinstance(data, Stream):
-        way_out = "Images.put(split) copies a split to the device; a Stream leaves it in its files."
-        check_type(name, data, Images, way_out)
+        fix = "Images.put(split) copies a split to the device; a Stream leaves it in its files."
+        check_type(name, data, Images, fix)
         check_images(data.images, data.labels, name)
     if not len(data.labels):
         raise ValueError(f"{name} must hold at least one example, got none.")
 
 
 def steps_at_once(stream: Stream, batch_size: int) -> int:
-    """Returns how many steps' images make at most `CHUNK_BYTES`; 1 where one step has more."""
+    """Returns the number of steps whose images have at most `CHUNK_BYTES`, but at least 1."""
     return max(1, CHUNK_BYTES // (batch_size * int(np.prod(stream.images.shape[1:]))))
 
 
 @contextmanager
 def stream_chunks(
-    stream: Stream, order: npt.NDArray[np.int32], length: int, mesh: Mesh | None
+    stream: Stream, order: Int32[np.ndarray, "T B"], length: int, mesh: Mesh | None
 ) -> Iterator[Iterator[tuple[Any, Any, Any]]]:
-    """Reads the images of chunks of `length` steps and puts them where the training takes place.
+    """Reads the images of chunks of `length` steps and puts them on the devices of the training.
 
     Args:
-      order: (T, B) indices, −1 for no example. This process reads the columns of its own devices.
+      stream: of the whole split.
+      order: indices of the examples of each batch, −1 for no example. This process reads only the
+        columns of its own devices.
+      length: steps per chunk.
       mesh: of the devices; None for JAX's default device.
 
     Yields:
-      An iterator over the chunks' (images, labels, order). Each device has the images of its own
-      columns, step by step, and an order (length, B) that counts them from 0, or −1. Past the last
-      step the images are black.
+      An iterator over (images, labels, order) of each chunk. Each device has the images of its own
+      columns, step by step, and an order (length, B) that numbers them from 0, with −1 for no
+      example. Past the last step the images are black.
     """
     devices = 1 if mesh is None else mesh.size
     part = order.shape[1] // devices
@@ -85,13 +104,13 @@ def stream_chunks(
     counted = np.arange(length * part, dtype=np.int32).reshape(length, part)
     counted = np.tile(counted, (1, devices))
 
-    def put(rows: npt.NDArray[Any]) -> Any:
-        """Puts (own devices, length, part, …) on the devices, first axis length·part of each."""
+    def put(rows: Num[np.ndarray, "D L P ..."]) -> Any:
+        """Puts rows on this process's devices; each gets one axis of length·part rows."""
         rows = rows.reshape(len(own), length * part, *rows.shape[3:])
         if mesh is None:
             return jax.device_put(rows[0])
 
-        def of_device(index: Any) -> npt.NDArray[Any]:
+        def of_device(index: Any) -> Num[np.ndarray, "N ..."]:
             return rows[own.index((index[0].start or 0) // (length * part))]
 
         return jax.make_array_from_callback(
@@ -100,10 +119,10 @@ def stream_chunks(
             of_device,
         )
 
-    def read(steps: Iterator[npt.NDArray[np.uint8]]) -> Iterator[tuple[Any, Any, Any]]:
+    def read(steps: Iterator[UInt8[np.ndarray, "..."]]) -> Iterator[tuple[Any, Any, Any]]:
         for first in range(0, len(order), length):
             chunk = order[first : first + length]
-            # New memory each time: on CPU the device may use it as it is.
+            # New memory for each chunk: on CPU the device may use it without a copy.
             images = np.zeros((len(own), length, part, *stream.images.shape[1:]), np.uint8)
             for i in range(len(chunk)):
                 images[:, i] = next(steps).reshape(len(own), part, *images.shape[3:])

@@ -1,12 +1,12 @@
-"""Evaluation: every example once, with the running statistics, and the logits of images."""
+"""Evaluation: the scores of every example, with the running statistics, and logits of images."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 from jax import lax
+from jaxtyping import Array, Float, Int, Int32, UInt8
 
 from convjax._checks import check_whole
 from convjax.data import Stream
@@ -20,7 +20,7 @@ from convjax.train.step import TrainState, TrainStep
 
 
 class Scores(NamedTuple):
-    """What an evaluation tells: mean loss, correct answers, and out of how many."""
+    """The scores of an evaluation: mean loss, number of correct answers and of examples."""
 
     loss: float
     correct: int
@@ -33,13 +33,13 @@ class Scores(NamedTuple):
 
 
 class Evaluator:
-    """The programs with which a `convjax.Trainer` evaluates and predicts.
+    """The programs of a `convjax.Trainer` for evaluation and prediction.
 
     Args:
-      step: of the training.
-      placement: where it takes place.
-      checks_labels: whether each label must have a logit; a loss of the user's own may mean
-        something else by them.
+      step: the training step.
+      placement: where the training takes place.
+      checks_labels: whether each label must have a logit; labels may mean something else to a
+        custom loss.
     """
 
     def __init__(self, step: TrainStep, placement: Placement, *, checks_labels: bool):
@@ -53,17 +53,19 @@ class Evaluator:
 
     @property
     def programs(self) -> set[TimedJit]:
-        """Its programs, each once."""
+        """The distinct programs."""
         return {self._run, self._run_piece, self._run_logits}
 
-    def predict(self, state: TrainState, images: npt.ArrayLike) -> jax.Array:
+    def predict(
+        self, state: TrainState, images: UInt8[Array | np.ndarray, "N H W C"]
+    ) -> Float[Array, "N K"]:
         """As `convjax.Trainer.predict`."""
         check_alive(state)
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError(
                 f"images must be uint8 of the shape (N, H, W, C), got {images.dtype} of the shape "
-                f"{images.shape}. They are normalised here."
+                f"{images.shape}. Pass them as loaded: they are normalised here."
             )
         return self._run_logits(gather(state), images)
 
@@ -84,7 +86,7 @@ class Evaluator:
         return Scores(float(total) / examples, int(correct), examples)
 
     def _score_stream(
-        self, state: TrainState, data: Stream, order: npt.NDArray[np.int32]
+        self, state: TrainState, data: Stream, order: Int32[np.ndarray, "T B"]
     ) -> tuple[float, int]:
         """Returns the sums of loss and correct answers over all examples of a stream."""
         length = min(len(order), steps_at_once(data, order.shape[1]))
@@ -94,7 +96,7 @@ class Evaluator:
             for images, labels, rows in chunks:
                 given = self._placement.put_order(rows)
                 found = self._run_piece(state, Images(images, labels), *given)
-                # Fetching waits for a chunk: do so only once the next is on its way.
+                # Fetching waits for a chunk: fetch only after the next has been dispatched.
                 total, correct = total + float(running[0]), correct + int(running[1])
                 running = found
         return total + float(running[0]), correct + int(running[1])
@@ -112,11 +114,11 @@ class Evaluator:
         check_labels(labels, self._known_classes[image])
 
     def sums(
-        self, state: TrainState, data: Images, order: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Sums loss and correct answers over the rows of order, in which −1 counts for nothing.
+        self, state: TrainState, data: Images, order: Int[Array, "T B"]
+    ) -> tuple[Float[Array, ""], Int[Array, ""]]:
+        """Returns the sums of loss and correct answers over all indices in order but −1.
 
-        A pure function of what lies on one device, summed over all.
+        A pure function of the data on one device, whose results are summed over all devices.
         """
 
         def body(sums: tuple[jax.Array, jax.Array], rows: jax.Array) -> tuple[Any, None]:

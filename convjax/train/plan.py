@@ -1,4 +1,4 @@
-"""Which images each step of a training takes, and at which rate; cut into pieces."""
+"""The plan of a training: the batch and the rates of each step, and its pieces."""
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Array, Int, Num
 
 from convjax._checks import check_function, check_whole
 from convjax.train._arguments import checked_batches, checked_table
 
-Order = npt.NDArray[np.integer[Any]]
+Order = Int[Array | np.ndarray, "T B"]
 
-# Steps of a piece, at whose end a training can be stopped: long enough that asking costs nothing.
+# Steps of a piece, at whose end a training can be stopped. Long enough that the check costs
+# nothing.
 PIECE = 512
 
 
@@ -40,27 +41,40 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Which images each step takes, and at which rate.
+    """The batch and the rates of each step of a training, and its evaluations.
 
     Attributes:
-      epochs: each of equally many steps.
-      order: from the number of an epoch to its batches, (steps, B) indices; the same at each call.
-      table: "learning_rate" and "momentum" of each step, (T,).
-      evaluations: per epoch, which they cut into parts of nearly the same length; at most one for
-        each step.
-      piece: the most steps after which a training can be stopped and saved. Part of the plan,
-        because it decides in which pieces the steps are taken: another number is another training,
-        up to rounding.
+      epochs: number of epochs, each of equally many steps.
+      order: maps the number of an epoch, from 0, to the indices of the examples of each of its
+        batches. It must return the same at each call.
+      table: "learning_rate" and "momentum" of each step, T numbers each.
+      evaluations: number of evaluations per epoch. They divide the epoch into parts of nearly the
+        same length; there is at most one for each step.
+      piece: the most steps after which a training can be stopped and saved. It decides in which
+        pieces the steps are taken, and is therefore part of the plan: with another number the
+        training is the same only up to rounding.
 
     Raises:
-      ValueError: if there is no epoch, evaluation or step, the table is none, or its steps are not
-        a multiple of the epochs.
-      TypeError: for values of another kind.
+      ValueError: if there is no epoch, evaluation or step, the table lacks a column, or its steps
+        are not a multiple of the epochs.
+      TypeError: for values of another type.
+
+    Examples:
+      Two epochs of four batches, scored twice per epoch:
+
+      >>> import convjax
+      >>> def order(epoch):
+      ...     return convjax.data.epoch_order(20, 5, seed=0, epoch=epoch)
+      >>> plan = convjax.Plan(2, order, convjax.one_cycle(8, 0.01).table(8), evaluations=2)
+      >>> plan.steps
+      8
+      >>> [(piece.epoch, piece.first, piece.order.shape) for piece in plan.pieces(0)]
+      [(0, 0, (2, 5)), (0, 2, (2, 5)), (1, 4, (2, 5)), (1, 6, (2, 5))]
     """
 
     epochs: int
     order: Callable[[int], Order]
-    table: Mapping[str, npt.ArrayLike]
+    table: Mapping[str, Num[Array | np.ndarray, " T"]]
     evaluations: int = 1
     piece: int = PIECE
 
@@ -85,8 +99,8 @@ class Plan:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What another plan of the same training has in common with this one, as plain data: its
-        numbers, and checksums of the rates and of the first epoch's batches.
+        """What identifies the plan, as plain data: its numbers, and checksums of the rates and of
+        the batches of the first epoch.
 
         Raises:
           TypeError, ValueError: as `pieces`.
@@ -103,7 +117,7 @@ class Plan:
             "batches": zlib.crc32(first.astype(np.int64).tobytes()),
         }
 
-    def _batches(self, epoch: int) -> Order:
+    def _batches(self, epoch: int) -> Int[np.ndarray, "T B"]:
         order, steps = checked_batches(self.order(epoch)), self.steps // self.epochs
         if len(order) != steps:
             raise ValueError(
@@ -112,21 +126,22 @@ class Plan:
             )
         return order
 
-    def rates(self, piece: Piece) -> dict[str, npt.NDArray[Any]]:
-        """Returns the table of a piece's steps."""
+    def rates(self, piece: Piece) -> dict[str, Num[np.ndarray, " T"]]:
+        """Returns the part of the table for a piece."""
         return {name: np.asarray(column)[piece.steps] for name, column in self.table.items()}
 
     def pieces(self, taken: int, every: int = 1) -> Iterator[Piece]:
-        """Yields what is left after so many steps.
+        """Yields the pieces that remain after `taken` steps.
 
         Args:
-          every: of `Watch`: pieces have a multiple of so many steps, but for the last before an
-            evaluation.
+          taken: number of steps already taken; they must end with a piece.
+          every: the distance of watched steps. The length of a piece is a multiple of it, except
+            for the last before an evaluation.
 
         Raises:
-          TypeError: if an epoch's batches are no whole numbers.
-          ValueError: if they are not (steps, B), with as many steps as the table has for them, or
-            the steps taken do not end with a piece.
+          TypeError: if the batches of an epoch are not whole numbers.
+          ValueError: if they are not of the shape (steps, B), with as many steps as the table has
+            for the epoch, or `taken` does not end with a piece.
         """
         per_epoch = self.steps // self.epochs
         length = -(-self.piece // every) * every
@@ -139,5 +154,7 @@ class Plan:
                     if first >= taken:
                         yield Piece(epoch, first, piece, start + length >= len(part))
                     elif first + len(piece) > taken:
-                        raise ValueError(f"taken must end with a piece, got {taken} steps.")
+                        raise ValueError(
+                            f"taken must end with a piece of the plan, got {taken} steps."
+                        )
                     first += len(piece)

@@ -1,4 +1,4 @@
-"""A chunk of training steps as one loop on the device, and the rows that the steps leave there."""
+"""A chunk of training steps as one loop on the device, and the rows of its record."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -6,24 +6,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 from jax import lax
+from jaxtyping import Int32, Num
 
 from convjax.train.step import StepMetrics, StepStats
 
-# Steps per call of the compiled program. Long enough that dispatch is free (a measured epoch is no
-# longer than in one call), short enough for a progress bar.
+# Steps per call of the compiled program. Long enough that dispatch costs nothing (an epoch takes as
+# long as in a single call, as measured), short enough for a progress bar.
 CHUNK_STEPS = 128
 
 
 class ChunkRows(NamedTuple):
-    """What a chunk keeps on the device until the host fetches it."""
+    """The rows of a chunk's record, on the device until the host fetches them."""
 
     metrics: StepMetrics  # one row per step
     stats: StepStats  # one row per watched step
 
 
-# From the number of the step within the chunk, the state, and whether it is watched.
+# Takes the number of the step within the chunk, the state, and whether the step is watched.
 StepFn = Callable[[jax.Array, Any, bool], tuple[Any, StepMetrics, StepStats]]
 
 
@@ -41,8 +41,8 @@ def run_steps(
       watched: False watches none, where `every` is above 1.
 
     Returns:
-      The state, and rows: `length` of the metrics, `length`/`every` of what is watched. Those past
-      the last step mean nothing.
+      The state, and rows: `length` of the metrics, `length`/`every` of the statistics. Rows past
+      the last step have no meaning.
     """
 
     def body(i: jax.Array, carry: tuple[Any, ChunkRows], watched: bool) -> tuple[Any, ChunkRows]:
@@ -72,12 +72,12 @@ def run_steps(
 
 
 def fixed_loops() -> bool:
-    """Tells whether a chunk's loops have lengths that the compiler knows.
+    """Returns whether the compiler knows the lengths of a chunk's loops.
 
-    On CPU a loop takes its length as an argument: one program for every number of steps, and no
-    step in vain. On an accelerator such a loop asks the host before every round, which costs as
-    much as a small step; there the loop has all rows of the chunk, and those past the end leave
-    the state as it was.
+    On CPU a loop takes its length as an argument: one program serves every number of steps, and no
+    step is wasted. On an accelerator such a loop asks the host before every round, which costs as
+    much as a small step. There the loop runs over all rows of the chunk, and the rows past the end
+    do not change the state.
     """
     return jax.default_backend() != "cpu"
 
@@ -86,22 +86,23 @@ def chunk_length(steps: int, every: int) -> int:
     """Returns the steps per chunk: a multiple of `every`, or all where `every` is beyond them."""
     length = CHUNK_STEPS
     if fixed_loops():
-        # Chunks of nearly equal length, so that hardly any step is in vain.
+        # Chunks of nearly equal length, so that hardly any step is wasted.
         length = -(-steps // -(-steps // CHUNK_STEPS))
     every = min(every, max(steps, length))
     return -(-length // every) * every
 
 
 def bounded_length(length: int, every: int, most: int) -> int:
-    """Returns the steps per chunk where no more than `most` are to be taken at once, if possible.
+    """Returns the steps per chunk, at most `most` if possible.
 
-    Watched steps stay where they are: the steps are a multiple of `every`, or else a divisor of it,
-    so that only the first of a chunk is watched, or none. They are at least two, because of a chunk
-    of one step XLA makes another program, whose results are rounded otherwise.
+    The same steps are watched as without the bound: the number is a multiple of `every`, or a
+    divisor of it, so that only the first step of a chunk is watched, or none. It is at least two,
+    because XLA compiles a chunk of one step differently, with other rounding.
 
     Args:
       length: from `chunk_length`.
       every: as for `chunk_length`, and at most `length`.
+      most: the bound.
     """
     most = max(most, 2)
     if most >= every:
@@ -114,18 +115,22 @@ def run_chunks(
     program: Callable[..., tuple[Any, ChunkRows]],
     state: Any,
     data: Any,
-    order: npt.NDArray[np.int32],
-    columns: Mapping[str, npt.NDArray[Any]],
+    order: Int32[np.ndarray, "T ..."],
+    columns: Mapping[str, Num[np.ndarray, "T ..."]],
     length: int,
     fetch: Callable[[ChunkRows, int], None],
 ) -> Any:
     """Takes all steps of `order`, a chunk at a time, and returns the last state.
 
     Args:
-      program: takes state, data, a chunk of order and of columns, and how many of its steps count.
-      order, columns: with the step as their first axis.
-      length: steps per chunk; the last is filled up.
-      fetch: brings the rows of a chunk to the host, given how many of them count.
+      program: takes state, data, a chunk of order and of columns, and the number of its steps that
+        count.
+      state: before the first step; its buffers are donated.
+      data: passed to the program as it is.
+      order: the examples of each step.
+      columns: the rates of each step.
+      length: steps per chunk; the last chunk is padded.
+      fetch: brings the rows of a chunk to the host, given the number of rows that count.
     """
     running: tuple[ChunkRows, int] | None = None
     for first in range(0, len(order), length):
@@ -133,7 +138,7 @@ def run_chunks(
         steps = len(order[part])
         table = {name: padded(column[part], length) for name, column in columns.items()}
         state, rows = program(state, data, padded(order[part], length), table, np.int32(steps))
-        # Fetching waits for a chunk: do so only once the next is on its way.
+        # Fetching waits for a chunk: fetch only after the next has been dispatched.
         if running is not None:
             fetch(*running)
         running = rows, steps
@@ -142,8 +147,14 @@ def run_chunks(
     return state
 
 
-def scoring_order(examples: int, batch_size: int, parts: int = 1) -> npt.NDArray[np.int32]:
-    """Returns every example once, in batches that are a multiple of `parts`, then −1."""
+def scoring_order(examples: int, batch_size: int, parts: int = 1) -> Int32[np.ndarray, "T B"]:
+    """Returns the indices of every example once in batches, padded with −1.
+
+    Args:
+      examples: number of examples.
+      batch_size: rounded up to a multiple of `parts`.
+      parts: number of devices.
+    """
     size = -(-min(batch_size, examples) // parts) * parts
     batches = -(-examples // size)
     order = np.full(batches * size, -1, np.int32)
@@ -151,13 +162,13 @@ def scoring_order(examples: int, batch_size: int, parts: int = 1) -> npt.NDArray
     return order.reshape(batches, size)
 
 
-def padded(rows: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
-    """Fills up to `length` rows with zeros."""
+def padded(rows: Num[np.ndarray, "N ..."], length: int) -> Num[np.ndarray, "M ..."]:
+    """Returns `length` rows, padded with zeros."""
     return np.pad(rows, [(0, length - len(rows))] + [(0, 0)] * (rows.ndim - 1))
 
 
 def _zeros(row: Any, length: int) -> Any:
-    """Returns room for `length` rows like `row`, a tree of arrays."""
+    """Returns zeros for `length` rows like `row`, a tree of arrays."""
     return jax.tree.map(lambda a: jnp.zeros((length, *a.shape), a.dtype), row)
 
 

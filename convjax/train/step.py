@@ -1,14 +1,14 @@
-"""The pure training step: normalise, forward with the layers watched, backward, update."""
+"""The pure training step: normalise, forward with watched layers, backward, update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 import optax
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Num, UInt8
 
 from convjax._checks import check_function, check_type, describe_value
 from convjax.nn.sync_batch_norm import check_splits, set_axis_name
@@ -20,9 +20,12 @@ from convjax.stats.watch import Watch
 
 LossFn = Callable[[jax.Array, jax.Array], jax.Array]
 
+# One number per channel, or one for all.
+PerChannel = int | float | Sequence[float] | Num[Array | np.ndarray, "..."]
+
 
 class TrainState(NamedTuple):
-    """All that a training changes, as pure trees of arrays."""
+    """Everything that a training changes, as pure trees of arrays."""
 
     params: Any
     variables: Any  # the model's other variables: running statistics of batch norm
@@ -30,31 +33,37 @@ class TrainState(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """What every step tells."""
+    """The metrics of every step: scalars, or one row per step."""
 
-    loss: jax.Array
-    learning_rate: jax.Array
-    momentum: jax.Array
+    loss: Any
+    learning_rate: Any
+    momentum: Any
 
 
 class StepStats(NamedTuple):
-    """What a watched step keeps; what is not watched is empty or None."""
+    """The statistics of a watched step; those that are not watched are empty or None."""
 
     layers: tuple[ActivationStats, ...] = ()
     parameters: Norms | None = None
-    eval_loss: jax.Array | None = None
+    eval_loss: Any = None
 
 
 class WatchedNames(NamedTuple):
-    """The watched layers, in the order of their calls, and the parameters."""
+    """The watched layers, in the order of their calls, and the parameters.
+
+    Attributes:
+      names: of the layers.
+      sizes: number of values of each layer per step.
+      parameters: their names and sizes.
+    """
 
     names: tuple[str, ...]
-    sizes: tuple[int, ...]  # values per step of each
+    sizes: tuple[int, ...]
     parameters: Described
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns −log softmax(logits)[label] per example, shape (N,)."""
+def cross_entropy(logits: Float[Array, "N K"], labels: Int[Array, " N"]) -> Float[Array, " N"]:
+    """Returns −log softmax(logits)[label] per example."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
@@ -63,14 +72,14 @@ class TrainStep:
 
     Args:
       model, optimizer, mean, std, loss, watch: as for `convjax.Trainer`.
-      synchronized: a step sees one part of a batch, its peers on other devices the other parts; it
-        must run in `convjax.parallel.mesh.on_devices`.
+      synchronized: whether the step takes one part of a batch while other devices take the other
+        parts. It must then run in `convjax.parallel.mesh.on_devices`.
 
     Attributes:
-      structure: the model's, in training mode and over a whole batch.
+      structure: of the model, in training mode and for a whole batch.
 
     Raises:
-      TypeError: if the model, mean, std, loss or watch are of another kind.
+      TypeError: if the model, mean, std, loss or watch are of another type.
       ValueError: if the std is not positive, or a synchronised model cannot be split, see
         `convjax.nn.sync_batch_norm.check_splits`.
     """
@@ -80,15 +89,15 @@ class TrainStep:
         model: nnx.Module,
         optimizer: Optimizer,
         *,
-        mean: npt.ArrayLike,
-        std: npt.ArrayLike,
+        mean: PerChannel,
+        std: PerChannel,
         loss: LossFn,
         watch: Watch | None,
         synchronized: bool,
     ):
         check_function("loss", loss, "from logits and labels to one loss per example")
         if watch is not None:
-            check_type("watch", watch, Watch, "Watch() makes one; None watches nothing.")
+            check_type("watch", watch, Watch, "Pass Watch(), or None to watch nothing.")
         for name, value in (("mean", mean), ("std", std)):
             if np.asarray(value).dtype.kind not in "fiu":
                 raise TypeError(f"{name} must be numbers, got {describe_value(value)}.")
@@ -97,8 +106,8 @@ class TrainStep:
             raise ValueError(f"mean must be finite and std positive, got {mean!r} and {std!r}.")
         self._optimizer, self.loss, self._watch = optimizer, loss, watch
         self._synchronized = synchronized
-        # Structures of one model: batch norm uses the batch in training and running values in
-        # evaluation, and within a step on several devices it is synchronised.
+        # Structures of one model. Batch norm uses the batch in training and running statistics in
+        # evaluation; in a step on several devices it is synchronised.
         training = _whole(model)
         self.structure = nnx.graphdef(training)
         if synchronized:
@@ -111,25 +120,26 @@ class TrainStep:
     def __call__(
         self,
         state: TrainState,
-        images: jax.Array,
-        labels: jax.Array,
-        learning_rate: jax.Array,
-        momentum: jax.Array,
+        images: UInt8[Array, "N H W C"],
+        labels: Int[Array, " N"],
+        learning_rate: Num[Array, ""],
+        momentum: Num[Array, ""],
         *,
         watched: bool = True,
     ) -> tuple[TrainState, StepMetrics, StepStats]:
         """Takes one step.
 
         Args:
-          images: uint8 (N, H, W, C); labels: int (N,).
-          learning_rate, momentum: scalars, written into the optimiser's state for this step.
+          state: before the step.
+          images, labels: of the batch, or of one part of it.
+          learning_rate, momentum: written into the optimiser's state for this step.
           watched: False takes no statistics, and the compiler drops what only they need.
 
         Returns:
-          The state after the step, what it told, and what is watched; where the step is
-          synchronised, the statistics of layers are of this part of the batch alone.
+          The state after the step, its metrics, and its statistics. In a synchronised step the
+          statistics of layers are those of this part of the batch alone.
         """
-        channels: dict[str, int] = {}  # of each watched layer, which the trace below tells
+        channels: dict[str, int] = {}  # axis of each watched layer, filled by the trace below
 
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
             logits, outputs, axes, variables = self._forward(
@@ -166,8 +176,10 @@ class TrainStep:
         loss = jnp.mean(self.loss(self.logits(state, images), labels))
         return mean_over_devices(loss) if self._synchronized else loss
 
-    def normalize(self, images: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
-        """Turns uint8 images (N, H, W, C) into the model's input: (p/255 − mean)/std."""
+    def normalize(
+        self, images: UInt8[Array | np.ndarray, "N H W C"], dtype: Any = jnp.float32
+    ) -> Float[Array, "N H W C"]:
+        """Returns the model's input: (p/255 − mean)/std."""
         scaled = images.astype(dtype) / 255
         return (scaled - self._mean.astype(dtype)) / self._std.astype(dtype)
 
@@ -175,8 +187,8 @@ class TrainStep:
         """Returns a model's parameters and its other variables.
 
         Raises:
-          TypeError: if it is no module of Flax NNX.
-          ValueError: if it is not built like the step's.
+          TypeError: if it is not a Flax NNX module.
+          ValueError: if its structure differs from that of the step's model.
         """
         structure, params, variables = _split(_whole(model))
         if structure != self.structure:
@@ -189,12 +201,16 @@ class TrainStep:
         """Returns the model in evaluation mode."""
         return nnx.merge(self._evaluating, params, variables)
 
-    def logits(self, state: TrainState, images: jax.Array) -> jax.Array:
-        """Returns the logits (N, classes) of uint8 images (N, H, W, C), in evaluation."""
+    def logits(
+        self, state: TrainState, images: UInt8[Array | np.ndarray, "N H W C"]
+    ) -> Float[Array, "N K"]:
+        """Returns the logits of images for K classes, in evaluation mode."""
         return self.model(state.params, state.variables)(self._input(state.params, images))
 
-    def scores(self, state: TrainState, images: jax.Array, labels: jax.Array) -> tuple[Any, Any]:
-        """Returns the loss of each example and whether its answer is correct, in evaluation.
+    def scores(
+        self, state: TrainState, images: UInt8[Array, "N H W C"], labels: Int[Array, " N"]
+    ) -> tuple[Float[Array, " N"], Bool[Array, " N"]]:
+        """Returns the loss of each example and whether its answer is correct, in evaluation mode.
 
         The answer is the class of the largest logit; a single logit answers 1 where it is positive.
         """
@@ -203,7 +219,7 @@ class TrainStep:
         return self.loss(logits, labels), answers == labels
 
     def layers(self, state: TrainState, images: jax.ShapeDtypeStruct) -> WatchedNames:
-        """Returns what a whole batch of such images leads to, without computing anything."""
+        """Returns the watched layers and parameters for a whole batch, without computing."""
         names: list[str] = []
 
         def forward(params: Any, variables: Any, images: jax.Array, labels: jax.Array) -> Any:
@@ -219,9 +235,9 @@ class TrainStep:
     def _forward(
         self, structure: Any, params: Any, variables: Any, images: jax.Array, labels: jax.Array
     ) -> tuple[Any, Any, Any, Any]:
-        """Returns logits, the outputs of the watched layers by name, the axis of the channels in
-        each, and the new variables."""
-        # copy: the variables belong to this trace, so that batch norm may update them.
+        """Returns logits, the outputs and the channel axis of each watched layer by name, and the
+        new variables."""
+        # copy=True: the variables belong to this trace, so that batch norm may update them.
         model = nnx.merge(structure, params, variables, copy=True)
         x = self._input(params, images)
         if self._watch is None:
@@ -236,8 +252,8 @@ class TrainStep:
 
 
 def _whole(model: nnx.Module) -> nnx.Module:
-    """Returns a copy in training mode for whole batches; the caller's model stays as it was."""
-    check_type("model", model, nnx.Module, "Make one of Flax NNX first: digits_net(rngs=…).")
+    """Returns a copy in training mode for whole batches; the caller's model is not changed."""
+    check_type("model", model, nnx.Module, "Make a Flax NNX module: digits_net(rngs=…).")
     training = nnx.clone(model)
     training.train()
     set_axis_name(training, None)

@@ -1,73 +1,86 @@
 """Training: one visible loop over chunks of steps.
 
 The data lie on the device as uint8. A chunk of steps is one compiled loop: each step gathers its
-batch, normalises it, runs the model with its layers watched, reduces their outputs to statistics,
-and updates. Nothing but the records leaves the device, and the host fetches those of one chunk
-while the next runs.
+batch, normalises it, runs the model, reduces the outputs of the watched layers to statistics, and
+updates. Only the records leave the device, and the host fetches those of one chunk while the next
+runs.
 """
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 from flax import nnx
+from jaxtyping import Array, Float, Int, Num, UInt8
 
 from convjax._checks import check_type
 from convjax.data import Stream
 from convjax.optim.optimizers import Optimizer
-from convjax.parallel.mesh import REPLICATED, SPLIT_FIRST, SPLIT_SECOND, gather, gather_over_devices
+from convjax.parallel.mesh import gather
 from convjax.parallel.placement import Placement
 from convjax.parallel.timed_jit import TimedJit
-from convjax.stats.merging import merge_parts
-from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record import Record
-from convjax.stats.record_builder import MAX_ROWS, RecordBuilder, from_steps
+from convjax.stats.record_builder import MAX_ROWS, RecordBuilder
 from convjax.stats.watch import Watch
 from convjax.train._arguments import check_alive, checked_order, checked_table
-from convjax.train.device_data import Images, check_data, steps_at_once, stream_chunks
+from convjax.train.chunk_programs import ChunkPrograms
+from convjax.train.chunk_records import ChunkRecorder
+from convjax.train.device_data import Images, check_data, steps_at_once
 from convjax.train.evaluation import Evaluator, Scores
-from convjax.train.scan_loop import ChunkRows, bounded_length, chunk_length, run_chunks, run_steps
-from convjax.train.step import (
-    LossFn,
-    StepMetrics,
-    TrainState,
-    TrainStep,
-    WatchedNames,
-    cross_entropy,
-)
+from convjax.train.scan_loop import ChunkRows, bounded_length, chunk_length, run_chunks
+from convjax.train.step import LossFn, PerChannel, TrainState, TrainStep, cross_entropy
 from convjax.train.vmapped_runs import VmappedRuns
 
 
 class Trainer:
-    """A model, an optimiser and the way images become input, compiled once for all trainings.
+    """A model, an optimiser and the normalisation of its images, compiled once for all trainings.
 
     Args:
       model: a Flax NNX module from images (N, H, W, C) to logits (N, classes). It gives the
-        structure, and with `start(model)` the parameters; it is never changed.
+        structure and is never changed; `start(model)` takes the parameters.
       optimizer: from `convjax.optim.optimizers`.
-      mean, std: per channel, on the scale p/255, subtracted and divided by; (0, 1) only divides
-        pixels by 255.
+      mean, std: per channel, on the scale p/255. The mean is subtracted and the std divided by; the
+        default (0, 1) only divides pixels by 255.
       loss: from logits and labels to one loss per example.
-      watch: which layers are watched and how often; None for the loss, rate and momentum alone.
+      watch: the layers that are watched and how often; None for the loss, rate and momentum alone.
       devices: train on these at once, each with an equal part of every batch, whose size must be a
-        multiple of their number; None for JAX's default device. The result is that of one device
-        up to rounding: batch norm, ours and Flax's, and the statistics are those of the whole
-        batch. Every device holds the parameters and the data. On CPU, JAX shows more than one
+        multiple of their number; None for JAX's default device. The result is that of one device up
+        to rounding: batch norm, this library's and Flax's, and the statistics are those of the
+        whole batch. Every device holds the parameters and the data. On CPU, JAX has more than one
         device after `jax.config.update("jax_num_cpu_devices", n)`. After
-        `convjax.parallel.distributed.initialize` they may be those of several processes, each of which makes
-        the same calls with the same arguments and gets the same results.
+        `convjax.distributed.initialize` the devices may be those of several processes, each of
+        which makes the same calls with the same arguments and gets the same results.
 
     Attributes:
-      together: its programs for several trainings at once, which `convjax.sweep` runs.
+      step: the training step, a pure function.
+      chunks: the programs that take a chunk of steps.
+      vmapped_runs: the programs for several trainings at once, which `convjax.sweep` runs.
 
     Raises:
+      TypeError: if an argument is of another type.
       ValueError: if the std is not positive, or for devices that `convjax.parallel.mesh.data_mesh`
         rejects or over which the model cannot be split (`convjax.nn.sync_batch_norm.check_splits`).
+
+    Examples:
+      >>> import numpy as np
+      >>> import convjax
+      >>> from flax import nnx
+      >>> model = convjax.LinearNet((16, 3), rngs=nnx.Rngs(0))
+      >>> trainer = convjax.Trainer(model, convjax.sgd())
+      >>> random = np.random.default_rng(0)
+      >>> pixels = random.integers(0, 256, (20, 4, 4, 1), np.uint8)
+      >>> images = convjax.Images(pixels, np.arange(20) % 3)
+      >>> order = random.integers(0, 20, (30, 5))
+      >>> table = convjax.constant(0.1).table(30)
+      >>> state, record = trainer.run(trainer.start(model), images, order, table)
+      >>> record
+      Record(30 steps, 1 layers)
+      >>> trainer.evaluate(state, images).examples
+      20
+      >>> trainer.predict(state, pixels[:2]).shape
+      (2, 3)
     """
 
     def __init__(
@@ -75,8 +88,8 @@ class Trainer:
         model: nnx.Module,
         optimizer: Optimizer,
         *,
-        mean: npt.ArrayLike = 0.0,
-        std: npt.ArrayLike = 1.0,
+        mean: PerChannel = 0.0,
+        std: PerChannel = 1.0,
         loss: LossFn = cross_entropy,
         watch: Watch | None = Watch(),  # noqa: B008  # frozen
         devices: Sequence[jax.Device] | None = None,
@@ -94,43 +107,30 @@ class Trainer:
             synchronized=self._placement.mesh is not None,
         )
         self._every = 1 if watch is None else watch.every
-        self._known_layers: dict[tuple[int, ...], WatchedNames] = {}
+        self._recorder = ChunkRecorder(self.step, self._placement, watch)
         self._run_start = TimedJit(self._start)
-        # Of resident data every device has all; of a stream's, what its part of the steps needs.
-        self._run_chunk = self._program_of(self._chunk, REPLICATED)
-        self._run_piece = self._run_chunk
-        if self._placement.mesh is not None:
-            self._run_piece = self._program_of(self._chunk, SPLIT_FIRST)
-        self._run_unwatched = self._program_of(self._unwatched_chunk, SPLIT_FIRST)
+        self.chunks = ChunkPrograms(self.step, self._placement, self._every)
         self._scoring = Evaluator(self.step, self._placement, checks_labels=loss is cross_entropy)
-        self.vmapped_runs = VmappedRuns(self._chunk, self._scoring.sums)
+        self.vmapped_runs = VmappedRuns(self.chunks.take, self._scoring.sums)
 
     @property
     def compile_seconds(self) -> float:
-        """Seconds spent so far in compiling training and evaluation; running is not in it."""
-        programs = {self._run_start, self._run_chunk, self._run_piece, self._run_unwatched}
-        programs |= self._scoring.programs
+        """Seconds spent so far in compiling training and evaluation, without running them."""
+        programs = {self._run_start} | self.chunks.programs | self._scoring.programs
         seconds = sum(program.compile_seconds for program in programs)
         return seconds + self.vmapped_runs.compile_seconds
 
-    def _program_of(self, function: Callable[..., Any], of_data: Any) -> TimedJit:
-        """Returns the program of a chunk whose data lie so on the devices."""
-        given = REPLICATED, of_data, SPLIT_SECOND, REPLICATED, REPLICATED
-        # No process could fetch the rows that lie on another's devices.
-        stats = REPLICATED if self._placement.spans else SPLIT_FIRST
-        returned = REPLICATED, ChunkRows(REPLICATED, stats)
-        return self._placement.program(function, given, returned, donate_argnums=0)
-
     def start(self, model: nnx.Module) -> TrainState:
-        """Returns the state before the first step, with the model's parameters, copied.
+        """Returns the state before the first step, with a copy of the model's parameters.
 
         Raises:
-          ValueError: if the model is not built like the trainer's.
+          TypeError: if the model is not a Flax NNX module.
+          ValueError: if its structure differs from that of the trainer's model.
         """
         return self._placement.put(self._run_start(*self.step.split(model)))
 
     def _start(self, params: Any, variables: Any) -> TrainState:
-        # Copies, because the first chunk gives up the buffers of its state.
+        # Copies, because the first chunk donates the buffers of its state.
         params, variables = jax.tree.map(jnp.copy, (params, variables))
         return TrainState(params, variables, self.optimizer.transform.init(params))
 
@@ -139,54 +139,18 @@ class Trainer:
 
         The copy is on JAX's default device, wherever the training took place.
         """
-        # A copy, because `run` gives up the buffers of its state.
+        # A copy, because `run` donates the buffers of its state.
         values = gather((state.params, state.variables))
         return self.step.model(*jax.device_put(values, may_alias=False))
 
     # --- the loop ------------------------------------------------------------------------------
 
-    def _chunk(
-        self,
-        state: TrainState,
-        data: Images,
-        order: jax.Array,
-        table: Mapping[str, jax.Array],
-        steps: jax.Array,
-        *,
-        watched: bool = True,
-    ) -> tuple[TrainState, ChunkRows]:
-        """Takes `steps` steps, at most K; rows of the result past them mean nothing.
-
-        order: (K, B) indices into data; table: K learning rates and momenta. With devices, the
-        rows of what is watched have a first axis more, the device. watched: False watches no step.
-        """
-
-        def take(
-            i: jax.Array, state: TrainState, watched: bool
-        ) -> tuple[TrainState, StepMetrics, Any]:
-            images, labels = data.images[order[i]], data.labels[order[i]]
-            rates = table["learning_rate"][i], table["momentum"][i]
-            return self.step(state, images, labels, *rates, watched=watched)
-
-        length = len(order)
-        every = min(self._every, length)
-        state, rows = run_steps(take, state, length, steps, every=every, watched=watched)
-        if self._placement.mesh is None:
-            return state, rows
-        stats = jax.tree.map(lambda a: a[None], rows.stats)
-        if self._placement.spans:  # no process could fetch the others' rows
-            stats = stats._replace(layers=gather_over_devices(rows.stats.layers))
-        return state, rows._replace(stats=stats)
-
-    def _unwatched_chunk(self, *args: Any) -> tuple[TrainState, ChunkRows]:
-        return self._chunk(*args, watched=False)
-
     def run(
         self,
         state: TrainState,
         data: Images | Stream,
-        order: npt.NDArray[np.integer[Any]],
-        table: Mapping[str, npt.ArrayLike],
+        order: Int[Array | np.ndarray, "T B"],
+        table: Mapping[str, Num[Array | np.ndarray, " T"]],
         *,
         rows: int = MAX_ROWS,
         on_steps: Callable[[int], None] = lambda steps: None,
@@ -194,24 +158,24 @@ class Trainer:
         """Trains on the batches of `order` and returns the new state and the record.
 
         Args:
-          state: where to go on from. Its buffers are given up: use the returned state.
-          data: the training split, on the device or left in its files. A stream's images come in
-            chunks of as many steps as resident data's, or fewer where they are large
-            (`convjax.train.device_data`), while the device works on the chunk before; the results are the
-            same bit for bit.
-          order: (T, B) indices of the examples of each batch.
-          table: "learning_rate" and "momentum" of each step, T numbers each.
-          rows: the record has at most so many; beyond, neighbouring steps are merged, see
-            `Record.merged`.
+          state: from `start` or an earlier call. Its buffers are donated: use the returned state.
+          data: the training split, on the device or left in its files. The images of a stream
+            arrive in chunks while the device works on the chunk before, of as many steps as with
+            resident data, or fewer if they are large (`convjax.train.device_data`). The results are
+            the same bit for bit.
+          order: indices of the examples of each batch.
+          table: "learning_rate" and "momentum" of each step.
+          rows: the record has at most so many rows. For more steps, neighbouring steps are merged,
+            see `Record.merged`.
           on_steps: called with the number of steps whose record has arrived.
 
         Raises:
-          ValueError: if order is empty or points outside the data, its batches do not split among
-            the devices, the table lacks a column or has another length, rows is below 1, a label
-            has no logit, or the state was given up to an earlier run.
-          TypeError: if data or table are of another kind.
+          ValueError: if order is empty or out of range, its batches cannot be split over the
+            devices, the table lacks a column or has another length, rows is below 1, a label has no
+            logit, or the state was passed to an earlier run.
+          TypeError: if data or table are of another type.
           ImportError: for a stream without Grain.
-          DataError: if a stream's file cannot be read. The state is given up.
+          DataError: if a file of a stream cannot be read. The state is lost.
         """
         record = RecordBuilder(rows)
         check_alive(state)
@@ -219,7 +183,7 @@ class Trainer:
         order = checked_order(order, len(data.labels), self._placement.parts)
         columns = checked_table(table, len(order))
         self.check_labels(state, data)
-        layers = self._layers(state, data, order.shape[1])
+        layers = self._recorder.layers(state, data, order.shape[1])
         length = chunk_length(len(order), self._every)
         if isinstance(data, Stream):
             most = steps_at_once(data, order.shape[1])
@@ -228,104 +192,26 @@ class Trainer:
 
         def fetch(kept: ChunkRows, steps: int) -> None:
             nonlocal arrived
-            record.add(self._fetch(layers, kept, steps, watched=arrived % self._every == 0))
+            watched = arrived % self._every == 0
+            record.add(self._recorder.record(layers, kept, steps, watched=watched))
             arrived += steps
             on_steps(steps)
 
-        with self._program(data, order, length) as program:
+        with self.chunks.reading(data, order, length) as program:
             state = run_chunks(
                 program, self._placement.put(state), data, order, columns, length, fetch
             )
         return state, record.record()
 
-    @contextmanager
-    def _program(
-        self, data: Images | Stream, order: npt.NDArray[np.int32], length: int
-    ) -> Iterator[Callable[..., tuple[TrainState, ChunkRows]]]:
-        """Yields what takes the next chunk of `length` steps of order."""
-        if isinstance(data, Images):
-            resident = self._placement.put(data)
-
-            def whole(state: TrainState, _: Any, *given: Any) -> tuple[TrainState, ChunkRows]:
-                return self._run_chunk(state, resident, *self._placement.put_order(*given))
-
-            yield whole
-            return
-        with stream_chunks(data, order, length, self._placement.mesh) as chunks:
-            starts = itertools.count(0, length)
-
-            def streamed(
-                state: TrainState, _: Any, __: Any, *given: Any
-            ) -> tuple[TrainState, ChunkRows]:
-                images, labels, rows = next(chunks)
-                # Shorter than from one watched step to the next: not every chunk has one.
-                watched = next(starts) % self._every == 0
-                run = self._run_piece if watched else self._run_unwatched
-                return run(state, Images(images, labels), *self._placement.put_order(rows, *given))
-
-            yield streamed
-
-    def _fetch(self, layers: WatchedNames, rows: ChunkRows, steps: int, *, watched: bool) -> Record:
-        metrics, stats = jax.device_get(rows)
-        # Sliced on the host: on the device each length would be a program of its own.
-        metrics = jax.tree.map(lambda column: column[:steps], metrics)
-        if self._placement.mesh is not None:
-            # All devices hold the same parameters, each its own part of the layers' outputs.
-            parts, stats = stats.layers, jax.tree.map(lambda column: column[0], stats)
-            sizes = (size // self._placement.parts for size in layers.sizes)
-            stats = stats._replace(layers=tuple(map(merge_parts, parts, sizes)))
-        at = np.arange(0, steps, self._every)
-        if self.watch is None or not watched:
-            at = at[:0]
-        stats = jax.tree.map(lambda column: column[: len(at)], stats)
-        parameters = None
-        if stats.parameters is not None:
-            parameters = ParameterRecord.from_steps(layers.parameters, at, stats.parameters)
-        return from_steps(
-            layers.names if watched else (),
-            layers.sizes if watched else (),
-            metrics.loss,
-            metrics.learning_rate,
-            metrics.momentum,
-            at,
-            stats.layers,
-            parameters=parameters,
-            eval_loss=stats.eval_loss,
-            bins="fastai" if self.watch is None else self.watch.bins,
-        )
-
-    def _layers(self, state: TrainState, data: Images | Stream, batch_size: int) -> WatchedNames:
-        """Returns the watched layers' names and values per step."""
-        batch = (batch_size, *data.images.shape[1:])
-        # Tracing the model takes as long as dozens of steps: once per kind of batch.
-        if batch not in self._known_layers:
-            images = jax.ShapeDtypeStruct(batch, data.images.dtype)
-            layers = self.step.layers(state, images)
-            self._check_parts(state, images, layers)
-            self._known_layers[batch] = layers
-        return self._known_layers[batch]
-
-    def _check_parts(
-        self, state: TrainState, images: jax.ShapeDtypeStruct, whole: WatchedNames
-    ) -> None:
-        batch, *image = images.shape
-        part = jax.ShapeDtypeStruct((batch // self._placement.parts, *image), images.dtype)
-        if self._placement.parts > 1:
-            sizes = self.step.layers(state, part).sizes
-            for name, size, size_of_part in zip(whole.names, whole.sizes, sizes, strict=True):
-                if size != self._placement.parts * size_of_part:
-                    raise ValueError(
-                        f"devices must be None to watch {name}, whose output has {size} values for "
-                        f"a batch and {size_of_part} for one of its {self._placement.parts} parts."
-                    )
-
     # --- evaluation ----------------------------------------------------------------------------
 
-    def predict(self, state: TrainState, images: npt.ArrayLike) -> jax.Array:
-        """Returns the logits (N, classes) of images, uint8 (N, H, W, C), in evaluation mode.
+    def predict(
+        self, state: TrainState, images: UInt8[Array | np.ndarray, "N H W C"]
+    ) -> Float[Array, "N K"]:
+        """Returns the logits of images for K classes, in evaluation mode.
 
         Raises:
-          ValueError: for another dtype or number of axes, or a state given up to an earlier run.
+          ValueError: for another dtype or number of axes, or a state passed to an earlier run.
         """
         return self._scoring.predict(state, images)
 
@@ -335,16 +221,18 @@ class Trainer:
         """Scores every example of a split exactly once, with the running statistics.
 
         Args:
+          state: from `start` or `run`.
           data: the split, on the device or left in its files. The loss of a stream in several
             chunks may differ from that of resident data by the rounding of its sum.
-          batch_size: examples at a time, rounded up to a multiple of the devices; it bounds the
+          batch_size: examples at a time, rounded up to a multiple of the devices. It bounds the
             memory and changes nothing else.
 
         Raises:
           ValueError: if there is no example, batch_size is below 1, a label has no logit, or the
-            state was given up to an earlier run.
-          TypeError: if data or batch_size are of another kind.
-          ImportError, DataError: as `run`, for a stream.
+            state was passed to an earlier run.
+          TypeError: if data or batch_size are of another type.
+          ImportError: for a stream without Grain.
+          DataError: if a file of a stream cannot be read.
         """
         return self._scoring.evaluate(state, data, batch_size)
 

@@ -1,4 +1,4 @@
-"""The arrays of a tree by their paths, and a tree filled with such arrays again."""
+"""The arrays of a tree by their paths, and a tree rebuilt from such arrays."""
 
 import os
 import zlib
@@ -10,18 +10,18 @@ import numpy as np
 
 from convjax.io.npz import Arrays
 
-# So many names of arrays tell enough of another tree.
+# The most names of arrays in an error message.
 MAX_NAMES = 3
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be read, is damaged, or is of another training."""
+    """Raised when a checkpoint cannot be read, is damaged, or is of another training."""
 
 
 def arrays_by_path(tree: Any) -> Arrays:
     """Returns the arrays of a tree by their paths, such as ".params['blocks'][0]['kernel']".
 
-    The state of random number generators is their bits.
+    A key of a random number generator becomes its bits.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): np.asarray(_bits(leaf)) for path, leaf in leaves}
@@ -41,13 +41,15 @@ def _is_key(leaf: Any) -> bool:
 
 
 def tree_from_arrays(like: Any, arrays: Arrays, path: str | os.PathLike[str]) -> Any:
-    """Returns a tree like another with arrays by their paths, on the host.
+    """Returns a tree of the same structure as `like`, filled with arrays on the host.
 
     Args:
-      path: of the checkpoint that they are from.
+      like: a tree of arrays.
+      arrays: by their paths, as `arrays_by_path` returns them.
+      path: of the checkpoint that they are from, for messages.
 
     Raises:
-      CheckpointError: if their names, shapes or dtypes are others.
+      CheckpointError: if their names, shapes or dtypes differ from those of `like`.
     """
     wanted = {name: (a.shape, a.dtype) for name, a in arrays_by_path(like).items()}
     found = {name: (a.shape, a.dtype) for name, a in arrays.items()}

@@ -273,8 +273,8 @@ def test_trainer_gives_equal_bits_for_a_stream_and_resident_data(every, count, m
     assert found.scores.loss == pytest.approx(wanted.scores.loss, rel=1e-14)
     # The last chunk is short, and uses the same program.
     kinds = 1 if count else 2  # one device runs the same program on resident data
-    assert found.trainer._run_piece.programs <= kinds
-    assert found.trainer._run_unwatched.programs == (most < every <= STEPS)
+    assert found.trainer.chunks.streamed.programs <= kinds
+    assert found.trainer.chunks.streamed_unwatched.programs == (most < every <= STEPS)
 
 
 def test_trainer_reports_a_file_that_is_truncated_or_removed(tmp_path):

@@ -1,7 +1,7 @@
-"""A small training with checkpoints, for the tests in this process and in others, which kill it.
+"""A small training with checkpoints, for tests in this process and in others that are killed.
 
-As a program (`python -m tests.train.fits FOLDER`) it goes on until its end and prints a line after each
-piece of steps.
+As a program (`python -m tests.train.fits FOLDER`) it runs or resumes the training to its end and
+prints a line after each piece of steps.
 """
 
 import sys
@@ -27,7 +27,7 @@ CONFIG = {"seed": 0}
 
 
 def plan(epochs=EPOCHS):
-    """Two evaluations per epoch, whose parts of ten steps are pieces of seven and of three."""
+    """Returns a plan with two evaluations per epoch, each after pieces of seven and three steps."""
     return Plan(
         epochs,
         lambda epoch: trainings.batches(PER_EPOCH, seed=epoch),
@@ -44,7 +44,7 @@ def trainer():
 
 
 def run(trainer, folder=None, *, resume=False, stop=lambda: False, callback=None, **options):
-    """Trains, in a folder if one is given, and returns what comes of it."""
+    """Trains, in a folder if one is given, and returns the result."""
     train, test = trainings.split(), trainings.split(11, seed=5)
     common = {"rows": ROWS, "stop": stop, "callback": callback, **options}
     if folder is None:
@@ -80,11 +80,11 @@ def assert_same_records(actual: Record, expected: Record) -> None:
 
 
 def untimed(metrics):
-    """The metrics without their seconds, which no two runs share."""
+    """Returns metrics without their seconds, which differ between runs."""
     return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in metrics]
 
 
-class Speaking(Callback):
+class PrintingCallback(Callback):
     def on_restore(self, steps, metrics):
         print("restored", steps, flush=True)
 
@@ -94,5 +94,5 @@ class Speaking(Callback):
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
-    run(trainer(), out, resume=(out / "config.json").exists(), callback=Speaking())
+    run(trainer(), out, resume=(out / "config.json").exists(), callback=PrintingCallback())
     print("done", flush=True)

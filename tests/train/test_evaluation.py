@@ -16,9 +16,9 @@ pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 22, 23, 1000])
-def test_every_example_is_scored_exactly_once(batch_size):
-    # The loss of example i is 2ⁱ, and the sum over all of 23 is exact in float32: any that is
-    # left out or counted twice shows.
+def test_scoring_order_has_every_example_exactly_once(batch_size):
+    # The loss of example i is 2ⁱ, and the sum over all 23 is exact in float32: one that is left
+    # out or counted twice changes it.
     model = LinearNet((32, CLASSES), rngs=nnx.Rngs(0))
     powers = 2 ** np.arange(EXAMPLES, dtype=np.float32)
     trainer = Trainer(model, sgd(), loss=lambda logits, labels: jnp.asarray(powers)[labels])
@@ -29,7 +29,7 @@ def test_every_example_is_scored_exactly_once(batch_size):
 
 
 @pytest.mark.parametrize("batch_size", [5, 1000])
-def test_scores_against_numpy(run, batch_size):
+def test_evaluate_equals_numpy(run, batch_size):
     data = split(seed=9)
     scores = run.trainer.evaluate(run.state, data, batch_size=batch_size)
     images = normalised(pixels(seed=9)).astype(np.float32)
@@ -45,14 +45,14 @@ def test_scores_against_numpy(run, batch_size):
     assert scores.accuracy == correct / EXAMPLES
 
 
-def test_evaluation_changes_nothing(run):
+def test_evaluate_does_not_change_the_state(run):
     before = jax.tree.map(np.array, run.state)
     first = run.trainer.evaluate(run.state, run.data)
     assert run.trainer.evaluate(run.state, run.data) == first
     assert_trees_close(jax.tree.map(np.array, run.state), before)
 
 
-def test_evaluate_rejects(run):
+def test_evaluate_rejects_wrong_arguments(run):
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         run.trainer.evaluate(run.state, run.data, batch_size=0)
     with pytest.raises(TypeError, match=r"batch_size must be a whole number, got float: 2\.5"):
@@ -66,8 +66,8 @@ def test_evaluate_rejects(run):
         run.trainer.evaluate(run.state, empty)
 
 
-def test_a_single_logit_answers_1_where_it_is_positive():
-    # Weights 0: the logit is the bias, so that every answer is 1 or every answer is 0.
+def test_evaluate_takes_a_positive_single_logit_as_class_1():
+    # The weights are 0: the logit is the bias, so that all answers are 1 or all are 0.
     model = LinearNet((32, 1), rngs=nnx.Rngs(0))
     model.layers[0].kernel.set_value(jnp.zeros((32, 1)))
     data = split()._replace(labels=jnp.arange(EXAMPLES) % 2)
@@ -78,7 +78,7 @@ def test_a_single_logit_answers_1_where_it_is_positive():
         assert found.correct == correct
 
 
-def test_predictions_are_those_of_the_evaluation(run):
+def test_predict_equals_evaluate(run):
     images, labels = pixels(), np.asarray(run.data.labels)
     logits = run.trainer.predict(run.state, images)
     model = run.trainer.model(run.state)
@@ -90,6 +90,6 @@ def test_predictions_are_those_of_the_evaluation(run):
 
 
 @pytest.mark.parametrize("images", [pixels() / 255, pixels()[0]])
-def test_predict_rejects(run, images):
+def test_predict_rejects_wrong_images(run, images):
     with pytest.raises(ValueError, match=r"images must be uint8 of the shape \(N, H, W, C\), got"):
         run.trainer.predict(run.state, images)

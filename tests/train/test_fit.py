@@ -1,4 +1,4 @@
-"""The whole training, and that it ends with the same bits wherever it was interrupted."""
+"""The whole training ends with the same bits wherever it was interrupted."""
 
 import math
 import os
@@ -35,18 +35,18 @@ def trainer():
 
 @pytest.fixture(scope="module")
 def untouched(trainer):
-    """The training that nobody interrupts."""
+    """An uninterrupted training."""
     return fits.run(trainer)
 
 
 def after(pieces):
-    """Asks to stop at the end of so many pieces."""
+    """Returns a `stop` that asks to stop after this many pieces."""
     asked = iter(range(1, 10**6))
     return lambda: next(asked) >= pieces
 
 
-def test_it_is_the_trainers_own_steps(trainer, untouched):
-    """Against `Trainer.run` of all steps at once."""
+def test_fit_equals_trainer_run(trainer, untouched):
+    """Compares with `Trainer.run` of all steps at once."""
     order = np.concatenate([fits.plan().order(epoch) for epoch in range(fits.EPOCHS)])
     start = trainer.start(trainings.conv_net())
     state, record = trainer.run(start, trainings.split(), order, fits.plan().table, rows=fits.ROWS)
@@ -61,8 +61,8 @@ def test_it_is_the_trainers_own_steps(trainer, untouched):
     )
 
 
-def test_a_run_that_is_stopped_again_and_again(trainer, untouched, tmp_path):
-    programs, stops = trainer._run_chunk.programs, []
+def test_fit_stopped_repeatedly_ends_with_the_same_bits(trainer, untouched, tmp_path):
+    programs, stops = trainer.chunks.resident.programs, []
     for number in range(1, 100):
         try:
             fitted = fits.run(trainer, tmp_path, resume=number > 1, stop=after(number))
@@ -75,12 +75,12 @@ def test_a_run_that_is_stopped_again_and_again(trainer, untouched, tmp_path):
     run = load_run(tmp_path)
     assert fits.untimed(run.metrics) == fits.untimed(untouched.metrics)
     fits.assert_same_records(run.record, untouched.record)
-    assert trainer._run_chunk.programs == programs  # none for states from a file
-    # Once more: nothing is left to do.
+    assert trainer.chunks.resident.programs == programs  # none for states from a file
+    # Resumed once more, it has no step left to take.
     fits.assert_same(fits.run(trainer, tmp_path, resume=True), untouched)
 
 
-def test_what_is_kept(trainer, untouched, tmp_path):
+def test_fit_keeps_the_newest_and_the_best_checkpoint(trainer, untouched, tmp_path):
     fits.run(trainer, tmp_path)
     accuracies = {row["step"]: row["accuracy"] for row in untouched.metrics}
     best = max(accuracies, key=lambda step: (accuracies[step], step))
@@ -91,13 +91,13 @@ def test_what_is_kept(trainer, untouched, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(untouched, tmp_path):
-    """SIGKILL, from the first import to the last write, until at last it is left alone."""
+def test_fit_killed_at_random_moments_ends_with_the_same_bits(untouched, tmp_path):
+    """Sends SIGKILL between the first import and the last write, then lets the training end."""
     chance = random.Random(7)
     last = [start_and_kill(tmp_path, chance) for _ in range(KILLS)]
     with started(tmp_path) as process:
         assert process.communicate(timeout=300)[0].endswith("done\n")
-    # Many hit a training under way, which then went on from a checkpoint.
+    # Many hit a running training, which was then resumed from a checkpoint.
     assert sum(line.startswith("recorded") for line in last) >= KILLS // 2, last
     run = load_run(tmp_path / "run")
     assert fits.untimed(run.metrics) == fits.untimed(untouched.metrics)
@@ -106,7 +106,7 @@ def test_killed_at_random_moments(untouched, tmp_path):
 
 
 def started(folder):
-    # With JAX's cache, so that most of the time does not go into compiling.
+    # With JAX's cache, so that compiling does not take most of the time.
     settings = {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -143,14 +143,14 @@ class TestNonFinite:
         data = trainings.split(), trainings.split(11, seed=5)
         return fit(trainer, trainings.conv_net(), *data, plan, rows=fits.ROWS, **options)
 
-    def test_it_stops_and_keeps_the_record_and_the_checkpoint_before(self, trainer, tmp_path):
+    def test_fit_stops_with_the_record_and_the_checkpoint_before(self, trainer, tmp_path):
         with (
             RunFolder(tmp_path, {}) as folder,
             Checkpoints(tmp_path / "checkpoints") as checkpoints,
             pytest.raises(NonFiniteError, match=r"the loss is nan at step 31; the first") as caught,
         ):
             self.run(trainer, keeping=Keeping(folder, checkpoints, 0.0))
-        # The update of step 30 spoils all parameters, the first layer's, too.
+        # After the update of step 30 no parameter is finite, including the first layer's.
         assert caught.value.found.layer == "blocks.0.conv"
         run = load_run(tmp_path)
         assert run.record.steps == 37  # with the piece it happened in
@@ -158,14 +158,14 @@ class TestNonFinite:
         assert [row["step"] for row in run.metrics] == [10, 20, 30]
         assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == 30
 
-    def test_or_goes_on(self, trainer):
+    def test_fit_continues_without_stop_at_non_finite(self, trainer):
         fitted = self.run(trainer, stop_at_non_finite=False)
         assert fitted.record.steps == 320
         assert np.isnan(fitted.metrics[-1]["train_loss"])
 
 
 class TestErrors:
-    def test_a_changed_configuration(self, trainer, tmp_path):
+    def test_fit_rejects_a_changed_configuration(self, trainer, tmp_path):
         with pytest.raises(TrainingStopped):
             fits.run(trainer, tmp_path, stop=after(2))
         before = load_run(tmp_path)
@@ -173,7 +173,7 @@ class TestErrors:
             RunFolder(tmp_path, {"seed": 1}, resume=True)
         assert load_run(tmp_path).metrics == before.metrics
 
-    def test_a_changed_plan(self, trainer, tmp_path):
+    def test_fit_rejects_a_changed_plan(self, trainer, tmp_path):
         with pytest.raises(TrainingStopped):
             fits.run(trainer, tmp_path, stop=after(2))
         plan = replace(fits.plan(), table=trainings.table(fits.EPOCHS * fits.PER_EPOCH, 0.01))
@@ -181,11 +181,13 @@ class TestErrors:
         with (
             RunFolder(tmp_path, fits.CONFIG, resume=True) as folder,
             Checkpoints(tmp_path / "checkpoints") as checkpoints,
-            pytest.raises(CheckpointError, match=r"of another plan, with rates \d+, not \d+\. Go"),
+            pytest.raises(
+                CheckpointError, match=r"of another plan, with rates \d+, not \d+\. Resume"
+            ),
         ):
             fit(trainer, trainings.conv_net(), *data, plan, keeping=Keeping(folder, checkpoints))
 
-    def test_wrong_arguments(self, trainer, tmp_path):
+    def test_fit_rejects_wrong_arguments(self, trainer, tmp_path):
         model, (train, test) = trainings.conv_net(), (trainings.split(), trainings.split())
         for arguments, told in [
             ((model, train, None, fits.plan()), "test must be Images, got NoneType"),
@@ -201,8 +203,8 @@ class TestErrors:
             with pytest.raises(ValueError, match="seconds must be at least 0, got nan"):
                 Keeping(folder, seconds=math.nan)
 
-    def test_what_is_to_be_scored_is_looked_at_before_the_first_step(self, trainer):
-        class Never(Callback):
+    def test_fit_checks_the_test_split_before_the_first_step(self, trainer):
+        class RejectingCallback(Callback):
             def on_steps(self, done):
                 raise AssertionError("a step was taken")
 
@@ -213,33 +215,40 @@ class TestErrors:
             (train._replace(labels=train.labels + 1), "labels must be below the model's 3 logits"),
         ]:
             with pytest.raises(ValueError, match=told):
-                fit(trainer, trainings.conv_net(), train, test, fits.plan(), callback=Never())
+                fit(
+                    trainer,
+                    trainings.conv_net(),
+                    train,
+                    test,
+                    fits.plan(),
+                    callback=RejectingCallback(),
+                )
 
-    def test_nothing_to_go_on_with(self, tmp_path):
+    def test_run_folder_rejects_resume_without_a_run(self, tmp_path):
         with pytest.raises(RunError, match="holds no run to resume"):
             RunFolder(tmp_path / "new", {}, resume=True)
         assert not (tmp_path / "new").exists()
 
-    def test_two_at_once(self, tmp_path):
+    def test_run_folder_rejects_a_second_writer(self, tmp_path):
         with RunFolder(tmp_path, {}), pytest.raises(RunError, match="another process is writing"):
             RunFolder(tmp_path, {}, resume=True)
 
 
-def test_a_callback_that_fails_loses_no_evaluation(trainer, tmp_path):
-    """What is printed may have no reader any more."""
+def test_fit_saves_an_evaluation_before_a_callback_fails(trainer, tmp_path):
+    """A callback that prints may have lost its reader."""
 
-    class Deaf(Callback):
+    class FailingCallback(Callback):
         def on_evaluation(self, metrics):
             raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        fits.run(trainer, tmp_path, callback=Deaf())
+        fits.run(trainer, tmp_path, callback=FailingCallback())
     assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == 10  # the first evaluation's
     assert load_run(tmp_path).metrics[-1]["step"] == 10
 
 
-def test_the_callback_hears_everything(trainer, tmp_path):
-    class Hearing(Callback):
+def test_fit_notifies_the_callback_of_everything(trainer, tmp_path):
+    class RecordingCallback(Callback):
         def __init__(self):
             self.found = []
 
@@ -252,15 +261,15 @@ def test_the_callback_hears_everything(trainer, tmp_path):
         def on_evaluation(self, metrics):
             self.found.append(("scored", metrics["step"]))
 
-    hearing = Hearing()
+    callback = RecordingCallback()
     with pytest.raises(TrainingStopped):
-        fits.run(trainer, tmp_path, stop=after(2), callback=hearing)
+        fits.run(trainer, tmp_path, stop=after(2), callback=callback)
     with pytest.raises(TrainingStopped):
-        fits.run(trainer, tmp_path, resume=True, stop=after(1), callback=hearing)
+        fits.run(trainer, tmp_path, resume=True, stop=after(1), callback=callback)
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(TrainingStopped):
-        fits.run(trainer, tmp_path, resume=True, stop=after(1), callback=hearing)
-    assert hearing.found == [
+        fits.run(trainer, tmp_path, resume=True, stop=after(1), callback=callback)
+    assert callback.found == [
         ("recorded", 0, 7),
         ("recorded", 7, 3),
         ("scored", 10),

@@ -12,7 +12,7 @@ from convjax.train.lr_finder import DIVERGED, RULES, LRFind, lr_find, minimum, s
 from convjax.train.trainer import Trainer
 from tests.trainings import CLASSES, EXAMPLES, batches, split
 
-# A curve as a sweep gives it, and what fastai 2.8.12 on PyTorch 2.13 suggests for it.
+# A typical curve, and the suggestions of fastai 2.8.12 on PyTorch 2.13 for it.
 STEP = np.arange(85)
 RATES = 1e-7 * 1e8 ** ((STEP + 10) / 100)
 LOSSES = 2.3 - 1.5 / (1 + np.exp(-(STEP - 45) / 4)) + np.exp((STEP - 80) / 3) + 0.02 * np.sin(STEP)
@@ -24,24 +24,24 @@ BY_FASTAI = {
 }
 
 
-def test_suggestions_are_those_of_fastai():
+def test_suggestions_equal_fastai():
     assert {name: rule(RATES, LOSSES) for name, rule in RULES.items()} == pytest.approx(
         BY_FASTAI, rel=1e-12
     )
 
 
-def test_valley_by_hand():
+def test_valley_equals_values_by_hand():
     # The longest fall is 5, 4, 3, 2 at 1, 2, 4, 5: four steps, so from 5 − 4 = 1; a third is 4/3.
     losses = np.array([3.0, 5, 4, 6, 3, 2, 7, 8])
     assert valley(np.arange(8.0), losses) == 1 + 1 + 0
     assert valley(np.arange(3.0), np.array([1.0, 1, 1])) == 0
-    # One fall, at the beginning: not the last step, whatever fastai's index of −1 stands for.
+    # One fall, at the beginning: not the last step, to which fastai's index of −1 points.
     assert valley(np.arange(4.0), np.array([2.0, 1, 3, 4])) == 0
 
 
 @given(st.lists(st.integers(0, 9), min_size=17, max_size=60))
-def test_valley_is_that_of_all_falls(losses):
-    """Against a search through pairs, as the rule is defined."""
+def test_valley_equals_a_search_of_all_falls(losses):
+    """Compares with a search through pairs, as the rule is defined."""
     lengths = []
     for i, loss in enumerate(losses):
         before = [lengths[j] for j in range(i) if losses[j] > loss]
@@ -53,17 +53,17 @@ def test_valley_is_that_of_all_falls(losses):
     assert valley(np.arange(len(losses)), np.array(losses, float)) == wanted
 
 
-def test_slide_by_hand():
-    # The slope is −1 until step 20 and 0 after it: 15 steps apart they are the same from there on.
+def test_slide_equals_values_by_hand():
+    # The slope is −1 until step 20 and 0 after it: slopes 15 steps apart are equal from there on.
     losses = np.concatenate([np.arange(20, 0, -1.0), np.zeros(20)])
     assert slide(np.arange(40.0), losses) == 24
-    # Where the last two slopes are the same there is nothing to slide along.
+    # If the last two slopes are equal, the search does not move.
     assert slide(np.arange(40.0), np.zeros(40)) == 24
     steps = np.arange(40.0)
     assert slide(steps, steps**2) == 0
 
 
-def test_minimum_and_steep_by_hand():
+def test_minimum_and_steep_equal_values_by_hand():
     rates, losses = np.array([1.0, 10, 100, 1000]), np.array([5.0, 4, 1, 3])
     assert minimum(rates, losses) == 10
     assert steep(rates, losses) == 10
@@ -77,20 +77,20 @@ def found(losses, steps=100):
 RATES_OF_ALL = 1e-7 * 1e8 ** (np.arange(100) / 100)
 
 
-def test_the_first_tenth_and_the_last_five_are_left_out():
+def test_used_excludes_the_first_tenth_and_the_last_five():
     sweep = found(np.concatenate([np.full(10, -1.0), LOSSES, np.full(5, -2.0)]))
     assert sweep.used == slice(10, 95)
     assert sweep.suggestions() == pytest.approx(BY_FASTAI, rel=1e-12)
 
 
-def test_nothing_is_suggested_after_a_nan():
+def test_used_ends_before_a_nan():
     losses = np.concatenate([np.full(10, np.nan), LOSSES, np.full(5, 9.0)])
     losses[60:] = np.nan
     assert found(losses).used == slice(10, 60)
 
 
 @pytest.mark.parametrize("losses", [LOSSES[:30], [np.nan] * 100, [1.0]])
-def test_too_few_steps(losses):
+def test_suggestions_reject_too_few_steps(losses):
     with pytest.raises(ValueError, match=r"needs more than 15 steps .*Start at a lower rate"):
         found(losses).suggestions()
 
@@ -103,20 +103,20 @@ def sweep(end, steps=60):
     return lr_find(TRAINER, MODEL, split(EXAMPLES), batches(steps), start=1e-3, end=end)
 
 
-def test_the_rate_grows_by_the_same_factor():
+def test_lr_find_rate_grows_by_the_same_factor():
     gentle = sweep(end=0.1)
     assert len(gentle.loss) == gentle.steps == 60
     np.testing.assert_allclose(gentle.learning_rate, 1e-3 * 100 ** (np.arange(60) / 60), rtol=1e-5)
 
 
-def test_the_rate_must_grow():
+def test_lr_find_rejects_a_rate_that_does_not_grow():
     with pytest.raises(ValueError, match=r"start must be below end, got 0\.001 and 0\.001"):
         sweep(end=1e-3)
     with pytest.raises(ValueError, match="order must hold one batch or more"):
         sweep(end=1.0, steps=0)
 
 
-def test_the_sweep_ends_where_the_loss_diverges():
+def test_lr_find_ends_where_the_loss_diverges():
     before = nnx.state(MODEL)
     wild = sweep(end=1e6)
     jax.tree.map(np.testing.assert_array_equal, nnx.state(MODEL), before)

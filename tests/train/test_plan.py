@@ -14,8 +14,8 @@ def make(**settings):
     return Plan(table={"learning_rate": steps, "momentum": -steps}, **settings)
 
 
-def test_pieces_by_hand():
-    """Five steps of an epoch are parts of 3 and 2, which pieces of 2 cut into 2 + 1 and 2."""
+def test_pieces_equal_values_by_hand():
+    """Five steps of an epoch are parts of 3 and 2, which pieces of 2 divide into 2 + 1 and 2."""
     pieces = list(make().pieces(0))
     assert [(p.epoch, p.first, len(p.order), p.evaluated) for p in pieces] == [
         (0, 0, 2, False),
@@ -32,7 +32,7 @@ def test_pieces_by_hand():
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 99])
-def test_what_is_left_is_the_end_of_the_whole(length):
+def test_pieces_after_some_steps_are_the_end_of_all_pieces(length):
     whole = list(make(piece=length).pieces(0))
     for taken, piece in enumerate(whole):
         left = list(make(piece=length).pieces(piece.first))
@@ -40,7 +40,7 @@ def test_what_is_left_is_the_end_of_the_whole(length):
     assert list(make(piece=length).pieces(10)) == []
 
 
-def test_errors():
+def test_plan_rejects_wrong_arguments():
     for name in ("epochs", "evaluations", "piece"):
         with pytest.raises(ValueError, match=rf"{name} must be at least 1, got 0"):
             make(**{name: 0})
@@ -65,5 +65,5 @@ def test_errors():
             Plan(1, of_epoch, table)
 
 
-def test_pieces_hold_whole_groups_of_watched_steps():
+def test_pieces_are_multiples_of_the_watched_distance():
     assert [len(piece.order) for piece in make(evaluations=1).pieces(0, every=3)] == [3, 2, 3, 2]

@@ -26,13 +26,13 @@ class Trained(NamedTuple):
 
 @cache
 def normed_trainer(watch, fixed):
-    """One per setting, each with programs of its own; compiled in the first run."""
+    """Returns a trainer per setting, each with its own programs, compiled in the first run."""
     del fixed
     return Trainer(Normed(), adam(), mean=MEAN, std=STD, watch=watch)
 
 
 def trained(watch, steps=STEPS, *, fixed=False):
-    """A training in float64, with loops of fixed length as on an accelerator or without."""
+    """Trains in float64, with loops of fixed length as on an accelerator or without."""
     arrived = []
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
         patch.setattr(scan_loop, "fixed_loops", lambda: fixed)
@@ -48,8 +48,8 @@ def trained(watch, steps=STEPS, *, fixed=False):
 
 
 def assert_same_training(found, wanted):
-    """Compares all but the statistics."""
-    # The same float64 operations on numbers of order 1, which the compiler may fuse otherwise:
+    """Compares everything except the statistics."""
+    # The same float64 operations on numbers of order 1, which the compiler may fuse differently:
     # roundings of 1e-16, magnified a thousandfold per step at most.
     assert_trees_close(found.state, wanted.state, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(found.record.loss, wanted.record.loss, rtol=1e-10)
@@ -58,7 +58,7 @@ def assert_same_training(found, wanted):
 
 
 def assert_same_statistics(found, wanted, rows, names=ActivationStats._fields[:-1]):
-    """Compares statistics with those rows of the wanted record's."""
+    """Compares statistics with rows of the wanted record."""
     assert found.layers == wanted.layers == ("norm", "linear")
     assert found.sizes.tolist() == wanted.sizes.tolist() == [160, 15]
     for name in names:
@@ -68,7 +68,7 @@ def assert_same_statistics(found, wanted, rows, names=ActivationStats._fields[:-
         np.testing.assert_allclose(actual, expected, rtol=0, atol=atol, err_msg=name, strict=True)
 
 
-def test_columns_are_in_the_order_of_the_names():
+def test_record_columns_are_in_the_order_of_the_layers():
     # norm is called before linear, and has 160 values to its 15.
     assert not trained(Watch()).record.nan().any()
 
@@ -76,7 +76,7 @@ def test_columns_are_in_the_order_of_the_names():
 @pytest.mark.parametrize(
     ("every", "arrived"), [(2, [4, 4, 1]), (3, [6, 3]), (5, [5, 4]), (20, [9])]
 )
-def test_statistics_every_few_steps_are_those_of_every_step(every, arrived):
+def test_run_steps_every_few_steps_equals_every_step(every, arrived):
     found, wanted = trained(Watch(every=every)), trained(Watch())
     assert found.arrived == arrived  # so that watched steps lie in several chunks
     assert wanted.record.watched.tolist() == list(range(STEPS))
@@ -87,7 +87,7 @@ def test_statistics_every_few_steps_are_those_of_every_step(every, arrived):
     assert_same_training(found, wanted)
 
 
-def test_without_watch_there_are_no_layers():
+def test_run_without_watch_records_no_layers():
     found = trained(None)
     assert_same_training(found, trained(Watch()))
     record = found.record
@@ -96,7 +96,7 @@ def test_without_watch_there_are_no_layers():
     assert record.hist.shape == (0, 0, 40)
 
 
-def test_without_histograms_there_are_the_other_statistics():
+def test_run_without_histograms_records_other_statistics():
     found, wanted = trained(Watch(histogram=False)), trained(Watch())
     assert_same_training(found, wanted)
     names = ("watched", "mean", "std", "near_zero", "abs_near_zero")
@@ -111,9 +111,9 @@ def test_without_histograms_there_are_the_other_statistics():
     ("every", "steps", "arrived"),
     [(1, 8, [4, 4]), (1, 10, [4, 4, 2]), (3, 12, [6, 6]), (3, 10, [6, 4])],
 )
-def test_loops_of_fixed_length_train_alike(every, steps, arrived):
-    # The last chunk is full, or else has steps past the end, which must leave the state, running
-    # statistics and moments included, as it was.
+def test_run_steps_in_fixed_loops_trains_alike(every, steps, arrived):
+    # The last chunk is full, or has steps past the end, which must not change the state, including
+    # running statistics and moments.
     found, wanted = (trained(Watch(every=every), steps, fixed=fixed) for fixed in (True, False))
     assert found.arrived == arrived
     assert_same_training(found, wanted)
@@ -123,46 +123,46 @@ def test_loops_of_fixed_length_train_alike(every, steps, arrived):
 
 @pytest.mark.parametrize(("backend", "fixed"), [("cpu", False), ("gpu", True), ("tpu", True)])
 @pytest.mark.parametrize("every", [1, 3])
-def test_only_on_cpu_the_length_of_a_loop_is_an_argument(backend, fixed, every, x64, monkeypatch):
+def test_fixed_loops_except_on_cpu(backend, fixed, every, x64, monkeypatch):
     trainer = Trainer(Normed(), adam(), watch=Watch(every=every))
     rates = {name: np.asarray(column, np.float32) for name, column in table(6).items()}
     args = trainer.start(Normed()), split(), batches(6), rates, np.int32(4)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    # JAX makes a scan of a loop whose length is known, and a while of any other.
-    loops = str(jax.make_jaxpr(trainer._chunk)(*args))
+    # JAX makes a scan of a loop of known length, and a while of any other.
+    loops = str(jax.make_jaxpr(trainer.chunks.take)(*args))
     assert ("while[" in loops, "scan[" in loops) == (not fixed, fixed)
 
 
-def test_the_length_of_a_chunk(monkeypatch):
+def test_chunk_length_equals_values_by_hand(monkeypatch):
     def lengths(every, *steps):
         return [scan_loop.chunk_length(count, every) for count in steps]
 
-    # CHUNK is 4. On CPU it depends on nothing but `every`, so that there is one program.
+    # CHUNK is 4. On CPU the length depends only on `every`, so that there is one program.
     monkeypatch.setattr(scan_loop, "fixed_loops", lambda: False)
     assert lengths(1, 1, 4, 5, 100) == [4] * 4
     assert lengths(3, 1, 4, 5, 100) == [6] * 4
     assert lengths(1000, 1, 4, 5) == [4, 4, 5]  # no room for steps that do not come
-    # Elsewhere 5 steps are 3 and 2, 9 are 3 and 3 and 3, and then as watched steps need it.
+    # Elsewhere 5 steps are 3 + 2 and 9 are 3 + 3 + 3, then rounded up for watched steps.
     monkeypatch.setattr(scan_loop, "fixed_loops", lambda: True)
     assert lengths(1, 1, 4, 5, 9, 100) == [1, 4, 3, 3, 4]
     assert lengths(2, 1, 4, 5, 9, 100) == [1, 4, 4, 4, 4]
     assert lengths(1000, 1, 5, 9) == [1, 5, 9]
 
 
-def test_one_program_for_all_lengths_rates_and_schedules(run):
+def test_run_compiles_one_program_for_all_lengths_and_rates(run):
     traces = run.loss.traces
     trainer = run.trainer
     flat = {"learning_rate": [0.1] * 3, "momentum": np.full(3, 0.8)}
     for steps, rates in ((3, flat), (4, table(4, lr_max=1.0)), (11, table(11)), (1, table(1))):
         state, record = trainer.run(trainer.start(conv_net(1)), split(), batches(steps, 7), rates)
         assert record.steps == steps
-        # And from a state that a training returned.
+        # The same from a state that a training returned.
         trainer.run(state, split(), batches(steps, 8), rates)
     assert run.loss.traces == traces
-    assert trainer._run_chunk.programs == 1
+    assert trainer.chunks.resident.programs == 1
 
 
-def test_one_program_also_for_steps_between_the_watched(x64):
+def test_run_compiles_one_program_for_unwatched_steps(x64):
     trainer = trained(Watch(every=3)).trainer
     seconds = trainer.compile_seconds
     assert seconds > 0
@@ -173,5 +173,5 @@ def test_one_program_also_for_steps_between_the_watched(x64):
             state, record = trainer.run(state, split(seed=seed), batches(steps, seed), rates)
             # Each run is watched from its own first step.
             assert record.watched.tolist() == list(range(0, steps, 3))
-    assert trainer._run_chunk.programs == 1
+    assert trainer.chunks.resident.programs == 1
     assert trainer.compile_seconds == seconds

@@ -29,7 +29,7 @@ from tests.trainings import (
 pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
-def test_run_is_a_loop_of_steps(x64):
+def test_train_step_in_a_loop_equals_run(x64):
     model = conv_net(param_dtype=jnp.float64)
     trainer = Trainer(model, adam(), mean=MEAN, std=STD)
     data, order, rates = split(), batches(), table()
@@ -46,7 +46,7 @@ def test_run_is_a_loop_of_steps(x64):
         )
         rows.append((metrics, stats.layers))
 
-    # The same float64 operations, which the compiler may fuse otherwise in a loop. Batch norm over
+    # The same float64 operations, which the compiler may fuse differently in a loop. Batch norm over
     # five values and Adam's root magnify roundings of 1e-16 a thousandfold, at most, per step.
     assert_trees_close(last, state, rtol=1e-10, atol=1e-12)
     loss = [row.loss for row, _ in rows]
@@ -64,7 +64,7 @@ def test_run_is_a_loop_of_steps(x64):
             np.testing.assert_array_equal(getattr(record, name)[:, layer], expected)
 
 
-def test_training_a_linear_model_against_numpy(x64):
+def test_train_step_of_a_linear_model_equals_numpy(x64):
     model = LinearNet((32, CLASSES), param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     trainer = Trainer(model, sgd(weight_decay=0.1), mean=MEAN, std=STD)
     data, order, rates = split(), batches(), table()
@@ -91,7 +91,7 @@ def test_training_a_linear_model_against_numpy(x64):
     np.testing.assert_allclose(trained.bias[...], bias, rtol=0, atol=1e-12)
 
 
-def test_normalize_by_hand():
+def test_normalize_equals_values_by_hand():
     trainer = Trainer(LinearNet((2, 2), rngs=nnx.Rngs(0)), sgd(), mean=(0, 0.5), std=(1, 0.25))
     found = trainer.step.normalize(jnp.array([[[[0, 0], [51, 255]]]], jnp.uint8))
     # 51/255 is 1/5.
@@ -102,14 +102,14 @@ def test_normalize_by_hand():
     )
 
 
-def test_cross_entropy_by_hand():
+def test_cross_entropy_equals_values_by_hand():
     logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]))
     losses = cross_entropy(logits, jnp.array([0, 1]))
     assert losses.shape == (2,)
     np.testing.assert_allclose(losses, [np.log(2), np.log(5)], rtol=1e-6)  # float32
 
 
-def test_a_step_that_is_not_watched_is_that_of_a_training_without_watch(x64):
+def test_train_step_unwatched_equals_training_without_watch(x64):
     data, rate = split(), jnp.float32(0.1)
 
     def traced(watch, watched):
@@ -117,6 +117,6 @@ def test_a_step_that_is_not_watched_is_that_of_a_training_without_watch(x64):
         args = trainer.start(Normed()), data.images[:BATCH], data.labels[:BATCH], rate, rate
         return str(jax.make_jaxpr(lambda *args: trainer.step(*args, watched=watched))(*args))
 
-    # The same operations, not only the same results: it costs nothing more.
+    # The same operations, not only the same results: it has no extra cost.
     assert traced(Watch(), False) == traced(None, True) == traced(None, False)
     assert traced(Watch(), False) != traced(Watch(), True)

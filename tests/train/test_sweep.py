@@ -1,4 +1,4 @@
-"""Sweeps against single runs, by hand, and what must not matter to them."""
+"""Sweeps compared with single runs and with steps derived by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,7 @@ def networks(small_chunks):
 
 @pytest.fixture(scope="module")
 def singles(networks):
-    """(loss, scores on the test images, on the training images) of single runs."""
+    """Single runs: (loss, scores on the test images, scores on the training images)."""
     found = {}
     for seed, model in enumerate(networks.models):
         for setting, rates in enumerate(networks.tables):
@@ -141,7 +141,7 @@ def test_sweep_equals_single_runs_in_float64_to_the_last_digits(x64):
 
 
 def test_sweep_takes_two_steps_as_derived_by_hand():
-    """A bias alone learns: images of zeros, so that logits are the bias."""
+    """Images of zeros, so that the logits are the bias and only the bias learns."""
     model = LinearNet((32, CLASSES), rngs=nnx.Rngs(0))
     model.layers[0].bias[...] = jnp.zeros(CLASSES)
     trainer = Trainer(model, sgd(), watch=None)
@@ -154,7 +154,7 @@ def test_sweep_takes_two_steps_as_derived_by_hand():
         [constant(rate, momentum=0).table(2) for rate in (0.3, 3)],
         test=black,
     )
-    # At bias 0 the three classes have 1/3 each: loss log 3, gradient (1/3 − 1, 1/3, 1/3).
+    # At bias 0 each of the three classes has probability 1/3: loss log 3, gradient (1/3 − 1, 1/3, 1/3).
     for setting, rate in enumerate((0.3, 3)):
         bias = rate * np.array([2 / 3, -1 / 3, -1 / 3])
         second = np.log(np.exp(bias).sum()) - bias[0]
@@ -174,7 +174,7 @@ def test_sweep_results_follow_the_order_of_settings_and_seeds(networks):
     )
     for name in ("loss", "test_loss", "accuracy"):
         wanted = getattr(plain, name)[seeds][:, settings]
-        # Rows of one program; only their place in it differs.
+        # Rows of one program, which differ only in their place.
         np.testing.assert_allclose(getattr(found, name), wanted, rtol=1e-5, err_msg=name)
 
 

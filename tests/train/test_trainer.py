@@ -30,7 +30,7 @@ from tests.trainings import (
 pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
-def test_every_step_is_recorded_once(run):
+def test_run_records_every_step_once(run):
     assert run.arrived == [4, 4, 1]
     assert run.record.steps == STEPS
     assert run.record.layers == (
@@ -50,7 +50,7 @@ def test_every_step_is_recorded_once(run):
         assert len(np.unique(run.table[name])) > STEPS // 2  # so that a wrong row would show
 
 
-def test_statistics_are_those_of_the_layers_outputs(run):
+def test_run_statistics_equal_those_of_the_outputs(run):
     # The first step sees the initial model in training mode, on the first batch.
     model = conv_net()
     model.train()
@@ -70,7 +70,7 @@ def test_statistics_are_those_of_the_layers_outputs(run):
         assert run.record.under[0, layer] == (values < 0).sum() > 0
 
 
-def test_running_statistics_advance(run):
+def test_run_updates_running_statistics(run):
     # One step from 0 and 1: a tenth of the batch's mean, 0.9 and a tenth of its unbiased variance.
     trainer = run.trainer
     state, record = trainer.run(
@@ -87,14 +87,14 @@ def test_running_statistics_advance(run):
     # float32 of order 1, computed in another program.
     np.testing.assert_allclose(norm.mean[...], 0.1 * channels.mean(1), atol=1e-6)
     np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * channels.var(1, ddof=1), atol=1e-6)
-    # And they go on.
+    # The next steps continue from there.
     later = run.trainer.model(run.state).blocks[1].norm
     assert (np.abs(later.mean[...] - norm.mean[...]) > 1e-4).all()
     assert record.loss[0] == run.record.loss[0]
 
 
-def test_sizes_are_those_of_the_run(run):
-    # Other batches than the trainer's last ones, as in a run at its end.
+def test_run_record_has_the_sizes_of_the_layers(run):
+    # Another batch size than the last, as in a run at its end.
     trainer = Trainer(LinearNet((32, CLASSES), rngs=nnx.Rngs(0)), sgd())
     state = trainer.start(LinearNet((32, CLASSES), rngs=nnx.Rngs(0)))
     for batch in (BATCH, 2, BATCH):
@@ -103,18 +103,18 @@ def test_sizes_are_those_of_the_run(run):
         assert not record.nan().any()
 
 
-def test_training_lowers_the_loss_on_what_it_sees(run):
+def test_run_lowers_the_training_loss(run):
     before = run.trainer.evaluate(run.trainer.start(conv_net()), run.data)
     state, _ = run.trainer.run(
         run.trainer.start(conv_net()), run.data, batches(60), table(60, lr_max=0.1)
     )
     after = run.trainer.evaluate(state, run.data)
-    # 23 images of 32 random pixels each are learnt by heart, more or less.
+    # 23 images of 32 random pixels each are nearly memorised.
     assert after.loss < 0.7 * before.loss
     assert after.correct > 15
 
 
-def test_select_chooses_the_layers():
+def test_run_records_the_selected_layers():
     model = LinearNet((32, 4, CLASSES), rngs=nnx.Rngs(0))
     trainer = Trainer(model, sgd(), watch=Watch(select=lambda name, module: name == "layers.1"))
     _, record = trainer.run(trainer.start(model), split(), batches(2), table(2))
@@ -125,7 +125,7 @@ def test_select_chooses_the_layers():
         nothing.run(nothing.start(model), split(), batches(2), table(2))
 
 
-def test_compile_seconds_grow_with_each_program_alone():
+def test_compile_seconds_grow_only_with_new_programs():
     model = LinearNet((32, CLASSES), rngs=nnx.Rngs(0))
     trainer, data = Trainer(model, sgd(), watch=None), split()
     before, state = trainer.compile_seconds, None
@@ -142,7 +142,7 @@ def test_compile_seconds_grow_with_each_program_alone():
         before = first
 
 
-def test_a_training_goes_on_where_another_ended(run):
+def test_run_continues_from_the_returned_state(run):
     # The same program on the same numbers: bit for bit.
     state = run.trainer.start(conv_net())
     losses = []
@@ -154,27 +154,27 @@ def test_a_training_goes_on_where_another_ended(run):
     assert_trees_close(state, run.state)
 
 
-def test_the_callers_model_does_not_change(run):
+def test_start_does_not_change_the_model(run):
     after = nnx.state(run.model)
     assert_trees_close(jax.tree.map(np.array, after), run.before)
     assert not run.model.blocks[0].norm.use_running_average
-    # Its arrays were not given up with the training's buffers, and training did change its own.
+    # Its arrays were not donated with the buffers of the training, which did change its copies.
     moved = run.trainer.model(run.state).blocks[0].conv.kernel[...] - after.blocks[0].conv.kernel
     assert np.abs(moved).min() > 0
 
 
-def test_the_mode_of_the_callers_model_does_not_matter(run):
+def test_start_ignores_the_mode_of_the_model(run):
     model = conv_net()
     model.eval()
     trainer = Trainer(model, adam(), mean=MEAN, std=STD)
     state = trainer.start(model)
     _, record = trainer.run(state, run.data, run.order, run.table)
-    # Batch statistics and not the running ones: the same training.
+    # The batch statistics are used and not the running ones: the same training.
     np.testing.assert_allclose(record.loss, run.record.loss, rtol=1e-5)
     assert model.blocks[0].norm.use_running_average
 
 
-def test_the_trained_model_is_in_evaluation_mode(run):
+def test_model_is_in_evaluation_mode(run):
     model = run.trainer.model(run.state)
     assert all(block.norm.use_running_average for block in model.blocks)
     images = normalised(pixels()).astype(np.float32)
@@ -208,13 +208,13 @@ def test_start_rejects_another_structure(run, make):
         (batches() - EXAMPLES, "order must hold indices from 0 to 22, got -"),
     ],
 )
-def test_run_rejects_the_order(run, order, message):
+def test_run_rejects_wrong_orders(run, order, message):
     state = run.trainer.start(conv_net())
     with pytest.raises(ValueError, match=message):
         run.trainer.run(state, run.data, order, run.table)
 
 
-def test_run_rejects_the_table(run):
+def test_run_rejects_wrong_tables(run):
     state = run.trainer.start(conv_net())
     message = r"table\['momentum'\] must have one number per step \(9\), got the shape \(8,\)"
     with pytest.raises(ValueError, match=message):
@@ -249,12 +249,12 @@ def test_run_rejects_labels_without_a_logit(run):
         (0.0, np.nan, r"got 0\.0 and nan"),
     ],
 )
-def test_trainer_rejects(mean, std, message):
+def test_trainer_rejects_wrong_mean_and_std(mean, std, message):
     with pytest.raises(ValueError, match=message):
         Trainer(LinearNet((2, 2), rngs=nnx.Rngs(0)), sgd(), mean=mean, std=std)
 
 
-def test_a_state_is_used_once(run):
+def test_run_rejects_a_donated_state(run):
     state = run.trainer.start(conv_net())
     run.trainer.run(state, run.data, run.order, run.table)
     for use in (
@@ -262,7 +262,7 @@ def test_a_state_is_used_once(run):
         lambda: run.trainer.evaluate(state, run.data),
         lambda: run.trainer.predict(state, pixels()),
     ):
-        with pytest.raises(ValueError, match="state was given to an earlier run"):
+        with pytest.raises(ValueError, match="state must not have been passed to an earlier run"):
             use()
 
 

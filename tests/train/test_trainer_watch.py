@@ -1,4 +1,4 @@
-"""What a training keeps of parameters, units, inputs and evaluation, against its steps by hand."""
+"""Records of parameters, units, inputs and evaluation, compared with single steps."""
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ def whole():
 
 @pytest.fixture(scope="module")
 def by_hand():
-    """The states before each step, with the last one after them."""
+    """The states before each step, and the state after the last."""
     trainer = Trainer(conv_net(), adam(), mean=MEAN, std=STD, watch=None)
     state, rates = trainer.start(conv_net()), table()
     states = [jax.device_get(state)]
@@ -43,7 +43,7 @@ def leaves(tree):
     return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
 
 
-def test_updates_are_the_differences_of_the_parameters(whole, by_hand):
+def test_watched_updates_are_differences_of_parameters(whole, by_hand):
     record, (_, states) = whole[1].parameters, by_hand
     assert record.watched.tolist() == list(range(STEPS))
     for i in range(STEPS):
@@ -55,7 +55,7 @@ def test_updates_are_the_differences_of_the_parameters(whole, by_hand):
         np.testing.assert_allclose(record.weight_norm[i], weights, rtol=1e-4, atol=1e-6)
 
 
-def test_gradients_are_those_of_the_loss(whole, by_hand):
+def test_watched_gradients_are_those_of_the_loss(whole, by_hand):
     record, (_, states) = whole[1].parameters, by_hand
     graphdef, _, _ = nnx.split(conv_net(), nnx.Param, ...)
     data = split()
@@ -69,12 +69,12 @@ def test_gradients_are_those_of_the_loss(whole, by_hand):
         params, variables = jax.device_put((states[i].params, states[i].variables))
         grads = jax.grad(loss)(params, variables, batches()[i])
         wanted = [np.linalg.norm(g) for g in leaves(grads)]
-        # Biases before a norm have gradients of 0 but for rounding.
+        # Biases before a norm have gradients of 0 up to rounding.
         np.testing.assert_allclose(record.grad_norm[i], wanted, rtol=1e-3, atol=1e-5)
     assert record.grad_hist.sum(-1).tolist() == [record.sizes.tolist()] * STEPS
 
 
-def test_evaluation_is_of_the_batch_before_the_update(whole, by_hand):
+def test_watched_evaluation_is_of_the_batch_before_the_update(whole, by_hand):
     trainer, states = by_hand
     data = split()
     for i, batch in enumerate(batches()):
@@ -85,7 +85,7 @@ def test_evaluation_is_of_the_batch_before_the_update(whole, by_hand):
         np.testing.assert_allclose(whole[1].eval_loss[i], wanted, rtol=1e-4)
 
 
-def test_inputs_and_units(whole):
+def test_watch_records_inputs_and_units(whole):
     record = whole[1]
     assert record.layers[:2] == ("input", "labels")
     for i, batch in enumerate(batches()):
@@ -97,13 +97,13 @@ def test_inputs_and_units(whole):
     assert record.channels.tolist() == [2, 1, 3, 3, 3, 3]
 
 
-def test_watching_changes_no_training(whole, by_hand):
+def test_watch_does_not_change_the_training(whole, by_hand):
     for found, wanted in zip(leaves(whole[0].params), leaves(by_hand[1][-1].params), strict=True):
         # Batch norm over five values and Adam's root magnify roundings of float32.
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-3)
 
 
-def test_each_quantity_by_itself(whole):
+def test_watch_records_each_quantity_alone(whole):
     only = {"activations": False, "histogram": False}
     gradients = trained(Watch(gradients=True, **only))[1]
     assert gradients.layers == ()
@@ -116,7 +116,7 @@ def test_each_quantity_by_itself(whole):
     np.testing.assert_allclose(evaluated.eval_loss, whole[1].eval_loss, rtol=1e-2)
 
 
-def test_every_few_steps(whole, small_chunks):
+def test_watch_every_few_steps_equals_every_step(whole, small_chunks):
     record = trained(Watch.everything(every=3))[1]
     steps = list(range(0, STEPS, 3))
     assert record.watched.tolist() == record.parameters.watched.tolist() == steps
@@ -126,7 +126,7 @@ def test_every_few_steps(whole, small_chunks):
     )
 
 
-def test_a_long_record_is_merged_as_it_grows(whole, small_chunks):
+def test_run_merges_a_long_record_as_it_grows(whole, small_chunks):
     steps, record = [], trained(Watch.everything(), rows=2)[1]
     assert record.steps == STEPS
     assert len(record.first) == len(record.parameters.watched) == len(record.eval_loss) == 2
@@ -138,8 +138,8 @@ def test_a_long_record_is_merged_as_it_grows(whole, small_chunks):
         trained(None, rows=0)
 
 
-def test_a_loop_of_ones_own_keeps_the_same(whole):
-    """An Optax loop, at whose every step all is watched."""
+def test_recorder_in_a_custom_loop_records_the_same(whole):
+    """An Optax loop in which everything is watched at every step."""
     model = conv_net()
     graphdef, params, variables = nnx.split(model, nnx.Param, ...)
     data, recorder, rates = split(), Recorder(), table()
@@ -177,7 +177,7 @@ def test_a_loop_of_ones_own_keeps_the_same(whole):
     np.testing.assert_allclose(found.update_norm, wanted.update_norm, rtol=1e-2, atol=1e-3)
 
 
-def test_devices_keep_the_same_as_one():
+def test_devices_record_the_same_as_one_device():
     def found(devices):
         trainer = Trainer(
             conv_net(), adam(), mean=MEAN, std=STD, watch=Watch.everything(), devices=devices
@@ -190,6 +190,6 @@ def test_devices_keep_the_same_as_one():
     np.testing.assert_allclose(two.eval_loss, one.eval_loss, rtol=1e-2)
     for name in ("grad_norm", "update_norm"):
         expected = getattr(one.parameters, name)
-        # A bias before a norm has a gradient of 0 but for rounding, which Adam magnifies.
+        # A bias before a norm has a gradient of 0 up to rounding, which Adam magnifies.
         np.testing.assert_allclose(getattr(two.parameters, name), expected, rtol=1e-2, atol=1e-3)
     np.testing.assert_array_equal(two.active, one.active)

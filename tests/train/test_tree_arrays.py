@@ -8,21 +8,21 @@ from convjax.train.tree_arrays import CheckpointError, arrays_by_path, checksums
 TREE = {"a": [jnp.arange(2.0), jnp.ones((), jnp.bfloat16)], "key": jax.random.key(1)}
 
 
-def test_names_by_hand():
+def test_arrays_by_path_has_readable_names():
     arrays = arrays_by_path(TREE)
     assert set(arrays) == {"['a'][0]", "['a'][1]", "['key']"}
     np.testing.assert_array_equal(arrays["['a'][0]"], [0, 1])
     np.testing.assert_array_equal(arrays["['key']"], jax.random.key_data(TREE["key"]))
 
 
-def test_a_tree_is_filled_with_its_own_arrays():
+def test_tree_from_arrays_restores_the_tree():
     back = tree_from_arrays(jax.tree.map(jnp.zeros_like, TREE), arrays_by_path(TREE), "somewhere")
     assert jax.tree.structure(back) == jax.tree.structure(TREE)
     assert checksums(arrays_by_path(back)) == checksums(arrays_by_path(TREE))
     assert jax.random.bits(back["key"]) == jax.random.bits(TREE["key"])
 
 
-def test_one_bit_makes_another_checksum():
+def test_checksums_change_with_one_bit():
     arrays = arrays_by_path(TREE)
     before = checksums(arrays)
     arrays["['a'][0]"] = np.array([0.0, 1.0 + 2**-23], np.float32)
@@ -30,7 +30,7 @@ def test_one_bit_makes_another_checksum():
     assert changed == {"['a'][0]"}
 
 
-def test_arrays_of_another_tree():
+def test_tree_from_arrays_rejects_arrays_of_another_tree():
     arrays = arrays_by_path(TREE)
     arrays["more"] = arrays.pop("['a'][1]")
     with pytest.raises(
