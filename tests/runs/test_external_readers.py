@@ -1,4 +1,4 @@
-"""The files of a run in one line: record.npz into NumPy, metrics.jsonl into pandas."""
+"""The files of a run read by other libraries: record.npz by NumPy, metrics.jsonl by pandas."""
 
 from dataclasses import fields, replace
 
@@ -11,16 +11,16 @@ from convjax.runs.run import load_run
 from convjax.stats.record import Record
 from tests.helpers import make_record
 
-# Numbers of every size, to the last digit: a shorter way to read them rounds some.
+# Numbers of every size, which must be read to the last digit.
 RNG = np.random.default_rng(0)
 LOSSES = (RNG.normal(size=500) * 10.0 ** RNG.integers(-300, 300, 500)).tolist()
-# The smallest is that of normal numbers: below it pandas gives up, and a loss is float32.
+# The smallest normal number: pandas cannot read smaller ones, which no float32 loss has.
 EXTREMES = [0.1, -0.0, 2.2250738585072014e-308, 1.7976931348623157e308, 2.5]
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A run's folder whose losses were not finite for a while."""
+    """The folder of a run some of whose losses were not finite."""
     folder = RunFolder(tmp_path / "run", {})
     rows = [
         *(
@@ -37,10 +37,10 @@ def run(tmp_path):
     return folder.path
 
 
-def test_numpy_has_the_fields_of_the_record(run):
+def test_record_file_is_read_by_numpy(run):
     record = load_run(run).record
     np.testing.assert_array_equal(np.load(run / "record.npz")["loss"], record.loss, strict=True)
-    with np.load(run / "record.npz") as file:  # without pickle, as NumPy does by itself
+    with np.load(run / "record.npz") as file:  # NumPy's default forbids pickle
         found = dict(file)
     for of, prefix in ((record, ""), (record.parameters, "parameters.")):
         for field in fields(of):
@@ -53,19 +53,19 @@ def test_numpy_has_the_fields_of_the_record(run):
     assert found["loss"][:3].tolist() == pytest.approx([np.nan, np.inf, -np.inf], nan_ok=True)
 
 
-def test_nothing_in_the_file_is_an_object(run):
+def test_record_file_contains_no_objects(run):
     with np.load(run / "record.npz") as file:
         assert {file[name].dtype.kind for name in file} <= set("biufU")
 
 
-def test_names_without_latin_letters(tmp_path):
+def test_record_file_keeps_names_of_any_script(tmp_path):
     names = ("Schicht 1", "слой", "層 #2", "")
     replace(make_record(steps=2, layers=4), layers=names).save(tmp_path / "record.npz")
     assert np.load(tmp_path / "record.npz")["layers"].tolist() == list(names)
     assert Record.load(tmp_path / "record.npz").layers == names
 
 
-def test_pandas_has_the_rows_of_the_metrics(run):
+def test_metrics_file_is_read_by_pandas(run):
     metrics = load_run(run).metrics
     table = pandas.read_json(run / "metrics.jsonl", lines=True, precise_float=True)
     names = ["epoch", "step", "valid_loss", "accuracy", "train_accuracy"]
@@ -75,6 +75,6 @@ def test_pandas_has_the_rows_of_the_metrics(run):
         expected = [row.get(name, np.nan) for row in metrics]
         np.testing.assert_array_equal(table[name].to_numpy(np.float64), expected, err_msg=name)
     assert [str(table[name].dtype) for name in names] == ["int64", "int64", *["float64"] * 3]
-    # What was written, and not only what is read back; JSON has no infinity.
+    # The values that were written; JSON has no infinity.
     losses = [*LOSSES, *EXTREMES, np.nan, np.nan, np.nan, 1.0]
     np.testing.assert_array_equal(table["valid_loss"], losses)
