@@ -103,7 +103,7 @@ def test_load_rejects_an_unknown_name(name, message, tmp_path, monkeypatch):
 
 
 def write_cifar10(folder, side=32, classes=CLASS_NAMES["cifar10"]):
-    """An image of each class in each split, all pixels the label, and 100 more to test."""
+    """Writes an image of each class; its pixels are the label, plus 100 in the test split."""
     image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     for split, first in (("train", 0), ("test", 100)):
         for i, name in enumerate(classes):
@@ -113,7 +113,7 @@ def write_cifar10(folder, side=32, classes=CLASS_NAMES["cifar10"]):
 
 
 def test_load_cifar10_from_a_folder(tmp_path, monkeypatch):
-    # In an order of labels that no sorting of folders gives.
+    # An order of labels that differs from the sorted folders.
     names = CLASS_NAMES["cifar10"][::-1]
     monkeypatch.setitem(CLASS_NAMES, "cifar10", names)
     write_cifar10(tmp_path / "pictures", classes=names)

@@ -40,7 +40,7 @@ def pixels():
 LABELS = np.arange(7) % 3
 
 
-# --- rows ----------------------------------------------------------------------------------------
+# --- sources -------------------------------------------------------------------------------------
 
 
 def test_file_source_by_hand(tmp_path):
@@ -55,7 +55,7 @@ def test_file_source_by_hand(tmp_path):
 )
 @pytest.mark.parametrize("raw", [False, True])
 def test_stream_of_a_memory_map_and_its_views(tmp_path, pixels, view, raw):
-    if raw:  # behind a header that ends anywhere
+    if raw:  # after a header of an odd length
         (tmp_path / "a").write_bytes(b"x" * 5001 + pixels.tobytes())
         mapped = np.memmap(tmp_path / "a", np.uint8, "r", 5001, pixels.shape)
     else:
@@ -257,7 +257,7 @@ def resident(every, count):
 
 @pytest.mark.parametrize(
     ("every", "count", "most"),
-    # Chunks of two steps instead of four, and of three, every other one unwatched, instead of six.
+    # Chunks of two steps instead of four, and of three instead of six, every other one unwatched.
     [(1, 4, 2), (6, 2, 3), (6, None, 3)],
 )
 @pytest.mark.slow
@@ -295,7 +295,7 @@ def test_trainer_reports_a_file_that_is_truncated_or_removed(tmp_path):
         (128, 1, 1, 2),  # a chunk of one step would be another program
         (129, 3, 50, 48),
         (100, 100, 30, 25),  # a divisor of `every`
-        (97, 97, 30, 97),  # a prime has none
+        (97, 97, 30, 97),  # a prime has no divisor
         (6, 6, 1, 2),
     ],
 )

@@ -1,4 +1,4 @@
-"""Strategies for files that are nearly right: random bytes seldom come past the first line."""
+"""Strategies that change valid files a little: most random bytes fail at the first check."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-# Lengths and signs at which arithmetic goes wrong.
+# Lengths and signs at which arithmetic overflows.
 EDGES = (0, 1, 2, 3, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1)
 
 
 def on_files(examples: int) -> settings:
-    """Settings of tests that write each example into one folder, which takes as long as it does."""
+    """Returns settings for tests that write every example into one folder, without a deadline."""
     slow = (HealthCheck.too_slow, HealthCheck.data_too_large)
     return settings(
         max_examples=examples,
@@ -22,7 +22,7 @@ def on_files(examples: int) -> settings:
 
 @st.composite
 def mutated(draw: st.DrawFn, content: bytes) -> bytes:
-    """A file's bytes with one to four places flipped, overwritten, cut out, doubled or cut off."""
+    """Bytes with one to four places flipped, overwritten, removed, repeated or truncated."""
     result = bytearray(content)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, max(len(result) - 1, 0)))
@@ -45,7 +45,7 @@ def mutated(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 def plain_data() -> st.SearchStrategy[Any]:
-    """What JSON may hold, and numbers and texts that few expect there."""
+    """Returns plain data of JSON, including unusual numbers and texts."""
     leaves = st.one_of(
         st.none(),
         st.booleans(),
@@ -68,7 +68,7 @@ def plain_data() -> st.SearchStrategy[Any]:
 
 @st.composite
 def mutated_array(draw: st.DrawFn, array: np.ndarray) -> np.ndarray:
-    """An array with other values, another type or another shape."""
+    """An array with other values, another dtype or another shape."""
     match draw(st.sampled_from(("values", "type", "shape", "axis", "other"))):
         case "values":
             array = array.copy()
