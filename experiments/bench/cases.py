@@ -19,7 +19,7 @@ from experiments.bench.worker import RefusalError, Worker
 # Between turns, because idle threads of OpenMP look for work for some milliseconds.
 PAUSE_SECONDS = 0.02
 
-# What a watch may keep, each by itself at every step; `experiments.bench.jax_engine.WATCHED` says how.
+# Watched alone and at every step; `experiments.bench.jax_engine.WATCHED` defines each.
 QUANTITIES = (
     "scalars",
     "scalars and units",

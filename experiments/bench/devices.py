@@ -1,9 +1,9 @@
-"""`python -m experiments bench-devices`: one training over several devices and processes.
+"""`python -m experiments bench-devices`: one training on several devices and processes.
 
-The ten-digit network with batch norm, all layers watched, on the CPU devices that JAX simulates: on
-one, on eight of one process, and on eight of two and of four processes that find each other on this
-machine. The deviations from one device are those of rounding: in float64 some 1e-15 at each step,
-in float32 some 1e-7, which training magnifies.
+The ten-digit network with batch norm, all layers watched, trains on CPU devices that JAX simulates:
+on one, on eight of one process, and on eight of two and of four processes on this machine. The
+deviations from one device are those of rounding, about 1e-15 per step in float64 and 1e-7 in
+float32, magnified by the training. A quick run takes three steps on at most two devices.
 
 Command: python -m experiments bench-devices --out devices.json
 """
@@ -14,30 +14,33 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import numpy as np
-import typer
+from rich.console import Console
 
-from experiments.terminal.options import OutFile, mistakes_reported, prepare_file
+from convjax.runs.environment import environment
+from experiments.terminal.command import measure_to_file
+from experiments.terminal.options import OutFile, Quick
+from experiments.terminal.tables import Table
 
-# Processes, and devices of each.
+# (number of processes, devices of each process)
 CASES = ((1, 1), (1, 8), (2, 4), (4, 2))
 QUICK_CASES = ((1, 1), (1, 2), (2, 1))
 DTYPES = ("float64", "float32")
 STEPS, BATCH, LR_MAX = 20, 64, 0.06
 QUICK_STEPS = 3
 
-# Statistics in units of the activation, or shares; of counts the differences are added up.
+# Statistics in units of the activation, or shares; and counts, whose differences are summed.
 STATISTICS = ("mean", "std", "near_zero", "abs_near_zero")
 COUNTS = ("hist", "under", "over")
 
-_SECONDS = 600  # for a case, compilation included
+_TIMEOUT_SECONDS = 600  # of a case, with compilation
 
 
 def train(dtype: str, steps: int, quick: bool) -> dict[str, np.ndarray]:
-    """Trains on all devices and returns losses, parameters, statistics and scores by name."""
+    """Trains on all devices; returns losses, parameters, statistics and scores by name."""
     import jax.numpy as jnp
     from flax import nnx
 
@@ -54,7 +57,7 @@ def train(dtype: str, steps: int, quick: bool) -> dict[str, np.ndarray]:
         "param_dtype": jnp.dtype(dtype),
         "rngs": nnx.Rngs(0),
     }
-    # 28 → 7 → 2 → 1 pixels: quick to compile.
+    # 28 → 7 → 2 → 1 pixels: compiles fast.
     network = ConvNet((1, 4, 4, 10), stride=4, **settings) if quick else digits_net(**settings)
     mean, std = normalization(dataset.train.images)
     devices = jax.devices()
@@ -74,10 +77,10 @@ def train(dtype: str, steps: int, quick: bool) -> dict[str, np.ndarray]:
 
 
 def compare(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, float]:
-    """Returns the largest deviations, and in how many values the counts differ.
+    """Returns the largest deviations, and the share of values in another bin.
 
-    Of the loss relative to the loss, of a parameter (or running statistic) relative to its largest
-    absolute value, of statistics in units of the activation.
+    The deviation of the loss is relative to the loss; that of a parameter, or running statistic, is
+    relative to its largest absolute value; that of a statistic is in units of the activation.
     """
     deviations = {name: np.abs(found[name] - wanted[name]) for name in wanted}
     parameters = [name for name in wanted if name.startswith("parameter ")]
@@ -88,17 +91,23 @@ def compare(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, float]:
             float(deviations[name].max() / np.abs(wanted[name]).max()) for name in parameters
         ),
         "statistics": max(float(deviations[name].max()) for name in STATISTICS),
-        # A value that changes its bin is one less in one count and one more in another.
+        # A value in another bin lowers one count by one and raises another.
         "moved": counted / 2 / sum(int(wanted[name].sum()) for name in COUNTS),
         "correct": int(found["correct"] - wanted["correct"]),
     }
 
 
 def run_case(processes: int, devices: int, dtype: str, quick: bool) -> list[dict[str, Any]]:
-    """Returns what every process of a training found.
+    """Trains with several processes and returns the results of each.
+
+    Args:
+      processes: number of processes.
+      devices: of each process.
+      dtype: of the network's parameters.
+      quick: whether to train a smaller network for fewer steps.
 
     Raises:
-      ValueError: if one ends with an error, with the last line it told.
+      ValueError: if a process fails; the message has the last line of its stderr.
     """
     with socket.socket() as trial:
         trial.bind(("127.0.0.1", 0))
@@ -119,9 +128,9 @@ def run_case(processes: int, devices: int, dtype: str, quick: bool) -> list[dict
         ]
         try:
             for worker in workers:
-                _, told = worker.communicate(timeout=_SECONDS)
+                _, errors = worker.communicate(timeout=_TIMEOUT_SECONDS)
                 if worker.returncode:
-                    last = told.rstrip().rpartition("\n")[2]
+                    last = errors.rstrip().rpartition("\n")[2]
                     raise ValueError(f"a process ended with status {worker.returncode}: {last}")
         finally:
             for worker in workers:
@@ -130,10 +139,10 @@ def run_case(processes: int, devices: int, dtype: str, quick: bool) -> list[dict
 
 
 def measure_devices(quick: bool) -> list[dict[str, Any]]:
-    """Returns a row for each dtype and case: deviations from one device, largest of all processes.
+    """Returns a row for each dtype and case, with the deviations from one device.
 
     Raises:
-      ValueError: if the processes of a training differ in a bit.
+      ValueError: if the results of the processes of a training are not bitwise equal.
     """
     rows = []
     for dtype in DTYPES[: 1 if quick else None]:
@@ -143,7 +152,7 @@ def measure_devices(quick: bool) -> list[dict[str, Any]]:
             for other in each[1:]:
                 same = all((other[name] == each[0][name]).all() for name in other)
                 if not same:
-                    raise ValueError("the processes of one training came to different results.")
+                    raise ValueError("the processes of a training must have equal results.")
             deviations = compare(each[0], found[0][0])
             rows.append(
                 {
@@ -159,42 +168,34 @@ def measure_devices(quick: bool) -> list[dict[str, Any]]:
 
 def markdown_devices(rows: list[dict[str, Any]]) -> str:
     """Returns the table of the largest deviations from one device."""
-    lines = [
-        "| dtype | processes | devices | loss | parameters | statistics | values in another bin | "
-        "answers |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row['dtype']} | {row['processes']} | {row['devices']} | {row['loss']:.0e} | "
-        f"{row['parameters']:.0e} | {row['statistics']:.0e} | {row['moved']:.0e} | "
-        f"{row['correct']:+d} |"
+    headings = (
+        *("dtype", "processes", "devices", "loss", "parameters", "statistics"),
+        *("values in another bin", "answers"),
+    )
+    cells = [
+        (
+            *(str(row[name]) for name in ("dtype", "processes", "devices")),
+            *(f"{row[name]:.0e}" for name in ("loss", "parameters", "statistics", "moved")),
+            f"{row['correct']:+d}",
+        )
         for row in rows
         if row["devices"] > 1
     ]
-    return "\n".join(lines)
+    return Table(headings, cells).markdown()
 
 
-def run_bench_devices(
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Three steps on two devices: decides nothing.")
-    ] = False,
-    out: OutFile = Path("devices.json"),
-) -> None:
-    """Compares eight devices, of one, two and four processes, with one, and writes devices.json."""
-    from convjax.runs.folder import environment, write_json
-    from experiments.terminal.console import console
+def run_bench_devices(quick: Quick = False, out: OutFile = Path("devices.json")) -> None:
+    """Compares training on one device with eight, of 1, 2 and 4 processes; writes devices.json."""
 
-    shown = console()
-    with mistakes_reported("stopped; nothing was written."):
-        prepare_file(out)
+    def measure(_: Console) -> dict[str, Any]:
         rows = measure_devices(quick)
-        write_json(out, {"environment": environment(), "quick": quick, "devices": rows})
-    shown.print(markdown_devices(rows), highlight=False, markup=False)
-    shown.print(f"all figures: {out}", highlight=False, soft_wrap=True)
+        return {"environment": environment(), "quick": quick, "devices": rows}
+
+    measure_to_file(out, measure, lambda report: [markdown_devices(report["devices"])])
 
 
 def _work(arguments: list[str]) -> None:
-    """Is one process of a case: FOLDER DTYPE PROCESSES DEVICES PORT QUICK ID."""
+    """Runs one process of a case; arguments: FOLDER DTYPE PROCESSES DEVICES PORT QUICK ID."""
     from convjax import distributed
 
     folder, dtype, *numbers = arguments
@@ -203,7 +204,7 @@ def _work(arguments: list[str]) -> None:
     jax.config.update("jax_enable_x64", dtype == "float64")
     if processes > 1:
         distributed.initialize(f"127.0.0.1:{port}", processes, process)
-    with distributed.peers_watched():
+    with distributed.monitor_peers():
         found: dict[str, Any] = train(dtype, QUICK_STEPS if quick else STEPS, bool(quick))
         np.savez(Path(folder) / f"{process}.npz", **found)
 

@@ -1,24 +1,29 @@
-"""`python -m experiments bench-record`: the memory of a record, for as many steps as one likes.
+"""`python -m experiments bench-record`: the memory of the record of a long training.
 
-Chunks of statistics, as `Trainer.run` fetches them, are added one after the other to a record of at
-most 1,024 rows; Python's own account of memory (tracemalloc) gives the peak.
+Chunks of statistics, as `Trainer.run` fetches them, are added in turn to a record of at most 1,024
+rows. Python's tracemalloc measures the peak. A quick run takes at most 20,000 steps instead of ten
+million.
 """
 
 import tracemalloc
 from copy import deepcopy
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 
-from convjax.stats.activations import HIST_BINS, ActivationStats
-from convjax.stats.parameters import LOG_BINS, Described, Norms, ParameterRecord
+from convjax.runs.environment import environment
+from convjax.stats.activations import ActivationStats
+from convjax.stats.bins import FASTAI
+from convjax.stats.parameter_record import ParameterRecord
+from convjax.stats.parameters import LOG_BINS, Described, Norms
 from convjax.stats.record import Record
 from convjax.stats.record_builder import RecordBuilder, from_steps
 from convjax.train.scan_loop import CHUNK_STEPS
-from experiments.terminal.options import OutFile, mistakes_reported, prepare_file
+from experiments.terminal.command import measure_to_file
+from experiments.terminal.options import OutFile, Quick
+from experiments.terminal.tables import Table
 
 STEPS = (1_000, 4_000, 100_000, 10_000_000)
 QUICK_STEPS = (1_000, 20_000)
@@ -26,11 +31,11 @@ LAYERS, CHANNELS, PARAMETERS, VALUES = 10, 64, 20, 10_000
 
 
 def chunk(steps: int, seed: int) -> Record:
-    """Returns the record of a chunk in which all quantities are watched at every step."""
+    """Returns a random chunk of a record in which all quantities are watched at every step."""
     rng = np.random.default_rng(seed)
 
     def layer() -> ActivationStats:
-        hist = rng.multinomial(VALUES, np.full(HIST_BINS + 2, 1 / (HIST_BINS + 2)), steps)
+        hist = rng.multinomial(VALUES, np.full(FASTAI.count + 2, 1 / (FASTAI.count + 2)), steps)
         numbers: list[Any] = list(rng.random((4, steps), np.float32))
         counts = hist.astype(np.int32)
         active = rng.random((steps, CHANNELS)) < 0.5
@@ -60,18 +65,16 @@ def chunk(steps: int, seed: int) -> Record:
 
 
 def measure_records(steps: int) -> dict[str, Any]:
-    """Returns rows, peak in bytes and seconds of a record of so many steps.
+    """Returns the rows, the peak in bytes and the seconds of a record of a number of steps.
 
     Raises:
       AssertionError: if a count was lost.
     """
-    drawn = [
-        chunk(CHUNK_STEPS, seed) for seed in range(4)
-    ]  # drawing numbers is not what is measured
+    drawn = [chunk(CHUNK_STEPS, seed) for seed in range(4)]  # outside the measurement
     tracemalloc.start()
     began, record = perf_counter(), RecordBuilder()
     for i in range(steps // CHUNK_STEPS):
-        # A copy, because a chunk that is fetched is new memory.
+        # A copy, because each fetched chunk is new memory.
         record.add(deepcopy(drawn[i % len(drawn)]))
     whole = record.record()
     seconds = perf_counter() - began
@@ -79,35 +82,29 @@ def measure_records(steps: int) -> dict[str, Any]:
     tracemalloc.stop()
     done = steps // CHUNK_STEPS * CHUNK_STEPS
     counted = whole.hist.sum() + whole.under.sum() + whole.over.sum()
-    assert counted == done * LAYERS * VALUES, "a value is in no count, or in two"
+    assert counted == done * LAYERS * VALUES, "every value must be in exactly one count"
     return {"steps": done, "rows": len(whole.first), "peak_bytes": peak, "seconds": seconds}
 
 
-def run_bench_record(
-    quick: Annotated[
-        bool, typer.Option("--quick", help="At most 20,000 steps instead of ten million.")
-    ] = False,
-    out: OutFile = Path("record.json"),
-) -> None:
+def run_bench_record(quick: Quick = False, out: OutFile = Path("record.json")) -> None:
     """Measures the memory of the record of ten million steps, and writes record.json."""
-    from convjax.runs.folder import environment, write_json
-    from experiments.terminal.console import console
-
-    shown = console()
-    with mistakes_reported("stopped; nothing was written."):
-        prepare_file(out)
-        rows = [measure_records(steps) for steps in (QUICK_STEPS if quick else STEPS)]
-        write_json(out, {"environment": environment(), "records": rows})
-    shown.print(markdown_records(rows), highlight=False, markup=False)
-    shown.print(f"all figures: {out}", highlight=False, soft_wrap=True)
+    steps = QUICK_STEPS if quick else STEPS
+    measure_to_file(
+        out,
+        lambda _: {"environment": environment(), "records": list(map(measure_records, steps))},
+        lambda report: [markdown_records(report["records"])],
+    )
 
 
 def markdown_records(rows: list[dict[str, Any]]) -> str:
-    """Returns the table of steps, rows and memory."""
-    lines = ["| steps | rows | peak, MiB | seconds |", "|---|---|---|---|"]
-    lines += [
-        f"| {row['steps']:,} | {row['rows']:,} | {row['peak_bytes'] / 2**20:.0f} | "
-        f"{row['seconds']:.1f} |"
+    """Returns the table of steps, rows, memory and time."""
+    cells = [
+        (
+            f"{row['steps']:,}",
+            f"{row['rows']:,}",
+            f"{row['peak_bytes'] / 2**20:.0f}",
+            f"{row['seconds']:.1f}",
+        )
         for row in rows
     ]
-    return "\n".join(lines)
+    return Table(("steps", "rows", "peak, MiB", "seconds"), cells).markdown()

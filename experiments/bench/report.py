@@ -1,25 +1,27 @@
-"""What the benchmark shows: a table per group, of cold starts, and of figures beside their bars."""
+"""Tables of the benchmark: one per group, one of cold starts, and the figures with their bars."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from rich.table import Table
-
 from experiments.bench.case import BenchCase
 from experiments.bench.cases import Ratio, Timing, faster, program, ratios, statistics
+from experiments.terminal.tables import Table
 
-# Bars on PyTorch / ours, by statistics and batch size; on statistics / none; and so on.
+# Bars on PyTorch / ours, by statistics and batch size; on the overhead of statistics, by kind and
+# cadence; on batch norm / none, the share of the matrix-product rate, and seconds of compiling.
 FASTER = {("none", 64): 4.0, ("none", 512): 2.0, ("all", 64): 6.0, ("all", 512): 3.0}
 OVERHEAD = {("scalars", 1): 1.05, ("all", 1): 1.25, ("all", 8): 1.05}
 NORM, SHARE, COMPILE = 1.25, 0.4, (1.5, 0.3)
+
+COLORED = {"holds": "[green]holds[/]", "missed": "[red]missed[/]", "": ""}
 
 
 def bars(
     timings: Sequence[Timing], starts: Sequence[dict[str, Any]], roof: float
 ) -> list[dict[str, Any]]:
-    """Returns what decides whether the engine is fast enough: name, value, bar, and its side."""
+    """Returns the figures that decide whether the engine is fast enough: name, value, bar, side."""
     rows: list[tuple[str, float, float | None, bool]] = []
     for timing in timings:
         case, plain = timing.case, timing.group.cases[0]
@@ -68,65 +70,74 @@ def bars(
 
 
 def group_table(timings: Sequence[Timing]) -> Table:
-    """Returns the table of one group: times, and the ratio to what does as much here."""
-    table = Table("program", "layout", "statistics", title=timings[0].group.title)
-    for heading in ("compile s", "epoch s", "from", "to", "steps/s", "ratio"):
-        table.add_column(heading, justify="right")
+    """Returns the table of one group: times, and the ratio to our case with as many statistics."""
+    rows: list[tuple[str, ...]] = []
     found = {id(ratio.above): ratio for ratio in ratios(timings)}
     for timing in timings:
         case, ratio = timing.case, found.get(id(timing))
         norm = f", {case.norm} norm" if timing.group.kind == "norm" and case.norm else ""
-        table.add_row(
-            f"{program(case)}{norm}",
-            case.layout,
-            statistics(case),
-            "-" if timing.compile_seconds is None else f"{timing.compile_seconds:.2f}",
-            *(f"{f(timing.seconds):.4f}" for f in (median, min, max)),
-            f"{timing.steps_per_second:.0f}",
-            "1" if ratio is None else f"{ratio.median:.3f} × ours, {statistics(ratio.below.case)}",
+        below = None if ratio is None else statistics(ratio.below.case)
+        rows.append(
+            (
+                f"{program(case)}{norm}",
+                case.layout,
+                statistics(case),
+                "-" if timing.compile_seconds is None else f"{timing.compile_seconds:.2f}",
+                *(f"{f(timing.seconds):.4f}" for f in (median, min, max)),
+                f"{timing.steps_per_second:.0f}",
+                "1" if ratio is None else f"{ratio.median:.3f} × ours, {below}",
+            )
         )
-    return table
+    headings = (
+        *("program", "layout", "statistics", "compile s", "epoch s", "from", "to", "steps/s"),
+        "ratio",
+    )
+    return Table(headings, rows, timings[0].group.title, left=3)
 
 
 def start_table(starts: Sequence[dict[str, Any]]) -> Table:
-    """Returns the table of cold starts, each with its first and its second."""
-    table = Table("program", "batch", "statistics", title="fresh processes: first / second")
-    for heading in ("first epoch done after s", "compile s", "peak MB", "device's peak MB"):
-        table.add_column(heading, justify="right")
+    """Returns the table of cold starts, each with the figures of its first and second start."""
+    rows = []
     for start in starts:
         case = BenchCase(**start["case"])
-        table.add_row(
-            f"{case.program} {case.layout}",
-            str(case.batch_size),
-            statistics(case),
-            _pair(start["seconds"]),
-            _pair(start["compile_seconds"]),
-            _pair(start["host_bytes"], 1e-6, 0),
-            _pair(start["device_bytes"], 1e-6, 0),
+        rows.append(
+            (
+                f"{case.program} {case.layout}",
+                str(case.batch_size),
+                statistics(case),
+                _pair(start["seconds"]),
+                _pair(start["compile_seconds"]),
+                _pair(start["host_bytes"], 1e-6, 0),
+                _pair(start["device_bytes"], 1e-6, 0),
+            )
         )
-    return table
+    headings = (
+        *("program", "batch", "statistics", "first epoch done after s", "compile s", "peak MB"),
+        "device's peak MB",
+    )
+    return Table(headings, rows, "fresh processes: first / second", left=3)
 
 
-def bar_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Returns the table of what was measured beside what is wanted."""
-    table = Table("figure", title="bars")
-    for heading in ("measured", "bar", ""):
-        table.add_column(heading, justify="right")
-    style = {"holds": "[green]holds[/]", "missed": "[red]missed[/]", "": ""}
-    for row in rows:
-        *cells, verdict = _bar_cells(row)
-        table.add_row(*cells, style[verdict])
-    return table
+def bar_table(rows: Sequence[dict[str, Any]], *, colored: bool = False) -> Table:
+    """Returns the table of what was measured and what is required.
+
+    Args:
+      colored: whether the verdicts have rich's markup.
+    """
+    cells: list[Sequence[str]] = [_bar_cells(row) for row in rows]
+    if colored:
+        cells = [(*figures, COLORED[verdict]) for *figures, verdict in cells]
+    return Table(("figure", "measured", "bar", ""), cells, "bars", left=1)
 
 
-def markdown_bars(rows: Sequence[dict[str, Any]]) -> str:
-    """Returns the same as a Markdown table."""
-    cells = [("figure", "measured", "bar", ""), ("---",) * 4, *map(_bar_cells, rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+def markdown_bars(found: dict[str, Any]) -> str:
+    """Returns the bars of a bench.json in Markdown, and its notes."""
+    notes = [f"\nnote: {note}" for note in found["notes"]]
+    return "\n".join([bar_table(found["bars"]).markdown(rule=" --- "), *notes])
 
 
 def _bar_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    """Returns name, figure, bar, and "holds", "missed" or, without a bar, nothing."""
+    """Returns name, figure, bar and verdict: "holds", "missed", or "" without a bar."""
     name, value, bar = row["name"], row["value"], row["bar"]
     if bar is None:
         return name, f"{value:.3f}", "", ""

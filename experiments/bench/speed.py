@@ -1,7 +1,6 @@
 """`python -m experiments bench`: convjax and PyTorch train the same epochs in turns.
 
-`experiments.bench.cases` compares, `experiments.bench.worker` holds the child processes,
-`experiments.bench.torch_engine` what PyTorch runs, and `experiments.bench.report` the tables.
+A quick run takes three steps per epoch and two rounds.
 """
 
 import importlib.util
@@ -15,24 +14,26 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.table import Table as RichTable
 
 from experiments.bench.case import BenchCase
 from experiments.bench.cases import Timing, case_groups, cold_start, faster, ratios, take_turns
 from experiments.bench.report import bar_table, bars, group_table, start_table
 from experiments.bench.worker import BenchError, Worker
-from experiments.terminal.options import Data, DataDir, OutFile, mistakes_reported, prepare_file
+from experiments.terminal.command import measure_to_file
+from experiments.terminal.options import Data, DataDir, OutFile, Quick, Rounds
 
 BATCH_SIZES = (64, 512)
 Kind = Literal["engines", "cadence", "quantities", "norm"]
 QUICK_ROUNDS = 2
 NO_TORCH = (
-    "PyTorch is not installed: its rows are left out. `pip install torch`; for CPU alone "
+    "PyTorch is not installed: its rows are left out. `pip install torch`; for the CPU only "
     "`pip install torch --index-url https://download.pytorch.org/whl/cpu`."
 )
 
 
 def has_torch() -> bool:
-    """Tells whether PyTorch is installed, without importing it."""
+    """Whether PyTorch is installed; does not import it."""
     return importlib.util.find_spec("torch") is not None
 
 
@@ -44,13 +45,18 @@ def measure_speed(
     shown: Console,
     only: str | None = None,
 ) -> dict[str, Any]:
-    """Measures everything, prints each group's table as it is done, and returns the report.
+    """Measures all groups, prints the table of each when it is done, and returns the report.
 
     Args:
-      only: one kind of group, without PyTorch where it has none, and without cold starts.
+      data: a name or a folder, as for `convjax.data.load`.
+      data_dir: folder of the data set's files.
+      rounds: epochs of each case.
+      quick: whether to take the smallest cases, for two rounds.
+      shown: the console for the tables.
+      only: the kind of the groups to measure; cold starts are left out. Default: all.
 
     Raises:
-      BenchError: if a child dies, or refuses what it must be able to do.
+      BenchError: if a child process dies, or fails at a case that must succeed.
     """
     rounds = QUICK_ROUNDS if quick else rounds
     notes = ["quick: three steps per epoch; the figures decide nothing"] if quick else []
@@ -59,7 +65,7 @@ def measure_speed(
     rates: dict[str, list[float]] = {}
     with ExitStack() as stack:
         path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "data.npz"
-        # What torch.compile compiles is kept for this run alone, so that its time is the first.
+        # A cache for this run only, so that torch.compile compiles each program anew.
         compiler = {"TORCHINDUCTOR_CACHE_DIR": str(path.parent / "inductor")}
         rivals = only in (None, "engines")
         engines = ["jax", "torch"] if has_torch() and rivals else ["jax"]
@@ -77,7 +83,7 @@ def measure_speed(
             "setup", data=data, data_dir=data_dir and str(data_dir), batch_sizes=sizes, quick=quick
         )
         if not found["batch_sizes"]:
-            raise BenchError(f"data must hold at least {sizes[0]} images, got {found['examples']}.")
+            raise BenchError(f"data must have at least {sizes[0]} images, got {found['examples']}.")
         for group in case_groups(
             jax["layout"],
             found["batch_sizes"],
@@ -89,12 +95,12 @@ def measure_speed(
         ):
             if only not in (None, group.kind):
                 continue
-            # Spread over the run, as the machine's speed may change.
+            # Repeated for each group, because the machine's speed may change.
             for name, worker in workers.items():
                 rates.setdefault(name, []).extend(worker.ask("rate", repeats=3)["flops"])
             images = found["images_per_epoch"][str(group.cases[0].batch_size)]
             done = take_turns(workers, group, rounds, images, notes)
-            shown.print(group_table(done))
+            shown.print(group_table(done).rich())
             timings += done
         ours = BenchCase("convjax", jax["layout"])
         starts = []
@@ -145,37 +151,29 @@ def measure_speed(
 def run_bench(
     data: Data = "mnist5k",
     data_dir: DataDir = None,
-    rounds: Annotated[
-        int, typer.Option(min=1, help="Epochs of each case, taken in turns; medians are shown.")
-    ] = 5,
-    quick: Annotated[
-        bool,
-        typer.Option("--quick", help="Three steps per epoch, two rounds: decides nothing."),
-    ] = False,
+    rounds: Rounds = 5,
+    quick: Quick = False,
     only: Annotated[
-        Kind | None, typer.Option(help="One kind of comparison alone, without cold starts.")
+        Kind | None, typer.Option(help="Measure one kind of comparison, without cold starts.")
     ] = None,
     out: OutFile = Path("bench.json"),
 ) -> None:
-    """Measures the speed of training beside PyTorch, in turns, and writes bench.json."""
-    from convjax.runs.folder import write_json
-    from experiments.terminal.console import console
+    """Measures the speed of training, in turns with PyTorch, and writes bench.json."""
 
-    shown = console()
-    with mistakes_reported("stopped; nothing was written."):
-        prepare_file(out)
-        report = measure_speed(data, data_dir, rounds, quick, shown, only)
-        write_json(out, report)
-    if report["cold_start"]:
-        shown.print(start_table(report["cold_start"]))
-    shown.print(bar_table(report["bars"]))
-    for note in report["notes"]:
-        shown.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    shown.print(f"all figures: {out}", highlight=False, soft_wrap=True)
+    def tables(report: dict[str, Any]) -> list[RichTable | str]:
+        starts = report["cold_start"]
+        return [
+            *([start_table(starts).rich()] if starts else []),
+            bar_table(report["bars"], colored=True).rich(),
+        ]
+
+    measure_to_file(
+        out, lambda shown: measure_speed(data, data_dir, rounds, quick, shown, only), tables
+    )
 
 
 def _busy() -> list[str]:
-    """Returns a note where other programs run: they slow PyTorch's threads more than ours."""
+    """Returns a note if other programs run: they slow PyTorch's threads more than ours."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load < 0.5:
         return []

@@ -1,10 +1,11 @@
-"""`python -m experiments bench-stream`: training on images in their files, beside resident ones.
+"""`python -m experiments bench-stream`: training on images read from files and on resident images.
 
-The ten-digit network without statistics, so that nothing but the training itself hides the reading.
-In each round all sources train the same steps one after the other; a ratio is the median of the
-ratios within a round, so that a machine that slows down slows all of them. The files lie in a
-temporary folder and, unless memory is short, in the system's cache: what is measured is reading,
-decoding and handing over, and not the disk.
+The network is the ten-digit one without statistics, so that only the training itself can hide the
+reading. In each round, all sources train the same steps in turn. A ratio is the median of the
+ratios within a round, so that a machine that slows down slows all of them. The files are in a
+temporary folder and, unless memory is short, in the system's cache, so that reading, decoding and
+transferring are measured, and not the disk. A quick run takes a small network, three steps and two
+rounds.
 
 Command: python -m experiments bench-stream --data mnist5k --out stream.json
 """
@@ -13,12 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import numpy as np
-import typer
 from flax import nnx
+from rich.console import Console
 
 from convjax.data import (
     Dataset,
@@ -29,18 +30,18 @@ from convjax.data import (
     normalization,
     stream_folder,
 )
-from convjax.io.json_files import write_json
 from convjax.nn.models import ConvNet, digits_net
 from convjax.optim.optimizers import adam
 from convjax.optim.schedules import one_cycle
 from convjax.runs.environment import environment
 from convjax.train.device_data import Images
 from convjax.train.trainer import Trainer
-from experiments.terminal.console import console
-from experiments.terminal.options import Data, DataDir, OutFile, mistakes_reported, prepare_file
+from experiments.terminal.command import measure_to_file
+from experiments.terminal.options import Data, DataDir, OutFile, Quick, Rounds
+from experiments.terminal.tables import Table
 
 BATCH_SIZES = (64, 512)
-# As many images at either batch size: a few seconds on two cores, and several chunks.
+# Images per measurement, for every batch size: a few seconds on two cores, and several chunks.
 IMAGES = 64 << 10
 QUICK_STEPS, QUICK_ROUNDS, QUICK_IMAGES = 3, 2, 200
 LR_MAX = 0.06
@@ -49,10 +50,11 @@ RESIDENT, MEMMAP, FOLDER = "resident", "memory-mapped .npy", "folder of PNG file
 
 
 def sources(split: Split, folder: Path) -> dict[str, Images | Stream]:
-    """Returns the same images on the device, in a file of pixels, and in one file each.
+    """Returns the same images from three sources: the device, one file of pixels, a file per image.
 
     Args:
-      folder: an empty one, for the files.
+      split: the images and labels.
+      folder: an empty folder for the files.
 
     Raises:
       ImportError: if Pillow is not installed.
@@ -61,7 +63,7 @@ def sources(split: Split, folder: Path) -> dict[str, Images | Stream]:
     mapped = np.load(folder / "images.npy", mmap_mode="r")
     _write_folder(split, folder / "set")
     decoded = stream_folder(folder / "set").train
-    # Of the folder in its own order, by class; put back into the split's.
+    # The folder orders its images by class; this restores the split's order.
     place = np.argsort(np.argsort(split.labels, kind="stable"), kind="stable")
     return {
         RESIDENT: Images.put(split),
@@ -71,7 +73,7 @@ def sources(split: Split, folder: Path) -> dict[str, Images | Stream]:
 
 
 class _Reordered:
-    """Rows in another order."""
+    """Images of another source in another order."""
 
     def __init__(self, rows: Any, place: np.ndarray):
         self.shape, self.dtype = rows.shape, rows.dtype
@@ -86,14 +88,14 @@ def _write_folder(split: Split, folder: Path) -> None:
         from PIL import Image
     except ImportError as error:
         raise ImportError(
-            'writing images needs Pillow, which is not installed: pip install "convjax[data]"'
+            'Pillow must be installed to write images: pip install "convjax[data]"'
         ) from error
-    # A folder of images has a second split, with the same classes: one image of each.
+    # A folder must have a test split with the same classes: one image of each.
     firsts = np.unique(split.labels, return_index=True)[1]
     for name, wanted in (("train", range(len(split.labels))), ("test", firsts)):
         for i in wanted:
             image, label = split.images[i], split.labels[i]
-            # Names of equal length keep their order, also for more than ten classes.
+            # Names of equal length keep the order of more than ten classes.
             path = folder / name / f"{label:06}" / f"{i:09}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
@@ -127,12 +129,12 @@ def _measure(
     mean, std = normalization(dataset.train.images)
     channels, classes = dataset.train.images.shape[-1], len(dataset.class_names)
     network = digits_net(in_features=channels, classes=classes, rngs=nnx.Rngs(0))
-    if quick:  # to compile
+    if quick:  # compiles faster
         network = ConvNet((channels, 4, 4, classes), stride=4, rngs=nnx.Rngs(0))
     trainer = Trainer(network, adam(), mean=mean, std=std, watch=None)
     steps = QUICK_STEPS if quick else IMAGES // size
     examples = len(found[RESIDENT].labels)
-    epochs = -(-steps // (examples // size))  # an epoch leaves its last images out
+    epochs = -(-steps // (examples // size))  # an epoch omits an incomplete last batch
     order = np.concatenate(
         [epoch_order(examples, size, seed=0, epoch=epoch) for epoch in range(epochs)]
     )[:steps]
@@ -150,7 +152,7 @@ def _measure(
     for name, loss in losses.items():
         if not (loss == losses[RESIDENT]).all():
             raise ValueError(
-                f"{name} trains otherwise than resident data: no figure means anything."
+                f"{name} must train to the losses of resident data, got others. No figure is valid."
             )
     speeds: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(rounds):
@@ -171,34 +173,29 @@ def _measure(
 
 def markdown_streams(rows: list[dict[str, Any]]) -> str:
     """Returns the table of images per second, and the ratio to resident data."""
-    lines = ["| batch | images | images per second | of resident |", "|---|---|---|---|"]
-    lines += [
-        f"| {row['batch_size']} | {row['source']} | {row['median_images_per_second']:,.0f} | "
-        f"{row['ratio']:.2f} |"
+    cells = [
+        (
+            str(row["batch_size"]),
+            row["source"],
+            f"{row['median_images_per_second']:,.0f}",
+            f"{row['ratio']:.2f}",
+        )
         for row in rows
     ]
-    return "\n".join(lines)
+    return Table(("batch", "images", "images per second", "of resident"), cells).markdown()
 
 
 def run_bench_stream(
     data: Data = "mnist5k",
     data_dir: DataDir = None,
-    rounds: Annotated[
-        int, typer.Option(min=1, help="Trainings of each case, taken in turns; medians are shown.")
-    ] = 5,
-    quick: Annotated[
-        bool,
-        typer.Option("--quick", help="A small network, three steps, two rounds: decides nothing."),
-    ] = False,
+    rounds: Rounds = 5,
+    quick: Quick = False,
     out: OutFile = Path("stream.json"),
 ) -> None:
-    """Measures training on streamed images beside resident ones, and writes stream.json."""
-    shown = console()
-    with mistakes_reported("stopped; nothing was written."):
-        prepare_file(out)
+    """Measures training on streamed and on resident images, and writes stream.json."""
+
+    def measure(_: Console) -> dict[str, Any]:
         rows = measure_streams(load(data, data_dir=data_dir), rounds, quick)
-        write_json(
-            out, {"environment": environment(), "data": data, "quick": quick, "streams": rows}
-        )
-    shown.print(markdown_streams(rows), highlight=False, markup=False)
-    shown.print(f"all figures: {out}", highlight=False, soft_wrap=True)
+        return {"environment": environment(), "data": data, "quick": quick, "streams": rows}
+
+    measure_to_file(out, measure, lambda report: [markdown_streams(report["streams"])])

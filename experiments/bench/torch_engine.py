@@ -14,6 +14,8 @@ import torch  # type: ignore[import-not-found,unused-ignore]
 from torch import nn  # type: ignore[import-not-found,unused-ignore]
 from torch.nn import functional  # type: ignore[import-not-found,unused-ignore]
 
+from convjax.stats.activations import NEAR_ZERO
+from convjax.stats.bins import FASTAI
 from experiments.bench.case import MATRIX, BenchCase
 
 B2 = 0.99
@@ -33,17 +35,19 @@ def digits_net(in_features: int, classes: int, norm: str | None) -> Any:
 
 
 def activation_stats(output: Any) -> tuple[Any, ...]:
-    """Returns what `convjax.stats.activations.activation_stats` does of a layer's output, as tensors:
-    mean, std, near_zero, abs_near_zero, hist, under, over."""
+    """Returns the statistics of a layer's output, those of `convjax.stats.activation_stats`.
+
+    They are mean, std, near_zero, abs_near_zero, hist, under and over, as tensors.
+    """
     x = output.detach().float()
     return (
         x.mean(),
         x.std(),
-        (x <= 0.05).float().mean(),
-        (x.abs() <= 0.05).float().mean(),
-        x.histc(40, 0, 10),
-        (x < 0).sum(),
-        (x > 10).sum(),
+        (x <= NEAR_ZERO).float().mean(),
+        (x.abs() <= NEAR_ZERO).float().mean(),
+        x.histc(FASTAI.count, FASTAI.low, FASTAI.high),
+        (x < FASTAI.low).sum(),
+        (x > FASTAI.high).sum(),
     )
 
 

@@ -1,9 +1,9 @@
 """The commands of `python -m experiments`: list, run, train, parity, table, events; the pages
 report, explore and gallery; and the measurements bench, bench-…, diagnosis, fields and speedrun.
 
-Exit status of `run`: 0 where every verdict is the expected one, 1 where one departs, 2 for wrong
-usage or data that cannot be had. Of `parity`: 0 where all figures hold, 1 where one does not, 2 for
-a file that is no trajectory.
+Exit status of `run`: 0 if every verdict is the expected one, 1 if one differs, 2 for wrong usage or
+unavailable data. Of `parity`: 0 if all figures hold, 1 if one does not, 2 for a file that is not a
+trajectory.
 """
 
 import inspect
@@ -35,7 +35,8 @@ from experiments.harness import registry
 from experiments.harness.claim import Result
 from experiments.layout_study.report import markdown_layouts
 from experiments.receptive_fields.run import markdown_fields, run_fields
-from experiments.terminal import console as view
+from experiments.terminal.console import console
+from experiments.terminal.ledger import claims_table, markdown_ledger
 from experiments.terminal.one_line_errors import OneLineCommand, OneLineGroup
 from experiments.terminal.options import DataDir, Layout
 
@@ -44,14 +45,14 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Puts the claims of the chapter on convolutional networks to the test.",
+    help="Tests the claims of the chapter on convolutional networks.",
 )
 
 
 @app.command("list")
 def list_claims() -> None:
     """Lists the claims, the file that tests each, and what the chapter says."""
-    view.console().print(view.claims_table(registry.all_claims()))
+    console().print(claims_table(registry.all_claims()))
 
 
 @app.command()
@@ -81,10 +82,10 @@ def parity(
     raise typer.Exit(0 if holds else 1)
 
 
-# What prints a file of results, by the entry that the command wrote which only it writes.
+# The writer of the Markdown, by the key that only that command's results have.
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "claims": lambda found: view.markdown_ledger(list(map(Result.from_json, found["claims"]))),
-    "bars": lambda found: "\n".join([markdown_bars(found["bars"]), *map(_note, found["notes"])]),
+    "claims": lambda found: markdown_ledger(list(map(Result.from_json, found["claims"]))),
+    "bars": markdown_bars,
     "devices": lambda found: markdown_devices(found["devices"]),
     "fields": lambda found: markdown_fields(found["fields"]),
     "layouts": markdown_layouts,
@@ -103,11 +104,11 @@ def table(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="Results of `run`, `diagnosis`, `fields` or a `bench…`; layouts.json.",
+            help="Results of `run`, `diagnosis`, `fields` or a `bench…`; or a layouts.json.",
         ),
     ],
 ) -> None:
-    """Prints a file of results in Markdown, as the README has it."""
+    """Prints a file of results in Markdown, as in the README."""
     try:
         found = json.loads(file.read_text())
         (kind,) = TABLES.keys() & found.keys()
@@ -117,8 +118,8 @@ def table(
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         _fail(
             ValueError(
-                f"FILE {file} is not a results.json or layouts.json of `run`, or what `diagnosis`, "
-                "`fields` or a `bench…` wrote."
+                f"FILE {file} is not a results.json or layouts.json of `run`, or results of "
+                "`diagnosis`, `fields` or a `bench…`."
             )
         )
 
@@ -140,14 +141,14 @@ app.command("events")(run_events)
 
 
 def script(file: str) -> NoReturn:
-    """Runs one experiment's file as a script: `run` for its claims, with the options of `run`."""
+    """Runs an experiment's file as a script: `run`, with its options, for the file's claims."""
     stem = Path(file).stem
 
     @wraps(run)
     def run_this(**options: Any) -> None:
         run([stem], **options)
 
-    # Typer reads the options off the signature; NAME is not one of them here.
+    # Typer reads the options from the signature. NAME is left out here.
     signature = inspect.signature(run)
     options = [option for name, option in signature.parameters.items() if name != "names"]
     setattr(run_this, "__signature__", signature.replace(parameters=options))  # noqa: B010
@@ -155,10 +156,6 @@ def script(file: str) -> NoReturn:
     alone.command(cls=OneLineCommand)(run_this)
     alone(prog_name=f"python experiments/{stem}.py")
     raise AssertionError("a Typer app always exits")
-
-
-def _note(note: str) -> str:
-    return f"\nnote: {note}"
 
 
 def _fail(error: Exception) -> NoReturn:

@@ -1,4 +1,4 @@
-"""`python -m experiments events`: event files of runs, for TensorBoard."""
+"""`python -m experiments events`: writes event files of runs, for TensorBoard."""
 
 import os
 import shlex
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.terminal.options import mistakes_reported
+from experiments.terminal.command import mistakes_reported
 
 
 def run_events(
@@ -16,34 +16,34 @@ def run_events(
         list[Path],
         typer.Argument(
             metavar="RUN...",
-            help="Folders of trainings, finished or not: those with a config.json, such as "
+            help="Folders of trainings, finished or not: each has a config.json, such as "
             "…/runs/SETTING/seed-N.",
         ),
     ],
 ) -> None:
-    """Writes what runs have saved as TensorBoard's event files, into RUN/tensorboard."""
+    """Writes the saved data of runs as TensorBoard's event files, in RUN/tensorboard."""
     from convjax.runs.run import load_run
     from convjax.runs.tensorboard import write_events
-    from experiments.terminal.console import console
+    from experiments.terminal.console import console, print_line
 
     with mistakes_reported(
-        "stopped; folders that are there are whole.",
+        "stopped; the folders written so far are complete.",
         elsewhere="name a copy of the run in another place",
     ):
         for run in runs:
-            load_run(run, partial=True)  # a wrong folder shows before any is written
+            load_run(run, partial=True)  # reports a wrong folder before any file is written
         folders = [write_events(run) for run in runs]
-    # Here and not in an extra: who looks at event files has it, or looks at them elsewhere.
+    # TensorBoard is in no extra: event files may be viewed on another machine.
     missing = "" if find_spec("tensorboard") else "pip install tensorboard, then: "
     shown = console()
     for folder in folders:
-        shown.print(f"event files: {folder}", highlight=False, soft_wrap=True)
-    command = f"{missing}tensorboard --logdir {shlex.quote(str(above(folders)))}"
-    shown.print(f"next: {command}", highlight=False, soft_wrap=True, markup=False)
+        print_line(shown, f"event files: {folder}")
+    command = f"{missing}tensorboard --logdir {shlex.quote(str(common_folder(folders)))}"
+    print_line(shown, f"next: {command}")
 
 
-def above(folders: list[Path]) -> Path:
-    """Returns the folder below which TensorBoard finds all of these, and nothing if it is one."""
+def common_folder(folders: list[Path]) -> Path:
+    """Returns the innermost folder that contains all of the folders, or the only one."""
     if len(set(folders)) == 1:
         return folders[0]
     common = Path(os.path.commonpath([folder.absolute() for folder in folders]))

@@ -1,9 +1,9 @@
-"""`python -m experiments explore`: a page that traces a network's cells back to the image.
+"""`python -m experiments explore`: a page that traces the cells of a network back to the image.
 
-By default the chapter's example, two 3×3 convolutions of stride 2 with padding 1, each cell of
-which sees 7×7 pixels, with kernels made by hand, on the chapter's three. A trained run shows what
-the network has learned on the image as it was normalised; the chapter's spreadsheet what the file
-holds.
+The default is the chapter's example on the chapter's three: two 3×3 convolutions of stride 2 with
+padding 1 and kernels made by hand, each cell of which sees 7×7 pixels. With a trained run, the page
+shows the trained network on a normalized image; with the chapter's spreadsheet, the network of the
+file.
 """
 
 from pathlib import Path
@@ -27,15 +27,16 @@ from convjax.ops.layout import KERNEL_AXES
 from experiments.harness.chapter_data import LEFT_EDGE, TOP_EDGE, embedded_three
 from experiments.harness.setting import NETWORKS, Setting
 from experiments.harness.spreadsheet import FILTERS_1, FILTERS_2, IMAGE, WEIGHTS, Sheet
-from experiments.terminal.options import DataDir, mistakes_reported, prepare_file
+from experiments.terminal.command import NOTHING_WRITTEN, mistakes_reported, prepare_file
+from experiments.terminal.options import DataDir, OutPage
 
-# Data sets that hold the chapter's three. It comes from the embedded sample in any case, so that
-# MNIST need not be at hand.
+# Data sets that contain the chapter's three. The image itself is always taken from the embedded
+# sample, so that MNIST is not needed.
 WITH_THE_THREE = ("mnist5k", "mnist")
 
 
 class ExplorerInput(NamedTuple):
-    """What a page shows: its title, a line about it, the image (C, H, W) and the layers."""
+    """The content of a page: its title, a line about it, the image (C, H, W) and the layers."""
 
     title: str
     about: str
@@ -46,27 +47,29 @@ class ExplorerInput(NamedTuple):
 def run_explore(
     run: Annotated[
         Path | None,
-        typer.Option(help="A training that `run` left: …/runs/SETTING/seed-N, with its weights."),
+        typer.Option(
+            help="Folder of a training of `run`, …/runs/SETTING/seed-N, with its weights."
+        ),
     ] = None,
     spreadsheet: Annotated[
         Path | None, typer.Option(help="The chapter's conv-example.xlsx.")
     ] = None,
     data_dir: DataDir = None,
-    out: Annotated[Path, typer.Option(help="New file for the page.")] = Path("explorer.html"),
+    out: OutPage = Path("explorer.html"),
 ) -> None:
-    """Writes a page that shows a network's maps and, for each cell, all that it is made of."""
+    """Writes a page with a network's maps and, for each cell, the numbers it is computed from."""
     from convjax.io.atomic import atomic_write
-    from experiments.terminal.console import console
+    from experiments.terminal.console import console, print_line
 
-    with mistakes_reported("stopped; nothing was written."):
+    with mistakes_reported(NOTHING_WRITTEN):
         if run and spreadsheet:
             raise ValueError(
-                "--run and --spreadsheet exclude each other: each has its own network."
+                "--run and --spreadsheet exclude each other. Choose one: each has its own network."
             )
         if data_dir and not run:
             raise ValueError(
-                "--data-dir belongs to --run: the images of the example and of the spreadsheet do "
-                "not come from there. Leave it out."
+                "--data-dir must be given with --run only: the example and the spreadsheet have "
+                "their own images. Leave it out."
             )
         prepare_file(out)
         if run:
@@ -76,11 +79,11 @@ def run_explore(
         text = page(explored.title, explored.image, explored.layers, about=explored.about)
         with atomic_write(out) as file:
             file.write(text.encode())
-    console().print(f"the page: {out}", highlight=False, soft_wrap=True)
+    print_line(console(), f"the page: {out}")
 
 
 def example() -> ExplorerInput:
-    """Returns the chapter's two convolutions with kernels whose effect one can see."""
+    """Returns the chapter's two convolutions, with kernels whose effect is visible."""
     settings: dict[str, Any] = {"stride": 2, "padding": 1, "steps": [ReluSpec()]}
     nearby = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]])
     right, down = np.zeros((2, 3, 3))
@@ -94,8 +97,8 @@ def example() -> ExplorerInput:
             channels=["top edges", "left edges"],
             **settings,
         ),
-        # Both kinds added up around a place; and only where both are: from there a top edge goes
-        # to the right and a left one down.
+        # "edges nearby" sums both kinds of edges around a cell. "corners" finds both together: a
+        # top edge to the right of the cell and a left edge below it.
         ConvolutionSpec(
             "conv 2",
             [[nearby, nearby], [right, down]],
@@ -107,21 +110,21 @@ def example() -> ExplorerInput:
     return ExplorerInput(
         "Two convolutions, cell by cell",
         "A three of MNIST, pixels from 0 to 255, and two 3×3 convolutions with stride 2, padding 1 "
-        "and ReLU, their weights made by hand. A cell of the second sees 7×7 pixels.",
+        "and ReLU, with weights made by hand. A cell of the second sees 7×7 pixels.",
         embedded_three()[None].astype(np.float64),
         layers,
     )
 
 
 def of_spreadsheet(path: Path) -> ExplorerInput:
-    """Returns the network of the chapter's file.
+    """Returns the network of the chapter's spreadsheet.
 
     Raises:
-      ValueError: if there is no such file or it is another one.
+      ValueError: if the file does not exist, or is not the chapter's.
     """
     sheet = Sheet(path)
-    # The file's second convolution has one column too many, which reads an empty one, and its pool
-    # therefore half a window.
+    # The file's second convolution has one column too many: it reads an empty column, and the last
+    # window of the pool is half empty.
     one_more = ((0, 0), (0, 1))
     relu = [ReluSpec()]
     layers: list[LayerSpec] = [

@@ -1,43 +1,37 @@
 """`python -m experiments gallery`: the chapter's pictures in its order, as one HTML file.
 
 Every picture is drawn from arrays: the chapter's three, a photograph, and the records of three
-trainings of one seed, with one-cycle, with batch norm, and on images in colour.
+trainings of one seed: with one-cycle, with batch norm, and on images in colour. In a quick run each
+takes three steps.
 """
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from experiments.terminal.options import Data, DataDir, mistakes_reported, prepare_file
+from experiments.terminal.command import NOTHING_WRITTEN, mistakes_reported, prepare_file
+from experiments.terminal.options import Data, DataDir, OutPage, Quick
 
 
 def run_gallery(
     data: Data = "mnist5k",
     data_dir: DataDir = None,
-    out: Annotated[Path, typer.Option(help="New HTML file.")] = Path("gallery.html"),
-    quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick", help="Three steps of training: passes through all the code, shows little."
-        ),
-    ] = False,
+    out: OutPage = Path("gallery.html"),
+    quick: Quick = False,
 ) -> None:
-    """Draws the chapter's pictures, trains three small networks for them, and writes one page."""
+    """Draws the chapter's pictures, for which it trains three small networks; writes one page."""
     from convjax.io.atomic import atomic_write
     from experiments.gallery.operation import equation_section, kernel_sections
     from experiments.gallery.page import page
     from experiments.gallery.training import training_sections
     from experiments.harness.compilation_cache import use_compilation_cache
     from experiments.harness.lab import Lab
-    from experiments.terminal import console as view
+    from experiments.terminal.console import ConsoleObserver, console, print_line
 
     use_compilation_cache()
-    shown = view.console()
-    observer = view.ConsoleObserver(shown)
-    with mistakes_reported("stopped; nothing was written."):
+    shown = console()
+    observer = ConsoleObserver(shown)
+    with mistakes_reported(NOTHING_WRITTEN):
         lab = Lab(data, data_dir=data_dir, out=out.parent, quick=quick, observer=observer)
-        lab.dataset  # noqa: B018  # a wrong name or a missing file shows before any work
+        lab.dataset  # noqa: B018  # loads it before any work
         prepare_file(out)
         with observer.progress:
             sections = [*kernel_sections(), equation_section(), *training_sections(lab)]
@@ -52,4 +46,4 @@ def run_gallery(
         with atomic_write(out) as file:
             file.write(written.encode())
     count = sum(len(section.pictures) for section in sections)
-    shown.print(f"{count} pictures: {out}", highlight=False, soft_wrap=True)
+    print_line(shown, f"{count} pictures: {out}")

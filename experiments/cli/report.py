@@ -1,11 +1,11 @@
-"""`python -m experiments report`: a run, or several side by side, on a page to be sent around."""
+"""`python -m experiments report`: one run, or several side by side, on one page."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from experiments.terminal.options import mistakes_reported, prepare_file
+from experiments.terminal.command import NOTHING_WRITTEN, mistakes_reported, prepare_file
 
 COMPARISON = Path("comparison.html")
 
@@ -21,17 +21,17 @@ def run_report(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="New file for the page. Default: report.html in the folder of the one run, which "
-            "is replaced, or comparison.html here."
+            help="New file for the page. Default: for one run, report.html in its folder, which is "
+            "replaced; for several, comparison.html here."
         ),
     ] = None,
 ) -> None:
-    """Writes a page of trainings: curves, layers, diagnosis, mistakes; one file, no network."""
+    """Writes a page about trainings: curves, layers, diagnosis, mistakes; one offline file."""
     from convjax.io.atomic import atomic_write
     from convjax.report.build import comparison, report, write_report
-    from experiments.terminal.console import console
+    from experiments.terminal.console import console, print_line
 
-    with mistakes_reported("stopped; nothing was written."):
+    with mistakes_reported(NOTHING_WRITTEN):
         if out is None and len(runs) == 1:
             out = write_report(runs[0])
         else:
@@ -40,4 +40,4 @@ def run_report(
             text = report(runs[0]) if len(runs) == 1 else comparison(runs)
             with atomic_write(out) as file:
                 file.write(text.encode())
-    console().print(f"the page: {out}", highlight=False, soft_wrap=True)
+    print_line(console(), f"the page: {out}")

@@ -1,4 +1,4 @@
-"""`python -m experiments run`: claims put to the test, one after the other."""
+"""`python -m experiments run`: tests claims, one after the other."""
 
 import json
 import shlex
@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convjax.io.lock import FolderLock, LockedError
-from experiments.cli.run_options import check_manner, check_new, results_folder
+from experiments.cli.results_folder import check_new, check_output, results_folder
 from experiments.harness import registry
 from experiments.harness.claim import Claim
 from experiments.harness.observer import Observer
-from experiments.terminal import console as view
-from experiments.terminal.options import Data, DataDir, Layout, mistakes_reported
+from experiments.terminal.command import NOTHING_WRITTEN, mistakes_reported
+from experiments.terminal.console import ConsoleObserver, console, print_line
+from experiments.terminal.ledger import ledger_table
+from experiments.terminal.options import (
+    Data,
+    DataDir,
+    DryRun,
+    Layout,
+    OutFolder,
+    Quick,
+    Quiet,
+    Seeds,
+)
 
 if TYPE_CHECKING:
     from experiments.harness.lab import Lab
@@ -28,26 +39,16 @@ def run(
     ],
     data: Data = "mnist5k",
     data_dir: DataDir = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: 0 to N − 1.")] = 1,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for results, new or empty (see --resume). Default: runs/DATE-TIME."
-        ),
-    ] = None,
+    seeds: Seeds = 1,
+    out: OutFolder = None,
     layout: Layout = "auto",
-    quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick", help="Three steps per epoch: passes through all the code, decides nothing."
-        ),
-    ] = False,
+    quick: Quick = False,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
-            help="Go on in the folder --out of a run that was stopped, or add to it: claims and "
-            "trainings that are finished there are not run again.",
+            help="Resume or extend the run in the folder --out: finished claims and trainings are "
+            "not run again.",
         ),
     ] = False,
     spreadsheet: Annotated[
@@ -56,15 +57,16 @@ def run(
             exists=True, dir_okay=False, help="The chapter's conv-example.xlsx, for its claim."
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, print what would run, and stop.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the folder at the end.")] = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
     json_line: Annotated[
-        bool, typer.Option("--json", help="Print what results.json holds, as one line.")
+        bool, typer.Option("--json", help="Print the content of results.json as one line.")
     ] = False,
 ) -> None:
-    """Measures claims, prints the ledger, and writes results.json, pictures and run folders."""
+    """Measures claims, prints the ledger, and writes results.json, pictures and run folders.
+
+    A quick run trains three steps per epoch, and its verdicts are undecided.
+    """
     from convjax.ops.layout import resolve_layout
     from convjax.plots import new_figure
     from experiments.harness.compilation_cache import use_compilation_cache
@@ -74,16 +76,16 @@ def run(
 
     use_compilation_cache()
     where = results_folder(out)
-    with mistakes_reported("stopped; nothing was written."):
-        check_manner(quiet, json_line)
+    with mistakes_reported(NOTHING_WRITTEN):
+        check_output(quiet, json_line)
         claims = registry.find(names)
         resolve_layout(layout)
         _check_out(out, resume)
         if spreadsheet and any(claim.id == "spreadsheet" for claim in claims):
-            Sheet(spreadsheet)  # not when its turn has come
-        shown = view.console()
+            Sheet(spreadsheet)  # reads it before any claim is measured
+        shown = console()
         silent = quiet or json_line
-        observer = Observer() if silent else view.ConsoleObserver(shown)
+        observer = Observer() if silent else ConsoleObserver(shown)
         lab = Lab(
             data,
             data_dir=data_dir,
@@ -97,10 +99,10 @@ def run(
         )
         command = ["python", "-m", "experiments", "run", *names, "--data", lab.data]
         command += ["--seeds", str(seeds), "--layout", layout, *(["--quick"] if quick else [])]
-        # No path of this machine.
+        # results.json has no path of this machine.
         command += ["--spreadsheet", spreadsheet.name] if spreadsheet else []
-        lab.dataset  # noqa: B018  # a wrong name or a missing file shows before any work
-        new_figure(1, 1)  # nor a library without which no picture can be drawn
+        lab.dataset  # noqa: B018  # loads it before any work
+        new_figure(1, 1)  # imports the plotting library before any work
         if dry_run:
             if resume:
                 results_to_resume(lab, {claim.id for claim in claims})
@@ -108,32 +110,32 @@ def run(
             return
     out_again = shlex.quote(str(where))
     with mistakes_reported(
-        f"stopped; the same command with --out {out_again} --resume goes on where it was."
+        f"stopped; the same command with --out {out_again} --resume resumes the run."
     ):
         where.mkdir(parents=True, exist_ok=True)
         try:
             with FolderLock(where):
-                _check_out(out, resume)  # another process may have been quicker
+                _check_out(out, resume)  # another process may have written there meanwhile
                 with observer.display():
                     results = measure_claims(claims, lab, command)
         except LockedError:
             raise
         except (ValueError, ImportError):
             if not resume:
-                _remove_unless_begun(where)
+                _remove_if_empty(where)
             raise
     if json_line:
         typer.echo(json.dumps(json.loads((where / "results.json").read_text())))
     elif quiet:
         typer.echo(where)
     else:
-        shown.print(view.ledger_table(results, data, seeds))
-        shown.print(f"results, pictures and runs: {where}", highlight=False, soft_wrap=True)
+        shown.print(ledger_table(results, data, seeds))
+        print_line(shown, f"results, pictures and runs: {where}")
     raise typer.Exit(int(any(result.verdict != result.expected for result in results)))
 
 
 def _plan(claims: list[Claim], lab: "Lab") -> dict[str, Any]:
-    """Returns what `run` would do, as plain data."""
+    """Returns the plan of a run for `--dry-run`, as plain data."""
     return {
         "out": str(lab.out),
         "data": lab.data,
@@ -154,8 +156,8 @@ def _check_out(path: Path | None, resume: bool) -> None:
         check_new(path)
 
 
-def _remove_unless_begun(out: Path) -> None:
-    """Removes the folder of a run that came to no figure: the corrected command may have it."""
+def _remove_if_empty(out: Path) -> None:
+    """Removes the folder of a run without figures, so that the corrected command can use it."""
     results = out / "results.json"
     if (out / "runs").exists() or not results.exists():
         return

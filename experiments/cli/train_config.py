@@ -1,8 +1,10 @@
-"""What one training is set up with: from options, or from the config.json of another."""
+"""The configuration of one training: from options, or from the config.json of another run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from convjax._checks import near_match
 from convjax.data.catalog import DATASET_NAMES
@@ -11,8 +13,10 @@ from convjax.ops.layout import resolve_layout
 from convjax.runs.config import RunError
 from convjax.stats.watch import Watch
 from convjax.train.plan import PIECE
+from experiments.cli.train_options import FOLDER, PROCESSES, WATCH, option
 from experiments.harness.lab import Lab
 from experiments.harness.setting import BASELINE, Setting
+from experiments.terminal.options import Data, Layout, Quick
 
 WATCHES: dict[str, Watch | None] = {
     "nothing": None,
@@ -24,34 +28,45 @@ NON_FINITE = ("stop", "go-on")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training, all that its figures depend on.
+    """All that the figures of one training depend on; its fields are options of `train`.
 
     Attributes:
-      setting: network, schedule and sizes.
       data: a name or a folder, as for `convjax.data.load`.
-      seed: of the initial parameters and of the order of the images.
       layout: of the network.
-      quick: three steps per epoch.
+      quick: whether an epoch has three steps only.
       watch: one of WATCHES.
-      watch_every: steps from one with statistics to the next.
-      non_finite: "stop" ends the training at a loss that is not finite.
-      piece: the most steps after which it can be stopped, see `convjax.Plan`.
-      devices: over how many the batches are split, those of all processes together.
+      non_finite: one of NON_FINITE.
+      devices: number of devices, of all processes together.
+      piece: most steps between two points where the training can stop, see `convjax.Plan`.
 
     Raises:
-      ValueError: for values that cannot be; the message names the field.
+      ValueError: for an invalid value; the message names the field.
     """
 
-    setting: Setting = BASELINE
-    data: str = "mnist5k"
-    seed: int = 0
-    layout: str = "auto"
-    quick: bool = False
-    watch: str = "everything"
-    watch_every: int = 1
-    non_finite: str = "stop"
-    devices: int = 1
-    piece: int = PIECE
+    setting: Annotated[Setting, "Network and schedule"] = BASELINE
+    data: Data = "mnist5k"
+    seed: Annotated[int, typer.Option(help="Of the parameters and of the images' order.")] = 0
+    layout: Layout = "auto"
+    quick: Quick = False
+    watch: Annotated[
+        str, option(WATCH, "nothing, activations, or everything (what a diagnosis uses).")
+    ] = "everything"
+    watch_every: Annotated[int, option(WATCH, "Steps from one with statistics to the next.")] = 1
+    non_finite: Annotated[str, option(WATCH, "stop or go-on, at a loss that is not finite.")] = (
+        "stop"
+    )
+    devices: Annotated[
+        int,
+        option(
+            PROCESSES,
+            "Number of devices that share each batch, of all processes together.",
+            show_default="1, or all with several processes",
+        ),
+    ] = 1
+    piece: Annotated[
+        int,
+        option(FOLDER, "Most steps until the training can stop or save; fewer for large ones."),
+    ] = PIECE
 
     def __post_init__(self) -> None:
         _check_choice("watch", self.watch, WATCHES)
@@ -71,39 +86,34 @@ class TrainConfig:
 
     @property
     def watched(self) -> Watch | None:
-        """What the trainer watches."""
+        """The watch for the trainer, None for "nothing"."""
         watch = WATCHES[self.watch]
         return None if watch is None else replace(watch, every=self.watch_every)
 
     def full(self, lab: Lab) -> dict[str, Any]:
-        """Returns the configuration with what follows from the data, as config.json has it."""
+        """Returns the content of config.json: this configuration and what follows from the data."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _ADDED}
         return {**lab.run_config(self.setting, self.seed), **own}
 
 
-# What a config.json of `train` has beside what those of `run` have.
+# Entries in the config.json of `train` that the one of `run` lacks.
 _ADDED = ("watch", "watch_every", "non_finite", "devices", "piece")
 _OF_SETTING = tuple(field.name for field in fields(Setting))
-
-# What may be given: of the setting, what has an option.
-FIELDS = (
-    *("network", "norm", "first_kernel", "batch_size", "epochs", "scores", "schedule", "lr_max"),
-    *(field.name for field in fields(TrainConfig) if field.name != "setting"),
-)
 
 
 def resolved(
     base: Mapping[str, Any] | None, given: Mapping[str, Any], source: str = "--config"
 ) -> TrainConfig:
-    """Returns a configuration: the defaults, then what a config.json says, then what was given.
+    """Returns a configuration: the defaults, changed by a config.json, changed by given values.
 
     Args:
       base: the content of a config.json, or None.
-      given: fields of `TrainConfig` and of `Setting`.
+      given: values of fields of `TrainConfig` and of `Setting`.
       source: where the base is from, for messages.
 
     Raises:
-      ValueError: if something cannot be.
+      RunError: if the base is not a configuration of a training.
+      ValueError: for an invalid value.
     """
     config = TrainConfig()
     if base is not None:
@@ -112,18 +122,18 @@ def resolved(
                 raise TypeError(f"setting must be an object, got {base['setting']!r:.80}")
             setting = Setting(**base["setting"])
             own = {f.name: base[f.name] for f in fields(TrainConfig) if f.name in base}
-            # `run` trains on one device, watches activations, and never stops.
+            # `run` watches activations and never stops at a loss that is not finite.
             before = {"watch": "activations", "non_finite": "go-on"} if "watch" not in base else {}
             config = TrainConfig(**{**own, **before, "setting": setting})
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(
-                f"{source} is no configuration of a training: {str(error).rstrip('.')}. Take the "
-                "config.json of a run's folder."
+                f"{source} is not the configuration of a training: {str(error).rstrip('.')}. Take "
+                "the config.json of a run's folder."
             ) from error
         if config.data not in DATASET_NAMES and "data" not in given:
             raise ValueError(
-                f"data must be given where it is a folder: {source} knows only its name, "
-                f"{config.data!r}."
+                f"data must be given for a run on a folder of images, got none: {source} has only "
+                f"the name of the folder, {config.data!r}."
             )
     setting = replace(config.setting, **{k: v for k, v in given.items() if k in _OF_SETTING})
     own = {k: v for k, v in given.items() if k not in _OF_SETTING}
@@ -131,17 +141,22 @@ def resolved(
 
 
 def check_data(base: Mapping[str, Any], full: Mapping[str, Any], source: str) -> None:
-    """Checks that a training to be repeated is given the images that it had.
+    """Checks that a training is repeated on the images of the first time.
+
+    Args:
+      base: the content of the config.json to repeat.
+      full: the new configuration.
+      source: where the base is from, for messages.
 
     Raises:
-      ValueError: if not.
+      ValueError: if the images differ.
     """
     names = ("data", "classes", "sha256")
     differing = differences({n: base.get(n) for n in names}, {n: full[n] for n in names})
     if differing:
         raise ValueError(
-            f"data must be those of {source}, which has {'; '.join(differing)}. Name other data "
-            "with --data to train the same network on them."
+            f"data must be those of {source}, which has {'; '.join(differing)}. To train the same "
+            "network on other data, name them with --data."
         )
 
 

@@ -1,4 +1,4 @@
-"""How `train` speaks: as a table on a console, as JSON, or hardly at all; and its event files."""
+"""The output of `train`: a table on the console, JSON lines, or one line; and event files."""
 
 import json
 from collections.abc import Iterator
@@ -13,64 +13,69 @@ from convjax.stats.record import Record
 from convjax.train._fit import Callback
 from experiments.harness.observer import Observer
 from experiments.harness.setting import Setting
-from experiments.terminal.console import ConsoleObserver, console
+from experiments.terminal.console import ConsoleObserver, console, print_line
 
 
 class TrainObserver(Observer):
-    """Hears of one training and how it ends; this one keeps quiet."""
+    """Is notified of one training and of its end; this base class does nothing."""
 
     def finished(self, folder: Path, metrics: list[dict[str, Any]]) -> None:
-        """All has been written."""
+        """All files have been written."""
 
-    def stopped(self, step: int, again: str) -> None:
-        """A signal stopped the training after so many steps; the command goes on with it."""
+    def stopped(self, step: int, resume_command: str) -> None:
+        """A signal stopped the training after `step` steps."""
 
 
 class QuietOutput(TrainObserver):
-    """Prints the folder at the end, and how to go on."""
+    """Prints the folder at the end, or how to resume."""
 
     def finished(self, folder: Path, metrics: list[dict[str, Any]]) -> None:
         """Prints the folder."""
         typer.echo(folder)
 
-    def stopped(self, step: int, again: str) -> None:
+    def stopped(self, step: int, resume_command: str) -> None:
         """Prints to stderr."""
-        typer.echo(f"stopped after {step} steps, saved. Go on with: {again}", err=True)
+        typer.echo(f"stopped after {step} steps, saved. Resume with: {resume_command}", err=True)
 
 
 class TableOutput(TrainObserver, ConsoleObserver):
-    """Prints a row for each evaluation, and on a terminal a bar with the time left."""
+    """Prints a row for each evaluation; on a terminal, also a bar with the time left."""
 
-    def restored(self, steps: int, metrics: list[dict[str, Any]]) -> None:
-        """Prints the rows that were there, and moves the bar."""
+    def on_restore(self, steps: int, metrics: list[dict[str, Any]]) -> None:
+        """Prints the rows of the earlier evaluations, and advances the bar."""
         for row in metrics:
-            self.scored(row)
+            self.on_evaluation(row)
         if steps == self._total:
-            told = f"the training was finished, after {steps} steps; what is made of it follows"
+            text = f"the training was finished, after {steps} steps; plots and report follow"
         else:
-            told = f"goes on after {steps} steps" if steps else "no checkpoint yet: begins anew"
-        self.console.print(told, highlight=False)
-        self.steps(steps)
+            text = f"resuming after {steps} steps" if steps else "no checkpoint: starting again"
+        self.console.print(text, highlight=False)
+        self.on_steps(steps)
 
     def training(self, setting: Setting, seed: int, steps: int, *, watched: bool) -> None:
-        """Prints the head of the table."""
+        """Prints the headings of the table."""
         self._total = steps
         super().training(setting, seed, steps, watched=watched)
 
     def finished(self, folder: Path, metrics: list[dict[str, Any]]) -> None:
-        """Prints where all is."""
-        self.console.print(f"the run: {folder}", highlight=False, soft_wrap=True)
-        self.console.print(f"the page: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+        """Prints the folder and the page."""
+        print_line(self.console, f"the run: {folder}")
+        print_line(self.console, f"the page: {folder / 'report.html'}")
 
-    def stopped(self, step: int, again: str) -> None:
-        """Prints to stderr, as the others do."""
+    def stopped(self, step: int, resume_command: str) -> None:
+        """Prints to stderr."""
         self.progress.stop()
-        QuietOutput().stopped(step, again)
+        QuietOutput().stopped(step, resume_command)
 
 
 class JsonOutput(TrainObserver):
-    """Prints an object per line: {"event": "started" | "restored" | "scored" | "finished" |
-    "stopped", …}; numbers that are not finite are null."""
+    """Prints one JSON object per line; numbers that are not finite are null.
+
+    The key "event" is "started", "restored", "scored", "finished" or "stopped".
+
+    Args:
+      config: the content of config.json.
+    """
 
     def __init__(self, config: dict[str, Any]):
         self._config = config
@@ -79,11 +84,11 @@ class JsonOutput(TrainObserver):
         """Prints the configuration."""
         self._print("started", steps=steps, config=self._config)
 
-    def restored(self, steps: int, metrics: list[dict[str, Any]]) -> None:
-        """Prints from where it goes on."""
+    def on_restore(self, steps: int, metrics: list[dict[str, Any]]) -> None:
+        """Prints the step of the checkpoint."""
         self._print("restored", step=steps)
 
-    def scored(self, metrics: dict[str, Any]) -> None:
+    def on_evaluation(self, metrics: dict[str, Any]) -> None:
         """Prints the metrics of an evaluation."""
         self._print("scored", **metrics)
 
@@ -92,9 +97,9 @@ class JsonOutput(TrainObserver):
         page = folder / "report.html"
         self._print("finished", folder=str(folder), report=str(page), **metrics[-1])
 
-    def stopped(self, step: int, again: str) -> None:
-        """Prints the step and the command."""
-        self._print("stopped", step=step, again=again)
+    def stopped(self, step: int, resume_command: str) -> None:
+        """Prints the step and the command that resumes the training."""
+        self._print("stopped", step=step, again=resume_command)
 
     def _print(self, event: str, **fields: Any) -> None:
         line = {"event": event, **fields}
@@ -102,7 +107,7 @@ class JsonOutput(TrainObserver):
 
 
 class EventOutput(Callback):
-    """Writes TensorBoard's event files as the training goes.
+    """Writes TensorBoard's event files during the training.
 
     Args:
       folder: for the files.
@@ -114,22 +119,22 @@ class EventOutput(Callback):
         self._open = lambda purge_step: EventWriter(folder, purge_step=purge_step)
         self._writer: Any = None
 
-    def restored(self, steps: int, metrics: list[dict[str, Any]]) -> None:
-        """Hides what was written beyond the checkpoint; all of it where there is none."""
+    def on_restore(self, steps: int, metrics: list[dict[str, Any]]) -> None:
+        """Hides the events from the checkpoint on; all of them if there is none."""
         self._writer = self._open(steps)
         for row in metrics:
-            if row["step"] == steps:  # which is hidden, too
+            if row["step"] == steps:  # the evaluation at the checkpoint is hidden, too
                 self._writer.add_metrics(row)
 
-    def recorded(self, record: Record, first: int) -> None:
+    def on_record(self, record: Record, first: int) -> None:
         """Writes the steps."""
         if self._writer is None:
-            # A process that was killed before its first checkpoint may have been here.
+            # A process killed before its first checkpoint may have written events.
             self._writer = self._open(first)
         self._writer.add_record(record, first)
 
-    def scored(self, metrics: dict[str, Any]) -> None:
-        """Writes an evaluation."""
+    def on_evaluation(self, metrics: dict[str, Any]) -> None:
+        """Writes the metrics of an evaluation."""
         self._writer.add_metrics(metrics)
 
     def close(self) -> None:
@@ -138,41 +143,40 @@ class EventOutput(Callback):
             self._writer.close()
 
 
-class ObserverPair(Callback):
-    """Tells two of a training."""
+class CallbackPair(Callback):
+    """Notifies two callbacks of a training."""
 
     def __init__(self, first: Callback, second: Callback):
-        self._both = first, second
+        self._callbacks = first, second
 
-    def restored(self, steps: int, metrics: list[dict[str, Any]]) -> None:
-        """Tells them."""
-        for listener in self._both:
-            listener.restored(steps, metrics)
+    def on_restore(self, steps: int, metrics: list[dict[str, Any]]) -> None:
+        for callback in self._callbacks:
+            callback.on_restore(steps, metrics)
 
-    def steps(self, done: int) -> None:
-        """Tells them."""
-        for listener in self._both:
-            listener.steps(done)
+    def on_steps(self, steps: int) -> None:
+        for callback in self._callbacks:
+            callback.on_steps(steps)
 
-    def recorded(self, record: Record, first: int) -> None:
-        """Tells them."""
-        for listener in self._both:
-            listener.recorded(record, first)
+    def on_record(self, record: Record, first: int) -> None:
+        for callback in self._callbacks:
+            callback.on_record(record, first)
 
-    def scored(self, metrics: dict[str, Any]) -> None:
-        """Tells them."""
-        for listener in self._both:
-            listener.scored(metrics)
+    def on_evaluation(self, metrics: dict[str, Any]) -> None:
+        for callback in self._callbacks:
+            callback.on_evaluation(metrics)
 
 
 @contextmanager
-def speaking(
+def train_output(
     config: dict[str, Any], *, silent: bool, quiet: bool, json_lines: bool
 ) -> Iterator[TrainObserver]:
-    """Yields who tells of a training; while the block lasts its bars are on the screen.
+    """Yields the observer that prints a training; within the block its bars are shown.
 
     Args:
-      silent: not even the folder at the end; for processes beside the first.
+      config: the content of config.json.
+      silent: whether to print nothing at all, in every process but the first.
+      quiet: whether to print only the folder, at the end.
+      json_lines: whether to print JSON lines.
     """
     if silent:
         yield TrainObserver()
@@ -182,5 +186,5 @@ def speaking(
         yield QuietOutput()
     else:
         table = TableOutput(console())
-        with table.on_screen():
+        with table.display():
             yield table

@@ -1,4 +1,4 @@
-"""The comparison of layouts in words, as tables and as a picture."""
+"""The report of the comparison of layouts: a recommendation, tables and a picture."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,19 +10,22 @@ from convjax.plots import new_figure
 from experiments.harness import charts
 from experiments.layout_study.cases import Variant
 from experiments.layout_study.timing import LayoutTiming
+from experiments.terminal.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# All others are measured against it.
+# The variant that all others are compared with.
 BASE = Variant("NHWC", "lax")
+# Of a table or panel, by the place of the step.
+TITLES = {"entry": "outside a loop", "loop": "in a loop"}
 COLORS = dict(zip(KERNEL_AXES, charts.COLORS, strict=False))
 
 
 def selected(
     rows: Iterable[LayoutTiming], where: str, dtype: str = "float32", backward: bool = True
 ) -> dict[tuple[str, Variant], LayoutTiming]:
-    """Returns the rows of one kind by case and variant."""
+    """Returns the rows of one place, dtype and direction, by case and variant."""
     return {
         (row.case, row.variant): row
         for row in rows
@@ -40,7 +43,11 @@ def relative(
     """Returns the time of a variant over that of NHWC by lax: the geometric mean over the cases.
 
     Args:
-      base: where NHWC by lax runs, by default where the variant does.
+      rows: of all cases and variants.
+      variant: the variant.
+      where: "entry" or "loop".
+      dtype: of the steps.
+      base: where NHWC by lax runs, "entry" or "loop". Default: `where`.
     """
     found = selected(rows, where, dtype)
     bases = selected(rows, base or where, dtype)
@@ -57,12 +64,12 @@ def of_all(rows: Iterable[LayoutTiming]) -> list[Variant]:
 
 
 def best(rows: Sequence[LayoutTiming], where: str) -> Variant:
-    """Returns the variant whose float32 steps, forward and backward, take the least time."""
+    """Returns the variant with the fastest float32 steps, forward and backward."""
     return min(of_all(rows), key=lambda variant: relative(rows, variant, where))
 
 
 def recommendation(rows: Sequence[LayoutTiming]) -> str:
-    """Returns what to take on this device, and why."""
+    """Returns the recommended layout for this device, with the reason."""
     sentences = []
     for where, place in (("loop", "in a loop, as in a training"), ("entry", "outside a loop")):
         variant = best(rows, where)
@@ -81,7 +88,7 @@ def recommendation(rows: Sequence[LayoutTiming]) -> str:
 
 
 class CompiledSummary:
-    """What the compiler made of all float32 steps, forward and backward, of one variant."""
+    """The compiled float32 steps, forward and backward, of one variant: sums over the cases."""
 
     def __init__(self, rows: Iterable[LayoutTiming]):
         compiled = [row.compiled for row in rows]
@@ -95,81 +102,80 @@ class CompiledSummary:
 
     @property
     def convolutions(self) -> str:
-        """Such as "30 library" or "20 own loops, 10 library"."""
+        """Counts by implementation, such as "20 own loops, 10 library"."""
         return _counted(self.hows) or "none"
 
     @property
     def physical(self) -> str:
-        """The physical layouts of their inputs, such as "28 NHWC, 2 CHWN"."""
+        """Counts by physical layout of the input, such as "28 NHWC, 2 CHWN"."""
         return _counted(self.orders)
 
 
 def made_of(rows: Iterable[LayoutTiming], variant: Variant, where: str) -> CompiledSummary:
-    """Returns what the compiler made of a variant."""
+    """Returns the summary of the compiled steps of a variant."""
     found = selected(rows, where)
     return CompiledSummary(row for (_, of), row in found.items() if of == variant)
 
 
 def markdown_layouts(found: dict[str, Any]) -> str:
-    """Returns the tables of a layouts.json."""
+    """Returns the tables of a layouts.json in Markdown, and the recommendation."""
     rows = [LayoutTiming(**row) for row in found["layouts"]]
-    parts = [_times(rows, where) for where in ("entry", "loop")]
-    parts += [
-        _means(rows),
-        _compiler(rows),
-        f"Recommended for this device: {recommendation(rows)}.",
-    ]
-    return "\n\n".join(parts)
+    tables = [_times(rows, "entry"), _times(rows, "loop"), _means(rows), _compiler(rows)]
+    parts = [table.markdown() for table in tables]
+    return "\n\n".join([*parts, f"Recommended for this device: {recommendation(rows)}."])
 
 
-def _times(rows: Sequence[LayoutTiming], where: str) -> str:
-    """Returns the table of times of each case, as shares of that of NHWC by lax outside a loop."""
+def _times(rows: Sequence[LayoutTiming], where: str) -> Table:
+    """Returns the times of each case relative to NHWC by lax outside a loop."""
     found, bases = selected(rows, where), selected(rows, "entry")
     columns = of_all(rows)
-    title = "outside a loop" if where == "entry" else "in a loop"
-    lines = [f"| {title} | {' | '.join(map(str, columns))} |", "|---" * (len(columns) + 1) + "|"]
+    cells = []
     for case in dict.fromkeys(case for case, _ in found):
         base = bases[case, BASE].seconds
         times = [f"{found[case, variant].seconds / base:.2f}" for variant in columns]
-        lines.append(f"| {case} | {' | '.join(times)} |")
-    return "\n".join(lines)
+        cells.append((case, *times))
+    return Table((TITLES[where], *map(str, columns)), cells)
 
 
-def _means(rows: Sequence[LayoutTiming]) -> str:
+def _means(rows: Sequence[LayoutTiming]) -> Table:
     columns = of_all(rows)
-    lines = [
-        f"| geometric mean | {' | '.join(map(str, columns))} |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
+    cells = []
     for dtype in dict.fromkeys(row.dtype for row in rows):
-        for where in ("entry", "loop"):
+        for where in TITLES:
             means = [f"{relative(rows, v, where, dtype, 'entry'):.2f}" for v in columns]
-            lines.append(f"| {dtype}, {where} | {' | '.join(means)} |")
-    return "\n".join(lines)
+            cells.append((f"{dtype}, {where}", *means))
+    return Table(("geometric mean", *map(str, columns)), cells)
 
 
-def _compiler(rows: Sequence[LayoutTiming]) -> str:
-    lines = [
-        "| compiled | convolutions | physical layout | matrix products | transposes | copies | "
-        "moved, MiB |",
-        "|---|---|---|---|---|---|---|",
-    ]
+def _compiler(rows: Sequence[LayoutTiming]) -> Table:
+    headings = (
+        *("compiled", "convolutions", "physical layout", "matrix products", "transposes", "copies"),
+        "moved, MiB",
+    )
+    cells = []
     for variant in of_all(rows):
-        for where in ("entry", "loop"):
+        for where in TITLES:
             made = made_of(rows, variant, where)
-            lines.append(
-                f"| {variant}, {where} | {made.convolutions} | {made.physical} | {made.products} | "
-                f"{made.transposes} | {made.copies} | {made.moved_mib:.1f} |"
+            cells.append(
+                (
+                    f"{variant}, {where}",
+                    made.convolutions,
+                    made.physical,
+                    str(made.products),
+                    str(made.transposes),
+                    str(made.copies),
+                    f"{made.moved_mib:.1f}",
+                )
             )
-    return "\n".join(lines)
+    return Table(headings, cells)
 
 
 def picture(rows: Sequence[LayoutTiming]) -> "Figure":
-    """Draws the time of each case, a panel outside and one inside a loop."""
+    """Draws the time of each case, in one panel for steps outside and one for steps in a loop."""
     cases = list(dict.fromkeys(row.case for row in rows))
     figure = new_figure(11, 1.8 + 0.42 * len(cases))
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
-    for axes, where in zip(panels, ("entry", "loop"), strict=True):
+    for axes, where in zip(panels, TITLES, strict=True):
         found = selected(rows, where)
         for number, variant in enumerate(of_all(rows)):
             times = [1e3 * found[case, variant].seconds for case in cases]
@@ -185,7 +191,7 @@ def picture(rows: Sequence[LayoutTiming]) -> "Figure":
             )
         axes.set_xscale("log")
         axes.set_xlabel("milliseconds per step, forward and backward")
-        axes.set_title("outside a loop" if where == "entry" else "in a loop")
+        axes.set_title(TITLES[where])
         axes.set_yticks(range(len(cases)), cases)
         axes.set_ylim(len(cases) - 0.5, -0.5)
         axes.grid(axis="both", alpha=0.3)

@@ -1,33 +1,37 @@
 """`python -m experiments fields`: published receptive fields, by formula and by measurement.
 
-Formula: `convjax.receptive_fields`. Measurement: the support of the gradient of one cell in the
-middle, and of the next, by the pixels of tall images (`convjax.effective_field`), with weights
-that are all positive, in float64: behind a hundred layers the gradient of the outermost pixel is of
-1e-60.
+The formula is `convjax.receptive_fields`. The measurement is the support of the gradient of two
+neighbouring cells in the middle of the map with respect to the pixels of tall images
+(`convjax.effective_field`). All weights are positive, in float64: behind a hundred layers, the
+gradient of the outermost pixel is about 1e-60. A quick run measures AlexNet only.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import typer
+from rich.console import Console
 
 from convjax.analysis._effective_field import effective_field
 from convjax.analysis.receptive_field import receptive_fields
+from convjax.runs.environment import environment
 from experiments.receptive_fields.published import IMAGE, NETWORKS, PublishedField
-from experiments.terminal.options import OutFile, mistakes_reported, prepare_file
+from experiments.terminal.command import measure_to_file
+from experiments.terminal.options import OutFile, Quick
+from experiments.terminal.tables import Table
 
-# A max pooling passes the gradient on to one pixel alone: in that many rows of random images the
-# outermost one is chosen at least once.
+# Max pooling passes the gradient to a single pixel. In this many rows of random images, the
+# outermost pixel is chosen at least once.
 ROWS = 50_000
 
-# Narrow, because the field is the same down and across; without padding a network needs about 75.
+# Narrow, because fields are square; a network without padding needs about 75 pixels.
 WIDTH = 96
 
 
 def by_formula(name: str) -> PublishedField:
-    """Returns the field of a published network by formula."""
+    """Returns the receptive field of a published network by formula."""
     model, images = NETWORKS[name][0](), jax.ShapeDtypeStruct((1, IMAGE, IMAGE, 1), jnp.float32)
     zeros = jnp.zeros(images.shape)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), zeros))
@@ -38,9 +42,9 @@ def by_formula(name: str) -> PublishedField:
 
 
 def measured(name: str) -> PublishedField:
-    """Returns the field of a published network by the gradients of two cells."""
+    """Returns the receptive field of a published network by the gradients of two cells."""
     make, published = NETWORKS[name]
-    # A multiple of 224, so that "same" pads it alike, with both fields within it.
+    # A multiple of 224, so that "same" pads equally; large enough for both fields.
     height = -(-(2 * published.size) // IMAGE) * IMAGE
     with jax.enable_x64(True):
         model = make()
@@ -48,7 +52,7 @@ def measured(name: str) -> PublishedField:
             jax.random.key(0), (ROWS // height, height, WIDTH, 1), jnp.float64, 0.5, 1.5
         )
         kernels = jax.jit(model.init)(jax.random.key(1), images[:1])
-        # Summing to 1, so that values neither grow nor vanish.
+        # Each kernel sums to 1, so that values neither grow nor vanish.
         kernels = jax.tree.map(lambda k: jnp.abs(k) / jnp.abs(k).sum(), kernels)
         output = jax.eval_shape(model.apply, kernels, images).shape
         middle = output[1] // 2
@@ -62,39 +66,32 @@ def measured(name: str) -> PublishedField:
     return PublishedField(first.stop - first.start, stride, middle * stride - first.start)
 
 
-def run_fields(
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Measures AlexNet alone; the formula is for all.")
-    ] = False,
-    out: OutFile = Path("fields.json"),
-) -> None:
+def run_fields(quick: Quick = False, out: OutFile = Path("fields.json")) -> None:
     """Compares published receptive fields with formula and measurement, and writes fields.json."""
-    from convjax.runs.folder import environment, write_json
-    from experiments.terminal.console import console
 
-    shown = console()
-    with mistakes_reported("stopped; nothing was written."):
-        prepare_file(out)
+    def measure(_: Console) -> dict[str, Any]:
         rows = []
         for i, (name, (_, published)) in enumerate(NETWORKS.items()):
             row: dict[str, Any] = {"network": name, "published": published}
             row["formula"] = by_formula(name)
             row["measured"] = measured(name) if i == 0 or not quick else None
             rows.append(row)
-        write_json(out, {"environment": environment(), "fields": rows})
-    shown.print(markdown_fields(rows), highlight=False, markup=False)
-    shown.print(f"all figures: {out}", highlight=False, soft_wrap=True)
+        return {"environment": environment(), "fields": rows}
+
+    report = measure_to_file(out, measure, lambda report: [markdown_fields(report["fields"])])
     agree = all(
-        row[of] in (None, row["published"]) for row in rows for of in ("formula", "measured")
+        row[source] in (None, row["published"])
+        for row in report["fields"]
+        for source in ("formula", "measured")
     )
     raise typer.Exit(0 if agree else 1)
 
 
 def markdown_fields(rows: list[dict[str, Any]]) -> str:
-    """Returns the table of networks: size, stride and padding, published and found."""
-    lines = ["| network | published | by formula | measured |", "|---|---|---|---|"]
+    """Returns the table of networks, with size / stride / padding from each source."""
+    cells = []
     for row in rows:
-        found = [row[of] for of in ("published", "formula", "measured")]
-        cells = [" / ".join(map(str, field)) if field else "" for field in found]
-        lines.append(f"| {row['network']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        fields = [row[source] for source in ("published", "formula", "measured")]
+        texts = [" / ".join(map(str, field)) if field else "" for field in fields]
+        cells.append((row["network"], *texts))
+    return Table(("network", "published", "by formula", "measured"), cells).markdown()

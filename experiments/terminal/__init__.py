@@ -1,1 +1,1 @@
-"""What every command has in common: options, messages of one line, and what a person sees."""
+"""Parts shared by all commands: options, tables, one-line errors, and the console."""

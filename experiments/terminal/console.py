@@ -1,7 +1,6 @@
-"""What a person sees: a table per epoch, a progress bar, the ledger, and messages of errors."""
+"""The console: a row per evaluation, a progress bar with the time left, and lines of text."""
 
 import time
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -15,12 +14,9 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 from rich.text import Text
 
-from experiments.harness.claim import Result
 from experiments.harness.observer import Observer
-from experiments.harness.rules import Verdict, mean, std
 from experiments.harness.setting import Setting
 
 
@@ -30,6 +26,11 @@ def console() -> Console:
     return found if found.is_terminal else Console(width=130)
 
 
+def print_line(console: Console, text: str) -> None:
+    """Prints a text as it is: without markup, and not wrapped, so that a path can be copied."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 EPOCH_HEADER = (
     f"{'epoch':>5}  {'train_loss':>10}  {'valid_loss':>10}  {'accuracy':>8}  {'time':>7}  "
     f"{'compile':>7}"
@@ -37,10 +38,10 @@ EPOCH_HEADER = (
 
 
 class TimeLeft(TimeRemainingColumn):
-    """The time that a training's speed leaves, or for all claims the time until a moment."""
+    """The time left: of a training from its speed, of all claims until a given moment."""
 
     def render(self, task: Task) -> Text:
-        """Returns "0:12:34"."""
+        """Returns a text such as "0:12:34"."""
         until = task.fields.get("until")
         if until is None:
             return super().render(task)
@@ -49,10 +50,10 @@ class TimeLeft(TimeRemainingColumn):
 
 
 class ConsoleObserver(Observer):
-    """Prints fastai's table of a watched training, a line for others, and the time left.
+    """Prints fastai's table of each watched training, one line for each other, and the time left.
 
-    On a terminal there are bars below: one for the claims, one for the training. Elsewhere they
-    would be noise in a log, and a line at the beginning of a claim takes their place.
+    On a terminal, a bar for the claims and one for the training stand below. In a log there are no
+    bars; the line at the beginning of a claim gives the time left.
     """
 
     def __init__(self, console: Console):
@@ -70,17 +71,17 @@ class ConsoleObserver(Observer):
         self._training: TaskID | None = None
         self._title, self._watched = "", True
 
-    def on_screen(self) -> Progress:
-        """Returns the bars."""
+    def display(self) -> Progress:
+        """Returns the progress bars, a context."""
         return self.progress
 
-    def kept(self, claims: int) -> None:
-        """Says so."""
+    def resumed(self, claims: int) -> None:
+        """Prints the number of claims whose figures are kept."""
         are = "claim is" if claims == 1 else "claims are"
-        self.console.print(f"{claims} {are} measured already.", highlight=False)
+        self.console.print(f"{claims} {are} already measured.", highlight=False)
 
     def claim(self, id: str, number: int, total: int, seconds_left: float | None) -> None:
-        """Says which claim begins, and how long all that remain take."""
+        """Prints which claim begins, and the time left for all that remain."""
         if self._claims is None:
             self._claims = self.progress.add_task("claims", total=total)
         until = None if seconds_left is None else time.monotonic() + seconds_left
@@ -91,23 +92,23 @@ class ConsoleObserver(Observer):
         self.console.print(f"\n[bold]claim {number} of {total}: {id}[/bold]{left}", highlight=False)
 
     def network(self, summary: str) -> None:
-        """Prints the summary of a network."""
+        """Prints the summary of the network."""
         self.console.print(f"\n{summary}", highlight=False, soft_wrap=True)
 
     def training(self, setting: Setting, seed: int, steps: int, *, watched: bool) -> None:
-        """Prints the head of the table."""
+        """Adds a bar; prints the title and the headings of a watched training."""
         self._title, self._watched = f"{setting.slug}, seed {seed}", watched
         self._training = self.progress.add_task(self._title, total=steps)
         if watched:
             self.console.print(f"\n[bold]{self._title}[/bold]: {steps} steps", highlight=False)
             self.console.print(EPOCH_HEADER, highlight=False)
 
-    def steps(self, done: int) -> None:
-        """Moves the bar."""
+    def on_steps(self, steps: int) -> None:
+        """Advances the bar."""
         if self._training is not None:
-            self.progress.advance(self._training, done)
+            self.progress.advance(self._training, steps)
 
-    def scored(self, metrics: dict[str, Any]) -> None:
+    def on_evaluation(self, metrics: dict[str, Any]) -> None:
         """Prints one row of the table."""
         if self._watched:
             self.console.print(
@@ -118,15 +119,15 @@ class ConsoleObserver(Observer):
             )
 
     def measuring(self, what: str) -> None:
-        """Prints a line."""
+        """Prints what is being measured."""
         self.console.print(f"  {what}", highlight=False)
 
-    def told(self, text: str) -> None:
-        """Prints it, broken where the terminal ends."""
+    def message(self, text: str) -> None:
+        """Prints the message, wrapped to the width of the terminal."""
         self.console.print(f"\n{text}", highlight=False)
 
     def trained(self, metrics: list[dict[str, Any]]) -> None:
-        """Takes the bar away; prints the line of a training for comparisons."""
+        """Removes the bar; prints the line of a training that is not watched."""
         if self._training is not None:
             self.progress.remove_task(self._training)
             self._training = None
@@ -136,98 +137,3 @@ class ConsoleObserver(Observer):
                 f"  {self._title}: accuracy {metrics[-1]['accuracy']:.4f}, {seconds:.1f} s",
                 highlight=False,
             )
-
-
-# Metrics that are 1 or 0 per seed: shown as a count.
-YES_OR_NO = {"failed"}
-
-# A comparison has up to forty figures; results.json holds them all, its reason those that decide.
-MOST_FIGURES = 8
-
-STYLE: dict[Verdict, str] = {"reproduced": "green", "refuted": "red", "undecided": "yellow"}
-
-
-def ledger_table(results: list[Result], data: str, seeds: int) -> Table:
-    """Returns the ledger as a table: claim, published, measured, verdict, time."""
-    table = Table(
-        title=f"The chapter's claims on {data}, {seeds} seed{'s' if seeds > 1 else ''}",
-        show_lines=True,
-    )
-    for heading in ("claim", "published", "measured (mean ± std)", "verdict", "time"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("claim", "time"))
-    for result in results:
-        verdict = f"[{STYLE[result.verdict]}]{result.verdict}[/]"
-        if result.verdict != result.expected:
-            verdict += f"\n[bold red]expected {result.expected}[/]"
-        table.add_row(
-            result.id,
-            *_figures(result),
-            f"{verdict}\n{result.reason}",
-            f"{result.seconds:.1f} s",
-        )
-    return table
-
-
-def markdown_ledger(results: list[Result]) -> str:
-    """Returns the ledger as a Markdown table."""
-    lines = ["| claim | published | measured | verdict | time |", "|---|---|---|---|---|"]
-    for result in results:
-        published, measured = _figures(result)
-        cells = (
-            result.id,
-            published.replace("\n", "<br>"),
-            measured.replace("\n", "<br>"),
-            f"**{result.verdict}**: {result.reason}",
-            f"{result.seconds:.1f} s",
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", _summary(results)])
-
-
-def _summary(results: list[Result]) -> str:
-    """Returns how many there are of each verdict, on what, with how many seeds, in which time."""
-    verdicts = [result.verdict for result in results]
-    counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in STYLE]
-    kinds = sorted({(result.data, len(result.seeds)) for result in results})
-    data = [f"{name}, {seeds} seed{'s' * (seeds > 1)}" for name, seeds in kinds]
-    minutes = sum(result.seconds for result in results) / 60
-    return "; ".join([", ".join(counts), *data, f"{minutes:.0f} minutes"])
-
-
-def claims_table(claims: list[tuple[str, Any]]) -> Table:
-    """Returns the list of claims: id, file, statement."""
-    table = Table(show_header=True)
-    for heading in ("claim", "file", "what the chapter says"):
-        table.add_column(heading, overflow="fold")
-    for file, claim in claims:
-        table.add_row(claim.id, f"experiments/{file}.py", claim.statement)
-    return table
-
-
-def _figures(result: Result) -> tuple[str, str]:
-    """Returns the published and the measured figures, a line each."""
-    return (
-        _lines({name: _figure(value) for name, value in result.published.as_json().items()}),
-        _lines({name: _spread(name, values) for name, values in result.measured.items()}),
-    )
-
-
-def _lines(figures: Mapping[str, str]) -> str:
-    lines = [f"{name} {figure}" for name, figure in figures.items()]
-    more = len(lines) - MOST_FIGURES
-    return "\n".join(lines[:MOST_FIGURES] + ([f"and {more} more"] if more > 0 else []))
-
-
-def _figure(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.10g}"
-
-
-def _spread(name: str, values: Any) -> str:
-    if name in YES_OR_NO and len(values) > 1:
-        return f"{sum(values):.0f} of {len(values)}"
-    middle = mean(values)
-    # Four digits show the accuracy of 10,000 images; smaller figures are shown by their size.
-    form = ".1e" if 0 < abs(middle) < 1e-3 else ".4f"
-    if len(values) > 1:
-        return f"{middle:{form}} ± {std(values):{form}}"
-    return f"{middle:.4f}".rstrip("0").rstrip(".") if form == ".4f" else f"{middle:{form}}"

@@ -21,7 +21,7 @@ def invoke(*arguments):
 
 @pytest.fixture
 def runs(tmp_path):
-    """Two runs, one in a folder that a shell would take for two."""
+    """Two runs; the name of one folder has a space, which a shell splits."""
     paths = tmp_path / "all" / "seed-0", tmp_path / "all" / "seed 1"
     for path in paths:
         folder = RunFolder(path, {})
@@ -31,14 +31,14 @@ def runs(tmp_path):
 
 
 def logdir(result):
-    """What is to be typed next, as a shell reads it."""
+    """Returns the log folder in the printed command, as a shell parses it."""
     line = result.stdout.splitlines()[-1]
     assert line.startswith("next: tensorboard --logdir ")
     (path,) = shlex.split(line)[3:]
     return Path(path)
 
 
-def test_one_run(runs):
+def test_events_of_one_run(runs):
     result = invoke(runs[1])
     assert result.exit_code == 0
     assert logdir(result) == runs[1] / "tensorboard"
@@ -46,7 +46,7 @@ def test_one_run(runs):
     assert not (runs[0] / "tensorboard").exists()
 
 
-def test_several_runs_are_shown_together(runs, monkeypatch):
+def test_events_of_several_runs_have_one_logdir(runs, monkeypatch):
     result = invoke(*runs)
     assert result.exit_code == 0
     assert logdir(result) == runs[0].parent
@@ -56,12 +56,12 @@ def test_several_runs_are_shown_together(runs, monkeypatch):
     assert logdir(invoke("all/seed-0", "all/seed-0")) == Path("all/seed-0/tensorboard")
 
 
-def test_without_tensorboard_it_says_how_to_get_it(runs, monkeypatch):
+def test_events_reports_how_to_install_tensorboard(runs, monkeypatch):
     monkeypatch.setattr(events, "find_spec", lambda name: None)
     assert "next: pip install tensorboard, then: tensorboard --logdir" in invoke(runs[0]).stdout
 
 
-def test_mistakes_write_nothing(runs, tmp_path, monkeypatch):
+def test_events_writes_nothing_after_a_mistake(runs, tmp_path, monkeypatch):
     def fails(*arguments, message):
         before = sorted(tmp_path.rglob("*"))
         result = invoke(*arguments)
@@ -82,7 +82,7 @@ def test_mistakes_write_nothing(runs, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device", str(run / "tensorboard"))
 
         patch.setattr("convjax.runs.tensorboard.write_events", full)
-        fails(runs[0], message="left on device. Where results are to go there, name a copy of the")
+        fails(runs[0], message="left on device. If results go there, name a copy of the")
     (runs[0] / "tensorboard").mkdir()
     (runs[0] / "tensorboard" / "notes.txt").write_text("precious")
     fails(runs[0], message="holds 'notes.txt', which is no event file")

@@ -12,10 +12,10 @@ from tests.mistakes import check_message, commands
 
 @pytest.fixture
 def somewhere(tmp_path, tmp_path_factory, monkeypatch):
-    """A folder with what the commands name."""
+    """A folder with the files that the commands name, the current one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CONVJAX_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-    # A setting of the whole process, which other tests are in.
+    # The cache is a setting of the process, which other tests share.
     monkeypatch.setattr("experiments.harness.compilation_cache.use_compilation_cache", lambda: None)
     monkeypatch.delenv("CONVJAX_DATA_DIR", raising=False)
     commands.make_files(tmp_path)
@@ -27,7 +27,7 @@ def listing(folder):
 
 
 @pytest.mark.parametrize("mistake", commands.ROWS, ids=lambda mistake: mistake.what)
-def test_on_the_command_line(mistake, somewhere):
+def test_commands_report_mistakes_in_one_line(mistake, somewhere):
     before = listing(somewhere)
     result = CliRunner().invoke(app, shlex.split(mistake.what))
     assert result.exit_code == 2, result.output
@@ -38,10 +38,11 @@ def test_on_the_command_line(mistake, somewhere):
     assert listing(somewhere) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what", ["bench --only foo", "table none.json", "explore --run out --out new/x.html"]
 )
-def test_in_a_process_of_its_own(what, somewhere, request):
+def test_program_reports_mistakes_in_one_line(what, somewhere, request):
     before = listing(somewhere)
     done = subprocess.run(
         [sys.executable, "-m", "experiments", *shlex.split(what)],

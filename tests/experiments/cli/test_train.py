@@ -1,4 +1,4 @@
-"""`train`: what it leaves, that it goes on, repeats, splits and streams, and what it says."""
+"""`train`: its files, output and mistakes; resumed, repeated, split and streamed trainings."""
 
 import errno
 import importlib.util
@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from convjax.io.lock import FolderLock
 from convjax.runs.checkpoints import Checkpoints
-from convjax.runs.run import load_run
 from convjax.runs.predictions import Predictions
+from convjax.runs.run import load_run
 from experiments.cli.app import app
 from tests.train.fits import assert_same_records, untimed
 
@@ -31,7 +31,7 @@ def invoke(*arguments):
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory):
-    """The folder of a short run, and what the command said."""
+    """The folder of a short run, and the result of the command."""
     out = tmp_path_factory.mktemp("train") / "run"
     result = invoke(*SHORT, "--out", out)
     assert result.exit_code == 0, result.output
@@ -49,8 +49,8 @@ def assert_same_runs(actual, expected):
     assert_same_records(left.record, right.record)
 
 
-class TestAShortRun:
-    def test_what_it_leaves(self, short):
+class TestShortRun:
+    def test_train_writes_its_folder(self, short):
         out, result = short
         assert {path.name for path in out.iterdir()} == {
             *("config.json", "metrics.jsonl", "record.npz", "model.npz", "predictions.npz"),
@@ -66,19 +66,19 @@ class TestAShortRun:
         assert "color-dim-blocks.3.conv.png" in {path.name for path in (out / "plots").iterdir()}
         assert f"the run: {out}" in result.stdout
 
-    def test_its_table_has_a_row_for_each_evaluation(self, short):
+    def test_train_prints_a_row_for_each_evaluation(self, short):
         out, result = short
         rows = [line for line in result.stdout.splitlines() if line.endswith("s")]
         for metrics in load_run(out).metrics:
             assert any(f"{metrics['valid_loss']:.4f}" in row for row in rows)
 
-    def test_it_takes_no_second_run(self, short):
+    def test_train_does_not_overwrite_a_run(self, short):
         out, _ = short
         result = invoke(*SHORT, "--out", out)
         assert result.exit_code == 2
         assert "--out must be a new or empty folder" in result.stderr
 
-    def test_it_is_repeated_from_its_configuration(self, short, tmp_path):
+    def test_train_config_repeats_a_run(self, short, tmp_path):
         out, _ = short
         result = invoke("--config", out, "--out", tmp_path / "again", "--quiet")
         assert result.exit_code == 0, result.output
@@ -86,16 +86,16 @@ class TestAShortRun:
         assert_same_runs(tmp_path / "again", out)
         assert load_run(tmp_path / "again").config == load_run(out).config
 
-    def test_what_is_given_changes_a_configuration(self, short, tmp_path):
+    def test_train_config_is_changed_by_options(self, short, tmp_path):
         result = invoke("--config", short[0], "--epochs", 1, "--norm", "none", "--dry-run")
         found = json.loads(result.stdout)
         assert (found["setting"]["epochs"], found["setting"]["norm"]) == (1, None)
         assert (found["setting"]["schedule"], found["steps"]) == ("one-cycle", 3)
 
-    def test_a_finished_run_has_nothing_to_go_on_with(self, short, tmp_path):
+    def test_train_resume_of_a_finished_run_writes_the_missing_files(self, short, tmp_path):
         out = tmp_path / "run"
         shutil.copytree(short[0], out)
-        for made in ("model.npz", "report.html"):  # killed while it wrote what it makes at the end
+        for made in ("model.npz", "report.html"):  # as if killed at its end
             (out / made).unlink()
         result = invoke("--resume", "--out", out)
         assert result.exit_code == 0, result.output
@@ -103,7 +103,7 @@ class TestAShortRun:
         assert (out / "report.html").exists()
         assert_same_runs(out, short[0])
 
-    def test_a_changed_configuration_is_refused(self, short, tmp_path):
+    def test_train_resume_rejects_changed_options(self, short, tmp_path):
         out = tmp_path / "run"
         shutil.copytree(short[0], out)
         result = invoke("--resume", "--out", out, "--lr-max", 0.1, "--seed", 1)
@@ -122,16 +122,16 @@ class TestAShortRun:
             ("watch", "foo", "watch must be one of"),
         ],
     )
-    def test_a_configuration_that_is_none(self, short, tmp_path, field, value, message):
+    def test_train_config_rejects_an_invalid_file(self, short, tmp_path, field, value, message):
         config = json.loads((short[0] / "config.json").read_text())
         (tmp_path / "config.json").write_text(json.dumps({**config, field: value}))
         result = invoke("--config", tmp_path / "config.json", "--out", tmp_path / "run")
         assert result.exit_code == 2
-        told = f"error: {tmp_path / 'config.json'} is no configuration of a training: {message}"
-        assert result.stderr.startswith(told)
+        start = f"error: {tmp_path / 'config.json'} is not the configuration of a training: "
+        assert result.stderr.startswith(start + message)
         assert result.stderr.endswith(". Take the config.json of a run's folder.\n")
 
-    def test_a_damaged_checkpoint_is_told(self, short, tmp_path):
+    def test_train_resume_reports_a_damaged_checkpoint(self, short, tmp_path):
         out = tmp_path / "run"
         shutil.copytree(short[0], out)
         for path in (out / "checkpoints" / "9" / "progress").iterdir():
@@ -140,13 +140,13 @@ class TestAShortRun:
         result = invoke("--resume", "--out", out)
         assert result.exit_code == 2
         assert "is damaged or cannot be read" in result.stderr
-        assert f"Remove {out}/checkpoints/9, and the run goes on from step" in result.stderr
+        assert f"Remove {out}/checkpoints/9, and the run" in result.stderr
         assert (out / "metrics.jsonl").read_text() == before
         shutil.rmtree(out / "checkpoints" / "9")
         assert invoke("--resume", "--out", out).exit_code == 0
         assert_same_runs(out, short[0])
 
-    def test_another_process_is_writing(self, short, tmp_path):
+    def test_train_resume_rejects_a_locked_folder(self, short, tmp_path):
         out = tmp_path / "run"
         shutil.copytree(short[0], out)
         with FolderLock(out):
@@ -154,12 +154,12 @@ class TestAShortRun:
         assert result.exit_code == 2
         assert "another process is writing into" in result.stderr
 
-    def test_streamed_images_give_the_same_bits(self, short, tmp_path):
+    def test_train_stream_is_bitwise_equal(self, short, tmp_path):
         result = invoke(*SHORT, "--stream", "--out", tmp_path / "run")
         assert result.exit_code == 0, result.output
         assert_same_runs(tmp_path / "run", short[0])
 
-    def test_two_devices_give_the_same_up_to_rounding(self, short, tmp_path):
+    def test_train_devices_are_equal_up_to_rounding(self, short, tmp_path):
         result = invoke(*SHORT, "--devices", 2, "--out", tmp_path / "run")
         assert result.exit_code == 0, result.output
         one, two = load_run(short[0]).record, load_run(tmp_path / "run").record
@@ -168,7 +168,7 @@ class TestAShortRun:
         assert load_run(tmp_path / "run").config["devices"] == 2
 
 
-def test_json_lines(tmp_path):
+def test_train_json_prints_an_object_per_event(tmp_path):
     result = invoke(*SHORT, "--json", "--out", tmp_path / "run")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     events = [line["event"] for line in lines]
@@ -178,14 +178,14 @@ def test_json_lines(tmp_path):
     assert lines[-1]["folder"] == str(tmp_path / "run")
 
 
-def test_a_dry_run_prints_the_configuration_and_writes_nothing(tmp_path):
+def test_train_dry_run_prints_the_configuration_and_writes_nothing(tmp_path):
     result = invoke(*SHORT, "--dry-run", "--out", tmp_path / "run")
     found = json.loads(result.stdout)
     assert (found["steps"], found["setting"]["batch_size"], found["data"]) == (9, 32, "mnist5k")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_loss_that_is_not_finite(tmp_path):
+def test_train_non_finite_stops_or_continues(tmp_path):
     options = ("--quick", "--lr-max", 1e30, "--epochs", 3, "--out", tmp_path / "run")
     result = invoke(*options)
     assert result.exit_code == 3
@@ -198,7 +198,7 @@ def test_a_loss_that_is_not_finite(tmp_path):
     assert load_run(tmp_path / "run").record.steps == 9
 
 
-def test_a_run_of_the_claims_is_repeated_from_its_configuration(tmp_path):
+def test_train_config_repeats_a_run_of_the_claims(tmp_path):
     ran = CliRunner().invoke(app, ["run", "longer", "--quick", "--out", str(tmp_path / "claims")])
     assert ran.exit_code == 0, ran.output
     (config,) = (tmp_path / "claims").rglob("config.json")
@@ -208,53 +208,56 @@ def test_a_run_of_the_claims_is_repeated_from_its_configuration(tmp_path):
 
 
 @pytest.mark.parametrize("network", ["threes-sevens", "linear"])
-def test_other_networks(tmp_path, network):
+def test_train_supports_other_networks(tmp_path, network):
     result = invoke("--quick", "--network", network, "--watch", "nothing", "--out", tmp_path / "r")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "r" / "report.html").exists()
 
 
 def start(*arguments):
-    """The command in a process of its own, without the devices that these tests give themselves."""
+    """Starts the command in a process, without the devices that this process shows."""
     command = [sys.executable, "-m", "experiments", "train", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(*arguments):
     with start(*arguments) as process:
-        told = process.communicate(timeout=300)
-    assert process.returncode == 0, told
+        output = process.communicate(timeout=300)
+    assert process.returncode == 0, output
 
 
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory):
-    """The folder of a long run that nobody stops."""
+    """The folder of a long run that is not stopped."""
     out = tmp_path_factory.mktemp("untouched") / "run"
     finish(*LONG, "--out", out)
     return out
 
 
-def test_the_real_batch_is_what_devices_share(tmp_path):
-    """All 4,000 images are a batch where more are asked for."""
+def test_train_devices_must_divide_the_actual_batch(tmp_path):
+    """A batch has at most all 4,000 images."""
     result = invoke("--batch-size", 6000, "--devices", 3, "--quick", "--out", tmp_path / "run")
     assert result.exit_code == 2
-    assert "devices must divide the batch, which is 4000 where there are no more" in result.stderr
+    assert (
+        "devices must divide the batch, which has 4000 images because there are no more"
+        in result.stderr
+    )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_not_installed_is_missed_at_once(tmp_path, monkeypatch):
+def test_train_reports_a_missing_library_before_the_training(tmp_path, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "plotly" else found(name)
     )
     result = invoke(*SHORT, "--out", tmp_path / "run")
     assert result.exit_code == 2
-    assert 'plotly is not installed: pip install "convjax[pages]"' in result.stderr
+    assert 'plotly must be installed: pip install "convjax[pages]"' in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_that_fails_in_the_end(tmp_path, monkeypatch):
-    """The last one is written while the rest goes on: its error comes when it is waited for."""
+def test_train_reports_an_error_of_the_last_checkpoint(tmp_path, monkeypatch):
+    """It is written in the background: its error is raised when the end waits for it."""
 
     def fails(self):
         raise OSError(errno.ENOSPC, "no checkpoint could be written", str(self.folder))
@@ -262,10 +265,10 @@ def test_a_checkpoint_that_fails_in_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr(Checkpoints, "close", fails)
     result = invoke(*SHORT, "--out", tmp_path / "run")
     assert result.exit_code == 2
-    assert "no checkpoint could be written. What was saved before is whole" in result.stderr
+    assert "no checkpoint could be written. Files saved before are complete" in result.stderr
 
 
-def test_event_files_of_a_run_killed_before_its_first_checkpoint(short, tmp_path):
+def test_train_tensorboard_replaces_events_of_a_run_without_checkpoint(short, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     out = tmp_path / "run"
@@ -278,8 +281,9 @@ def test_event_files_of_a_run_killed_before_its_first_checkpoint(short, tmp_path
     assert [event.step for event in events.Scalars("training/loss")] == list(range(9))
 
 
+@pytest.mark.slow
 class TestSignals:
-    """Processes of their own, which are stopped, killed, and go on."""
+    """Processes that are stopped, killed and resumed."""
 
     def stop(self, number, out, *arguments):
         """Sends a signal a moment after the next checkpoint; returns (status, stderr)."""
@@ -288,21 +292,21 @@ class TestSignals:
             wait_for(lambda: checkpoints(out) - before, process)
             time.sleep(0.1)
             process.send_signal(number)
-            _, told = process.communicate(timeout=60)
-        return process.returncode, told
+            _, errors = process.communicate(timeout=60)
+        return process.returncode, errors
 
-    def test_each_of_them_and_then_the_end(self, untouched, tmp_path):
+    def test_train_resumes_after_each_signal(self, untouched, tmp_path):
         out = tmp_path / "run"
-        status, told = self.stop(signal.SIGTERM, out, *LONG)
+        status, errors = self.stop(signal.SIGTERM, out, *LONG)
         assert status == 143
         again = f"python -m experiments train --resume --out {out}"
-        assert "saved. Go on with: " + again in told
+        assert "saved. Resume with: " + again in errors
         steps = load_run(out).record.steps
         assert 0 < steps < 450
-        status, told = self.stop(signal.SIGKILL, out, "--resume", "--save-seconds", 0.2)
+        status, errors = self.stop(signal.SIGKILL, out, "--resume", "--save-seconds", 0.2)
         assert status == -signal.SIGKILL
-        assert "Traceback" not in told
-        status, told = self.stop(signal.SIGINT, out, "--resume", "--save-seconds", 0.2)
+        assert "Traceback" not in errors
+        status, errors = self.stop(signal.SIGINT, out, "--resume", "--save-seconds", 0.2)
         assert status == 130
         assert load_run(out).record.steps > steps
         finish("--resume", "--out", out)

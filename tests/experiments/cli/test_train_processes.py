@@ -96,7 +96,7 @@ def test_train_saves_and_stops_all_after_a_signal_to_one(two, tmp_path):
         processes[1].send_signal(signal.SIGTERM)
         ended = [(p.communicate(timeout=60)[1], p.returncode) for p in processes]
     assert [status for _, status in ended] == [143, 143], ended
-    assert "saved. Go on with:" in ended[0][0]
+    assert "saved. Resume with:" in ended[0][0]
     assert load_run(out).record.steps < 90
 
 

@@ -48,7 +48,7 @@ def test_runs_that_cannot_be_shown(lab, tmp_path):
     message = "--run must hold the weights of its network, model.npz"
     assert_mistake(invoke("--run", tmp_path / "compared", "--out", out), message, out)
     (tmp_path / "run" / "model.npz").write_text("damaged")
-    message = "is not a whole file of weights"
+    message = "is not a complete weights file"
     assert_mistake(invoke("--run", tmp_path / "run", "--out", out), message, out)
     config = tmp_path / "run" / "config.json"
     whole = json.loads(config.read_text())

@@ -1,4 +1,4 @@
-"""Rules that `run` and `train` have in common: where results go, and how much is said."""
+"""Checks of the options that `run` and `train` share: where results go, and what is printed."""
 
 from datetime import datetime
 from pathlib import Path
@@ -7,7 +7,7 @@ from convjax.io.lock import holds_files
 
 
 def results_folder(out: Path | None) -> Path:
-    """Returns the folder for results: the one given, or one named by date and time."""
+    """Returns the folder for results: the given one, or a new one named by date and time."""
     return out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
@@ -16,11 +16,11 @@ def check_new(out: Path) -> None:
     if out.is_file() or holds_files(out):
         raise ValueError(
             f"--out must be a new or empty folder, got {out}, which is a file or holds files. "
-            "Choose another, remove it, or go on in it with --resume."
+            "Choose another, remove it, or resume the run in it with --resume."
         )
 
 
-def check_manner(quiet: bool, json: bool) -> None:
-    """Raises ValueError for two ways of saying little."""
+def check_output(quiet: bool, json: bool) -> None:
+    """Raises ValueError if both ways of printing less are given."""
     if quiet and json:
-        raise ValueError("--quiet and --json exclude each other: choose one.")
+        raise ValueError("--quiet and --json exclude each other. Choose one.")
