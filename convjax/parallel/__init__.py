@@ -1,4 +1,4 @@
-"""One training over several devices and processes."""
+"""Training on several devices and in several processes."""
 
 from convjax.parallel import distributed
 from convjax.parallel.mesh import data_mesh

@@ -7,9 +7,7 @@ same calls with the same values. With one process everything here does nothing.
 
 import atexit
 import math
-import operator
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from jax import lax
 from jax._src import distributed as _jax_distributed
 from jaxtyping import UInt8
 
+from convjax.parallel.arguments import FLAGS, check_port_free, check_processes, check_times
 from convjax.parallel.mesh import AXIS, REPLICATED, SPLIT_FIRST, data_mesh, on_devices, place
 from convjax.parallel.peer_monitor import PEER_GONE, PeerMonitor
 
@@ -39,8 +38,6 @@ __all__ = [
 
 # Seconds to wait for a peer. Its failure is detected by the monitor, which ends this process.
 _LONG = 7 * 24 * 3600.0
-
-_FLAGS = "--coordinator HOST:PORT --processes N --process-id I"
 
 _monitor: PeerMonitor | None = None
 _calls: dict[str, int] = {}  # how many calls of each kind were made; part of their keys
@@ -75,9 +72,10 @@ def initialize(
       RuntimeError: from JAX, if a device was used before, or at the second call.
     """
     global _monitor
-    _check(coordinator, processes, process_id, timeout, heartbeat)
+    check_times(timeout=timeout, heartbeat=heartbeat)
+    check_processes(coordinator, processes, process_id)
     if coordinator is not None and process_id == 0:
-        _check_free(coordinator)
+        check_port_free(coordinator)
     monitor = PeerMonitor(process_id or 0, processes or 1, heartbeat)
     where = coordinator or "the coordinator"
     monitor.catch_aborts(
@@ -100,7 +98,7 @@ def initialize(
         if coordinator is not None or not isinstance(error, ValueError):
             raise
         raise ValueError(
-            f"no cluster was detected (JAX: {error}) Name the processes with {_FLAGS}, the same N "
+            f"no cluster was detected (JAX: {error}) Name the processes with {FLAGS}, the same N "
             "and address for each, and I from 0 to N − 1."
         ) from error
     # JAX takes SIGTERM for its notice of preemption; without use of that notice SIGTERM would not
@@ -116,57 +114,6 @@ def initialize(
         _monitor = monitor
     else:
         monitor.restore_aborts()
-
-
-def _check(
-    coordinator: str | None,
-    processes: int | None,
-    process_id: int | None,
-    timeout: float,
-    heartbeat: float,
-) -> None:
-    for name, seconds in (("timeout", timeout), ("heartbeat", heartbeat)):
-        if not (math.isfinite(seconds) and seconds > 0):
-            raise ValueError(f"{name} must be a positive number of seconds, got {seconds!r}.")
-    given = {"coordinator": coordinator, "processes": processes, "process_id": process_id}
-    missing = [name for name, value in given.items() if value is None]
-    if len(missing) == len(given):
-        return
-    if missing or coordinator is None or processes is None or process_id is None:
-        raise ValueError(
-            f"coordinator, processes and process_id must be given together, got no "
-            f"{' and no '.join(missing)}. Name all three, {_FLAGS}, or none, and JAX detects the "
-            "cluster."
-        )
-    host, _, port = coordinator.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 2**16:
-        raise ValueError(
-            f"coordinator must be HOST:PORT with a port from 1 to 65535, got {coordinator!r}."
-        )
-    try:
-        processes, process_id = operator.index(processes), operator.index(process_id)
-    except TypeError:
-        raise ValueError(
-            f"processes and process_id must be whole numbers, got {processes!r} and {process_id!r}."
-        ) from None
-    if processes < 1 or not 0 <= process_id < processes:
-        raise ValueError(
-            f"process_id must be from 0 to processes − 1, got {process_id} of {processes}."
-        )
-
-
-def _check_free(coordinator: str) -> None:
-    """Raises ValueError if the port is in use, at which JAX 0.12 crashes without a message."""
-    port = int(coordinator.rpartition(":")[2])
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind(("", port))
-        except OSError as error:
-            raise ValueError(
-                f"coordinator must have a free port, got {coordinator}, whose port {port} cannot "
-                f"be opened ({error.strerror}). Choose another one, the same for every process."
-            ) from error
 
 
 def process_count() -> int:

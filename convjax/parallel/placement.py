@@ -1,4 +1,4 @@
-"""Where a training takes place: on JAX's default device, or split over several."""
+"""The placement of a training: JAX's default device, or several devices."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,18 +11,25 @@ from convjax.parallel.timed_jit import TimedJit
 
 
 class Placement:
-    """Puts arrays and programs where a training takes place.
+    """The devices of a training, on which it places arrays and programs.
 
     Args:
-      devices: as `convjax.Trainer` takes them.
+      devices: as for `convjax.Trainer`; None for JAX's default device.
 
     Attributes:
-      mesh: of several devices; None for JAX's default device.
-      parts: into how many a batch is split.
+      mesh: the mesh of the devices; None for JAX's default device.
+      parts: the number of parts of a batch.
       spans: whether some of the devices belong to other processes.
 
     Raises:
-      TypeError, ValueError: for devices that `convjax.parallel.mesh.data_mesh` rejects.
+      TypeError: if devices is not a sequence of devices.
+      ValueError: for devices that `convjax.parallel.mesh.data_mesh` rejects.
+
+    Examples:
+      >>> import jax
+      >>> from convjax.parallel import Placement
+      >>> Placement(None).parts, dict(Placement(jax.devices()[:1]).mesh.shape)
+      (1, {'batch': 1})
     """
 
     def __init__(self, devices: Sequence[jax.Device] | None):
@@ -31,15 +38,15 @@ class Placement:
         self.spans = self.mesh is not None and mesh.spans_processes(self.mesh)
 
     def put(self, tree: Any) -> Any:
-        """Returns the tree where the training takes place; what is there already stays."""
+        """Returns the tree on the devices of the training; arrays already there stay."""
         return mesh.gather(tree) if self.mesh is None else mesh.replicate(tree, self.mesh)
 
     def put_order(self, order: Any, *rest: Any) -> tuple[Any, ...]:
-        """Returns a program's arguments from the host, placed where JAX could not do so itself.
+        """Returns the arguments of a program, placed where JAX cannot place them itself.
 
         Args:
-          order: (K, B), each row split over the devices.
-          *rest: the same on all of them.
+          order: (K, B), each row to be split over the devices.
+          *rest: to be replicated.
         """
         if self.mesh is None or not self.spans:
             return order, *rest
@@ -49,11 +56,13 @@ class Placement:
     def program(
         self, function: Callable[..., Any], given: Any, returned: Any = REPLICATED, **settings: Any
     ) -> TimedJit:
-        """Returns the program of a function, over all devices.
+        """Returns a function as a program on all devices.
 
         Args:
-          given, returned: how its arguments and results lie there, as `convjax.parallel.mesh` names it.
-          **settings: of `jax.jit`.
+          function: of arrays and trees of arrays.
+          given: the partition of its arguments over the mesh.
+          returned: the partition of its results.
+          **settings: arguments of `jax.jit`.
         """
         if self.mesh is not None:
             function = mesh.on_devices(function, self.mesh, given, returned)

@@ -1,4 +1,4 @@
-"""A jitted function that tells how long it was compiled, apart from how long it runs."""
+"""A jitted function that measures its time of compilation."""
 
 import time
 from collections.abc import Callable
@@ -8,15 +8,22 @@ import jax
 
 
 class TimedJit:
-    """A function compiled once per kind of argument, as by `jax.jit`, with a clock for that.
-
-    Attributes:
-      compile_seconds: time spent so far in tracing, lowering and compiling, or in fetching the
-        result from JAX's persistent cache.
+    """A function compiled once per kind of arguments, as by `jax.jit`, with measured compilation.
 
     Args:
-      function: pure, of arrays and trees of arrays.
-      **settings: of `jax.jit`, such as donate_argnums.
+      function: a pure function of arrays and trees of arrays.
+      **settings: arguments of `jax.jit`, such as donate_argnums.
+
+    Attributes:
+      compile_seconds: the time so far of tracing, lowering and compiling, or of fetching the result
+        from JAX's persistent cache.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax.parallel.timed_jit import TimedJit
+      >>> double = TimedJit(lambda x: 2 * x)
+      >>> int(double(jnp.int32(3))), double.programs, double.compile_seconds > 0
+      (6, 1, True)
     """
 
     def __init__(self, function: Callable[..., Any], **settings: Any):
@@ -26,11 +33,11 @@ class TimedJit:
 
     @property
     def programs(self) -> int:
-        """How many kinds of arguments there were, each with a program of its own."""
+        """The number of compiled programs, one for each kind of arguments."""
         return len(self._compiled)
 
     def __call__(self, *args: Any) -> Any:
-        """Calls the function, compiled before if arguments of this kind are new."""
+        """Calls the function, and compiles it first for arguments of a new kind."""
         if jax.config.jax_disable_jit:  # type: ignore[attr-defined]  # to debug step by step
             return self._jitted(*args)
         leaves, structure = jax.tree.flatten(args)

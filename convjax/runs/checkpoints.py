@@ -1,8 +1,8 @@
-"""Checkpoints of a training, by Orbax: written beside the training, whole or not at all.
+"""Checkpoints of a training, by Orbax: written in the background, complete or not at all.
 
-A checkpoint is a folder named by its step. It holds the state's arrays, the record of the steps so
-far, and as JSON what else the training needs to go on; checksums tell a damaged one. Nothing in it
-is executed.
+A checkpoint is a folder named by its step. It has the arrays of the state, the record of the steps
+so far, and as JSON the rest that is needed to resume the training. Checksums detect a damaged one.
+Nothing in it is executed.
 """
 
 import json
@@ -29,30 +29,38 @@ from convjax.train.tree_arrays import (
     tree_from_arrays,
 )
 
-# Below every score, and a number, as JSON wants it.
+# Below every score. It is finite, because JSON has no infinity.
 NO_SCORE = -1e308
 
-# A checkpoint, and one that Orbax has not finished; nobody else's copies beside them.
+# A checkpoint, and one that Orbax has not finished. Other names are not ours.
 _OURS = re.compile(r"[0-9]+(\.orbax-checkpoint-tmp.*)?")
 
 _RECORD = "record"  # the record's file, byte by byte; a path in a tree has a dot or brackets
 
-# Errors of reading that say nothing of what is read: permissions, open files, memory, disk.
+# Errors of reading that have another cause than the file: permissions, open files, memory, disk.
 _OF_THE_MACHINE = {EACCES, EPERM, EMFILE, ENFILE, ENOMEM, ENOSPC}
 
 
 class Checkpoints:
-    """A folder of checkpoints, of which the newest and the best stay.
+    """A folder of checkpoints, which keeps the newest and the best.
 
-    A context manager: at its end what is still being written is waited for.
+    A context manager: its end waits until all checkpoints are written.
 
     Args:
-      folder: made with the first checkpoint.
-      keep: how many of the newest stay; beside them the one of the highest score.
+      folder: the folder, created with the first checkpoint.
+      keep: how many of the newest are kept, besides the one with the highest score.
 
     Raises:
-      TypeError: if keep is no whole number.
+      TypeError: if keep is not a whole number.
       ValueError: if it is below 1.
+
+    Examples:
+      >>> import tempfile
+      >>> import jax.numpy as jnp
+      >>> from convjax.runs import Checkpoints
+      >>> with tempfile.TemporaryDirectory() as folder, Checkpoints(folder, keep=1) as checkpoints:
+      ...     checkpoints.steps(), checkpoints.restore({"weights": jnp.zeros(2)})
+      ([], None)
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2):
@@ -77,31 +85,31 @@ class Checkpoints:
         """Begins to write a checkpoint; returns once the state has been copied.
 
         Args:
-          step: how many steps have been taken; more than in any checkpoint before.
-          state: a tree of arrays. Its buffers may be given up afterwards.
+          step: how many steps have been taken; more than for any earlier checkpoint.
+          state: a tree of arrays. Its buffers may be donated afterwards.
           record: of all steps so far.
-          progress: plain data for JSON.
-          score: higher is better; None for a checkpoint that is not in the running.
+          progress: data that JSON can store.
+          score: higher is better; None for a checkpoint that cannot become the best.
 
         Raises:
-          OSError: if this one or the one before cannot be written.
-          ValueError: if there is one of this step or a later one.
-          TypeError: if progress is no plain data.
+          OSError: if this checkpoint or the one before cannot be written.
+          ValueError: if there is a checkpoint of this step or a later one.
+          TypeError: if JSON cannot store progress.
         """
         import orbax.checkpoint as ocp
 
-        self.wait()  # for the one before: only now it is known whether it is there
+        self.wait()  # for the one before, which may have failed
         newest = max(self.steps(), default=-1)
         if step <= newest:
             raise ValueError(
                 f"step must be above {newest}, that of the newest checkpoint in {self.folder}, got "
-                f"{step}."
+                f"{step}. Use another folder."
             )
         arrays = arrays_by_path(jax.device_get(state))
         arrays[_RECORD] = np.frombuffer(record.to_bytes(), np.uint8)
         sums = checksums(arrays)
         content = {"checksums": sums, **progress}
-        json.dumps(content)  # what is no plain data shows here, and not in Orbax's thread
+        json.dumps(content)  # raises here and not in Orbax's thread
         manager = self._manager()
         with _as_os_error(self.folder):
             manager.save(
@@ -125,25 +133,25 @@ class Checkpoints:
                 self._open.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and lets go of the folder; the next call opens it again."""
+        """Waits, and releases the folder; the next call opens it again."""
         if self._open is not None:
             manager, self._open = self._open, None
             with _as_os_error(self.folder):
                 manager.close()
 
     def steps(self) -> list[int]:
-        """Returns the steps of the checkpoints that are whole, in order."""
+        """Returns the steps of the complete checkpoints, in order."""
         return sorted(int(path.name) for path in self._folders() if _is_whole(path))
 
     def clean(self) -> None:
-        """Removes what a process that was killed left half-written or half-removed.
+        """Removes checkpoints that a killed process has written or removed only in part.
 
-        Only for the one that writes here: to others the checkpoint that is being written looks just
-        like that.
+        Only the process that writes here may call this: a checkpoint that is being written looks
+        the same.
 
         Raises:
-          CheckpointError: if what is newer than all others has lost its metadata. Orbax removes
-            only what is older.
+          CheckpointError: if the newest checkpoint lacks its metadata. Orbax removes only older
+            ones, so that it is damaged.
         """
         newest = max(self.steps(), default=-1)
         broken = [path for path in self._folders() if not _is_whole(path)]
@@ -151,7 +159,7 @@ class Checkpoints:
             if path.name.isdecimal() and int(path.name) > newest:
                 raise CheckpointError(
                     f"the checkpoint {path} is damaged: _CHECKPOINT_METADATA is missing. Remove "
-                    f"{path}, and the run goes on from "
+                    f"{path}, and the run resumes from "
                     + (f"step {newest}." if newest >= 0 else "its beginning.")
                 )
         for path in broken:
@@ -163,14 +171,15 @@ class Checkpoints:
         return [p for p in self.folder.iterdir() if _OURS.fullmatch(p.name) and p.is_dir()]
 
     def restore(self, like: Any, step: int | None = None) -> Checkpoint | None:
-        """Returns the newest checkpoint, or that of a step; None where there is none.
+        """Returns a checkpoint, or None if there is none.
 
         Args:
-          like: a tree of arrays as it was saved.
+          like: a state of the same structure, shapes and dtypes.
+          step: the step of the checkpoint; None for the newest.
 
         Raises:
-          CheckpointError: if it is damaged, or not of such a state, or there is none of this step.
-          OSError: if it cannot be read for a reason that lies elsewhere.
+          CheckpointError: if it is damaged or of another state, or there is none of this step.
+          OSError: if it cannot be read for another reason than its content.
         """
         steps = self.steps()
         if step is None:
@@ -184,7 +193,7 @@ class Checkpoints:
             )
         earlier = [other for other in steps if other < step]
         path = self.folder / str(step)
-        way_out = f"Remove {path}, and the run goes on from " + (
+        fix = f"Remove {path}, and the run resumes from " + (
             f"step {earlier[-1]}." if earlier else "its beginning."
         )
         try:
@@ -194,20 +203,21 @@ class Checkpoints:
                 raise ValueError("a checksum differs")
             record = Record.from_bytes(arrays.pop(_RECORD).tobytes(), f"the record in {path}")
         except RecordError as error:
-            raise CheckpointError(f"{error} {way_out}") from error
-        # Orbax, TensorStore and JSON raise whatever they happen to meet in a damaged file.
+            raise CheckpointError(f"{error} {fix}") from error
+        # Orbax, TensorStore and JSON raise exceptions of any kind for a damaged file.
         except Exception as error:
             if isinstance(error, MemoryError) or getattr(error, "errno", None) in _OF_THE_MACHINE:
-                raise  # the checkpoint may be whole: nobody should be told to remove it
+                raise  # the checkpoint may be intact, and must not be removed
             raise CheckpointError(
-                f"the checkpoint {path} is damaged or cannot be read ({_first_line(error)}). "
-                f"{way_out}"
+                f"the checkpoint {path} is damaged or cannot be read ({_first_line(error)}). {fix}"
             ) from error
         return Checkpoint(step, tree_from_arrays(like, arrays, path), record, progress)
 
     def best(self) -> int | None:
-        """Returns the step of the checkpoint with the highest score, the last of several, or None
-        where none has a score."""
+        """Returns the step of the checkpoint with the highest score, or None without scores.
+
+        Of equal scores the last counts.
+        """
         scores = {step: _score(self._manager().metrics(step)) for step in self.steps()}
         scored = [step for step, score in scores.items() if score > NO_SCORE]
         return max(scored, key=lambda step: (scores[step], step), default=None)
@@ -233,11 +243,11 @@ class Checkpoints:
             best = policies.BestN(get_metric_fn=_score, n=1)
             options = ocp.CheckpointManagerOptions(
                 create=False,
-                best_fn=_score,  # without which it does not write down the scores
+                best_fn=_score,  # without it the scores are not saved
                 preservation_policy=policies.AnyPreservationPolicy(
                     [policies.LatestN(self.keep), best]
                 ),
-                # Every process holds the same state: one writes it, and none waits for another.
+                # Every process has the same state: one writes it, and none waits for another.
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
                     primary_host=jax.process_index(),
                     active_processes={jax.process_index()},
@@ -250,7 +260,7 @@ class Checkpoints:
 
 
 def _is_whole(path: Path) -> bool:
-    # Orbax writes under another name, and the metadata last; removing takes the files one by one.
+    # Orbax writes under another name, and the metadata last. It removes file by file.
     return path.name.isdecimal() and (path / "_CHECKPOINT_METADATA").exists()
 
 
@@ -263,8 +273,8 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
-class _as_os_error:  # read as a phrase: with _as_os_error(folder)
-    """Turns what Orbax raises where files cannot be written into an OSError that names them."""
+class _as_os_error:
+    """Turns the exceptions of Orbax where files cannot be written into an OSError."""
 
     def __init__(self, folder: Path):
         self.folder = folder

@@ -1,4 +1,4 @@
-"""Where `convjax.fit` keeps a training: a run's folder and its checkpoints."""
+"""The persistence of a training of `convjax.fit`: a run's folder and its checkpoints."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,22 @@ from convjax.train.persistence import Checkpoint
 
 @dataclass(frozen=True)
 class Keeping:
-    """Where a training is kept, so that it can go on.
+    """The folder and the checkpoints of a training, from which it can be resumed.
 
     Attributes:
-      folder: takes metrics and record, after an evaluation at most once a second.
-      checkpoints: takes the newest state; with none there is no going on.
-      seconds: between checkpoints. One is written besides at the end, when the training is stopped,
-        and where an evaluation is the best so far.
+      folder: for metrics and record, written after an evaluation at most once a second.
+      checkpoints: for the state; without them the training cannot be resumed.
+      seconds: the time between checkpoints. Others are written at the end, when the training is
+        stopped, and after the best evaluation so far.
+
+    Examples:
+      >>> import tempfile
+      >>> import convjax
+      >>> from convjax.runs import RunFolder
+      >>> with tempfile.TemporaryDirectory() as path, RunFolder(path, {"lr": 0.06}) as folder:
+      ...     keeping = convjax.Keeping(folder, convjax.Checkpoints(path + "/checkpoints"))
+      >>> keeping.resumed, keeping.seconds
+      (False, 30.0)
     """
 
     folder: RunFolder
@@ -27,15 +36,15 @@ class Keeping:
     seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        check_type(
-            "folder", self.folder, RunFolder, "convjax.runs.folder.RunFolder(path, config) is one."
-        )
+        check_type("folder", self.folder, RunFolder, "convjax.runs.RunFolder(path, config) is one.")
         if self.checkpoints is not None:
             check_type(
                 "checkpoints", self.checkpoints, Checkpoints, "convjax.Checkpoints(path) is one."
             )
         if not check_number("seconds", self.seconds) >= 0:
-            raise ValueError(f"seconds must be at least 0, got {self.seconds!r}.")
+            raise ValueError(
+                f"seconds must be at least 0, got {self.seconds!r}. 30 is the default."
+            )
 
     @property
     def resumed(self) -> bool:

@@ -1,59 +1,75 @@
-"""What a trained network answers to the test images, and its worst mistakes with their images."""
+"""The predictions of a trained network for the test images, and its worst errors with images."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
+from jaxtyping import Float, Int, Integer, Num, UInt8
 
 from convjax._checks import check_type
 from convjax.data import Split
 from convjax.io.atomic import atomic_write
-from convjax.io.npz import NpzError, read_npz
+from convjax.io.npz import Arrays, NpzError, read_npz
 from convjax.train.step import TrainState
 from convjax.train.trainer import Trainer
-
-Array = npt.NDArray[Any]
 
 _FORMAT = 1
 _NAMES = "class_names"
 
 
 class PredictionsError(ValueError):
-    """A file does not hold predictions, or not whole ones."""
+    """A file is not a complete predictions file."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
-    """Answers to N test images, and K of the wrong ones, the largest loss first.
+    """The answers to N test images, and the K worst errors, the largest loss first.
 
     Attributes:
-      labels, answers: (N,) indices of classes.
-      losses: (N,) of each image.
-      worst: (K,) indices of the worst mistakes among the N images.
-      images: (K, H, W, C) uint8, those of the worst.
-      label_probabilities, answer_probabilities: (K,) which the network gives to the right class of
-        the worst, and to its answer.
+      labels: the class of each image.
+      answers: the predicted class of each image.
+      losses: the loss of each image.
+      worst: the indices of the worst errors among the N images.
+      images: the images of the worst errors.
+      label_probabilities: the probabilities of their right classes.
+      answer_probabilities: the probabilities of their predicted classes.
       class_names: the name of class i at index i.
+
+    Examples:
+      >>> import numpy as np
+      >>> from convjax.runs import Predictions
+      >>> found = Predictions(
+      ...     labels=np.array([0, 1, 1]),
+      ...     answers=np.array([0, 1, 0]),
+      ...     losses=np.array([0.1, 0.2, 1.5]),
+      ...     worst=np.array([2]),
+      ...     images=np.zeros((1, 2, 2, 1), np.uint8),
+      ...     label_probabilities=np.array([0.2]),
+      ...     answer_probabilities=np.array([0.8]),
+      ...     class_names=("three", "seven"),
+      ... )
+      >>> found
+      Predictions(2 of 3 correct, 2 classes, 1 errors with images)
+      >>> found.confusion.tolist()
+      [[1, 0], [1, 1]]
     """
 
-    labels: Array
-    answers: Array
-    losses: Array
-    worst: Array
-    images: Array
-    label_probabilities: Array
-    answer_probabilities: Array
+    labels: Integer[np.ndarray, " N"]
+    answers: Integer[np.ndarray, " N"]
+    losses: Float[np.ndarray, " N"]
+    worst: Integer[np.ndarray, " K"]
+    images: UInt8[np.ndarray, "K H W C"]
+    label_probabilities: Float[np.ndarray, " K"]
+    answer_probabilities: Float[np.ndarray, " K"]
     class_names: tuple[str, ...]
 
     def __repr__(self) -> str:
         return (
             f"Predictions({self.correct} of {len(self.labels)} correct, "
-            f"{len(self.class_names)} classes, {len(self.worst)} mistakes with images)"
+            f"{len(self.class_names)} classes, {len(self.worst)} errors with images)"
         )
 
     @classmethod
@@ -67,26 +83,32 @@ class Predictions:
         worst: int = 32,
         batch_size: int = 1000,
     ) -> "Predictions":
-        """Predicts every image of a split once, in evaluation mode.
+        """Returns the predictions for every image of a split, in evaluation mode.
 
         The answer is the class of the largest logit; a single logit answers 1 where it is positive,
         and its sigmoid is the probability of 1. A loss that is NaN counts as the largest.
 
         Args:
-          worst: keep so many of the wrong answers, or all if there are fewer.
+          trainer: the trainer of the network.
+          state: the trained state.
+          split: the test images and labels.
+          class_names: the name of each class.
+          worst: how many of the wrong answers are kept, at most.
           batch_size: images at a time; it bounds the memory and changes nothing else.
 
         Raises:
-          TypeError: if trainer or split are of another kind.
-          ValueError: if worst is below 0 or batch_size below 1, the classes are fewer than the
-            labels or the logits ask for, or the state was given up to an earlier run.
+          TypeError: if trainer or split are of another type.
+          ValueError: if worst is below 0 or batch_size below 1, there are fewer class names than
+            labels or logits need, or the state was donated to an earlier run.
         """
         check_type("trainer", trainer, Trainer, "It is what trained the state.")
         check_type("split", split, Split, "convjax.data.load(name).test is one.")
         if worst < 0:
-            raise ValueError(f"worst must be at least 0, got {worst}.")
+            raise ValueError(f"worst must be at least 0, got {worst}. 32 is the default.")
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+            raise ValueError(
+                f"batch_size must be at least 1, got {batch_size}. 1000 is the default."
+            )
         logits = _logits(trainer, state, split.images, batch_size)
         labels = np.asarray(split.labels, np.int32)
         outputs = max(logits.shape[1], 2)
@@ -121,14 +143,14 @@ class Predictions:
 
     @property
     def correct(self) -> int:
-        """How many answers are the labels."""
+        """The number of answers that are right."""
         return int((self.labels == self.answers).sum())
 
     @property
-    def confusion(self) -> Array:
-        """Counts of answers by label, (C, C): [label, answer]."""
+    def confusion(self) -> Int[np.ndarray, "C C"]:
+        """The number of answers by label and answer: [label, answer]."""
         classes = len(self.class_names)
-        # Unsigned numbers of 64 bits, as others may have saved them, would make it real ones.
+        # Unsigned integers of 64 bits, as other programs may save them, would become floats.
         cells = self.labels.astype(np.int64) * classes + self.answers.astype(np.int64)
         return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
@@ -145,22 +167,28 @@ class Predictions:
 
         Raises:
           FileNotFoundError: if there is no such file.
-          PredictionsError: if the file is damaged, or holds something else.
+          PredictionsError: if the file is damaged or is not a predictions file.
         """
         try:
             arrays = read_npz(path)
         except NpzError as error:
-            raise PredictionsError(f"{path} holds no whole predictions: {error}.") from error
+            raise PredictionsError(
+                f"{path} is not a complete predictions file: {error}. Train again."
+            ) from error
         missing = [name for name in ("format", *_ARRAYS, _NAMES) if name not in arrays]
         if missing:
-            raise PredictionsError(f"{path} holds no predictions: {missing[0]} is missing.")
+            raise PredictionsError(
+                f"{path} is not a predictions file: {missing[0]} is missing. Train again."
+            )
         if arrays["format"].tolist() != _FORMAT:
             raise PredictionsError(
                 f"{path} has the predictions' format {arrays['format']}, this version reads "
-                f"{_FORMAT}: read it with the version that wrote it, or train again."
+                f"{_FORMAT}. Read it with the version that wrote it, or train again."
             )
-        if mistake := _mistake(arrays):
-            raise PredictionsError(f"{path} holds no whole predictions: {mistake}.")
+        if problem := _problem(arrays):
+            raise PredictionsError(
+                f"{path} is not a complete predictions file: {problem}. Train again."
+            )
         return cls(
             **{name: arrays[name] for name in _ARRAYS},
             class_names=tuple(map(str, arrays[_NAMES])),
@@ -170,23 +198,25 @@ class Predictions:
 _ARRAYS = tuple(field.name for field in fields(Predictions) if field.name != _NAMES)
 
 
-def _logits(trainer: Trainer, state: TrainState, images: Array, batch_size: int) -> Array:
-    """Returns the logits (N, classes), a batch at a time."""
+def _logits(
+    trainer: Trainer, state: TrainState, images: Num[np.ndarray, "N H W C"], batch_size: int
+) -> Float[np.ndarray, "N C"]:
+    """Returns the logits, computed in batches."""
     size = min(batch_size, len(images))
     found = []
     for first in range(0, len(images), size):
         batch = images[first : first + size]
-        # Another length of the last batch would be compiled for this one use.
+        # A last batch of another length would be compiled for this one use.
         filled = batch[np.arange(size) % len(batch)]
         found.append(np.asarray(trainer.predict(state, filled))[: len(batch)])
-    # Not bfloat16, of which NumPy knows neither argmax nor files.
+    # Not bfloat16, for which NumPy has neither argmax nor files.
     return np.concatenate(found).astype(np.float32)
 
 
-def _mistake(arrays: dict[str, Array]) -> str | None:
-    """Returns what is wrong with the arrays of a file, None if nothing is."""
+def _problem(arrays: Arrays) -> str | None:
+    """Returns what is wrong with the arrays of a file, or None."""
     examples, kept, classes = (arrays[name].size for name in ("labels", "worst", _NAMES))
-    # What each is to be: its length, the kinds of its type, and below what it must lie.
+    # For each array: length, kinds of dtype, and the exclusive upper bound of its values.
     rules: dict[str, tuple[int, str, int | None]] = {
         "labels": (examples, "iu", classes),
         "answers": (examples, "iu", classes),

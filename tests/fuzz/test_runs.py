@@ -51,14 +51,14 @@ def check_run(path):
         json.dumps(nonfinite_to_null(value), ensure_ascii=False, allow_nan=False).encode()
 
 
-def test_the_run_that_is_mutated_is_whole(damaged):
+def test_load_run_reads_the_unchanged_run(damaged):
     run = load_run(damaged)
     assert (run.metrics, run.record.steps) == (ROWS, 6)
 
 
 @on_files(150)
 @given(data=st.data())
-def test_runs_with_other_bytes(whole, damaged, data):
+def test_load_run_of_changed_bytes(whole, damaged, data):
     for name in data.draw(st.lists(st.sampled_from(FILES), min_size=1, max_size=2, unique=True)):
         (damaged / name).write_bytes(data.draw(mutated((whole / name).read_bytes())))
     check_run(damaged)
@@ -68,7 +68,7 @@ def test_runs_with_other_bytes(whole, damaged, data):
 
 @on_files(100)
 @given(value=plain_data())
-def test_json_of_another_form(damaged, value):
+def test_load_run_of_other_json(damaged, value):
     text = json.dumps(value)
     (damaged / "config.json").write_text(text)
     (damaged / "metrics.jsonl").write_text(f"{text}\n{text}\n")
@@ -77,7 +77,7 @@ def test_json_of_another_form(damaged, value):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", ["missing", "folder", "empty", "link to itself"])
-def test_files_that_are_none(damaged, name, kind):
+def test_load_run_without_a_file(damaged, name, kind):
     (damaged / name).unlink()
     if kind == "folder":
         (damaged / name).mkdir()
@@ -94,7 +94,7 @@ def test_files_that_are_none(damaged, name, kind):
 
 @on_files(150)
 @given(value=plain_data() | st.dictionaries(st.text(max_size=3), plain_data(), max_size=3))
-def test_plain_data_are_read_or_refused(tmp_path, value):
+def test_read_object_reads_or_rejects_json(tmp_path, value):
     path = tmp_path / "file.json"
     path.write_text(json.dumps(value))
     try:

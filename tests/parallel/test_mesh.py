@@ -128,11 +128,11 @@ def assert_same(found: Trained, wanted: Trained) -> None:
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_several_devices_train_as_one(norm, count):
+def test_trainer_on_devices_is_that_on_one(norm, count):
     assert_same(trained(norm, count), trained(norm, None))
 
 
-def test_batch_norm_matters_here():
+def test_batch_norm_changes_the_reference():
     # The batch's parts differ: normalised each by itself they would end elsewhere.
     first, second = np.split(np.asarray(split().images, np.float64)[batches()[0]], 2)
     assert np.abs(first.mean(0) - second.mean(0)).max() > 1
@@ -144,13 +144,13 @@ def test_batch_norm_matters_here():
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-def test_steps_between_the_watched(fixed):
+def test_trainer_on_devices_watches_every_second_step(fixed):
     found, wanted = (trained("convjax", n, every=3, fixed=fixed) for n in (2, None))
     assert found.record.watched.tolist() == [0, 3, 6]
     assert_same(found, wanted)
 
 
-def test_one_program_and_a_state_of_another_trainer():
+def test_trainer_on_devices_compiles_one_program():
     trainings = trained("convjax", None), trained("convjax", 2)
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
         patch.setattr(scan_loop, "CHUNK_STEPS", 4)
@@ -168,7 +168,7 @@ def test_one_program_and_a_state_of_another_trainer():
 
 
 @pytest.mark.parametrize("count", [None, 2])
-def test_a_model_outlives_its_state(count):
+def test_trainer_model_outlives_its_state(count):
     training = trained("convjax", count)
     with jax.enable_x64(True):
         state = jax.tree.map(jnp.copy, training.state)
@@ -180,7 +180,7 @@ def test_a_model_outlives_its_state(count):
         assert {leaf.device for leaf in jax.tree.leaves(nnx.state(model))} == set(devices(1))
 
 
-def test_data_on_all_devices_stay_where_they_are():
+def test_images_put_keeps_placed_arrays():
     trainer = trained("none", 2).trainer
     host = Split(np.asarray(split().images), np.asarray(split().labels))
     data = Images.put(host, devices(2))
@@ -191,7 +191,7 @@ def test_data_on_all_devices_stay_where_they_are():
     assert scores == trained("none", 2).scores
 
 
-def test_a_convolutional_net_in_float32():
+def test_trainer_on_devices_in_float32():
     # CHWN: the batch is the last axis of the maps, and the shift of its moments is taken from it.
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (20, 8, 8, 1), np.uint8)
@@ -212,7 +212,7 @@ def test_a_convolutional_net_in_float32():
     assert found[0][1].loss == pytest.approx(found[1][1].loss, rel=1e-2)
 
 
-def test_without_histograms():
+def test_trainer_on_devices_without_histograms():
     found = trained("convjax", 2)
     with jax.enable_x64(True):
         model = Normed(NORMS["convjax"]())
@@ -225,7 +225,7 @@ def test_without_histograms():
     np.testing.assert_allclose(record.std, found.record.std, rtol=1e-6)
 
 
-def test_one_exchange_per_step_without_batch_norm():
+def test_trainer_on_devices_exchanges_once_per_step():
     trainer = trained("none", 2).trainer
     with jax.enable_x64(True):
         table = {name: np.zeros(4, np.float32) for name in ("learning_rate", "momentum")}
@@ -235,7 +235,7 @@ def test_one_exchange_per_step_without_batch_norm():
     assert not any(word in program for word in ("all_gather", "all_to_all", "ppermute"))
 
 
-def test_the_mean_over_devices_by_hand():
+def test_mean_over_devices_by_hand():
     mesh = data_mesh(devices(2))
     tree = {
         "single": jnp.array([1.0, 3.0], jnp.float32),
@@ -249,7 +249,7 @@ def test_the_mean_over_devices_by_hand():
     }
 
 
-def test_gathering_over_devices_by_hand():
+def test_gather_over_devices_by_hand():
     mesh = data_mesh(devices(2))
     # Two dtypes in turns, and whole numbers that float32 does not hold.
     tree = {
@@ -271,7 +271,7 @@ def test_gathering_over_devices_by_hand():
 
 
 @pytest.mark.parametrize("spans", [False, True])
-def test_placing_on_devices(spans, monkeypatch):
+def test_place_on_devices(spans, monkeypatch):
     mesh = data_mesh(devices(2))
     monkeypatch.setattr("convjax.parallel.mesh.spans_processes", lambda mesh: spans)
     values = np.arange(12, dtype=np.float64).reshape(4, 3)
@@ -288,7 +288,7 @@ def test_placing_on_devices(spans, monkeypatch):
     assert replicate(everywhere[0], mesh) is everywhere[0]
 
 
-def test_the_mesh_keeps_the_order_of_the_devices():
+def test_data_mesh_keeps_the_order_of_devices():
     one, two, three = devices(3)
     mesh = data_mesh([three, one, two])
     assert isinstance(mesh, Mesh)
@@ -296,7 +296,7 @@ def test_the_mesh_keeps_the_order_of_the_devices():
 
 
 @pytest.mark.parametrize("chosen", [[], [0, 1, 0]])
-def test_the_mesh_rejects(chosen):
+def test_data_mesh_rejects_none_and_repeated(chosen):
     with pytest.raises(ValueError, match=r"devices must be one device or more, each once.*\["):
         data_mesh([devices(2)[i] for i in chosen])
 
@@ -308,7 +308,7 @@ def test_the_mesh_rejects(chosen):
         ({"platform": "gpu"}, "of one platform"),
     ],
 )
-def test_the_mesh_rejects_devices_that_do_not_go_together(change, message):
+def test_data_mesh_rejects_devices_of_several_kinds(change, message):
     class Device(NamedTuple):
         number: int
         process_index: int = jax.process_index()
@@ -319,7 +319,7 @@ def test_the_mesh_rejects_devices_that_do_not_go_together(change, message):
         data_mesh(chosen)
 
 
-def test_the_axis_is_that_of_batch_norm_alone():
+def test_trainer_sets_the_axis_of_batch_norm_only():
     norms = nnx.List(
         [BatchNorm(3), nnx.BatchNorm(3, rngs=nnx.Rngs(0)), nnx.LayerNorm(3, rngs=nnx.Rngs(0))]
     )
@@ -330,7 +330,7 @@ def test_the_axis_is_that_of_batch_norm_alone():
 
 
 @pytest.mark.parametrize("count", [None, 2])
-def test_an_axis_that_the_model_names_is_the_trainers_to_choose(count):
+def test_trainer_replaces_the_axis_of_the_model(count):
     with jax.enable_x64(True):
         model = Normed(BatchNorm(8, axis_name="mine", param_dtype=jnp.float64))
         chosen = None if count is None else devices(count)
@@ -376,19 +376,19 @@ class Pooled(nnx.Module):
         (Averaging, "Averaging .the model itself"),
     ],
 )
-def test_a_model_that_does_not_split_is_rejected(make, message):
+def test_trainer_rejects_a_model_that_does_not_split(make, message):
     with pytest.raises(ValueError, match=f"devices must be None.*{message}"):
         Trainer(make(), adam(), devices=devices(2))
 
 
-def test_a_watched_output_that_does_not_split_is_rejected():
+def test_trainer_rejects_a_watched_output_that_does_not_split():
     trainer = Trainer(Pooled(), adam(), devices=devices(2))
     for _ in range(2):  # it is remembered no better
         with pytest.raises(ValueError, match="None to watch pooling, whose output has 12 values"):
             trainer.run(trainer.start(Pooled()), split(), batches(2), one_cycle(2, 0.1).table(2))
 
 
-def test_batches_that_do_not_split_are_rejected(x64):
+def test_trainer_rejects_batches_that_do_not_split(x64):
     trainer = trained("none", 4).trainer
     model, table = Normed(None), one_cycle(2, 0.1).table(2)
     with pytest.raises(ValueError, match=r"multiple of the 4 devices, got 6 .*use 4 or 8"):
@@ -396,6 +396,6 @@ def test_batches_that_do_not_split_are_rejected(x64):
 
 
 @pytest.mark.parametrize("chosen", [2, "cpu", jax.Device])
-def test_the_mesh_rejects_what_is_no_sequence(chosen):
+def test_data_mesh_rejects_other_types(chosen):
     with pytest.raises(TypeError, match=r"devices must be a sequence of JAX's devices, such as"):
         data_mesh(chosen)

@@ -14,14 +14,14 @@ def over(tree):
     return [leaf.devices() for leaf in jax.tree.leaves(tree)]
 
 
-def test_without_devices_it_is_jaxs_default():
+def test_placement_without_devices():
     here = Placement(None)
     assert (here.mesh, here.parts, here.spans) == (None, 1, False)
     tree = {"a": jnp.arange(3), "b": np.arange(2)}
     assert here.put(tree) is tree
 
 
-def test_every_device_takes_the_whole():
+def test_placement_put_replicates():
     several = Placement(TWO)
     assert (several.parts, several.spans) == (2, False)
     given = {"a": jnp.arange(3), "b": np.arange(2)}
@@ -36,7 +36,7 @@ def test_every_device_takes_the_whole():
 
 
 @pytest.mark.parametrize("devices", [None, TWO])
-def test_jax_places_what_comes_from_the_host_itself(devices):
+def test_placement_put_order_leaves_host_arrays_to_jax(devices):
     order, table = np.arange(6).reshape(3, 2), {"x": np.arange(3)}
     found = Placement(devices).put_order(order, table)
     assert found[0] is order
@@ -44,7 +44,7 @@ def test_jax_places_what_comes_from_the_host_itself(devices):
 
 
 @pytest.mark.parametrize(("devices", "sums"), [(None, [[6]]), (TWO, [[1], [5]])])
-def test_a_program_runs_on_its_part(devices, sums):
+def test_placement_program_splits_arguments(devices, sums):
     """0 + 1 and 2 + 3 on two devices, 0 + 1 + 2 + 3 on one; their total is 6 either way."""
     placement = Placement(devices)
 
@@ -59,13 +59,13 @@ def test_a_program_runs_on_its_part(devices, sums):
     assert program.programs == 1
 
 
-def test_settings_are_those_of_jit():
+def test_placement_program_passes_settings_to_jit():
     given = jnp.arange(3)
     Placement(None).program(lambda x: x + 1, (REPLICATED,), donate_argnums=0)(given)
     assert given.is_deleted()
 
 
-def test_mistakes():
+def test_placement_rejects_invalid_devices():
     with pytest.raises(ValueError, match="devices must be one device or more, each once, got"):
         Placement([])
     with pytest.raises(TypeError, match=r"devices must be a sequence of JAX's devices"):

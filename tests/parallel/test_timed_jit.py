@@ -37,7 +37,7 @@ def tree(x, scale):
 ARGS = {"a": np.arange(6.0, dtype=np.float32), "b": (np.int32(3), np.arange(4, dtype=np.int32))}
 
 
-def test_the_result_is_that_of_the_function():
+def test_timed_jit_returns_the_result_of_the_function():
     found, wanted = TimedJit(tree)(ARGS, 0.5), tree(ARGS, 0.5)
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
     # Sums of halves: exact in float32.
@@ -45,12 +45,12 @@ def test_the_result_is_that_of_the_function():
         np.testing.assert_array_equal(actual, expected)
 
 
-def test_nothing_is_compiled_before_the_first_call():
+def test_timed_jit_compiles_at_the_first_call():
     program = TimedJit(tree)
     assert (program.programs, program.compile_seconds) == (0, 0)
 
 
-def test_one_program_for_arguments_of_one_kind():
+def test_timed_jit_compiles_once_per_kind():
     call = Counted(tree)
     assert call(ARGS, np.float32(0.5))[1]
     for scale in (0.25, -1, 0):
@@ -71,7 +71,7 @@ def test_one_program_for_arguments_of_one_kind():
     ],
     ids=["shape", "rank", "dtype", "tuple", "dict"],
 )
-def test_a_new_kind_is_a_new_program(other):
+def test_timed_jit_compiles_a_new_kind(other):
     call = Counted(lambda x: jax.tree.map(lambda y: y + 1, x))
     first = np.zeros((3, 2), np.float32)
     assert call(first)[1]
@@ -84,7 +84,7 @@ def test_a_new_kind_is_a_new_program(other):
     assert not call(other)[1]
 
 
-def test_scalars_of_every_kind_give_what_jit_gives():
+def test_timed_jit_takes_scalars_as_jit():
     # A Python number takes the dtype of the other; a NumPy one has its own.
     function = lambda x, y: x * y  # noqa: E731
     program, jitted = TimedJit(function), jax.jit(function)
@@ -101,7 +101,7 @@ def test_scalars_of_every_kind_give_what_jit_gives():
     assert [fresh(half, scalar)[1] for scalar in scalars] == [True] * 4 + [False, True, False]
 
 
-def test_results_go_back_in_without_a_new_program():
+def test_timed_jit_takes_its_results_without_compiling():
     call = Counted(lambda state, x: (state[0] + x, state[1] + 1))
     state, new = call(jax.tree.map(jnp.asarray, (np.zeros(3, np.float32), np.int32(0))), 2.0)
     assert new
@@ -112,7 +112,7 @@ def test_results_go_back_in_without_a_new_program():
     assert int(state[1]) == 4
 
 
-def test_donated_arguments_are_given_up():
+def test_timed_jit_donates_arguments():
     program = TimedJit(lambda state, x: state + x, donate_argnums=0)
     state, x = jnp.zeros(1000), jnp.ones(1000)
     for count in (1, 2):  # compiling, and compiled
@@ -126,7 +126,7 @@ def test_donated_arguments_are_given_up():
     assert not kept.is_deleted()
 
 
-def test_the_clock_is_that_of_compiling_alone():
+def test_timed_jit_measures_compilation_only():
     def slow(x):
         time.sleep(0.2)  # while traced
         return jax.pure_callback(later, jax.ShapeDtypeStruct((), np.float32), x)
@@ -143,7 +143,7 @@ def test_the_clock_is_that_of_compiling_alone():
     assert program.compile_seconds >= 0.2
 
 
-def test_an_error_leaves_no_program():
+def test_timed_jit_keeps_no_program_after_an_error():
     program = TimedJit(lambda x: x[0] if x.ndim else x.missing)
     with pytest.raises(AttributeError, match="missing"):
         program(np.float32(1))
@@ -151,7 +151,7 @@ def test_an_error_leaves_no_program():
     assert int(program(np.array([7]))) == 7
 
 
-def test_without_jit_it_is_the_plain_function():
+def test_timed_jit_with_jit_disabled():
     seen = []
     program = TimedJit(lambda x: seen.append(x) or x + 1)
     with jax.disable_jit():

@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, what stays, and what a damaged or foreign one says."""
+"""Checkpoints: restored states, retention, and errors for damaged or foreign ones."""
 
 import errno
 import json
@@ -44,7 +44,7 @@ def saved(tmp_path):
     return tmp_path / "checkpoints"
 
 
-def test_all_bits_come_back(saved):
+def test_checkpoints_restore_all_bits(saved):
     with Checkpoints(saved) as checkpoints:
         found = checkpoints.restore(state())
     assert (found.step, found.progress) == (20, {"steps": 20})
@@ -56,7 +56,7 @@ def test_all_bits_come_back(saved):
     assert_same_records(found.record, make_record(steps=5, layers=2))
 
 
-def test_no_checkpoint(tmp_path):
+def test_checkpoints_restore_without_checkpoint(tmp_path):
     checkpoints = Checkpoints(tmp_path / "none")
     assert checkpoints.restore(state()) is None
     assert checkpoints.steps() == []
@@ -71,7 +71,7 @@ def test_no_checkpoint(tmp_path):
         ([None, None, None, None, None], [4, 5], None),
     ],
 )
-def test_the_newest_and_the_best_stay(tmp_path, scores, stays, best):
+def test_checkpoints_keep_the_newest_and_the_best(tmp_path, scores, stays, best):
     save(tmp_path, 1, 2, 3, 4, 5, scores=scores)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == stays
@@ -80,8 +80,8 @@ def test_the_newest_and_the_best_stay(tmp_path, scores, stays, best):
             assert checkpoints.restore(state(), best).step == best
 
 
-def test_what_a_kill_leaves_behind(saved):
-    """Another process is writing one, and was removing one; nothing of both is taken."""
+def test_checkpoints_clean_removes_partial_checkpoints(saved):
+    """Another process is writing one checkpoint, and was removing one."""
     (saved / "30.orbax-checkpoint-tmp" / "arrays").mkdir(parents=True)
     (saved / "10" / "_CHECKPOINT_METADATA").unlink()
     (saved / "notes").mkdir()
@@ -89,21 +89,21 @@ def test_what_a_kill_leaves_behind(saved):
     with Checkpoints(saved) as checkpoints:
         assert checkpoints.steps() == [20]
         assert checkpoints.restore(state()).step == 20
-        assert (saved / "30.orbax-checkpoint-tmp").exists()  # of a run that may go on
+        assert (saved / "30.orbax-checkpoint-tmp").exists()  # of a run that may continue
         checkpoints.clean()
         assert sorted(path.name for path in saved.iterdir()) == ["20", "20.mine", "notes"]
 
 
-def test_the_newest_without_its_metadata_is_damaged(saved):
-    """What Orbax removes is never the newest."""
+def test_checkpoints_clean_rejects_the_newest_without_metadata(saved):
+    """Orbax never removes the newest."""
     (saved / "20" / "_CHECKPOINT_METADATA").unlink()
     with pytest.raises(CheckpointError, match=r"20 is damaged.*Remove .*20, .* from step 10\."):
         Checkpoints(saved).clean()
     assert (saved / "20").exists()
 
 
-def test_saving_copies(tmp_path):
-    """The buffers of the state may be given up as soon as `save` returns."""
+def test_checkpoints_save_copies_the_state(tmp_path):
+    """The buffers of the state may be donated as soon as `save` returns."""
     held = {"a": np.zeros(1000)}
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, held, make_record(steps=1, layers=1), {})
@@ -120,7 +120,7 @@ def files(folder):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_a_damaged_one_is_told_and_never_taken(tmp_path_factory, data):
+def test_checkpoints_restore_detects_damage(tmp_path_factory, data):
     """Any file of the newest checkpoint: bytes flipped, cut off, emptied or removed."""
     folder = tmp_path_factory.mktemp("damaged") / "checkpoints"
     shutil.copytree(whole(tmp_path_factory), folder)
@@ -144,7 +144,7 @@ def test_a_damaged_one_is_told_and_never_taken(tmp_path_factory, data):
     if found is None:
         assert "Remove" in message
         assert "step 10" in message
-    else:  # what was hit does not matter, or makes the checkpoint an unfinished one
+    else:  # the damage does not matter, or makes the checkpoint an incomplete one
         assert found.step in (10, 20)
         for name, array in arrays_by_path(state()).items():
             assert arrays_by_path(found.state)[name].tobytes() == array.tobytes()
@@ -161,18 +161,18 @@ def whole(factory):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_the_way_out_of_a_damaged_one(saved):
+def test_checkpoints_restore_names_the_fix_for_damage(saved):
     for victim in files(saved / "20" / "arrays" / "d") + files(saved / "20" / "progress"):
         victim.write_bytes(b"\0" * 100)
     with Checkpoints(saved) as checkpoints, pytest.raises(CheckpointError) as caught:
         checkpoints.restore(state())
     assert f"the checkpoint {saved / '20'} is damaged or cannot be read" in str(caught.value)
-    assert str(caught.value).endswith("and the run goes on from step 10.")
+    assert str(caught.value).endswith("and the run resumes from step 10.")
     shutil.rmtree(saved / "20")
     assert Checkpoints(saved).restore(state()).step == 10
 
 
-def test_one_of_another_training(saved):
+def test_checkpoints_restore_rejects_another_training(saved):
     other = {**state(), "weights": [jnp.zeros((3, 3)), jnp.ones(3)], "more": jnp.zeros(1)}
     with pytest.raises(
         CheckpointError,
@@ -182,7 +182,7 @@ def test_one_of_another_training(saved):
         Checkpoints(saved).restore(other)
 
 
-def test_other_errors(saved):
+def test_checkpoints_reject_invalid_arguments(saved):
     with pytest.raises(ValueError, match="keep must be at least 1, got 0"):
         Checkpoints(saved, keep=0)
     for keep in ("2", 1.5):
@@ -192,7 +192,7 @@ def test_other_errors(saved):
         Checkpoints(saved).restore(state(), 15)
 
 
-def test_an_earlier_step_and_what_is_no_plain_data(saved):
+def test_checkpoints_save_rejects_earlier_steps_and_other_data(saved):
     record = make_record(steps=5, layers=2)
     with Checkpoints(saved) as checkpoints:
         with pytest.raises(ValueError, match=r"step must be above 20, .* got 20"):
@@ -202,7 +202,7 @@ def test_an_earlier_step_and_what_is_no_plain_data(saved):
         assert checkpoints.steps() == [10, 20]
 
 
-def test_an_earlier_step_while_one_is_on_its_way(saved):
+def test_checkpoints_save_rejects_earlier_steps_while_writing(saved):
     record = make_record(steps=5, layers=2)
     with Checkpoints(saved) as checkpoints:
         checkpoints.save(30, state(), record, {})
@@ -213,7 +213,7 @@ def test_an_earlier_step_while_one_is_on_its_way(saved):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()])
-def test_what_is_not_the_checkpoints_fault_removes_none(saved, monkeypatch, error):
+def test_checkpoints_restore_raises_errors_of_the_machine(saved, monkeypatch, error):
     with Checkpoints(saved) as checkpoints:
 
         def fails(step):
@@ -225,7 +225,7 @@ def test_what_is_not_the_checkpoints_fault_removes_none(saved, monkeypatch, erro
     assert caught.value is error
 
 
-def test_a_file_in_the_way(tmp_path):
+def test_checkpoints_save_below_a_file(tmp_path):
     (tmp_path / "checkpoints").write_text("")
     with pytest.raises(OSError, match="checkpoints"):
         save(tmp_path / "checkpoints", 1)
@@ -245,8 +245,8 @@ except OSError as error:
 """
 
 
-def test_a_full_disk(saved):
-    """A limit on the size of files, which writing meets as it meets a full disk."""
+def test_checkpoints_save_on_a_full_disk(saved):
+    """A limit on the size of files stands for a full disk."""
     ended = subprocess.run(
         [sys.executable, "-c", FULL, str(saved)], capture_output=True, text=True, timeout=120
     )
@@ -255,6 +255,6 @@ def test_a_full_disk(saved):
     assert "no checkpoint could be written" in reason
     assert "MiB are free" in reason
     assert where == str(saved)
-    # What was there is whole, and what was half-written is no checkpoint.
+    # Earlier checkpoints are intact, and the partial one does not count.
     with Checkpoints(saved) as checkpoints:
         assert checkpoints.restore(state()).step == 20

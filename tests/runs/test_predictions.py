@@ -27,7 +27,7 @@ def split(examples=23):
 
 @pytest.fixture(scope="module")
 def trained():
-    """A trainer and the state before its first step: its answers are as good as any."""
+    """A trainer and its state before the first step."""
     model = trainings.conv_net()
     trainer = Trainer(model, sgd(), mean=trainings.MEAN, std=trainings.STD)
     return trainer, trainer.start(model)
@@ -39,7 +39,7 @@ def predictions(trained):
 
 
 def by_hand(labels, answers, classes=3):
-    """Predictions without images, for what is counted."""
+    """Returns predictions without images, for tests of counts."""
     none = np.zeros(0, np.float32)
     return Predictions(
         np.asarray(labels, np.int32),
@@ -53,7 +53,7 @@ def by_hand(labels, answers, classes=3):
     )
 
 
-def test_a_confusion_by_hand():
+def test_confusion_by_hand():
     found = by_hand([0, 0, 1, 2, 2, 2], [0, 1, 1, 0, 0, 2])
     assert found.confusion.tolist() == [[1, 1, 0], [0, 1, 0], [2, 0, 1]]
     assert found.correct == 3
@@ -61,7 +61,7 @@ def test_a_confusion_by_hand():
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1))
 @settings(deadline=None)
-def test_a_confusion_counts_each_image_once(pairs):
+def test_confusion_counts_each_image_once(pairs):
     labels, answers = zip(*pairs, strict=True)
     found = by_hand(labels, answers, classes=4)
     assert found.confusion.sum() == len(pairs)
@@ -70,7 +70,7 @@ def test_a_confusion_counts_each_image_once(pairs):
     assert found.confusion.sum(0).tolist() == np.bincount(answers, minlength=4).tolist()
 
 
-def test_against_the_network_itself(trained, predictions):
+def test_predictions_are_those_of_the_network(trained, predictions):
     trainer, state = trained
     data = split()
     model = trainer.model(state)
@@ -93,7 +93,7 @@ def test_against_the_network_itself(trained, predictions):
     assert predictions.losses.mean() == pytest.approx(scores.loss, rel=1e-5)
 
 
-def test_batches_change_nothing(trained, predictions):
+def test_predictions_do_not_depend_on_the_batch_size(trained, predictions):
     in_parts = Predictions.of(*trained, split(), NAMES, worst=4, batch_size=9)
     np.testing.assert_array_equal(in_parts.answers, predictions.answers)
     # Another batch may add up in another order.
@@ -113,7 +113,7 @@ class Single(nnx.Module):
         return self.linear(x.reshape(len(x), -1))
 
 
-def test_a_single_logit():
+def test_predictions_of_a_single_logit():
     model = Single()
     loss = lambda logits, labels: jnp.where(  # noqa: E731
         labels == 1, 1 - jax.nn.sigmoid(logits[:, 0]), jax.nn.sigmoid(logits[:, 0])
@@ -133,7 +133,7 @@ def test_a_single_logit():
     np.testing.assert_allclose(found.label_probabilities, [sigmoid[0], sigmoid[0], 0.5], rtol=1e-6)
 
 
-def test_a_network_of_nan(trained):
+def test_predictions_of_nan(trained):
     trainer, state = trained
     broken = state._replace(params=jax.tree.map(lambda x: x * jnp.nan, state.params))
     found = Predictions.of(trainer, broken, split(), NAMES, worst=100)
@@ -141,7 +141,7 @@ def test_a_network_of_nan(trained):
     assert found.correct + len(found.worst) == 23
 
 
-def test_round_trip(predictions, tmp_path):
+def test_predictions_save_and_load(predictions, tmp_path):
     predictions.save(tmp_path / "predictions.npz")
     found = Predictions.load(tmp_path / "predictions.npz")
     for name, value in vars(predictions).items():
@@ -165,7 +165,7 @@ def test_round_trip(predictions, tmp_path):
         ({"class_names": np.zeros(3)}, "class_names is float64"),
     ],
 )
-def test_files_that_hold_something_else(predictions, tmp_path, changed, message):
+def test_predictions_load_rejects_other_files(predictions, tmp_path, changed, message):
     path = tmp_path / "predictions.npz"
     predictions.save(path)
     with np.load(path) as file:
@@ -175,19 +175,19 @@ def test_files_that_hold_something_else(predictions, tmp_path, changed, message)
         Predictions.load(path)
 
 
-def test_damaged_files(predictions, tmp_path):
+def test_predictions_load_rejects_damaged_files(predictions, tmp_path):
     path = tmp_path / "predictions.npz"
     with pytest.raises(FileNotFoundError):
         Predictions.load(path)
     path.write_bytes(b"PK not a zip")
-    with pytest.raises(PredictionsError, match="holds no whole predictions"):
+    with pytest.raises(PredictionsError, match="is not a complete predictions file"):
         Predictions.load(path)
     np.savez(path, labels=np.array([object()], dtype=object))
-    with pytest.raises(PredictionsError, match="holds no whole predictions"):
+    with pytest.raises(PredictionsError, match="is not a complete predictions file"):
         Predictions.load(path)
 
 
-def test_mistakes(trained):
+def test_predictions_reject_invalid_arguments(trained):
     trainer, state = trained
     with pytest.raises(TypeError, match="trainer must be Trainer, got SimpleNamespace"):
         Predictions.of(SimpleNamespace(), state, split(), NAMES)
