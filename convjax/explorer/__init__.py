@@ -1,4 +1,4 @@
-"""A page in which a network's convolutions are traced back, cell by cell, and changed."""
+"""An interactive page that traces a network's convolutions cell by cell and can change them."""
 
 from convjax.explorer._page import page, page_data
 from convjax.explorer.layer_spec import layer_specs

@@ -1,7 +1,7 @@
-"""A page in which a network's convolutions are traced back, cell by cell, and changed.
+"""The explorer: a page that traces a network's convolutions cell by cell and can change them.
 
-The page holds the image and the weights and computes every map itself, in float64. Maps and images
-are (channels, height, width) here.
+The page contains the image and the weights and computes every map itself, in float64. Maps and
+images have the axes (channels, height, width).
 """
 
 from collections.abc import Sequence
@@ -9,61 +9,81 @@ from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float64
 
-from convjax._checks import check_type
+from convjax._checks import check_type, describe_value
 from convjax.analysis._precedents import Windows, output_shape, precedents, resolved
 from convjax.explorer.layer_spec import DenseSpec, LayerSpec, MaxPoolSpec, PostOp, ReluSpec
 from convjax.ops.geometry import Pair
 from convjax.report import html
 
-Array = npt.NDArray[np.float64]
 MapShape = tuple[int, int, int]
 
-# Larger maps would have cells of two pixels on a screen. The page has the same limit.
-LARGEST_SIDE = 128
+LARGEST_SIDE = 128  # cells; those of larger maps would be two screen pixels wide
 
 
 def page(title: str, image: npt.ArrayLike, layers: Sequence[LayerSpec], *, about: str = "") -> str:
-    """Returns the page, HTML that needs no other file.
+    """Returns the HTML page, which needs no other file.
 
     Args:
       title: heading of the page.
-      image: shape (channels, height, width).
-      layers: from the image to the output, as `convjax.explorer.layer_spec` has them.
-      about: a sentence or two below the heading.
+      image: an image (channels, height, width).
+      layers: the layers from the image to the output, of `convjax.explorer.layer_spec`.
+      about: text below the heading.
 
     Raises:
       ImportError: if jinja2 is not installed.
-      TypeError, ValueError: as `page_data`.
+      TypeError: as `page_data`.
+      ValueError: as `page_data`.
+
+    Examples:
+      >>> import numpy as np
+      >>> from convjax import explorer
+      >>> from convjax.explorer.layer_spec import ConvolutionSpec
+      >>> layers = [ConvolutionSpec("edges", np.ones((1, 1, 3, 3)))]
+      >>> explorer.page("Edges", np.zeros((1, 8, 8)), layers).startswith("<!doctype html>")
+      True
     """
     data = page_data(image, layers)
     return html.render("convjax.explorer", "explorer.html", title=title, about=about, data=data)
 
 
 def page_data(image: npt.ArrayLike, layers: Sequence[LayerSpec]) -> dict[str, Any]:
-    """Returns what the page is made from, as plain data.
+    """Returns the content of the page as plain data.
+
+    Args:
+      image: an image (channels, height, width).
+      layers: the layers from the image to the output, of `convjax.explorer.layer_spec`.
 
     Returns:
       `image`: channels, height, width and values; `layers`: one mapping each, with all settings
       written out as pairs and all arrays flat in the order of their axes; `largest_side`.
 
     Raises:
-      TypeError: for layers, steps, windows or names of another kind, arrays of no numbers, and
-        settings that are not integers.
-      ValueError: for arrays whose shapes do not fit, numbers that are not finite, no layer at all,
-        maps larger than 128 cells a side, or settings that `convjax.conv2d` would not take.
+      TypeError: if a layer, step, window or name has another type, an array has no numbers, or a
+        setting is not an integer.
+      ValueError: if there is no layer, the shapes of arrays do not match, a number is not finite, a
+        side of a map has more than 128 cells, or `convjax.conv2d` would not accept a setting.
+
+    Examples:
+      >>> import numpy as np
+      >>> from convjax import explorer
+      >>> from convjax.explorer.layer_spec import ConvolutionSpec
+      >>> layers = [ConvolutionSpec("edges", np.ones((1, 1, 3, 3)), padding="same")]
+      >>> explorer.page_data(np.zeros((1, 8, 8)), layers)["layers"][0]["padding"]
+      [[1, 1], [1, 1]]
     """
     pixels = _numbers("image", image, ("channels", "height", "width"))
     channels, height, width = pixels.shape
     shape = (channels, height, width)
     _check_side("image", shape)
-    way_out = "convjax.explorer.layer_spec.layer_specs makes those of a network."
-    _check_items("layers", layers, get_args(LayerSpec), way_out)
+    fix = "convjax.explorer.layer_specs returns the layers of a network."
+    _check_items("layers", layers, get_args(LayerSpec), fix)
     if not layers:
-        raise ValueError("layers must hold at least one layer, got none.")
+        raise ValueError("layers must hold at least one layer, got none. Pass one or more.")
     described = []
     for i, layer in enumerate(layers):
-        check_type(f"layers[{i}].name", layer.name, str, "The page calls the layer by it.")
+        check_type(f"layers[{i}].name", layer.name, str, "Pass the name that the page shows.")
         before = "map before" if i else "image"
         try:
             entry, shape = _describe(layer, shape, before)
@@ -87,12 +107,13 @@ def _describe(layer: LayerSpec, shape: MapShape, before: str) -> tuple[dict[str,
     """Returns the entry of a layer and the shape of its output.
 
     Args:
-      shape: of the map that the layer sees.
-      before: what messages call that map.
+      layer: the layer.
+      shape: of the map before the layer.
+      before: the name of that map in messages.
     """
     channels, size = shape[0], shape[1:]
     if isinstance(layer, MaxPoolSpec):
-        check_type("windows", layer.windows, Windows, "Windows(2, stride=2) halves a map.")
+        check_type("windows", layer.windows, Windows, "Pass for example Windows(2, stride=2).")
         pooled = output_shape(size, layer.windows)
         _check_windows_have_cells(pooled, size, layer.windows)
         entry = {"kind": "pool", "name": layer.name, **_settings(layer.windows, size)}
@@ -102,7 +123,7 @@ def _describe(layer: LayerSpec, shape: MapShape, before: str) -> tuple[dict[str,
         if weights.shape[1:] != shape:
             raise ValueError(
                 f"weights must have the axes (O, channels, height, width) of the {before}, whose "
-                f"shape is {shape}, got the shape {weights.shape}."
+                f"shape is {shape}, got the shape {weights.shape}. Reshape them."
             )
         kind, windows, names = "dense", Windows(size), []
     else:
@@ -111,19 +132,20 @@ def _describe(layer: LayerSpec, shape: MapShape, before: str) -> tuple[dict[str,
             raise ValueError(
                 f"kernel must have as many input channels as the {before}, {channels}, got "
                 f"{weights.shape[1]}: its shape is {weights.shape} (O, I, height, width), that of "
-                f"the {before} {shape} (channels, height, width)."
+                f"the {before} {shape} (channels, height, width). Transpose one of them."
             )
-        _check_items("channels", layer.channels, (str,), "One name per output, or none.")
+        _check_items("channels", layer.channels, (str,), "Pass one name per output, or none.")
         kind, names = "conv", list(layer.channels)
         kernel_size = (weights.shape[2], weights.shape[3])
         windows = Windows(kernel_size, layer.stride, layer.padding, layer.dilation)
     filters = weights.shape[0]
     if names and len(names) != filters:
         raise ValueError(
-            f"channels must be empty or one name per output, {filters}, got {len(names)}."
+            f"channels must be empty or one name per output, {filters}, got {len(names)}. Pass as "
+            "many."
         )
     _check_items(
-        "steps", layer.steps, get_args(PostOp), "They are objects of convjax.explorer.layer_spec."
+        "steps", layer.steps, get_args(PostOp), "Pass objects of convjax.explorer.layer_spec."
     )
     entry = {
         "kind": kind,
@@ -139,7 +161,7 @@ def _describe(layer: LayerSpec, shape: MapShape, before: str) -> tuple[dict[str,
 
 
 def _settings(windows: Windows, size: Pair) -> dict[str, Any]:
-    """Returns all settings as pairs; "same" becomes the numbers that it comes to."""
+    """Returns all settings as pairs; "same" becomes the resulting numbers."""
     return {name: _lists(value) for name, value in resolved(windows, size)._asdict().items()}
 
 
@@ -154,38 +176,34 @@ def _step(step: PostOp, filters: int) -> dict[str, Any]:
     return {"kind": "affine", "name": step.name, "scale": scale, "shift": shift}
 
 
-def _check_items(name: str, items: Any, kinds: tuple[type, ...], way_out: str) -> None:
-    """Raises TypeError unless an argument is a sequence of these kinds."""
+def _check_items(name: str, items: Any, kinds: tuple[type, ...], fix: str) -> None:
+    """Raises TypeError unless an argument is a sequence of these types."""
     allowed = " or ".join(kind.__name__ for kind in kinds)
-    # One layer alone is a sequence, too: of its fields.
+    # A single layer is also a sequence, of its fields.
     if isinstance(items, kinds) or not isinstance(items, Sequence):
-        raise TypeError(f"{name} must be a list of {allowed}, got {_shown(items)}. {way_out}")
+        raise TypeError(f"{name} must be a list of {allowed}, got {describe_value(items)}. {fix}")
     for i, item in enumerate(items):
         if not isinstance(item, kinds):
-            raise TypeError(f"{name}[{i}] must be {allowed}, got {_shown(item)}. {way_out}")
-
-
-def _shown(value: Any) -> str:
-    return f"{type(value).__name__}: {' '.join(repr(value).split()):.80}"
+            raise TypeError(f"{name}[{i}] must be {allowed}, got {describe_value(item)}. {fix}")
 
 
 def _check_windows_have_cells(outputs: Pair, size: Pair, windows: Windows) -> None:
-    # Rows do not depend on the column, nor columns on the row.
+    # Rows and columns are independent of each other.
     diagonal = zip(range(outputs[0]), [0] * outputs[0], strict=True)
     cells = [*diagonal, *((0, j) for j in range(outputs[1]))]
     if not all(precedents(cell, size, windows) for cell in cells):
         raise ValueError(
             f"padding must leave every window of the pool a cell, got {windows.padding!r} with "
-            f"windows of {windows.kernel_size!r}."
+            f"windows of {windows.kernel_size!r}. Pass less padding."
         )
 
 
-def _numbers(name: str, values: npt.ArrayLike, axes: tuple[str, ...]) -> Array:
+def _numbers(name: str, values: npt.ArrayLike, axes: tuple[str, ...]) -> Float64[np.ndarray, "..."]:
     array = _float64(name, values)
     if array.ndim != len(axes) or 0 in array.shape:
         raise ValueError(
             f"{name} must have the axes ({', '.join(axes)}), none of them empty, got the shape "
-            f"{array.shape}."
+            f"{array.shape}. Reshape it."
         )
     _check_finite(name, array)
     return array
@@ -196,25 +214,27 @@ def _per_channel(name: str, values: npt.ArrayLike, filters: int) -> list[float]:
     if array.shape != (filters,):
         raise ValueError(
             f"{name} must have one number per output channel, shape ({filters},), got the shape "
-            f"{array.shape}."
+            f"{array.shape}. Reshape it."
         )
     _check_finite(name, array)
     return array.tolist()
 
 
-def _float64(name: str, values: npt.ArrayLike) -> Array:
+def _float64(name: str, values: Any) -> Float64[np.ndarray, "..."]:
     try:
         return np.asarray(values, np.float64)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be an array of numbers: {error}") from None
+        raise TypeError(
+            f"{name} must be an array of numbers, got {describe_value(values)}. {error}"
+        ) from None
 
 
-def _check_finite(name: str, array: Array) -> None:
+def _check_finite(name: str, array: Float64[np.ndarray, "..."]) -> None:
     if not np.isfinite(array).all():
         count = int((~np.isfinite(array)).sum())
         raise ValueError(
-            f"{name} must hold finite numbers, got {count} of {array.size} that are not: the page "
-            "cannot show them. Of a training that went out of range, take another."
+            f"{name} must hold finite numbers, got {count} of {array.size} that are not. If the "
+            "training diverged, use another one."
         )
 
 
@@ -222,7 +242,6 @@ def _check_side(name: str, shape: MapShape) -> None:
     _, height, width = shape
     if max(height, width) > LARGEST_SIDE:
         raise ValueError(
-            f"{name} must have at most {LARGEST_SIDE} cells a side, got {height}×{width} in the "
-            f"shape {shape} (channels, height, width): the cells of a larger one are too small to "
-            "point at. Use a smaller image."
+            f"{name} must have at most {LARGEST_SIDE} cells on a side, got {height}×{width} in the "
+            f"shape {shape} (channels, height, width). Use a smaller image."
         )

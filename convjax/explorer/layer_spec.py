@@ -1,6 +1,6 @@
-"""The kinds of layer that the explorer's page shows, and a network's layers as such.
+"""The layers of the explorer's page, and their extraction from a network.
 
-Maps are (channels, height, width) here.
+Maps have the axes (channels, height, width).
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 from flax import nnx
+from jaxtyping import Float64
 
 from convjax.analysis._precedents import Windows
 from convjax.nn.layers import BatchNorm
@@ -23,11 +24,12 @@ class ReluSpec(NamedTuple):
 
 
 class AffineSpec(NamedTuple):
-    """x·scale + shift with one number per channel, such as batch norm in evaluation.
+    """x·scale + shift with one number per channel, such as batch norm in evaluation mode.
 
     Attributes:
-      scale, shift: shape (O,).
-      name: as the page calls it.
+      scale: shape (O,).
+      shift: shape (O,).
+      name: of the step on the page.
     """
 
     scale: npt.ArrayLike
@@ -39,15 +41,17 @@ PostOp = ReluSpec | AffineSpec
 
 
 class ConvolutionSpec(NamedTuple):
-    """A convolution and what is done to each of its outputs.
+    """A convolution and the steps that follow it.
 
     Attributes:
-      name: as the page calls the layer.
+      name: of the layer on the page.
       kernel: shape (O, I, height, width).
       bias: shape (O,), or None.
-      stride, padding, dilation: as `convjax.conv2d` takes them.
+      stride: as of `convjax.conv2d`.
+      padding: as of `convjax.conv2d`.
+      dilation: as of `convjax.conv2d`.
       steps: applied to the sum in this order.
-      channels: what the page calls each output channel, or nothing for numbers.
+      channels: names of the output channels; empty to number them.
     """
 
     name: str
@@ -61,18 +65,23 @@ class ConvolutionSpec(NamedTuple):
 
 
 class MaxPoolSpec(NamedTuple):
-    """The largest cell of each window; cells on the padding do not take part."""
+    """Max pooling: the largest cell of each window, without those of the padding.
+
+    Attributes:
+      name: of the layer on the page.
+      windows: size, stride, padding and dilation.
+    """
 
     name: str
     windows: Windows
 
 
 class DenseSpec(NamedTuple):
-    """Units that see the whole map.
+    """A dense layer, whose units depend on the whole map.
 
     Attributes:
-      name: as the page calls the layer.
-      weights: shape (O, channels, height, width), those of the map.
+      name: of the layer on the page.
+      weights: shape (O, channels, height, width), with the axes of the map.
       bias: shape (O,), or None.
       steps: applied to the sum in this order.
     """
@@ -87,17 +96,28 @@ LayerSpec = ConvolutionSpec | MaxPoolSpec | DenseSpec
 
 
 def layer_specs(model: nnx.Module) -> list[LayerSpec]:
-    """Returns a network's layers for the page, with batch norm as in evaluation.
+    """Returns a network's layers for the page, with batch norm in evaluation mode.
+
+    Args:
+      model: a chain of convolutions.
 
     Raises:
-      TypeError: if the network is not a `ConvNet`, or has shapes in place of numbers, as
-        `nnx.eval_shape` leaves it.
-      ValueError: if a layer's output is not a sum of products with constants per channel: layer,
-        group and instance norm divide by what they find in each image; or has groups of channels.
+      TypeError: if the network is not a `ConvNet`, or has shapes instead of numbers, as after
+        `nnx.eval_shape`.
+      ValueError: if the network has layer, group or instance norm, whose factors depend on the
+        image, or a convolution with groups of channels.
+
+    Examples:
+      >>> from flax import nnx
+      >>> from convjax import explorer, threes_sevens_net
+      >>> model = threes_sevens_net(rngs=nnx.Rngs(0))
+      >>> [layer.name for layer in explorer.layer_specs(model)]
+      ['conv 1', 'conv 2', 'conv 3', 'conv 4', 'conv 5']
     """
     if not isinstance(model, ConvNet):
         raise TypeError(
-            f"model must be a chain of convolutions (ConvNet), got {type(model).__name__}."
+            f"model must be a chain of convolutions (ConvNet), got {type(model).__name__}. "
+            "convjax.digits_net makes one."
         )
     layers: list[LayerSpec] = []
     for i, block in enumerate(model.blocks):
@@ -105,12 +125,13 @@ def layer_specs(model: nnx.Module) -> list[LayerSpec]:
         if norm is not None and not isinstance(norm, BatchNorm):
             raise ValueError(
                 f"model must have no norm but batch norm, got layer, group or instance norm in "
-                f"blocks.{i}: it divides by the spread of each image, so that its output is no "
-                "sum of products with fixed weights. Choose a network with batch norm or none."
+                f"blocks.{i}, whose factors depend on the image. Use a network with batch norm or "
+                "without norm."
             )
         if conv.groups != 1:
             raise ValueError(
-                f"model must have no groups of channels, got groups={conv.groups} in blocks.{i}."
+                f"model must have no groups of channels, got groups={conv.groups} in blocks.{i}. "
+                "Use a network without groups."
             )
         norms: list[PostOp] = [] if norm is None else [_folded(norm)]
         relus: list[PostOp] = [ReluSpec()] if block.activate else []
@@ -129,17 +150,17 @@ def layer_specs(model: nnx.Module) -> list[LayerSpec]:
 
 
 def _folded(norm: BatchNorm) -> AffineSpec:
-    """(x − mean)/√(var + ε)·γ + β as x·scale + shift."""
+    """Returns (x − mean)/√(var + ε)·γ + β as x·scale + shift."""
     scale = _float64(norm.scale) / np.sqrt(_float64(norm.var) + norm.epsilon)
     return AffineSpec(scale, _float64(norm.bias) - _float64(norm.mean) * scale)
 
 
-def _float64(variable: nnx.Variable) -> npt.NDArray[np.float64]:
+def _float64(variable: nnx.Variable) -> Float64[np.ndarray, "..."]:
     value = variable.get_value()
     if isinstance(value, jax.ShapeDtypeStruct):
         raise TypeError(
-            f"model must hold numbers, got a {type(variable).__name__} with nothing but its shape, "
-            f"{value.shape}, as nnx.eval_shape makes it. Load its weights "
-            "(convjax.nn.weights.load_weights), or build it without nnx.eval_shape."
+            f"model must hold numbers, got a {type(variable).__name__} with only a shape, "
+            f"{value.shape}, as after nnx.eval_shape. Load its weights "
+            "(convjax.weights.load_weights), or build it without nnx.eval_shape."
         )
     return np.asarray(value, np.float64)

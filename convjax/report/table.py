@@ -89,7 +89,8 @@ class Table:
             lines.append(
                 f'<tr style="background:none">{cells}</tr>' if inline else f"<tr>{cells}</tr>"
             )
-        caption = f"<caption>{escape(self.caption)}</caption>" if self.caption else ""
+        side = ' style="text-align:left"' if inline else ""
+        caption = f"<caption{side}>{escape(self.caption)}</caption>" if self.caption else ""
         frame, table = ' style="overflow-x:auto"', f' style="{_TABLE_STYLE}"'
         if not inline:
             label = escape(self.caption)

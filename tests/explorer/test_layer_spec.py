@@ -10,7 +10,7 @@ from convjax.ops.reference import conv2d_patches
 
 
 def evaluated(layers, image):
-    """The layers in float64, by the sums that `conv2d` is tested against, on an image (C, H, W)."""
+    """The output of the layers on an image (C, H, W), by the reference of `conv2d` in float64."""
     x = image[None]
     for layer in layers:
         settings = {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
@@ -23,18 +23,17 @@ def evaluated(layers, image):
     return x[0]
 
 
-@pytest.mark.parametrize("layout", ["NHWC", "NCHW", "CHWN"])
 @pytest.mark.parametrize(
-    "settings",
+    ("layout", "settings"),
     [
-        {},
-        {"norm": "batch"},
-        {"norm": "batch", "activate_first": True},
-        {"norm": "batch", "norm_last": False},
+        ("NHWC", {}),
+        ("NHWC", {"norm": "batch", "activate_first": True}),
+        ("NCHW", {"norm": "batch", "norm_last": False}),
+        ("CHWN", {"norm": "batch"}),
     ],
 )
-def test_layers_of_a_network_compute_the_network(layout, settings, x64):
-    # Every number is drawn below; the initial ones would take seconds to compile.
+def test_layer_specs_compute_the_network(layout, settings, x64):
+    # eval_shape avoids the compilation of the initial values, which are replaced below.
     model = nnx.eval_shape(
         lambda: digits_net(
             in_features=3, layout=layout, param_dtype=np.float64, rngs=nnx.Rngs(0), **settings
@@ -51,13 +50,13 @@ def test_layers_of_a_network_compute_the_network(layout, settings, x64):
     pixels = jnp.asarray(image.transpose(1, 2, 0)[None])
     logits = nnx.jit(lambda model, pixels: model(pixels))(model, pixels)
     found = evaluated(layer_specs(model), image)
-    # Float64 in both, in another order.
+    # Both are float64; the order of the sums differs.
     np.testing.assert_allclose(found.ravel(), logits[0], rtol=1e-10, atol=1e-10)
     assert [layer.name for layer in layer_specs(model)] == [f"conv {i}" for i in range(1, 6)]
 
 
 @pytest.mark.parametrize("norm", ["layer", "group", "instance"])
-def test_norms_that_look_at_the_image(norm):
+def test_layer_specs_rejects_norms_that_depend_on_the_image(norm):
     model = nnx.eval_shape(lambda: digits_net(norm=norm, norm_last=False, rngs=nnx.Rngs(0)))
     with pytest.raises(
         ValueError, match=r"no norm but batch norm, got layer, group or instance norm in blocks\.0"
@@ -65,7 +64,7 @@ def test_norms_that_look_at_the_image(norm):
         layer_specs(model)
 
 
-def test_networks_that_cannot_be_traced():
+def test_layer_specs_rejects_other_networks():
     with pytest.raises(TypeError, match=r"chain of convolutions \(ConvNet\), got LinearNet"):
         layer_specs(nnx.eval_shape(lambda: LinearNet(rngs=nnx.Rngs(0))))
     model = broken_net(rngs=nnx.Rngs(0))
@@ -74,8 +73,8 @@ def test_networks_that_cannot_be_traced():
         layer_specs(model)
 
 
-def test_networks_without_numbers():
+def test_layer_specs_rejects_networks_without_numbers():
     model = nnx.eval_shape(lambda: broken_net(layout="NHWC", rngs=nnx.Rngs(0)))
-    message = r"model must hold numbers, got a Param with nothing but its shape, \(3, 3, 1, "
+    message = r"model must hold numbers, got a Param with only a shape, \(3, 3, 1, "
     with pytest.raises(TypeError, match=message):
         layer_specs(model)

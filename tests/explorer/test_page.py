@@ -18,7 +18,7 @@ from convjax.explorer.layer_spec import (
 IMAGE = np.arange(12.0).reshape(1, 3, 4)
 
 
-def test_data_by_hand():
+def test_page_data_by_hand():
     kernel = np.arange(8.0).reshape(2, 1, 2, 2)
     steps = [AffineSpec([2, 3], [0.5, 0]), ReluSpec()]
     found = page_data(
@@ -66,7 +66,7 @@ def test_data_by_hand():
     assert unit["kernel"] == [7] * 4
 
 
-def test_numbers_survive_to_the_last_bit():
+def test_page_keeps_numbers_exactly():
     kernel = np.random.default_rng(0).normal(size=(1, 1, 3, 3))
     text = page("numbers", IMAGE, [ConvolutionSpec("conv", kernel)])
     (start,) = (i for i in range(len(text)) if text.startswith('id="data">', i))
@@ -74,7 +74,7 @@ def test_numbers_survive_to_the_last_bit():
     assert data["layers"][0]["kernel"] == kernel.ravel().tolist()
 
 
-def test_names_are_escaped_and_nothing_is_fetched():
+def test_page_escapes_names_and_fetches_nothing():
     text = page(
         "<b>", IMAGE, [ConvolutionSpec("</script><i>", np.ones((1, 1, 2, 2)))], about="a & b"
     )
@@ -146,12 +146,12 @@ MAP = r"layer 'e': kernel .* as the map before, 1, got 3: .* that of the map bef
         ),
     ],
 )
-def test_what_does_not_fit(image, layers, message):
+def test_page_data_rejects_values(image, layers, message):
     with pytest.raises(ValueError, match=message):
         page_data(image, layers)
 
 
-def test_an_image_with_its_channels_last():
+def test_page_data_rejects_an_image_with_its_channels_last():
     message = (
         r"as the image, 3, got 1: its shape is \(1, 1, 2, 2\) \(O, I, height, width\), that of the "
         r"image \(3, 4, 1\) \(channels, height, width\)"
@@ -168,18 +168,24 @@ CONV = ConvolutionSpec("c", ONES)
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([ReluSpec()], r"layers\[0\] must be Convolution or MaxPool or Dense, got Relu: Relu\(\)"),
-        ([CONV, "relu"], r"layers\[1\] must be Convolution or .*, got str: 'relu'"),
-        (CONV, "layers must be a list of Convolution or .*, got Convolution"),
-        (None, "layers must be a list of Convolution or .*, got NoneType"),
+        (
+            [ReluSpec()],
+            r"layers\[0\] must be ConvolutionSpec or MaxPoolSpec or DenseSpec, got ReluSpec: Relu",
+        ),
+        ([CONV, "relu"], r"layers\[1\] must be ConvolutionSpec or .*, got str: 'relu'"),
+        (CONV, "layers must be a list of ConvolutionSpec or .*, got ConvolutionSpec"),
+        (None, "layers must be a list of ConvolutionSpec or .*, got NoneType"),
         (
             nnx.eval_shape(lambda: broken_net(rngs=nnx.Rngs(0))),
-            r"got ConvNet: .* convjax\.explored\.layers_of makes those of a network",
+            r"got ConvNet: .* convjax\.explorer\.layer_specs returns the layers of a network",
         ),
         ([ConvolutionSpec(ONES, ONES)], r"layers\[0\]\.name must be str, got ndarray"),
         ([CONV._replace(stride=1.5)], "layer 'c': stride must be an int"),
-        ([CONV._replace(steps=["relu"])], r"layer 'c': steps\[0\] must be Relu or Affine, got str"),
-        ([CONV._replace(steps=[nnx.relu])], r"steps\[0\] must be Relu or Affine, got"),
+        (
+            [CONV._replace(steps=["relu"])],
+            r"layer 'c': steps\[0\] must be ReluSpec or AffineSpec, got str",
+        ),
+        ([CONV._replace(steps=[nnx.relu])], r"steps\[0\] must be ReluSpec or AffineSpec, got"),
         (
             [CONV._replace(steps=ReluSpec())],
             "steps must be a list of ReluSpec or AffineSpec, got ReluSpec",
@@ -193,10 +199,10 @@ CONV = ConvolutionSpec("c", ONES)
         ([MaxPoolSpec("p", 2)], "layer 'p': windows must be Windows, got int: 2"),
         (
             [CONV._replace(kernel="ones")],
-            "layer 'c': kernel must be an array of numbers: could not",
+            "layer 'c': kernel must be an array of numbers, got str: 'ones'",
         ),
     ],
 )
-def test_what_is_of_another_kind(layers, message):
+def test_page_data_rejects_types(layers, message):
     with pytest.raises(TypeError, match=message):
         page_data(IMAGE, layers)
