@@ -1,4 +1,4 @@
-"""Flax modules: layers and networks, their weights in files, and the outputs of their layers."""
+"""Flax NNX layers and networks, the outputs of their layers, and their weights in files."""
 
 from convjax.nn import weights
 from convjax.nn._capture import capture, channel_axes, layer_names

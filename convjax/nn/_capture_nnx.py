@@ -47,6 +47,13 @@ def layer_names(model: nnx.Module, select: Select = has_parameters) -> dict[str,
     Raises:
       ValueError: if nothing is selected; the message lists the modules.
       TypeError: if `select` is not a selection.
+
+    Examples:
+      >>> import convjax
+      >>> from flax import nnx
+      >>> model = convjax.ConvNet((1, 4, 2), norm="batch", rngs=nnx.Rngs(0))
+      >>> list(convjax.nn.layer_names(model, convjax.nn.Conv))
+      ['blocks.0.conv', 'blocks.1.conv']
     """
     modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model) if path}
     selects = predicate(select)

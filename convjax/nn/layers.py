@@ -1,45 +1,74 @@
-"""Flax NNX layers, thin over the pure functions, with PyTorch's initialisation."""
+"""Flax NNX layers over the pure functions of `convjax.ops`, with PyTorch's initialisation."""
 
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float, Inexact, Key, Num
 
 from convjax.ops import geometry
 from convjax.ops.conv import conv2d
+from convjax.ops.geometry import Padding, Pair
 from convjax.ops.layout import axis_of, check_layout, kernel_to
 from convjax.ops.normalization import batch_moments, batch_norm, group_norm, running_update
 
 
-def uniform_fan_in(key: jax.Array, shape: tuple[int, ...], fan_in: int, dtype: Any) -> jax.Array:
+def uniform_fan_in(
+    key: Key[Array, ""], shape: tuple[int, ...], fan_in: int, dtype: Any
+) -> Float[Array, "..."]:
     """Draws numbers uniformly within ±1/√fan_in, as PyTorch does for weights and biases.
 
-    Source: `torch.nn.modules.conv._ConvNd.reset_parameters`, whose kaiming_uniform_ with a=√5
-    comes to this bound: https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv2d.html
+    References:
+      `torch.nn.modules.conv._ConvNd.reset_parameters`, where kaiming_uniform_ with a=√5 results in
+      this bound: https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv2d.html.
     """
     bound = 1 / math.sqrt(fan_in)
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 class Conv(nnx.Module):
-    """A convolution with bias; see `convjax.conv2d` for what the settings mean.
+    """A convolution with bias.
+
+    Args:
+      in_features: number of input channels.
+      out_features: number of output channels.
+      kernel_size: pixels; an int or a pair (height, width).
+      stride: as for `convjax.conv2d`, like padding, dilation, groups, layout, method and precision.
+      use_bias: whether a bias is added.
+      dtype: of the computation; None for the widest dtype of input and parameters.
+      param_dtype: of the parameters.
+      rngs: source of the initial parameters. A seed gives the same weights in every layout.
 
     Attributes:
       kernel: axes HWIO, OIHW or IHWO as `layout` says, uniform within ±1/√(I·kh·kw).
-      bias: shape (O,), within the same bound; None where use_bias is False.
+      bias: shape (O,), within the same bound; None if use_bias is False.
+
+    Raises:
+      TypeError: if kernel_size is not one or two integers.
+      ValueError: if groups does not divide in_features, or for a kernel_size below 1 or an unknown
+        layout.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from convjax.nn import Conv
+      >>> layer = Conv(3, 8, 5, stride=2, padding=2, rngs=nnx.Rngs(0))
+      >>> layer.kernel.shape, layer(jnp.ones((64, 28, 28, 3))).shape
+      ((5, 5, 3, 8), (64, 14, 14, 8))
     """
 
     def __init__(
         self,
         in_features: int,
         out_features: int,
-        kernel_size: int | geometry.Pair = 3,
+        kernel_size: int | Pair = 3,
         *,
-        stride: int | geometry.Pair = 1,
-        padding: Any = 0,
-        dilation: int | geometry.Pair = 1,
+        stride: int | Pair = 1,
+        padding: int | Pair | Padding | str = 0,
+        dilation: int | Pair = 1,
         groups: int = 1,
         use_bias: bool = True,
         layout: str = "NHWC",
@@ -59,7 +88,7 @@ class Conv(nnx.Module):
         self.method, self.precision, self.dtype = method, precision, dtype
         sizes = {"H": height, "W": width, "I": in_features // groups, "O": out_features}
         fan_in = sizes["I"] * height * width
-        # Drawn in one order and then arranged: a seed means the same network in every layout.
+        # Drawn in one order and then transposed: a seed gives the same network in every layout.
         drawn = uniform_fan_in(
             rngs.params(), tuple(sizes[letter] for letter in "OIHW"), fan_in, param_dtype
         )
@@ -70,8 +99,8 @@ class Conv(nnx.Module):
             else None
         )
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps images to maps, both with axes as `layout` says."""
+    def __call__(self, x: Num[Array | np.ndarray, "..."]) -> Inexact[Array, "..."]:
+        """Maps images to maps; axes of both as `layout` says."""
         x, kernel, bias = _promote(self.dtype, x, self.kernel, self.bias)
         return conv2d(
             x,
@@ -88,7 +117,26 @@ class Conv(nnx.Module):
 
 
 class Linear(nnx.Module):
-    """y = x·kernel + bias, with kernel (I, O) and bias (O,) uniform within ±1/√I."""
+    """A fully connected layer: y = x·kernel + bias.
+
+    Args:
+      in_features: number of inputs I.
+      out_features: number of outputs O.
+      dtype: of the computation; None for the widest dtype of input and parameters.
+      param_dtype: of the parameters.
+      rngs: source of the initial parameters.
+
+    Attributes:
+      kernel: shape (I, O), uniform within ±1/√I.
+      bias: shape (O,), within the same bound.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from convjax.nn import Linear
+      >>> Linear(784, 30, rngs=nnx.Rngs(0))(jnp.ones((64, 784))).shape
+      (64, 30)
+    """
 
     def __init__(
         self,
@@ -106,7 +154,7 @@ class Linear(nnx.Module):
             uniform_fan_in(rngs.params(), (out_features,), in_features, param_dtype)
         )
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Num[Array | np.ndarray, "*batch I"]) -> Inexact[Array, "*batch O"]:
         """Maps (…, I) to (…, O)."""
         x, kernel, bias = _promote(self.dtype, x, self.kernel, self.bias)
         return x @ kernel + bias
@@ -116,20 +164,36 @@ class BatchNorm(nnx.Module):
     """Batch normalisation over all axes but the channels, for maps in any layout.
 
     It has the attributes of `flax.nnx.BatchNorm` (scale, bias, mean, var, use_running_average), so
-    that `model.train()` and `model.eval()` reach it. `momentum` is the share of the old running
-    value that is kept: 0.9 here is PyTorch's 0.1, and Flax's default is 0.99.
+    that `model.train()` and `model.eval()` affect it.
 
     Args:
       num_features: number of channels C.
-      layout: where the channels of the maps are.
-      torch_statistics: keep the unbiased variance in the running statistics, as PyTorch does;
-        False keeps the biased one, as Flax does. The batch itself is always normalised with the
-        biased variance.
-      axis_name: of a mapped axis over which the batch is split into equal parts; the moments are
-        then those of the whole batch, as with `flax.nnx.BatchNorm`.
+      momentum: share of the old running value that is kept. 0.9 is PyTorch's 0.1; the default of
+        Flax is 0.99.
+      epsilon: added to the variance.
+      torch_statistics: whether the running statistics use the unbiased variance, as in PyTorch, or
+        the biased one, as in Flax. The batch itself is always normalised with the biased variance.
+      layout: "NHWC", "NCHW" or "CHWN".
+      axis_name: a mapped axis over which the batch is split into equal parts; the moments are then
+        those of the whole batch, as with `flax.nnx.BatchNorm`.
+      param_dtype: of scale and bias; the running statistics are at least float32.
+      rngs: not used; accepted so that all layers are constructed alike.
 
-    Reference: Ioffe and Szegedy, https://arxiv.org/abs/1502.03167;
-    https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html
+    Raises:
+      ValueError: for an unknown layout.
+
+    References:
+      Ioffe and Szegedy, https://arxiv.org/abs/1502.03167;
+      https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax.nn import BatchNorm
+      >>> norm = BatchNorm(1)
+      >>> norm(jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1)).ravel().round(3).tolist()
+      [-1.0, 1.0]
+      >>> round(float(norm.mean[0]), 3), round(float(norm.var[0]), 3)  # 0.1·2 and 0.9 + 0.1·2
+      (0.2, 1.1)
     """
 
     def __init__(
@@ -144,7 +208,7 @@ class BatchNorm(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs | None = None,
     ):
-        del rngs  # scale starts at 1 and bias at 0; taken so that layers are built alike
+        del rngs  # scale starts at 1 and bias at 0
         self.layout = check_layout(layout)
         self.axis = axis_of("C", layout)
         self.momentum, self.epsilon = momentum, epsilon
@@ -153,21 +217,21 @@ class BatchNorm(nnx.Module):
         self.use_running_average = False
         self.scale = nnx.Param(jnp.ones(num_features, param_dtype))
         self.bias = nnx.Param(jnp.zeros(num_features, param_dtype))
-        # In half precision they would stop moving once a step changes them by less than 1/256.
+        # In half precision they would stop changing once an update is below 1/256 of them.
         running = jnp.promote_types(param_dtype, jnp.float32)
         self.mean = nnx.BatchStat(jnp.zeros(num_features, running))
         self.var = nnx.BatchStat(jnp.ones(num_features, running))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises x; in training mode with its own moments, which update the running ones.
+    def __call__(self, x: Float[Array | np.ndarray, "A B C D"]) -> Float[Array, "A B C D"]:
+        """Normalises maps; in training mode with their own moments, which update the running ones.
 
         Args:
-          x: four axes as the layout says.
+          x: maps; four axes as the layout says.
 
         Raises:
-          ValueError: for another number of axes or of channels, or, in training mode with PyTorch's
+          ValueError: for another number of axes or channels, or, in training mode with PyTorch's
             statistics, if there is only one value per channel.
-          NameError: in training mode outside the mapped axis that `axis_name` names.
+          NameError: in training mode outside the mapped axis `axis_name`.
         """
         if x.ndim != 4 or x.shape[self.axis] != self.scale.shape[0]:
             raise ValueError(
@@ -194,18 +258,29 @@ class BatchNorm(nnx.Module):
 class GroupNorm(nnx.Module):
     """Normalises each example over positions and groups of channels, for maps in any layout.
 
-    It has no running statistics and does the same in training and evaluation.
+    It has no running statistics and is the same in training and evaluation.
 
     Args:
       num_features: number of channels C.
-      groups: 1 for layer norm, num_features for instance norm.
-      layout: where the channels of the maps are.
+      groups: number of groups; 1 for layer norm, num_features for instance norm.
+      epsilon: added to the variance.
+      layout: "NHWC", "NCHW" or "CHWN".
+      param_dtype: of scale and bias.
+      rngs: not used; accepted so that all layers are constructed alike.
 
     Raises:
-      ValueError: if groups does not divide num_features.
+      ValueError: if groups does not divide num_features, or for an unknown layout.
 
-    Reference: Wu and He, https://arxiv.org/abs/1803.08494;
-    https://docs.pytorch.org/docs/stable/generated/torch.nn.GroupNorm.html
+    References:
+      Wu and He, https://arxiv.org/abs/1803.08494;
+      https://docs.pytorch.org/docs/stable/generated/torch.nn.GroupNorm.html.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax.nn import GroupNorm
+      >>> x = jnp.array([1.0, 3.0, 10.0, 20.0]).reshape(1, 2, 1, 2)
+      >>> GroupNorm(2, groups=1, layout="NCHW")(x).shape
+      (1, 2, 1, 2)
     """
 
     def __init__(
@@ -218,7 +293,7 @@ class GroupNorm(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs | None = None,
     ):
-        del rngs  # scale starts at 1 and bias at 0; taken so that layers are built alike
+        del rngs  # scale starts at 1 and bias at 0
         if groups < 1 or num_features % groups:
             raise ValueError(
                 f"groups must divide num_features, got groups={groups}, "
@@ -230,11 +305,11 @@ class GroupNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(num_features, param_dtype))
         self.bias = nnx.Param(jnp.zeros(num_features, param_dtype))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises x, four axes as the layout says.
+    def __call__(self, x: Float[Array | np.ndarray, "A B C D"]) -> Float[Array, "A B C D"]:
+        """Normalises maps; four axes as the layout says.
 
         Raises:
-          ValueError: for another number of axes or of channels.
+          ValueError: for another number of axes or channels.
         """
         if x.ndim != 4 or x.shape[self.channels] != self.scale.shape[0]:
             raise ValueError(
@@ -252,8 +327,8 @@ class GroupNorm(nnx.Module):
         )
 
 
-def _promote(dtype: Any, x: jax.Array, *variables: Any) -> list[Any]:
-    """Returns x and the values of the variables in one dtype: `dtype`, or the widest of them."""
+def _promote(dtype: Any, x: Array | np.ndarray, *variables: Any) -> list[Any]:
+    """Returns x and the values of the variables in `dtype`, or in the widest dtype among them."""
     values = [None if variable is None else variable[...] for variable in variables]
     present = [value for value in (x, *values) if value is not None]
     common = jnp.result_type(*present) if dtype is None else dtype

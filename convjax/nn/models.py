@@ -1,19 +1,24 @@
-"""The chapter's networks, in every layout. Images enter as NHWC and are ordered once."""
+"""The chapter's networks, in every layout.
+
+Images are passed as NHWC and transposed once, before the first layer.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jaxtyping import Array, Inexact, Num
 
 from convjax._checks import check_type, check_whole
 from convjax.nn.layers import BatchNorm, Conv, GroupNorm, Linear
 from convjax.ops.layout import images_to, permutation, resolve_layout
 
+# The names of the normalisations.
 NORMS = ("batch", "layer", "group", "instance")
 
-# Channels per group of group norm. The paper has 16 and more in networks whose layers have 64
+# Channels per group of group norm. The paper uses 16 and more, in networks whose layers have 64
 # channels and more; the chapter's first layer has 8.
 GROUP_CHANNELS = 4
 
@@ -21,9 +26,9 @@ GROUP_CHANNELS = 4
 def norm_layer(
     norm: str, num_features: int, *, layout: str, param_dtype: Any
 ) -> BatchNorm | GroupNorm:
-    """Builds a normalisation layer by its name, one of NORMS.
+    """Returns a normalisation layer by its name, one of NORMS.
 
-    "group" makes groups of 4 channels, or one group where 4 does not divide them.
+    "group" has groups of 4 channels, or one group if 4 does not divide the channels.
     """
     settings = {"layout": layout, "param_dtype": param_dtype}
     if norm == "batch":
@@ -34,9 +39,9 @@ def norm_layer(
 
 
 class ConvBlock(nnx.Module):
-    """Convolution, then normalisation and ReLU where asked: maps to maps in one layout.
+    """A convolution with optional normalisation and ReLU: maps to maps in one layout.
 
-    The padding is ks // 2, as in the chapter, so that an odd kernel with stride 2 halves the map.
+    The padding is kernel_size // 2, as in the chapter: an odd kernel with stride 2 halves the map.
     """
 
     def __init__(
@@ -73,7 +78,7 @@ class ConvBlock(nnx.Module):
         )
         self.activate, self.activate_first = activate, activate_first
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Num[Array | np.ndarray, "A B C D"]) -> Inexact[Array, "E F G H"]:
         """Maps images to maps, both in the block's layout."""
         x = self.conv(x)
         if self.activate and self.activate_first:
@@ -84,24 +89,34 @@ class ConvBlock(nnx.Module):
 
 
 class ConvNet(nnx.Module):
-    """A chain of convolutions, each but the last followed by ReLU, then flattened to logits.
+    """A chain of convolutions with ReLU after each but the last, flattened to logits.
 
     Args:
-      channels: channels of the input and of each layer's output: (1, 8, 16, 32, 64, 10).
-      kernel_sizes: pixels, one int for all layers or one per layer.
+      channels: channels of the input and of each layer's output, such as (1, 8, 16, 32, 64, 10).
+      kernel_sizes: pixels; one int for all layers or one per layer.
       stride: pixels; 2 halves the map at each layer.
       norm: None, or the normalisation after every convolution: "batch", "layer", "group" (of four
         channels) or "instance".
-      norm_last: whether the last convolution has it, too, as the chapter's `conv` has it. Instance
-        norm of a map of 1×1 pixels is its bias, whatever the image.
-      activate_first: the ReLU before the normalisation and not after it.
+      norm_last: whether the last convolution has the normalisation, too, as the chapter's `conv`
+        has it. Instance norm of a map of 1×1 pixels is its bias, whatever the image.
+      activate_first: whether the ReLU comes before the normalisation.
       layout: "NHWC", "NCHW", "CHWN" or "auto" (CHWN on CPU, NHWC elsewhere).
       method: as for `convjax.conv2d`.
-      rngs: source of the random parameters.
+      param_dtype: of the parameters; the running statistics of batch norm are at least float32.
+      rngs: source of the initial parameters. A seed gives the same network in every layout.
 
     Raises:
-      ValueError: for fewer than two channels, a number of kernel sizes that does not fit, or an
-        unknown norm.
+      TypeError: if `rngs` is not `nnx.Rngs`, or a number of channels is not an integer.
+      ValueError: for fewer than two channels, kernel sizes that are not one per layer, or an
+        unknown norm or layout.
+
+    Examples:
+      >>> import convjax, jax.numpy as jnp
+      >>> from flax import nnx
+      >>> model = convjax.ConvNet((3, 8, 10), norm="batch", layout="NCHW", rngs=nnx.Rngs(0))
+      >>> images = jnp.ones((2, 4, 4, 3))
+      >>> model.features(images).shape, model(images).shape
+      ((2, 10, 1, 1), (2, 10))
     """
 
     def __init__(
@@ -118,12 +133,12 @@ class ConvNet(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        check_type("rngs", rngs, nnx.Rngs, "nnx.Rngs(0) makes one of a seed.")
+        check_type("rngs", rngs, nnx.Rngs, "nnx.Rngs(0) makes one from a seed.")
         channels = [check_whole("channels", number, 1) for number in channels]
         layers = len(channels) - 1
         if layers < 1:
             raise ValueError(
-                f"channels must name the input's channels and one number per layer, "
+                f"channels must be the input's channels and one number per layer or more, "
                 f"got {tuple(channels)}."
             )
         sizes = (kernel_sizes,) * layers if isinstance(kernel_sizes, int) else tuple(kernel_sizes)
@@ -153,26 +168,39 @@ class ConvNet(nnx.Module):
             ]
         )
 
-    def features(self, images: jax.Array) -> jax.Array:
-        """Maps images (N, H, W, C) to the last layer's maps, with axes as `layout` says."""
+    def features(self, images: Num[Array | np.ndarray, "N H W C"]) -> Inexact[Array, "E F G I"]:
+        """Maps images (N, H, W, C) to the maps of the last layer; axes as `layout` says."""
         x = images_to(images, self.layout)
         for block in self.blocks:
             x = block(x)
         return x
 
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images (N, H, W, C) to logits (N, features); a map larger than 1×1 is flattened
-        in the order C, H, W, as PyTorch does."""
+    def __call__(self, images: Num[Array | np.ndarray, "N H W C"]) -> Inexact[Array, "N features"]:
+        """Maps images (N, H, W, C) to logits (N, features).
+
+        A map larger than 1×1 is flattened in the order C, H, W, as in PyTorch.
+        """
         x = jnp.transpose(self.features(images), permutation(self.layout, "NCHW"))
         return x.reshape(x.shape[0], -1)
 
 
 class LinearNet(nnx.Module):
-    """The fully connected network before convolutions: 784 → 30 → 1 with a ReLU between.
+    """The chapter's fully connected network: 784 → 30 → 1 with a ReLU between the layers.
 
     Args:
       features: sizes of the input and of each layer's output.
-      rngs: source of the random parameters.
+      param_dtype: of the parameters.
+      rngs: source of the initial parameters.
+
+    Raises:
+      TypeError: if `rngs` is not `nnx.Rngs`, or a size is not an integer.
+      ValueError: for fewer than two sizes, or one below 1.
+
+    Examples:
+      >>> import convjax, jax.numpy as jnp
+      >>> from flax import nnx
+      >>> convjax.LinearNet((16, 8, 3), rngs=nnx.Rngs(0))(jnp.ones((2, 4, 4, 1))).shape
+      (2, 3)
     """
 
     def __init__(
@@ -182,10 +210,10 @@ class LinearNet(nnx.Module):
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        check_type("rngs", rngs, nnx.Rngs, "nnx.Rngs(0) makes one of a seed.")
+        check_type("rngs", rngs, nnx.Rngs, "nnx.Rngs(0) makes one from a seed.")
         if isinstance(features, str) or len(features) < 2:
             raise ValueError(
-                f"features must be the numbers of the input and of one layer or more, got "
+                f"features must be the sizes of the input and of one layer or more, got "
                 f"{features!r}."
             )
         features = [check_whole("features", number, 1) for number in features]
@@ -196,7 +224,7 @@ class LinearNet(nnx.Module):
             ]
         )
 
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: Num[Array | np.ndarray, "N ..."]) -> Inexact[Array, "N features"]:
         """Maps images (N, H, W, C) to logits (N, features[-1])."""
         x = images.reshape(images.shape[0], -1)
         for layer in self.layers[:-1]:
@@ -207,32 +235,70 @@ class LinearNet(nnx.Module):
 def digits_net(
     *, in_features: int = 1, classes: int = 10, first_kernel: int = 5, **settings: Any
 ) -> ConvNet:
-    """Builds the chapter's network for ten digits: 28 → 14 → 7 → 4 → 2 → 1 pixels.
+    """Returns the chapter's network for ten digits: 28 → 14 → 7 → 4 → 2 → 1 pixels.
 
-    The first kernel is 5×5 so that 8 filters read 25 pixels each; with 3×3 they would make 8
-    numbers of 9.
+    The first kernel is 5×5, so that 8 filters read 25 pixels each; with 3×3 they would compute 8
+    numbers from 9.
 
     Args:
       in_features: channels of the images.
       classes: number of logits.
-      first_kernel: pixels a side of the first kernel.
-      **settings: all others of `ConvNet` but stride.
+      first_kernel: height and width of the first kernel in pixels.
+      **settings: those of `ConvNet` except channels, kernel_sizes and stride; `rngs` is required.
+
+    Raises:
+      TypeError: as `ConvNet`.
+      ValueError: as `ConvNet`.
+
+    Examples:
+      >>> import convjax, jax
+      >>> from flax import nnx
+      >>> model = nnx.eval_shape(lambda: convjax.digits_net(rngs=nnx.Rngs(0)))
+      >>> [block.conv.bias.shape for block in model.blocks]
+      [(8,), (16,), (32,), (64,), (10,)]
+      >>> sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+      30282
     """
     channels = (in_features, 8, 16, 32, 64, classes)
     return ConvNet(channels, kernel_sizes=(first_kernel, 3, 3, 3, 3), **settings)
 
 
 def threes_sevens_net(*, in_features: int = 1, classes: int = 2, **settings: Any) -> ConvNet:
-    """Builds the chapter's first network, for threes and sevens: 6,722 parameters.
+    """Returns the chapter's first network, for threes and sevens: 6,722 parameters.
 
-    Arguments as for `digits_net` but first_kernel.
+    Args:
+      in_features: channels of the images.
+      classes: number of logits.
+      **settings: those of `ConvNet` except channels and stride; `rngs` is required.
+
+    Raises:
+      TypeError: as `ConvNet`.
+      ValueError: as `ConvNet`.
+
+    Examples:
+      >>> import convjax, jax
+      >>> from flax import nnx
+      >>> model = nnx.eval_shape(lambda: convjax.threes_sevens_net(rngs=nnx.Rngs(0)))
+      >>> sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+      6722
     """
     return ConvNet((in_features, 4, 8, 16, 32, classes), **settings)
 
 
 def broken_net(**settings: Any) -> ConvNet:
-    """Builds the chapter's broken network: stride 1, so that its features are a 28×28 map.
+    """Returns the chapter's broken network: with stride 1, its output is a 28×28 map per image.
 
-    Arguments: those of `ConvNet` but channels and stride.
+    Args:
+      **settings: those of `ConvNet` except channels and stride; `rngs` is required.
+
+    Raises:
+      TypeError: as `ConvNet`.
+      ValueError: as `ConvNet`.
+
+    Examples:
+      >>> import convjax, jax.numpy as jnp
+      >>> from flax import nnx
+      >>> convjax.broken_net(rngs=nnx.Rngs(0))(jnp.ones((2, 28, 28, 1))).shape  # 28·28, not 2
+      (2, 784)
     """
     return ConvNet((1, 30, 1), stride=1, **settings)

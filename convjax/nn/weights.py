@@ -1,4 +1,4 @@
-"""A network's weights in a file of arrays, by the names that the network gives them."""
+"""A network's weights in an .npz file, named by their paths in the network."""
 
 import os
 from typing import Any
@@ -11,27 +11,42 @@ from convjax._checks import check_type
 from convjax.io.atomic import atomic_write
 from convjax.io.npz import NpzError, read_npz
 
-# So many names of arrays tell enough of another network.
+# Names of arrays in one error message.
 MAX_NAMES = 5
 
-
-# Booleans, integers and real numbers.
+# NumPy's kinds of booleans, integers and real numbers.
 _KINDS = "biuf"
 
 
 class WeightsError(ValueError):
-    """A file does not hold the weights of the network."""
+    """Raised for a file that does not contain the weights of the network."""
 
 
 def save_weights(path: str | os.PathLike[str], model: nnx.Module) -> None:
     """Writes parameters and running statistics to an .npz file, atomically.
 
-    Each array is named by its path in the network, such as "blocks.0.conv.kernel", and is float32
-    where NumPy has no such type (bfloat16). The state of random number generators is left out.
+    Each array is named by its path in the network, such as "blocks.0.conv.kernel". A dtype that
+    NumPy does not have (bfloat16) becomes float32. The state of random number generators is not
+    saved.
+
+    Args:
+      path: of the file, which is replaced if it exists.
+      model: the network.
 
     Raises:
       OSError: if the file cannot be written.
-      TypeError: if model is no network of Flax NNX.
+      TypeError: if `model` is not a Flax NNX module.
+
+    Examples:
+      >>> import convjax, pathlib, tempfile
+      >>> from flax import nnx
+      >>> trained, fresh = (convjax.LinearNet((4, 2), rngs=nnx.Rngs(seed)) for seed in (0, 1))
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = pathlib.Path(folder) / "model.npz"
+      ...     convjax.weights.save_weights(path, trained)
+      ...     loaded = convjax.weights.load_weights(path, fresh)
+      >>> bool((loaded.layers[0].kernel[...] == trained.layers[0].kernel[...]).all())
+      True
     """
     check_type("model", model, nnx.Module, "Trainer.model(state) returns one.")
     arrays: dict[str, Any] = {}
@@ -46,20 +61,37 @@ def save_weights(path: str | os.PathLike[str], model: nnx.Module) -> None:
 def load_weights(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
     """Returns a copy of a network with the weights of a file, in the network's mode.
 
-    Nothing in the file is executed.
+    Nothing in the file is executed. The dtypes are those of `model`.
+
+    Args:
+      path: of a file that `save_weights` wrote.
+      model: a network of the same structure; it is not changed.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      WeightsError: if the file is damaged, or its names, shapes or kinds of numbers are not the
-        network's.
-      TypeError: if model is no network of Flax NNX, or path no path.
+      WeightsError: if the file is damaged, or its names, shapes or kinds of numbers differ from
+        those of the network.
+      TypeError: if `model` is not a Flax NNX module, or `path` not a path.
+
+    Examples:
+      >>> import convjax, pathlib, tempfile
+      >>> from flax import nnx
+      >>> model = convjax.LinearNet((4, 2), rngs=nnx.Rngs(0))
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = pathlib.Path(folder) / "model.npz"
+      ...     convjax.weights.save_weights(path, model)
+      ...     try:
+      ...         convjax.weights.load_weights(path, convjax.LinearNet((4, 3), rngs=nnx.Rngs(0)))
+      ...     except convjax.weights.WeightsError as error:
+      ...         "of shape (2,), but the network's has the shape (3,)" in str(error)
+      True
     """
-    check_type("model", model, nnx.Module, "Such as the network that `save_weights` was given.")
+    check_type("model", model, nnx.Module, "Pass a network like the one that was saved.")
     try:
         found = read_npz(path)
     except NpzError as error:
         raise WeightsError(
-            f"{path} is not a whole file of weights: {error}. Take another copy of it, or train "
+            f"{path} is not a complete weights file: {error}. Use another copy of it, or train "
             "again."
         ) from error
     copy = nnx.clone(model)
@@ -67,7 +99,7 @@ def load_weights(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
     if found.keys() != wanted.keys():
         missing, other = sorted(wanted.keys() - found), sorted(found.keys() - wanted)
         raise WeightsError(
-            f"{path} holds the weights of another network: "
+            f"{path} contains the weights of another network: "
             + "; ".join(
                 f"{what} {', '.join(names[:MAX_NAMES])}{' …' if len(names) > MAX_NAMES else ''}"
                 for what, names in (("without", missing), ("with", other))
@@ -78,10 +110,13 @@ def load_weights(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
     for name, leaf in wanted.items():
         if found[name].shape != leaf.shape:
             raise WeightsError(
-                f"{path} holds {name} of shape {found[name].shape}, the network's has {leaf.shape}."
+                f"{path} contains {name} of shape {found[name].shape}, but the network's has the "
+                f"shape {leaf.shape}."
             )
         if found[name].dtype.kind not in _KINDS:
-            raise WeightsError(f"{path} holds {name} of {found[name].dtype}, no real numbers.")
+            raise WeightsError(
+                f"{path} contains {name} of {found[name].dtype}, which are not real numbers."
+            )
         leaf.set_value(jnp.asarray(found[name], leaf.dtype))
     return copy
 

@@ -1,8 +1,8 @@
-"""`conv2d`: one pure function for every layout, by the library's convolution or as a product.
+"""`conv2d`: the convolution in every layout, as XLA's convolution or as a matrix product.
 
-The method "lax" is the definition: `jax.lax.conv_general_dilated`. "matmul" writes the same sum as
-patches times kernel matrix. XLA on CPU is slow on small convolutions, and slower by far inside
-loops (https://github.com/jax-ml/jax/issues/12868); matrix products are fast there in both places.
+The method "lax" is the definition: `jax.lax.conv_general_dilated`. "matmul" computes the same sum
+as patches times kernel matrix. XLA on CPU is slow on small convolutions, and much slower inside
+loops (https://github.com/jax-ml/jax/issues/12868); matrix products are fast in both places.
 """
 
 import operator
@@ -10,7 +10,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jaxtyping import Array, Num
 
 from convjax._checks import check_array
 from convjax.ops import geometry
@@ -20,8 +22,8 @@ from convjax.ops.layout import KERNEL_AXES, check_layout
 Method = Literal["lax", "matmul", "auto"]
 
 
-class _Setting(NamedTuple):
-    """The validated arguments of one convolution; pairs are (height, width)."""
+class _Settings(NamedTuple):
+    """The validated settings of one convolution; pairs are (height, width)."""
 
     stride: Pair
     padding: Padding
@@ -31,9 +33,9 @@ class _Setting(NamedTuple):
 
 
 def conv2d(
-    x: jax.Array,
-    kernel: jax.Array,
-    bias: jax.Array | None = None,
+    x: Num[Array | np.ndarray, "..."],
+    kernel: Num[Array | np.ndarray, "A B C D"],
+    bias: Num[Array | np.ndarray, " O"] | None = None,
     *,
     stride: int | Pair = 1,
     padding: int | Pair | Padding | str = 0,
@@ -43,11 +45,11 @@ def conv2d(
     method: str = "auto",
     precision: Any = None,
     preferred_element_type: Any = None,
-) -> jax.Array:
-    """Convolves images with kernels, as deep learning means it: the kernel is not flipped.
+) -> Num[Array, "..."]:
+    """Convolves images with kernels. As usual in deep learning, the kernel is not flipped.
 
     Args:
-      x: images, with axes as `layout` says, or one image without the axis N.
+      x: images; four axes as `layout` says, or three, without N, for one image.
       kernel: weights; axes HWIO for "NHWC", OIHW for "NCHW", IHWO for "CHWN", where I is the
         number of input channels per group.
       bias: one number per output channel, shape (O,), or None.
@@ -55,25 +57,42 @@ def conv2d(
       padding: zeros around the image in pixels: an int, a pair (height, width),
         ((top, bottom), (left, right)), "same" (⌈size/stride⌉ outputs) or "valid" (none).
       dilation: pixels between neighbouring taps of the kernel; an int or a pair.
-      groups: number of groups of channels; group g of the outputs sees group g of the inputs.
+      groups: number of groups of channels; outputs of group g see the inputs of group g.
       layout: "NHWC", "NCHW" or "CHWN".
       method: "lax" (`lax.conv_general_dilated`), "matmul" (patches times kernel matrix) or "auto":
         matmul on CPU, lax elsewhere; see `resolve_method`.
       precision: as for `jax.lax.dot_general`; None is the default of the backend.
       preferred_element_type: dtype in which products are accumulated and returned, as for
-        `jax.lax.dot_general`; None is that of the operands.
+        `jax.lax.dot_general`; None is the dtype of the operands.
 
     Returns:
-      The maps, with axes as `layout` says; without N where `x` has none. Height and width are
+      The maps; axes as `layout` says, without N if `x` has none. Height and width are
       ⌊(n + padding − dilation·(k−1) − 1)/stride⌋ + 1.
 
     Raises:
-      TypeError: if `x`, `kernel` and `bias` are no arrays or differ in dtype, or a setting is not
+      TypeError: if `x`, `kernel` and `bias` are not arrays or differ in dtype, or a setting is not
         an integer.
-      ValueError: for wrong ranks, channels or groups, a stride or dilation below 1, negative
-        padding, or a kernel larger than the padded input.
+      ValueError: for a wrong number of axes, channels or groups, a stride or dilation below 1, a
+        negative padding, or a kernel larger than the padded input.
 
-    Reference: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv2d.html
+    References:
+      https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv2d.html
+
+    Examples:
+      >>> import convjax, jax.numpy as jnp
+      >>> x = jnp.arange(9.0).reshape(1, 3, 3, 1)
+      >>> kernel = jnp.array([[1.0, 2.0], [3.0, 4.0]]).reshape(2, 2, 1, 1)
+      >>> convjax.conv2d(x, kernel)[0, :, :, 0].tolist()  # 0·1 + 1·2 + 3·3 + 4·4 = 27
+      [[27.0, 37.0], [57.0, 67.0]]
+
+      Half the pixels in the layout of PyTorch, and one image without the batch axis:
+
+      >>> weights = jnp.ones((8, 3, 3, 3))
+      >>> settings = {"stride": 2, "padding": 1, "layout": "NCHW"}
+      >>> convjax.conv2d(jnp.ones((64, 3, 28, 28)), weights, **settings).shape
+      (64, 8, 14, 14)
+      >>> convjax.conv2d(jnp.ones((3, 28, 28)), weights, **settings).shape
+      (8, 14, 14)
     """
     layout = check_layout(layout)
     if method not in get_args(Method):
@@ -84,9 +103,9 @@ def conv2d(
     batched = jnp.ndim(x) == 4
     if jnp.ndim(x) == 3:
         x = jnp.expand_dims(x, batch_axis)
-    setting = _check(x, kernel, bias, stride, padding, dilation, groups, layout)
+    settings = _check(x, kernel, bias, stride, padding, dilation, groups, layout)
     apply = _conv_lax if resolve_method(method) == "lax" else _conv_matmul
-    y = apply(x, kernel, setting, layout, precision, preferred_element_type)
+    y = apply(x, kernel, settings, layout, precision, preferred_element_type)
     if bias is not None:
         shape = [1, 1, 1, 1]
         shape[layout.index("C")] = bias.shape[0]
@@ -95,13 +114,13 @@ def conv2d(
 
 
 def resolve_method(method: str) -> str:
-    """Returns "lax" or "matmul": what `method` stands for on this backend.
+    """Returns the method of this backend, "lax" or "matmul", for one of "auto", "lax", "matmul".
 
-    "auto" is made for training, which happens inside a loop (scan, fori_loop), where XLA on CPU
-    does not call its library convolution (https://github.com/jax-ml/jax/issues/12868). Forward and
-    backward pass of one convolution on two cores, float32, time of lax over that of matmul, inside
-    a loop and outside, NHWC | CHWN (jax 0.10.2, medians of 5 taken in turns beside other work, so
-    that only large differences mean anything; CHWN has become faster since):
+    "auto" is chosen for training, which runs inside a loop (scan, fori_loop), where XLA on CPU
+    does not call its library convolution (https://github.com/jax-ml/jax/issues/12868). The table
+    is the time of lax over the time of matmul for the forward and backward pass of one convolution,
+    inside a loop and outside, NHWC | CHWN: two cores, float32, jax 0.10.2, medians of 5 interleaved
+    runs beside other work. Only large differences are significant; CHWN has become faster since.
 
     | N, H=W, C → O, kernel, stride | loop      | outside     |
     |-------------------------------|-----------|-------------|
@@ -113,12 +132,16 @@ def resolve_method(method: str) -> str:
     | 64, 16, 64 → 64, 3, 1         |  27 |  20 | 0.5 | 0.4   |
     | 4, 56, 64 → 64, 3, 1          |  14 |  14 | 0.3 | 0.4   |
 
-    So matmul for every shape on CPU: in a loop it always wins, outside it loses a factor of 3 at
-    most, and what is traced cannot know where it will run. Give method="lax" for wide layers
-    outside a loop. With groups it wins by more, outside a loop, too: the library takes 30 to 90
-    times as long for the gradients of 32 groups (`python -m experiments run layouts`). On an
-    accelerator the library convolution is the fast one, and patches take kernel height × width
-    times the memory.
+    "auto" is therefore matmul for every shape on CPU: it always wins inside a loop, loses a factor
+    of 3 at most outside, and a traced function does not know where it will run. Pass method="lax"
+    for wide layers outside a loop. With groups matmul wins by more, even outside a loop: XLA's
+    convolution takes 30 to 90 times as long for the gradients of 32 groups. On an accelerator XLA's
+    convolution is the fast one, and patches take kernel height × width times the memory.
+
+    Examples:
+      >>> from convjax.ops import resolve_method
+      >>> resolve_method("lax"), resolve_method("auto") in ("lax", "matmul")
+      ('lax', True)
     """
     if method != "auto":
         return method
@@ -126,23 +149,33 @@ def resolve_method(method: str) -> str:
 
 
 def patches(
-    x: jax.Array,
+    x: Num[Array | np.ndarray, "A B C D"],
     kernel_size: Pair,
     *,
     stride: Pair = (1, 1),
     padding: Padding = ((0, 0), (0, 0)),
     dilation: Pair = (1, 1),
     layout: str = "NHWC",
-) -> jax.Array:
-    """Returns what each tap of a kernel sees: the image shifted, padded with zeros and strided.
+) -> Num[Array, "E F G H"]:
+    """Returns what each tap of a kernel sees: the image padded with zeros, shifted and strided.
 
     Args:
-      x: images, axes as `layout` says.
-      kernel_size, stride, dilation: pairs (height, width); padding ((top, bottom), (left, right)).
+      x: images; axes as `layout` says.
+      kernel_size: (height, width) in pixels.
+      stride: (height, width) in pixels.
+      padding: ((top, bottom), (left, right)) in pixels.
+      dilation: (height, width) in pixels.
+      layout: "NHWC", "NCHW" or "CHWN".
 
     Returns:
-      An array with axes as `layout` says, of the height and width of the output, whose channels
-      are the taps in row-major order, and within each tap the channels of `x`: kh·kw·C in all.
+      An array with axes as `layout` says and the height and width of the output. Its kh·kw·C
+      channels are the taps in row-major order and, within each tap, the channels of `x`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax.ops import patches
+      >>> patches(jnp.arange(9.0).reshape(1, 3, 3, 1), (2, 2))[0, 0, 0].tolist()
+      [0.0, 1.0, 3.0, 4.0]
     """
     rows, columns, channels = (layout.index(letter) for letter in "HWC")
     config = [(0, 0, 0)] * 4
@@ -162,77 +195,87 @@ def patches(
 
 
 def _conv_lax(
-    x: jax.Array, kernel: jax.Array, setting: _Setting, layout: str, precision: Any, dtype: Any
-) -> jax.Array:
+    x: Any,
+    kernel: Any,
+    settings: _Settings,
+    layout: str,
+    precision: Any,
+    dtype: Any,
+) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
-        window_strides=setting.stride,
-        padding=setting.padding,
-        rhs_dilation=setting.dilation,
+        window_strides=settings.stride,
+        padding=settings.padding,
+        rhs_dilation=settings.dilation,
         dimension_numbers=(layout, KERNEL_AXES[layout], layout),
-        feature_group_count=setting.groups,
+        feature_group_count=settings.groups,
         precision=precision,
         preferred_element_type=dtype,
     )
 
 
 def _conv_matmul(
-    x: jax.Array, kernel: jax.Array, setting: _Setting, layout: str, precision: Any, dtype: Any
-) -> jax.Array:
+    x: Array | np.ndarray,
+    kernel: Array | np.ndarray,
+    settings: _Settings,
+    layout: str,
+    precision: Any,
+    dtype: Any,
+) -> Array:
     """Patches times kernel matrix; the sum runs over taps and, within a tap, channels (K)."""
     p = patches(
         x,
-        setting.kernel_size,
-        stride=setting.stride,
-        padding=setting.padding,
-        dilation=setting.dilation,
+        settings.kernel_size,
+        stride=settings.stride,
+        padding=settings.padding,
+        dilation=settings.dilation,
         layout=layout,
     )
-    taps = setting.kernel_size[0] * setting.kernel_size[1]
+    taps = settings.kernel_size[0] * settings.kernel_size[1]
     kernel = jnp.transpose(kernel, [KERNEL_AXES[layout].index(letter) for letter in "HWIO"])
-    settings = {"precision": precision, "preferred_element_type": dtype}
-    if setting.groups == 1:
-        # No group axis: XLA makes one plain product of this, and a batched one of a group axis,
-        # even of size 1. The order of the operands spares a transpose of the result where the
+    products = {"precision": precision, "preferred_element_type": dtype}
+    if settings.groups == 1:
+        # No group axis: XLA compiles this to one plain product, but a group axis, even of size 1,
+        # to a batched one. The order of the operands avoids a transpose of the result where the
         # layout allows it: channels last after the patches, channels first before them.
         kernel = kernel.reshape(-1, kernel.shape[-1])
         if layout == "NHWC":
-            return jnp.einsum("nhwk,ko->nhwo", p, kernel, **settings)
+            return jnp.einsum("nhwk,ko->nhwo", p, kernel, **products)
         if layout == "NCHW":
-            return jnp.einsum("ko,nkhw->nohw", kernel, p, **settings)
+            return jnp.einsum("ko,nkhw->nohw", kernel, p, **products)
         # As plain matrices: with four axes XLA on CPU transposes patches and gradients in the
-        # backward pass, copies as large as the patches.
-        y = jnp.einsum("km,ko->om", p.reshape(p.shape[0], -1), kernel, **settings)
+        # backward pass, which makes copies as large as the patches.
+        y = jnp.einsum("km,ko->om", p.reshape(p.shape[0], -1), kernel, **products)
         return y.reshape(-1, *p.shape[1:])
-    kernel = kernel.reshape(taps, kernel.shape[2], setting.groups, -1)
+    kernel = kernel.reshape(taps, kernel.shape[2], settings.groups, -1)
     channels = layout.index("C")
-    split = (taps, setting.groups, p.shape[channels] // (taps * setting.groups))
+    split = (taps, settings.groups, p.shape[channels] // (taps * settings.groups))
     p = p.reshape(*p.shape[:channels], *split, *p.shape[channels + 1 :])
     equation = {
         "NHWC": "nhwtgi,tigo->nhwgo",
         "NCHW": "ntgihw,tigo->ngohw",
         "CHWN": "tgihwn,tigo->gohwn",
     }[layout]
-    y = jnp.einsum(equation, p, kernel, **settings)
+    y = jnp.einsum(equation, p, kernel, **products)
     merged = (y.shape[channels] * y.shape[channels + 1],)
     return y.reshape(*y.shape[:channels], *merged, *y.shape[channels + 2 :])
 
 
 def _check(
-    x: jax.Array,
-    kernel: jax.Array,
-    bias: jax.Array | None,
+    x: Any,
+    kernel: Any,
+    bias: Any,
     stride: Any,
     padding: Any,
     dilation: Any,
     groups: int,
     layout: str,
-) -> _Setting:
+) -> _Settings:
     kernel_axes = KERNEL_AXES[layout]
     if jnp.ndim(x) != 4:
         raise ValueError(
-            f"x must have the axes {layout}, or these without N for one image, "
+            f"x must have the axes {layout}, or the same without N for one image, "
             f"got the shape {jnp.shape(x)}."
         )
     if jnp.ndim(kernel) != 4:
@@ -264,8 +307,8 @@ def _check(
         )
     if sizes["C"] != kernel_sizes["I"] * groups:
         raise ValueError(
-            f"x has {sizes['C']} channels, but the kernel expects {kernel_sizes['I'] * groups} "
-            f"({kernel_sizes['I']} input channels per group, groups={groups}). x has the shape "
+            f"x must have {kernel_sizes['I'] * groups} channels, as the kernel expects "
+            f"({kernel_sizes['I']} per group, groups={groups}), got {sizes['C']}. x has the shape "
             f"{x.shape} ({layout}), the kernel {kernel.shape} ({kernel_axes})."
         )
     if bias is not None and bias.shape != (kernel_sizes["O"],):
@@ -281,4 +324,4 @@ def _check(
     )
     # Raises where the kernel is larger than the padded input.
     geometry.output_shape(size, kernel_size, stride=strides, padding=paddings, dilation=dilations)
-    return _Setting(strides, paddings, dilations, groups, kernel_size)
+    return _Settings(strides, paddings, dilations, groups, kernel_size)

@@ -1,7 +1,8 @@
 """The arithmetic of convolutions: output sizes, padding, multiplications.
 
-Source of the formulas: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning"
-(https://arxiv.org/abs/1603.07285).
+References:
+  Dumoulin and Visin, "A guide to convolution arithmetic for deep learning",
+  https://arxiv.org/abs/1603.07285.
 """
 
 import operator
@@ -16,8 +17,8 @@ def pair(name: str, value: Any, *, minimum: int) -> Pair:
     """Returns `value`, an int or a pair (height, width), as a pair of ints.
 
     Raises:
-      TypeError: if it holds anything but integers.
-      ValueError: if it has not one or two numbers, or one is below `minimum`.
+      TypeError: if a number is not an integer.
+      ValueError: if there are not one or two numbers, or one is below `minimum`.
     """
     numbers = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(numbers) != 2:
@@ -46,10 +47,17 @@ def output_size(
     Args:
       size: input pixels n along the axis.
       kernel_size: kernel pixels k; the span is d·(k−1) + 1.
+      stride: pixels between neighbouring outputs.
       padding: pixels added to each side, or (before, after).
+      dilation: pixels d between neighbouring taps.
 
     Raises:
       ValueError: if the kernel spans more pixels than the padded input has.
+
+    Examples:
+      >>> from convjax.ops import output_size
+      >>> output_size(28, 5, stride=2, padding=2)
+      14
     """
     before, after = (padding, padding) if isinstance(padding, int) else padding
     span = dilated_size(kernel_size, dilation)
@@ -66,8 +74,13 @@ def output_size(
 def same_padding(size: int, kernel_size: int, *, stride: int = 1, dilation: int = 1) -> Pair:
     """Returns the padding (before, after) with which the output has ⌈size/stride⌉ pixels.
 
-    An odd total puts the extra pixel after, as TensorFlow, XLA and PyTorch do: that is what an
-    even kernel needs.
+    If the total is odd, as an even kernel needs it, the extra pixel comes after the input, as in
+    TensorFlow, XLA and PyTorch.
+
+    Examples:
+      >>> from convjax.ops import same_padding
+      >>> same_padding(5, 3), same_padding(5, 4)
+      ((1, 1), (1, 2))
     """
     wanted = -(-size // stride)
     total = max((wanted - 1) * stride + dilated_size(kernel_size, dilation) - size, 0)
@@ -82,10 +95,14 @@ def resolve_padding(
     Args:
       padding: an int; a pair (height, width); ((top, bottom), (left, right)); "same", which gives
         ⌈size/stride⌉ pixels of output; or "valid", none. Case does not matter.
-      size, kernel_size, stride, dilation: pairs (height, width).
+      size: input (height, width) in pixels.
+      kernel_size: kernel (height, width) in pixels.
+      stride: (height, width) in pixels.
+      dilation: (height, width) in pixels.
 
     Raises:
-      TypeError, ValueError: as `pair` raises them, or for an unknown word.
+      TypeError: if a number is not an integer.
+      ValueError: for another word or structure, or a negative number.
     """
     if isinstance(padding, str):
         word = padding.lower()
@@ -118,8 +135,11 @@ def output_shape(
     """Returns (height, width) of the output, `output_size` along both axes.
 
     Args:
-      size, kernel_size, stride, dilation: pairs (height, width); padding as `resolve_padding`
-        returns it.
+      size: input (height, width) in pixels.
+      kernel_size: kernel (height, width) in pixels.
+      stride: (height, width) in pixels.
+      padding: ((top, bottom), (left, right)) in pixels.
+      dilation: (height, width) in pixels.
 
     Raises:
       ValueError: if the kernel spans more pixels than the padded input has.
@@ -138,11 +158,16 @@ def output_shape(
 
 
 def multiplications(output_shape: Pair, kernel_shape: Sequence[int]) -> int:
-    """Returns the products that one image costs a convolution: one per weight and output cell.
+    """Returns the number of products of a convolution of one image: one per weight and output cell.
 
     Args:
       output_shape: (height, width) of the output map.
       kernel_shape: all four sizes of the kernel, in any order (input channels per group).
+
+    Examples:
+      >>> from convjax.ops import multiplications
+      >>> multiplications((7, 7), (3, 3, 8, 16))
+      56448
     """
     weights = 1
     for size in kernel_shape:

@@ -1,4 +1,4 @@
-"""Memory layouts: the order of the axes of images and kernels, named in one place.
+"""Memory layouts: the order of the axes of images and kernels.
 
 A layout is written as the axis letters of a batch of images: N examples, C channels, H rows,
 W columns. Kernels have the letters H, W, I (input channels per group) and O (output channels).
@@ -9,6 +9,8 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Shaped
 
 Layout = Literal["NHWC", "NCHW", "CHWN"]
 
@@ -31,10 +33,18 @@ def check_layout(layout: str) -> Layout:
 
 
 def resolve_layout(layout: str) -> Layout:
-    """Returns the layout that a network uses on this backend.
+    """Returns the layout of a network on this backend: `layout` itself, or the choice of "auto".
 
     "auto" means CHWN on CPU, where patches times matrix in that order is the fastest form of a
     small convolution, and NHWC elsewhere, where the compiler picks the physical order itself.
+
+    Raises:
+      ValueError: if `layout` is not "NHWC", "NCHW", "CHWN" or "auto".
+
+    Examples:
+      >>> from convjax.ops import resolve_layout
+      >>> resolve_layout("NCHW"), resolve_layout("auto") in ("CHWN", "NHWC")
+      ('NCHW', True)
     """
     if layout == "auto":
         return "CHWN" if jax.default_backend() == "cpu" else "NHWC"
@@ -52,21 +62,39 @@ def axis_of(letter: str, layout: str) -> int:
 
 
 def permutation(source: str, target: str) -> tuple[int, ...]:
-    """Returns the axes that take an array ordered as `source` to the order `target`."""
+    """Returns the permutation of axes that transposes an array from order `source` to `target`."""
     return tuple(source.index(letter) for letter in target)
 
 
-def images_to(x: jax.Array, layout: str, *, source: str = "NHWC") -> jax.Array:
-    """Orders a batch of images (axes as in `source`) as `layout` says."""
+def images_to(
+    x: Shaped[Array | np.ndarray, "A B C D"], layout: str, *, source: str = "NHWC"
+) -> Shaped[Array, "E F G H"]:
+    """Returns a batch of images with its axes transposed from layout `source` to `layout`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax.ops import images_to
+      >>> images_to(jnp.zeros((64, 28, 28, 3)), "CHWN").shape
+      (3, 28, 28, 64)
+    """
     return jnp.transpose(x, permutation(check_layout(source), check_layout(layout)))
 
 
-def kernel_to(kernel: jax.Array, layout: str, *, source: str) -> jax.Array:
-    """Orders a kernel of layout `source` as the layout `layout` wants it."""
+def kernel_to(
+    kernel: Shaped[Array | np.ndarray, "A B C D"], layout: str, *, source: str
+) -> Shaped[Array, "E F G H"]:
+    """Returns a kernel with its axes transposed from those of layout `source` to those of `layout`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax.ops import kernel_to
+      >>> kernel_to(jnp.zeros((3, 3, 16, 32)), "NCHW", source="NHWC").shape  # HWIO to OIHW
+      (32, 16, 3, 3)
+    """
     axes = permutation(KERNEL_AXES[check_layout(source)], KERNEL_AXES[check_layout(layout)])
     return jnp.transpose(kernel, axes)
 
 
 def spatial_shape(shape: Sequence[int], layout: str) -> tuple[int, int]:
-    """Returns (height, width) of a batch of images with `shape`."""
+    """Returns (height, width) of a batch of images of this shape."""
     return shape[axis_of("H", layout)], shape[axis_of("W", layout)]

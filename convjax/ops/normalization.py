@@ -1,45 +1,62 @@
-"""Normalisation as pure functions: moments over a batch or over groups of channels, the formula.
+"""Batch and group normalisation as pure functions.
 
-References: Ioffe and Szegedy, "Batch Normalization", https://arxiv.org/abs/1502.03167; Wu and He,
-"Group Normalization", https://arxiv.org/abs/1803.08494.
+References:
+  Ioffe and Szegedy, "Batch Normalization", https://arxiv.org/abs/1502.03167; Wu and He,
+  "Group Normalization", https://arxiv.org/abs/1803.08494.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
-Moments = tuple[jax.Array, jax.Array]
+# Mean and biased variance per channel, or their running values.
+Moments = tuple[Float[Array, " C"], Float[Array, " C"]]
 
 
-def _channels_at(axis: int, vector: jax.Array, ndim: int) -> jax.Array:
+def _channels_at(axis: int, vector: Array | np.ndarray, ndim: int) -> Any:
+    """Returns a vector (C,) with `ndim` axes, of which `axis` is that of the channels."""
     shape = [1] * ndim
     shape[axis] = vector.shape[0]
     return vector.reshape(shape)
 
 
-def batch_moments(x: jax.Array, *, axis: int, axis_name: str | None = None) -> Moments:
+def batch_moments(
+    x: Float[Array | np.ndarray, "..."], *, axis: int, axis_name: str | None = None
+) -> Moments:
     """Returns mean and biased variance per channel, both of shape (C,).
 
-    One pass over x, from which a value near its channel's mean is subtracted first, the mean of
-    what has index 0 on the last axis that is not the channels': without that E[x²] − E[x]² loses
-    all digits where |mean| ≫ std and can turn negative
-    (https://github.com/google/flax/issues/1491). The relative error of the variance is about
-    ε·(1 + (d/std)²), d being the distance of that value from the mean, hence that of two passes
-    unless the part is far from all the rest; two passes make the training step longer.
-    Half-precision input is summed in float32.
+    The moments are computed in one pass over x, after subtracting from each channel a value near
+    its mean: the mean over the positions with index 0 on the last axis that is not the channels'.
+    Without that shift, E[x²] − E[x]² loses all digits where |mean| ≫ std and can turn negative
+    (https://github.com/google/flax/issues/1491). With it, the relative error of the variance is
+    about ε·(1 + (d/std)²), where d is the distance of the subtracted value from the mean. This is
+    as small as that of two passes unless the first positions lie far from all others; two passes
+    make the training step longer. Half-precision input is summed in float32.
 
     Args:
-      x: any array of two axes or more, whose channels lie on `axis`.
-      axis: of the channels; negative numbers count from the end.
-      axis_name: of a mapped axis (`jax.shard_map`, `jax.vmap`) over which the batch is split into
+      x: an array with two axes or more.
+      axis: the axis of the channels; negative numbers count from the end.
+      axis_name: a mapped axis (`jax.shard_map`, `jax.vmap`) over which the batch is split into
         equal parts; the moments are then those of all parts together.
 
-    Reference: Chan, Golub and LeVeque, "Algorithms for computing the sample variance",
-    https://doi.org/10.1080/00031305.1983.10483115.
+    References:
+      Chan, Golub and LeVeque, "Algorithms for computing the sample variance",
+      https://doi.org/10.1080/00031305.1983.10483115.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax.ops import batch_moments
+      >>> mean, var = batch_moments(jnp.array([[1.0, 0.0], [3.0, 4.0]]), axis=1)
+      >>> mean.tolist(), var.tolist()
+      ([2.0, 2.0], [1.0, 4.0])
     """
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     axis %= x.ndim
     others = tuple(i for i in range(x.ndim) if i != axis)
-    # A constant to the gradient: neither moment depends on it.
+    # The gradient may treat the shift as a constant, because neither moment depends on it.
     part = jax.lax.slice_in_dim(x, 0, 1, axis=others[-1])
     shift = jax.lax.stop_gradient(jnp.mean(part, others))
     shifted = x - _channels_at(axis, shift, x.ndim)
@@ -50,8 +67,11 @@ def batch_moments(x: jax.Array, *, axis: int, axis_name: str | None = None) -> M
 
 
 def _over_parts(moments: Moments, axis_name: str) -> Moments:
-    """Combines the moments of equal parts: those of the means add to the mean variance."""
-    # Gathered, not summed twice: the exchange costs more than all that is computed here.
+    """Returns the moments of all parts, which are of equal size, from those of each part.
+
+    The variance is the mean of the variances plus the variance of the means.
+    """
+    # One gather instead of two sums: communication costs more than the computation here.
     means, variances = jnp.moveaxis(jax.lax.all_gather(jnp.stack(moments), axis_name), 1, 0)
     mean = jnp.mean(means, 0)
     return mean, jnp.mean(variances, 0) + jnp.mean(jnp.square(means - mean), 0)
@@ -63,14 +83,23 @@ def running_update(
     """Returns momentum·running + (1 − momentum)·batch, for mean and variance.
 
     Args:
-      running, batch: (mean, variance), each of shape (C,); the batch's variance is the biased one.
+      running: (mean, variance), each of shape (C,).
+      batch: (mean, variance), each of shape (C,); the variance is the biased one.
       momentum: share of the old value that is kept.
-      count: number of values per channel in the batch.
-      unbiased: turn the batch's variance into the unbiased one first (times n/(n − 1)), as
-        PyTorch does for the running statistics only.
+      count: number n of values per channel in the batch.
+      unbiased: whether to multiply the batch's variance by n/(n − 1) first, as PyTorch does for
+        the running statistics only.
 
     Raises:
-      ValueError: if unbiased is asked of a single value.
+      ValueError: if `unbiased` and `count` is 1.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax.ops import running_update
+      >>> running, batch = (jnp.zeros(1), jnp.ones(1)), (jnp.full(1, 2.0), jnp.ones(1))
+      >>> new = running_update(running, batch, momentum=0.9, count=2, unbiased=True)
+      >>> [round(float(value[0]), 4) for value in new]  # 0.1·2 and 0.9·1 + 0.1·1·2/1
+      [0.2, 1.1]
     """
     if unbiased and count < 2:
         raise ValueError(
@@ -88,26 +117,40 @@ def running_update(
 
 
 def batch_norm(
-    x: jax.Array,
-    mean: jax.Array,
-    var: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
+    x: Float[Array | np.ndarray, "..."],
+    mean: Float[Array | np.ndarray, " C"],
+    var: Float[Array | np.ndarray, " C"],
+    scale: Float[Array | np.ndarray, " C"],
+    bias: Float[Array | np.ndarray, " C"],
     *,
     axis: int,
     epsilon: float,
-) -> jax.Array:
+) -> Float[Array, "..."]:
     """Returns (x − mean)/√(var + ε)·γ + β, in the dtype of x.
 
     Computed as x·a + b with a = γ/√(var + ε) and b = β − mean·a, as PyTorch does on CPU: one
-    operation less for each value. Its rounding error is that of |mean|/std, times γ; half precision
-    is computed in float32, where it would show.
+    operation less per value. The rounding error grows with |mean|/std, times γ. Half precision
+    is therefore computed in float32.
 
     Args:
-      x: any array whose channels lie on `axis`.
-      mean, var, scale (γ), bias (β): shape (C,).
+      x: an array of any number of axes.
+      mean: per channel, shape (C,).
+      var: biased variance per channel, shape (C,).
+      scale: γ, shape (C,).
+      bias: β, shape (C,).
+      axis: the axis of the channels in x.
+      epsilon: ε, added to the variance.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax.ops import batch_moments, batch_norm
+      >>> x = jnp.array([[1.0, 0.0], [3.0, 4.0]])
+      >>> moments = batch_moments(x, axis=1)
+      >>> y = batch_norm(x, *moments, jnp.ones(2), jnp.zeros(2), axis=1, epsilon=0.0)
+      >>> y.round(4).tolist()
+      [[-1.0, -1.0], [1.0, 1.0]]
     """
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide: Any = jnp.promote_types(x.dtype, jnp.float32)
     mean, var, scale, bias = (v.astype(wide) for v in (mean, var, scale, bias))
     factor = scale * jax.lax.rsqrt(var + epsilon)
     factor, offset = (_channels_at(axis, v, x.ndim) for v in (factor, bias - mean * factor))
@@ -115,33 +158,45 @@ def batch_norm(
 
 
 def group_norm(
-    x: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
+    x: Float[Array | np.ndarray, "..."],
+    scale: Float[Array | np.ndarray, " C"],
+    bias: Float[Array | np.ndarray, " C"],
     *,
     groups: int,
     channels: int,
     examples: int,
     epsilon: float,
-) -> jax.Array:
+) -> Float[Array, "..."]:
     """Normalises every example by itself, over its positions and the channels of one group.
 
     With one group it is layer norm over channels and positions, as `torch.nn.GroupNorm(1, C)`;
     with as many groups as channels it is instance norm.
 
     Args:
-      x: maps; `channels` and `examples` are the positions of those two axes.
-      scale, bias: shape (C,).
-      groups: divides C.
+      x: maps, with any number of positional axes.
+      scale: γ, shape (C,).
+      bias: β, shape (C,).
+      groups: number of groups; divides C.
+      channels: the axis of the channels in x.
+      examples: the axis of the examples in x.
+      epsilon: ε, added to the variance.
 
     Returns:
       (x − mean)/√(var + ε)·γ + β in the dtype of x; half precision is computed in float32.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax.ops import group_norm
+      >>> x = jnp.array([[[1.0, 3.0], [10.0, 20.0]]])  # one example, two channels
+      >>> axes = {"channels": 1, "examples": 0}
+      >>> group_norm(x, jnp.ones(2), jnp.zeros(2), groups=2, **axes, epsilon=0.0).round(4).tolist()
+      [[[-1.0, 1.0], [-1.0, 1.0]]]
     """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide: Any = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     positions = tuple(i for i in range(x.ndim) if i not in (channels, examples))
 
-    def mean_of_group(values: jax.Array) -> jax.Array:
-        """Averages over positions, then over the channels of each group; broadcasts against x."""
+    def mean_of_group(values: Array) -> Array:
+        """Returns the mean over positions and the channels of each group, broadcastable to x."""
         per_channel = jnp.mean(values, positions, keepdims=True)
         shape = per_channel.shape
         split = (*shape[:channels], groups, -1, *shape[channels + 1 :])

@@ -1,4 +1,4 @@
-"""Optimisers whose rate and momentum are values of their state, and schedules for both."""
+"""Optimisers, and schedules of their learning rate and momentum."""
 
 from convjax.optim.optimizers import Optimizer, adam, group_scale, sgd
 from convjax.optim.schedules import Schedules, constant, exponential, group_rates, one_cycle

@@ -1,10 +1,10 @@
-"""Optimisers in Optax whose rate and momentum are values of their state, not of their code.
+"""Optax optimisers whose learning rate and momentum are values of their state.
 
-`optax.inject_hyperparams` keeps both in the optimiser's state. The training loop writes there what
-the schedules say for the step, so that another rate, schedule or number of steps compiles nothing
-anew, and the record reads there what was applied. Beside them lies what else a sweep may vary in
-one program: weight decay, and Adam's eps. (b2 stays in the code: in float32, 1 − b2 of a value in
-the state is another number.)
+`optax.inject_hyperparams` keeps both in the optimiser's state. The training loop writes the values
+of the schedules there before each step, so that another rate, schedule or number of steps needs no
+compilation, and the record reads there what was applied. The state also holds weight decay and
+Adam's eps, which a sweep may vary in one program. b2 is a constant of the program: 1 − b2 of a
+float32 value in the state would be another number.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,57 +13,65 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from convjax._checks import check_function, check_number
 
+# A pytree of parameters.
 Params = Any
 
 
 class Optimizer(NamedTuple):
-    """A gradient transformation and what its state calls the momentum."""
+    """An Optax optimiser with learning rate and momentum in its state.
+
+    Attributes:
+      transform: made by `optax.inject_hyperparams`, with a hyperparameter "learning_rate".
+      momentum_name: the name of the momentum among the hyperparameters, such as "b1".
+    """
 
     transform: optax.GradientTransformation
     momentum_name: str
 
-    def set(self, state: Any, learning_rate: jax.Array, momentum: jax.Array) -> Any:
-        """Returns the optimiser's state with the rate and the momentum for its next step."""
+    def set(self, state: Any, learning_rate: Float[Array, ""], momentum: Float[Array, ""]) -> Any:
+        """Returns the optimiser's state with the learning rate and momentum of its next step."""
         values = {"learning_rate": learning_rate, self.momentum_name: momentum}
         held = state.hyperparams
         return state._replace(
             hyperparams=held | {name: v.astype(held[name].dtype) for name, v in values.items()}
         )
 
-    def with_scalars(self, state: Any, values: Mapping[str, jax.Array]) -> Any:
-        """Returns the optimiser's state with other scalars, kept until they are set again.
+    def with_scalars(self, state: Any, values: Mapping[str, Any]) -> Any:
+        """Returns the optimiser's state with other scalars, which stay until they are set again.
 
         Args:
-          values: by the name that the state has for them, such as "weight_decay".
+          state: of `transform`.
+          values: numbers by their names in the state, such as "weight_decay".
 
         Raises:
-          ValueError: if the state holds no such scalar, or it is one that `set` writes.
+          ValueError: if the state has no scalar of a name, or `set` writes it.
         """
         held = state.hyperparams
         free = sorted(held.keys() - {"learning_rate", self.momentum_name})
         if not values.keys() <= set(free):
             raise ValueError(
-                f"scalars must be among {', '.join(free) or 'none'}, which the optimiser's state "
-                f"holds, got {', '.join(sorted(values))}. Rate and momentum go into the table; "
-                "optax.inject_hyperparams brings others into the state."
+                f"scalars must be among {', '.join(free) or 'none'}, which are in the optimiser's "
+                f"state, got {', '.join(sorted(values))}. Rate and momentum are columns of the "
+                "table; optax.inject_hyperparams puts other scalars into the state."
             )
         return state._replace(
             hyperparams=held
             | {name: jnp.asarray(v, held[name].dtype) for name, v in values.items()}
         )
 
-    def applied(self, state: Any) -> tuple[jax.Array, jax.Array]:
-        """Returns (learning rate, momentum) of the last step as the state holds them."""
+    def applied(self, state: Any) -> tuple[Array, Array]:
+        """Returns (learning rate, momentum) of the last step, as they are in the state."""
         return state.hyperparams["learning_rate"], state.hyperparams[self.momentum_name]
 
 
 def decays(params: Params) -> Any:
-    """Tells for each parameter whether weight decay applies: not to biases and norm parameters.
+    """Returns for each parameter whether weight decay applies: to matrices and kernels.
 
-    Those are the vectors; matrices and kernels decay (fastai's `wd_bn_bias=False`).
+    Vectors do not decay: biases and the parameters of normalisations (fastai's `wd_bn_bias=False`).
     """
     return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
 
@@ -75,27 +83,42 @@ def adam(
     weight_decay: float = 0.01,
     group_scale: Callable[[Params], Any] | None = None,
 ) -> Optimizer:
-    """Returns fastai's default optimiser: Adam with decoupled weight decay; momentum is b1.
+    """Returns fastai's default optimiser: Adam with decoupled weight decay; the momentum is b1.
 
-    m = b1·m + (1 − b1)·g and v = b2·v + (1 − b2)·g² are corrected for their start with the current
-    b1 and b2; then p ← p − lr·(m/(√v + eps) + weight_decay·p), without decay for biases and norm
-    parameters. That is `optax.adamw` with other constants.
+    With the gradient g, m ← b1·m + (1 − b1)·g and v ← b2·v + (1 − b2)·g². Both are corrected for
+    their bias with the current b1 and b2, to m̂ and v̂. Then
+    p ← p − lr·(m̂/(√v̂ + eps) + weight_decay·p), without decay for biases and the parameters of
+    normalisations. This is `optax.adamw` with other constants.
 
     Args:
-      b2: share of the old mean square that is kept.
+      b2: share of the old mean square that is kept, at least 0 and below 1.
       eps: added outside the root.
-      weight_decay: per unit of learning rate.
-      group_scale: takes the parameters and returns for each the factor on its learning rate, as
-        `group_scale` of this module makes it; None for one rate.
+      weight_decay: decay per unit of learning rate.
+      group_scale: a function from the parameters to the factor of each parameter's learning rate,
+        as `convjax.group_scale` makes it; None for one learning rate.
 
     Raises:
-      TypeError: for what is no number, or a group_scale that is no function.
-      ValueError: if b2 is not at least 0 and below 1, or another is negative or not finite.
+      TypeError: if a number is not a number, or `group_scale` not a function.
+      ValueError: if b2 is not at least 0 and below 1, or another number is negative or not finite.
 
-    Reference: https://docs.fast.ai/optimizer.html#Adam; Loshchilov and Hutter,
-    https://arxiv.org/abs/1711.05101.
+    References:
+      https://docs.fast.ai/optimizer.html#Adam; Loshchilov and Hutter, "Decoupled Weight Decay
+      Regularization", https://arxiv.org/abs/1711.05101.
+
+    Examples:
+      The first step is lr·g/(|g| + eps), whatever b1 and b2:
+
+      >>> import convjax, jax.numpy as jnp
+      >>> optimizer = convjax.adam()
+      >>> params, gradient = jnp.array([1.0, 1.0]), jnp.array([0.5, -3.0])
+      >>> state = optimizer.transform.init(params)
+      >>> state = optimizer.set(state, jnp.float32(0.1), jnp.float32(0.9))
+      >>> updates, state = optimizer.transform.update(gradient, state, params)
+      >>> [round(float(update), 4) for update in updates]
+      [-0.1, 0.1]
+      >>> [round(float(value), 4) for value in optimizer.applied(state)]
+      [0.1, 0.9]
     """
-
     if not 0 <= check_number("b2", b2) < 1:
         raise ValueError(f"b2 must be at least 0 and below 1, got {b2}.")
     _check_settings({"eps": eps, "weight_decay": weight_decay}, group_scale)
@@ -117,14 +140,35 @@ def sgd(
     weight_decay: float = 0.0,
     group_scale: Callable[[Params], Any] | None = None,
 ) -> Optimizer:
-    """Returns plain SGD with momentum: m = momentum·m + g + weight_decay·p; p ← p − lr·m.
+    """Returns SGD with momentum.
 
-    This is PyTorch's `torch.optim.SGD` (decay coupled through the gradient), but for the decay of
-    biases and norm parameters, which are left alone as in `adam`.
+    With the gradient g, m ← momentum·m + g + weight_decay·p; then p ← p − lr·m. This is PyTorch's
+    `torch.optim.SGD`, whose decay is coupled through the gradient, except that biases and the
+    parameters of normalisations do not decay, as in `adam`.
 
-    Reference: https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
+    Args:
+      weight_decay: factor of the decay.
+      group_scale: as for `adam`.
+
+    Raises:
+      TypeError: if weight_decay is not a number, or `group_scale` not a function.
+      ValueError: if weight_decay is negative or not finite.
+
+    References:
+      https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html.
+
+    Examples:
+      >>> import convjax, jax.numpy as jnp
+      >>> optimizer = convjax.sgd()
+      >>> params, gradient = jnp.zeros(1), jnp.ones(1)
+      >>> state = optimizer.transform.init(params)
+      >>> for step in range(2):  # −0.1·1, then −0.1·(0.5·1 + 1)
+      ...     state = optimizer.set(state, jnp.float32(0.1), jnp.float32(0.5))
+      ...     updates, state = optimizer.transform.update(gradient, state, params)
+      ...     print(round(float(updates[0]), 4))
+      -0.1
+      -0.15
     """
-
     _check_settings({"weight_decay": weight_decay}, group_scale)
 
     def build(learning_rate: Any, momentum: Any, weight_decay: Any) -> optax.GradientTransformation:
@@ -148,22 +192,33 @@ def _check_settings(settings: Mapping[str, float], scale: Any) -> None:
 
 
 def group_scale(rates: Sequence[float], group_of: Callable[[str], int]) -> Callable[[Params], Any]:
-    """Makes the factors by which layer groups learn slower than the last.
+    """Returns a function that scales the learning rate of each parameter by its layer group.
 
-    All groups follow one schedule; group g's rate is the schedule's, which is that of the last
-    group, times rates[g]/rates[-1]. That is the same as fastai's one schedule per group.
+    The schedule has the rate of the last group. Group g learns with rates[g]/rates[-1] of it, which
+    is the same as fastai's one schedule per group.
 
     Args:
-      rates: highest rate per group, from `convjax.optim.schedules.group_rates`.
-      group_of: takes a parameter's path, with dots ("blocks.0.conv.kernel"), and returns the
-        number of its group.
+      rates: highest rate of each group, as from `convjax.group_rates`.
+      group_of: a function from a parameter's path, joined by dots ("blocks.0.conv.kernel"), to the
+        number of its group, from 0.
 
     Returns:
-      A function from parameters to a tree of factors, for `adam` and `sgd`.
+      A function from parameters to a tree of factors, for `adam` and `sgd`. It raises ValueError
+      if `group_of` returns a number that is not a group.
+
+    Examples:
+      >>> import convjax, jax
+      >>> from flax import nnx
+      >>> model = convjax.ConvNet((1, 2, 3), rngs=nnx.Rngs(0))
+      >>> scale = convjax.group_scale((0.01, 0.1), lambda name: int(name.split(".")[1]))
+      >>> factors = scale(nnx.state(model, nnx.Param))  # bias and kernel of both blocks
+      >>> [round(factor, 4) for factor in jax.tree.leaves(factors)]
+      [0.1, 0.1, 1.0, 1.0]
+      >>> optimizer = convjax.adam(group_scale=scale)
     """
 
     def scales(params: Params) -> Any:
-        def factor(path: Any, _: jax.Array) -> float:
+        def factor(path: Any, _: Any) -> float:
             name = path_name(path)
             group = group_of(name)
             if not 0 <= group < len(rates):
@@ -179,9 +234,9 @@ def group_scale(rates: Sequence[float], group_of: Callable[[str], int]) -> Calla
 
 
 def path_name(path: Sequence[Any]) -> str:
-    """Returns a path of `jax.tree_util` with dots, without the marks of dictionaries and lists.
+    """Returns a path of `jax.tree_util` joined by dots, such as "blocks.0.conv.kernel".
 
-    NNX puts an array into a variable, of which it is the attribute "value": that is left out.
+    The last part "value", the attribute of an NNX Variable, is left out.
     """
     if path and getattr(path[-1], "name", None) == "value":
         path = path[:-1]

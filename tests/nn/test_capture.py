@@ -16,7 +16,7 @@ X = np.array([[1.0, -2.0]], np.float32)
 
 
 class Scale(nnx.Module):
-    """Multiplies by a number: outputs that are easy to follow."""
+    """Multiplies by a number, so that outputs are easy to predict."""
 
     def __init__(self, factor):
         self.factor = nnx.Param(jnp.float32(factor))
@@ -26,18 +26,18 @@ class Scale(nnx.Module):
 
 
 class Inherits(Scale):
-    """Has no __call__ of its own."""
+    """Inherits `__call__`."""
 
 
 class Extends(Scale):
-    """Calls the one that it replaces."""
+    """Overrides `__call__` and calls the inherited one."""
 
     def __call__(self, x):
         return super().__call__(x) + 1
 
 
 class Chain(nnx.Module):
-    """Calls the modules that are given, one after the other."""
+    """Calls the given modules one after the other."""
 
     def __init__(self, *modules, **named):
         self.steps = nnx.List(modules)
@@ -62,21 +62,21 @@ class Fails(nnx.Module):
 # --- names, order and values -------------------------------------------------------------------
 
 
-def test_by_hand():
+def test_capture_returns_outputs_by_name():
     output, found = capture(Chain(Scale(2.0), Scale(3.0)), X)
     assert list(found) == ["steps.0", "steps.1"]
     assert found["steps.0"].tolist() == [[2, -4]]
     assert found["steps.1"].tolist() == output.tolist() == [[6, -12]]
 
 
-def test_the_default_is_every_layer_with_parameters_before_its_relu():
+def test_capture_selects_layers_with_parameters_by_default():
     model = ConvNet((1, 2, 3), norm="batch", layout="NHWC", rngs=nnx.Rngs(0))
     names = ["blocks.0.conv", "blocks.0.norm", "blocks.1.conv", "blocks.1.norm"]
     assert sorted(layer_names(model)) == names
     model.eval()
     output, found = capture(model, IMAGES)
     assert list(found) == names
-    # Watching changes nothing: the same compiled operations on the same numbers.
+    # Capturing changes nothing: the same compiled operations on the same numbers.
     np.testing.assert_array_equal(output, model(IMAGES))
     np.testing.assert_array_equal(found["blocks.0.conv"], model.blocks[0].conv(IMAGES))
     assert (found["blocks.0.norm"] < 0).any()
@@ -85,7 +85,7 @@ def test_the_default_is_every_layer_with_parameters_before_its_relu():
     )
 
 
-def test_the_order_is_that_of_the_calls():
+def test_capture_keeps_the_order_of_calls():
     class Backwards(nnx.Module):
         def __init__(self):
             self.a, self.b = Scale(2.0), Scale(3.0)
@@ -96,7 +96,7 @@ def test_the_order_is_that_of_the_calls():
     assert list(capture(Backwards(), X)[1]) == ["b", "a"]
 
 
-def test_select():
+def test_capture_selects_by_name_and_type():
     model = ConvNet((1, 2, 3), norm="batch", layout="NHWC", rngs=nnx.Rngs(0))
     norms = capture(model, IMAGES, select=lambda name, module: name.endswith(".norm"))[1]
     assert list(norms) == ["blocks.0.norm", "blocks.1.norm"]
@@ -106,10 +106,10 @@ def test_select():
     assert list(blocks) == ["blocks.0", "blocks.1"]
     assert (blocks["blocks.0"] >= 0).all()  # the whole block, its ReLU included
     assert has_parameters("", Linear(1, 1, rngs=nnx.Rngs(0)))
-    assert not has_parameters("", LinearNet(rngs=nnx.Rngs(0)))  # they are its layers'
+    assert not has_parameters("", LinearNet(rngs=nnx.Rngs(0)))  # its layers have them
 
 
-def test_a_layer_of_flax_itself():
+def test_capture_works_on_flax_layers():
     model = Chain(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.BatchNorm(3, rngs=nnx.Rngs(0)))
     model.eval()
     output, found = capture(model, X)
@@ -117,7 +117,7 @@ def test_a_layer_of_flax_itself():
     np.testing.assert_array_equal(found["steps.1"], output)
 
 
-def test_a_module_called_again_is_numbered():
+def test_capture_numbers_repeated_calls():
     shared = Scale(2.0)
     output, found = capture(Chain(shared, shared, Scale(5.0), shared), X)
     first = next(iter(found))
@@ -126,7 +126,7 @@ def test_a_module_called_again_is_numbered():
     assert output[0, 0] == 40
 
 
-def test_arguments_reach_the_model():
+def test_capture_passes_arguments_to_the_model():
     class Takes(nnx.Module):
         def __init__(self):
             self.inner = Scale(2.0)
@@ -138,7 +138,7 @@ def test_arguments_reach_the_model():
     assert output.tolist() == [[-8, -14]]
 
 
-def test_instances_outside_the_model_are_not_watched():
+def test_capture_ignores_instances_outside_the_model():
     outside = Scale(7.0)
 
     class Calls(nnx.Module):
@@ -156,7 +156,7 @@ def test_instances_outside_the_model_are_not_watched():
 # --- transformations ---------------------------------------------------------------------------
 
 
-def test_under_jit_and_grad():
+def test_capture_inside_jit_and_grad():
     model = ConvNet((1, 2, 3), layout="NHWC", rngs=nnx.Rngs(0))
     graphdef, state = nnx.split(model)
 
@@ -169,18 +169,18 @@ def test_under_jit_and_grad():
     compiled = jax.jit(loss)(state, IMAGES)[1]
     gradients, through_grad = jax.jit(jax.grad(loss, has_aux=True))(state, IMAGES)
     for found in (compiled, through_grad):
-        # A dictionary's order may change on its way out of jit; the values may round otherwise.
+        # jit may change the order of a dictionary and the rounding of values.
         assert found.keys() == plain.keys()
         for name, value in plain.items():
             np.testing.assert_allclose(found[name], value, atol=1e-5)
-    # Watching leaves no trace in the gradient.
+    # Capturing does not change the gradient.
     unwatched = jax.jit(jax.grad(lambda s: jnp.sum(nnx.merge(graphdef, s)(IMAGES) ** 2)))(state)
     for watched, wanted in zip(jax.tree.leaves(gradients), jax.tree.leaves(unwatched), strict=True):
         assert np.abs(wanted).max() > 0
         np.testing.assert_allclose(watched, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_under_scan_and_vmap():
+def test_capture_inside_scan_and_vmap():
     graphdef, state = nnx.split(Chain(Scale(2.0), Scale(3.0)))
 
     def step(x, _):
@@ -194,10 +194,10 @@ def test_under_scan_and_vmap():
     assert together["steps.1"][:, 0, 0].tolist() == [6, 12]
 
 
-# --- what it leaves behind ---------------------------------------------------------------------
+# --- no trace afterwards -----------------------------------------------------------------------
 
 
-def test_classes_are_as_before():
+def test_capture_restores_classes():
     before = {cls: dict(vars(cls)) for cls in (Scale, Inherits, Extends, Chain)}
     assert "__call__" not in vars(Inherits)
     model = Chain(Scale(2.0), Inherits(3.0), Extends(5.0))
@@ -211,18 +211,18 @@ def test_classes_are_as_before():
     assert Inherits.__call__ is Scale.__call__
 
 
-def test_classes_are_as_before_after_an_exception():
+def test_capture_restores_classes_after_an_exception():
     original = Scale.__call__
     with pytest.raises(RuntimeError, match="in the middle"):
         capture(Fails(), X)
     assert Scale.__call__ is original
     assert "__call__" not in vars(Inherits)
-    # And the next capture sees each layer once.
+    # The next capture has each layer once.
     assert list(capture(Chain(Scale(2.0)), X)[1]) == ["steps.0"]
 
 
-def test_super_of_a_watched_class_is_the_same_call():
-    # Both classes are watched: the subclass's output counts, once, and not the inner one.
+def test_capture_counts_a_call_of_super_once():
+    # Both classes are captured: the output of the subclass counts, once, and not the inner one.
     _, found = capture(Chain(Extends(2.0), Scale(3.0)), X)
     assert {name: value[0, 0].item() for name, value in found.items()} == {
         "steps.0": 3,
@@ -230,8 +230,8 @@ def test_super_of_a_watched_class_is_the_same_call():
     }
 
 
-def test_captures_may_be_nested():
-    class Looks(nnx.Module):
+def test_capture_inside_capture():
+    class Capturing(nnx.Module):
         def __init__(self):
             self.inner = Chain(Scale(2.0), Scale(3.0))
 
@@ -241,13 +241,13 @@ def test_captures_may_be_nested():
             return output
 
     seen = []
-    output, found = capture(Looks(), X)
+    output, found = capture(Capturing(), X)
     assert seen == [["steps.0", "steps.1"]]
     assert list(found) == ["inner.steps.0", "inner.steps.1"]
     assert output[0, 0] == 6
 
 
-def test_threads_see_their_own_model():
+def test_capture_in_several_threads():
     results = {}
 
     def watch(factor):
@@ -266,7 +266,7 @@ def test_threads_see_their_own_model():
 # --- errors ------------------------------------------------------------------------------------
 
 
-def test_a_filter_that_matches_nothing_lists_what_there_is():
+def test_capture_without_a_match_lists_the_layers():
     model = ConvNet((1, 2), norm="batch", rngs=nnx.Rngs(0))
     message = (
         r"select must match a layer of ConvNet, .* Its layers: "
@@ -279,7 +279,7 @@ def test_a_filter_that_matches_nothing_lists_what_there_is():
 
 
 class Rematerialised(nnx.Module):
-    """Two layers that nnx.remat calls, with one called as itself between them."""
+    """Two layers called by nnx.remat, with one called directly between them."""
 
     def __init__(self):
         rngs = nnx.Rngs(0)
@@ -291,7 +291,7 @@ class Rematerialised(nnx.Module):
         return remat(self.second, self.between(remat(self.first, x)))
 
 
-def test_layers_within_remat():
+def test_capture_of_layers_inside_remat():
     model = Rematerialised()
     wanted = [model.first(X)]
     wanted += [model.between(wanted[0])]
@@ -316,7 +316,7 @@ def test_layers_within_remat():
         np.testing.assert_allclose(value, output, rtol=1e-6)
 
 
-def test_gradients_through_watched_remat():
+def test_capture_does_not_change_gradients_through_remat():
     graphdef, params = nnx.split(Rematerialised())
 
     def loss(params, watched):
@@ -328,7 +328,7 @@ def test_gradients_through_watched_remat():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, wanted)
 
 
-def test_layers_within_scan_have_its_axis():
+def test_capture_of_layers_inside_scan_has_its_axis():
     class Stack(nnx.Module):
         def __init__(self):
             make = nnx.split_rngs(splits=3)(nnx.vmap(lambda rngs: nnx.Linear(2, 2, rngs=rngs)))
@@ -346,7 +346,7 @@ def test_layers_within_scan_have_its_axis():
 
 
 @pytest.mark.parametrize("transform", [nnx.remat, nnx.jit])
-def test_capture_does_not_miss_layers_whose_transform_was_traced_before(transform):
+def test_capture_of_layers_inside_a_transform_traced_before(transform):
     call = transform(lambda module, x: module(x))
 
     class Transformed(nnx.Module):
@@ -363,8 +363,8 @@ def test_capture_does_not_miss_layers_whose_transform_was_traced_before(transfor
         np.testing.assert_array_equal(found["inner"], 2 * factor * X)
 
 
-def test_capture_nested_in_another_keeps_the_layers_within_transforms():
-    class Looks(nnx.Module):
+def test_capture_inside_capture_with_remat():
+    class Capturing(nnx.Module):
         def __init__(self):
             self.inner = Rematerialised()
 
@@ -373,13 +373,13 @@ def test_capture_nested_in_another_keeps_the_layers_within_transforms():
             np.testing.assert_array_equal(found["second"], first)
             return self.inner(x)
 
-    output, found = capture(Looks(), X)
+    output, found = capture(Capturing(), X)
     names = [f"inner.{name}" for name in ("first", "between", "second")]
     assert list(found) == names + [f"{name}#2" for name in names]
     np.testing.assert_array_equal(found["inner.second#2"], output)
 
 
-def test_a_layer_that_is_not_called():
+def test_capture_rejects_layers_that_are_not_called():
     class Idle(nnx.Module):
         def __init__(self):
             self.inner = Scale(2.0)

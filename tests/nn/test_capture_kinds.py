@@ -34,7 +34,7 @@ NET = Net()
 VARIABLES = NET.init(jax.random.key(0), X)
 
 
-def test_layers_of_linen_in_the_order_of_their_calls():
+def test_capture_of_linen_keeps_the_order_of_calls():
     output, found = capture(NET, VARIABLES, X)
     np.testing.assert_array_equal(output, NET.apply(VARIABLES, X))
     assert list(found) == ["z_first", "norm", "shared", "shared#2", "block.inner"]
@@ -45,7 +45,7 @@ def test_layers_of_linen_in_the_order_of_their_calls():
     np.testing.assert_allclose(np.maximum(found["block.inner"], 0), output, rtol=1e-6)
 
 
-def test_selection_of_linen_layers():
+def test_capture_of_linen_selects_layers():
     assert list(capture(NET, VARIABLES, X, select="block*")[1]) == ["block.inner", "block"]
     assert list(capture(NET, VARIABLES, X, select=linen.Dense)[1])[1:] == [
         "shared#2",
@@ -59,7 +59,7 @@ def test_selection_of_linen_layers():
         capture(NET, VARIABLES, X, select="conv")
 
 
-def test_the_other_arguments_of_apply_reach_linen():
+def test_capture_of_linen_passes_arguments_to_apply():
     rngs = {"dropout": jax.random.key(1)}
     arguments = {"train": True, "rngs": rngs, "mutable": ["batch_stats"]}
     (output, changed), found = capture(NET, VARIABLES, X, **arguments)
@@ -73,7 +73,7 @@ def test_the_other_arguments_of_apply_reach_linen():
     ].keys() == {"batch_stats"}
 
 
-def test_linen_under_jit_grad_vmap_and_remat():
+def test_capture_of_linen_inside_jit_grad_vmap_and_remat():
     @jax.jit
     def gradient(variables, x):
         def loss(params):
@@ -95,7 +95,7 @@ def named(scale, x):
     return x.sum() * scale, {"b": x * scale, "a": x + 1}
 
 
-def test_a_function_that_names_its_values():
+def test_capture_of_a_function_returns_its_named_values():
     output, found = capture(named, 2.0, jnp.ones(3))
     assert output == 6
     assert list(found) == ["b", "a"]
@@ -104,7 +104,7 @@ def test_a_function_that_names_its_values():
         capture(named, 2.0, X, select="c")
 
 
-def test_models_of_another_kind():
+def test_capture_rejects_other_models():
     with pytest.raises(TypeError, match=r"must return a pair of its output and a mapping .* float"):
         capture(lambda x: 1.0, X)
     with pytest.raises(TypeError, match="model must be a Flax module or a function, got dict"):
@@ -118,7 +118,7 @@ class Boxed(linen.Module):
         return linen.Dense(3, name="dense", kernel_init=kernel)(x)
 
 
-def test_layers_with_boxed_parameters():
+def test_capture_of_linen_with_boxed_parameters():
     x = jnp.ones((2, 4))
     assert list(capture(Boxed(), Boxed().init(jax.random.key(0), x), x)[1]) == ["dense"]
 
@@ -141,7 +141,7 @@ def scanned(**axes):
     return Scanned()
 
 
-def test_layers_within_scan():
+def test_capture_of_linen_inside_scan():
     x = jnp.ones((2, 4))
     model = scanned(intermediates=0)
     variables = scanned().init(jax.random.key(0), x)
@@ -155,7 +155,7 @@ def test_layers_within_scan():
         capture(scanned(), variables, x)
 
 
-def test_layers_within_remat():
+def test_capture_of_linen_inside_remat():
     class Rematerialised(linen.Module):
         @linen.compact
         def __call__(self, x):
@@ -175,7 +175,7 @@ class Sowing(linen.Module):
         return x
 
 
-def test_intermediates_of_an_earlier_call_and_of_the_models_own():
+def test_capture_of_linen_keeps_sown_and_drops_earlier_intermediates():
     x = jnp.ones((2, 4))
     variables = Sowing().init(jax.random.key(0), x)
     _, old = Sowing().apply(variables, x, capture_intermediates=True)
@@ -187,7 +187,7 @@ def test_intermediates_of_an_earlier_call_and_of_the_models_own():
 
 
 @pytest.mark.parametrize("mutable", [True, [], linen.DenyList("params")])
-def test_mutable_is_that_of_apply(mutable):
+def test_capture_of_linen_accepts_mutable_as_apply(mutable):
     (output, changed), found = capture(NET, VARIABLES, X, mutable=mutable)
     np.testing.assert_array_equal(output, NET.apply(VARIABLES, X))
     assert ("batch_stats" in changed) == (mutable != [])

@@ -27,15 +27,15 @@ def draw(*shape, seed=0, dtype=np.float32):
     ],
     ids=["NHWC", "pair", "groups", "linear"],
 )
-def test_initial_weights_fill_the_range_of_one_over_the_root_of_the_fan_in(make, fan_in):
+def test_initial_weights_are_uniform_within_one_over_root_fan_in(make, fan_in):
     layer = make(nnx.Rngs(0))
     bound = 1 / math.sqrt(fan_in)
     for variable in (layer.kernel, layer.bias):
         values = np.asarray(variable[...], np.float64).ravel() / bound
         # float32 rounds the bound by up to 6e-8 of it.
         assert np.abs(values).max() <= 1 + 1e-7
-        # n uniform numbers on ±1: the chance that none lies above 1 − 12/n is e⁻⁶, for this seed
-        # once and for all; mean within 4/√(3n), and a standard deviation of 1/√3.
+        # n uniform numbers on ±1: with probability e⁻⁶ none is above 1 − 12/n; the seed is fixed.
+        # The mean is within 4/√(3n), and the standard deviation is 1/√3.
         n = len(values)
         assert values.max() > 1 - 12 / n
         assert values.min() < -1 + 12 / n
@@ -44,11 +44,11 @@ def test_initial_weights_fill_the_range_of_one_over_the_root_of_the_fan_in(make,
     assert layer.kernel[...].dtype == np.float32
 
 
-def test_weights_come_from_the_key():
+def test_uniform_fan_in_depends_on_the_key():
     one, same, other = (Conv(2, 3, rngs=nnx.Rngs(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one.kernel[...], same.kernel[...])
     assert (one.kernel[...] != other.kernel[...]).all()
-    # Kernel and bias do not share their numbers.
+    # Kernel and bias are different draws.
     assert not np.isin(one.bias[...], one.kernel[...]).any()
     draws = uniform_fan_in(jax.random.key(0), (1000,), 4, jnp.float32)
     assert np.abs(draws).max() <= 0.5
@@ -88,7 +88,7 @@ def test_conv_without_bias():
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "CHWN"])
-def test_conv_and_batch_norm_agree_in_all_layouts(layout):
+def test_conv_and_batch_norm_are_the_same_in_every_layout(layout):
     settings = {"stride": (2, 1), "padding": (1, 0), "groups": 2}
     first, second = (
         Conv(4, 6, (3, 2), layout=name, **settings, rngs=nnx.Rngs(seed))
@@ -116,7 +116,7 @@ def test_linear_against_numpy():
     np.testing.assert_allclose(layer(x), expected, atol=1e-6)
 
 
-def test_dtype_is_that_of_the_computation_and_param_dtype_that_of_the_weights():
+def test_conv_and_linear_dtypes_of_computation_and_parameters():
     x = draw(1, 4, 4, 2)
     layers = (
         Conv(2, 3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)),
@@ -127,7 +127,7 @@ def test_dtype_is_that_of_the_computation_and_param_dtype_that_of_the_weights():
         assert layer(x).dtype == jnp.bfloat16
     half = Conv(2, 3, param_dtype=jnp.float16, rngs=nnx.Rngs(0))
     assert half.kernel[...].dtype == half.bias[...].dtype == jnp.float16
-    # Without a dtype the widest counts.
+    # Without a dtype, the widest one is used.
     assert half(x).dtype == jnp.float32
     assert half(x.astype(np.float16)).dtype == jnp.float16
 
@@ -141,7 +141,7 @@ def test_dtype_is_that_of_the_computation_and_param_dtype_that_of_the_weights():
         ({"layout": "HWCN"}, ValueError, "layout must be one of 'NHWC', 'NCHW', 'CHWN', got 'HW"),
     ],
 )
-def test_conv_rejects(arguments, error, message):
+def test_conv_rejects_invalid_settings(arguments, error, message):
     with pytest.raises(error, match=message):
         Conv(3, 4, **arguments, rngs=nnx.Rngs(0))
 
@@ -149,7 +149,7 @@ def test_conv_rejects(arguments, error, message):
 # --- batch norm --------------------------------------------------------------------------------
 
 
-def test_batch_norm_by_hand():
+def test_batch_norm_values_and_running_statistics():
     norm = BatchNorm(1)
     x = jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1)
     # Mean 2, biased variance 1; running: 0.1·2 and 0.9 + 0.1·2, the unbiased variance being 2.
@@ -187,7 +187,7 @@ def test_batch_norm_against_flax(x64):
         np.testing.assert_allclose(ours.var[...], theirs.var[...], rtol=0, atol=1e-12)
     ours.eval()
     theirs.eval()
-    assert np.abs(ours.mean[...]).min() > 0.1  # so that a forgotten mean would show
+    assert np.abs(ours.mean[...]).min() > 0.1  # so that ignoring the mean would fail
     np.testing.assert_allclose(ours(batches[0]), theirs(batches[0]), rtol=0, atol=1e-12)
     np.testing.assert_allclose(
         jax.grad(lambda x: (ours(x) ** 3).sum())(batches[0]),
@@ -214,7 +214,7 @@ def test_batch_norm_gradient_against_flax_in_training_mode(x64):
     np.testing.assert_allclose(*gradients, rtol=0, atol=1e-10)
 
 
-def test_batch_norm_returns_half_precision_and_keeps_its_statistics_in_float32():
+def test_batch_norm_keeps_statistics_in_float32_for_half_precision():
     norm = BatchNorm(3)
     x = draw(10, 1, 5, 3) * 5 + 7
     y = norm(x)
@@ -237,7 +237,7 @@ def test_batch_norm_returns_half_precision_and_keeps_its_statistics_in_float32()
     ],
 )
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_batch_norm_rejects_other_axes(layout, shape, axis, mode):
+def test_batch_norm_rejects_wrong_shapes(layout, shape, axis, mode):
     norm = BatchNorm(3, layout=layout)
     getattr(norm, mode)()
     message = rf"x must have four axes with 3 channels on axis {axis}, got the shape \({shape[0]}, "
@@ -246,13 +246,13 @@ def test_batch_norm_rejects_other_axes(layout, shape, axis, mode):
     assert not norm.mean[...].any()
 
 
-def test_batch_norm_rejects_one_value_per_channel_in_training_only():
+def test_batch_norm_rejects_one_value_per_channel_in_training():
     norm = BatchNorm(3)
     one = np.ones((1, 1, 1, 3), np.float32)
     with pytest.raises(ValueError, match=r"more than one value per channel, got one.*model.eval"):
         norm(one)
     norm.eval()
-    # Running mean 0 and variance 1: only ε counts, by half of itself.
+    # Running mean 0 and variance 1: only ε has an effect, of half its size.
     np.testing.assert_allclose(norm(one), 1 / math.sqrt(1 + 1e-5), rtol=1e-6)
     with pytest.raises(ValueError, match="layout must be one of"):
         BatchNorm(3, layout="HWCN")
@@ -261,7 +261,7 @@ def test_batch_norm_rejects_one_value_per_channel_in_training_only():
 # --- group norm --------------------------------------------------------------------------------
 
 
-def test_group_norm_in_every_layout():
+def test_group_norm_is_the_same_in_every_layout():
     x = draw(3, 4, 5, 6)
     outputs = []
     for layout in KERNELS:
@@ -278,7 +278,7 @@ def test_group_norm_in_every_layout():
     np.testing.assert_allclose(grouped.std((1, 3)), 1, atol=1e-4)
 
 
-def test_group_norm_rejects():
+def test_group_norm_rejects_invalid_groups_and_shapes():
     for groups in (0, 4):
         with pytest.raises(ValueError, match="groups must divide num_features, got groups="):
             GroupNorm(6, groups)

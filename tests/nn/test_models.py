@@ -17,7 +17,7 @@ forward = nnx.jit(lambda model, images: model(images))
 
 
 def counts(make, **settings):
-    """Number of parameters per layer, in the order of the layers; nothing is computed."""
+    """Returns the number of parameters of each layer; nothing is computed."""
     model = nnx.eval_shape(lambda: make(**settings, rngs=nnx.Rngs(0)))
     layers = model.blocks if isinstance(model, ConvNet) else model.layers
     return [
@@ -26,14 +26,14 @@ def counts(make, **settings):
 
 
 def shape_of(function, *images):
-    """Shape of what a function gives for images of this shape; nothing is computed."""
+    """Returns the shape of a function's result for images of this shape; nothing is computed."""
     return nnx.eval_shape(function, jax.ShapeDtypeStruct(images, jnp.float32)).shape
 
 
 # --- the chapter's networks --------------------------------------------------------------------
 
 
-def test_parameters_of_the_chapters_networks():
+def test_chapter_networks_have_the_published_numbers_of_parameters():
     assert counts(threes_sevens_net) == [40, 296, 1168, 4640, 578]
     assert sum(counts(threes_sevens_net)) == 6_722
     # 784·30 + 30 and 30 + 1.
@@ -50,11 +50,11 @@ def test_parameters_of_the_chapters_networks():
 
 
 @pytest.mark.parametrize("layout", [*LAYOUTS, "auto"])
-def test_shapes_of_outputs_and_features(layout):
+def test_conv_net_shapes_of_outputs_and_features(layout):
     networks = {
         digits_net: ({"C": 10, "H": 1, "W": 1}, 10),
         threes_sevens_net: ({"C": 2, "H": 1, "W": 1}, 2),
-        # The chapter's mistake: a map of 28×28 for every image, and not a class.
+        # The chapter's mistake: the output is a 28×28 map for every image instead of classes.
         broken_net: ({"C": 1, "H": 28, "W": 28}, 784),
     }
     axes = resolve_layout(layout)
@@ -68,11 +68,11 @@ def test_shapes_of_outputs_and_features(layout):
         assert shape_of(lambda images, make=make: make()(images), 3, 28, 28, 1) == (3, outputs)
 
 
-def test_shape_of_the_linear_nets_output():
+def test_linear_net_output_shape():
     assert shape_of(lambda images: LinearNet(rngs=nnx.Rngs(0))(images), 3, 28, 28, 1) == (3, 1)
 
 
-def test_maps_halve_layer_by_layer():
+def test_digits_net_halves_the_map_at_each_layer():
     def maps(images):
         found = []
         for block in digits_net(layout="NHWC", rngs=nnx.Rngs(0)).blocks:
@@ -88,7 +88,7 @@ def test_maps_halve_layer_by_layer():
 # --- what they compute -------------------------------------------------------------------------
 
 
-def test_two_layers_against_the_library_convolution():
+def test_conv_net_against_lax_convolutions():
     model = ConvNet((2, 3, 4), kernel_sizes=(5, 3), layout="NHWC", rngs=nnx.Rngs(0))
     x = draw(2, 9, 7, 2)
     y = jnp.asarray(x)
@@ -103,7 +103,7 @@ def test_two_layers_against_the_library_convolution():
         y = y + block.conv.bias[...]
         if i == 0:
             y = jnp.maximum(y, 0)
-            assert (y == 0).any()  # so that a missing ReLU would show
+            assert (y == 0).any()  # so that a missing ReLU would fail
     # Sums of 50 products of order 1 in float32.
     features = nnx.jit(lambda model, x: model.features(x))(model, x)
     np.testing.assert_allclose(features, y, atol=1e-5)
@@ -113,14 +113,14 @@ def test_two_layers_against_the_library_convolution():
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "CHWN", "auto"])
-def test_the_same_in_every_layout(layout):
-    # The last map is 2×1, so that the order of flattening counts; two modes of batch norm.
+def test_conv_net_is_the_same_in_every_layout(layout):
+    # The last map is 2×1, so that the order of flattening matters; both modes of batch norm.
     images = draw(5, 7, 4, 2)
     settings = {"kernel_sizes": (5, 3), "norm": "batch"}
     first, second = (
         ConvNet((2, 3, 4), layout=name, rngs=nnx.Rngs(0), **settings) for name in ("NHWC", layout)
     )
-    # A seed means the same network in every layout, its kernels transposed.
+    # A seed gives the same network in every layout, with transposed kernels.
     for one, other in zip(first.blocks, second.blocks, strict=True):
         kernel = reorder(one.conv.kernel[...], "HWIO", KERNELS[second.layout])
         np.testing.assert_array_equal(other.conv.kernel[...], kernel)
@@ -133,14 +133,14 @@ def test_the_same_in_every_layout(layout):
         second.eval()
 
 
-def test_relu_after_all_layers_but_the_last_and_after_the_norm():
+def test_conv_net_applies_relu_after_the_norm_except_in_the_last_layer():
     model = ConvNet((2, 3, 4), norm="batch", rngs=nnx.Rngs(0))
     assert [block.activate for block in model.blocks] == [True, False]
     assert all(block.norm is not None for block in model.blocks)
     images = draw(6, 8, 8, 2)
     hidden = forward(model.blocks[0], reorder(images, "NHWC", model.layout))
     assert (hidden >= 0).all()
-    # After batch norm half of the values or so are cut off, whatever the bias.
+    # After batch norm, ReLU sets about half of the values to 0, whatever the bias.
     assert 0.2 < float((hidden == 0).mean()) < 0.8
     assert (forward(model, images) < 0).any()
 
@@ -154,21 +154,21 @@ def test_linear_net_against_numpy():
     np.testing.assert_allclose(model(images), hidden @ second[0] + second[1], atol=1e-6)
 
 
-def test_param_dtype_reaches_every_parameter():
+def test_networks_use_param_dtype_for_every_parameter():
     for make in (
         lambda: ConvNet((1, 2, 3), norm="batch", param_dtype=jnp.float16, rngs=nnx.Rngs(0)),
         lambda: LinearNet((4, 2), param_dtype=jnp.float16, rngs=nnx.Rngs(0)),
     ):
         parameters, others = nnx.state(nnx.eval_shape(make), nnx.Param, ...)
         assert {leaf.dtype for leaf in jax.tree.leaves(parameters)} == {np.dtype(np.float16)}
-        # Running statistics would stop moving in half precision.
+        # Running statistics would stop changing in half precision.
         assert {leaf.dtype for leaf in jax.tree.leaves(others)} <= {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize(
     ("channels", "settings", "message"),
     [
-        ((1,), {}, r"channels must name the input's channels .*got \(1,\)"),
+        ((1,), {}, r"channels must be the input's channels .*got \(1,\)"),
         ((), {}, r"channels must .*got \(\)"),
         ((1, 2, 3), {"kernel_sizes": (3,)}, r"one int or one per layer \(2\), got \(3,\)"),
         ((1, 2), {"norm": "local"}, "norm must be None or one of batch, layer, .*got 'local'"),
@@ -176,14 +176,14 @@ def test_param_dtype_reaches_every_parameter():
         ((1, 2), {"kernel_sizes": 0}, "kernel_size must be at least 1, got 0"),
     ],
 )
-def test_rejects(channels, settings, message):
+def test_conv_net_rejects_invalid_settings(channels, settings, message):
     with pytest.raises(ValueError, match=message):
         ConvNet(channels, **settings, rngs=nnx.Rngs(0))
 
 
-def test_rejects_images_with_other_channels():
+def test_conv_net_rejects_other_channels():
     model = ConvNet((1, 2), layout="NHWC", rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="x has 3 channels, but the kernel expects 1"):
+    with pytest.raises(ValueError, match=r"x must have 1 channels, as the kernel expects .*got 3"):
         model(np.zeros((1, 4, 4, 3), np.float32))
 
 
@@ -194,20 +194,20 @@ def test_rejects_images_with_other_channels():
     ("norm", "groups"),
     [("layer", [1, 1, 1]), ("group", [2, 1, 3]), ("instance", [8, 6, 12])],
 )
-def test_groups_of_the_norms(norm, groups):
+def test_conv_net_groups_of_each_norm(norm, groups):
     model = ConvNet((1, 8, 6, 12), norm=norm, rngs=nnx.Rngs(0))
     assert [block.norm.groups for block in model.blocks] == groups
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer", "group", "instance"])
-def test_the_last_layer_without_norm(norm):
+def test_conv_net_without_norm_in_the_last_layer(norm):
     settings = {"norm": norm, "norm_last": False, "layout": "NCHW"}
     model = ConvNet((1, 8, 4), **settings, rngs=nnx.Rngs(0))
     assert model.blocks[0].norm is not None
     assert model.blocks[1].norm is None
 
 
-def test_the_order_of_activation_and_norm():
+def test_conv_net_activate_first():
     x = draw(4, 8, 8, 2)
     models = [
         ConvNet((2, 3, 2), norm="batch", activate_first=first, layout="NHWC", rngs=nnx.Rngs(0))
@@ -221,5 +221,5 @@ def test_the_order_of_activation_and_norm():
     np.testing.assert_allclose(before, models[1].blocks[0].norm(conv), rtol=1e-5, atol=1e-6)
 
 
-def test_the_first_kernel():
+def test_digits_net_first_kernel():
     assert counts(digits_net, first_kernel=3) == [80, 1168, 4640, 18_496, 5770]

@@ -27,19 +27,19 @@ NORMS = ["blocks.0.norm", "blocks.1.norm"]
         ),
     ],
 )
-def test_by_name_by_type_and_by_a_function(select, names):
+def test_layer_names_by_name_type_and_function(select, names):
     assert sorted(layer_names(MODEL, select)) == sorted(names)
 
 
-def test_patterns_tell_capitals_apart():
+def test_predicate_patterns_are_case_sensitive():
     assert not predicate("CONV*")("conv1", None)
 
 
-def test_named_values_of_a_function_count_as_layers():
+def test_has_parameters_accepts_named_values():
     assert has_parameters("hidden", None)
 
 
 @pytest.mark.parametrize("select", [3, None, MODEL, linen.Dense(3)])
-def test_another_kind(select):
+def test_predicate_rejects_other_kinds(select):
     with pytest.raises(TypeError, match=r"select must be a function of a layer's name"):
         predicate(select)

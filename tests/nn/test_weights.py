@@ -13,7 +13,7 @@ def network(seed, **settings):
 
 
 @pytest.mark.parametrize("norm", [None, "batch"])
-def test_a_network_comes_back(norm, tmp_path):
+def test_load_weights_restores_a_network(norm, tmp_path):
     saved, other = network(0, norm=norm), network(1, norm=norm)
     images = np.random.default_rng(0).random((8, 28, 28, 1), np.float32)
     saved(images)  # moves the running statistics
@@ -25,7 +25,7 @@ def test_a_network_comes_back(norm, tmp_path):
     assert np.abs(other(images) - saved(images)).max() > 1e-3  # and it is a copy
 
 
-def test_half_precision_comes_back(tmp_path):
+def test_load_weights_restores_half_precision(tmp_path):
     saved, other = network(0, param_dtype=jnp.bfloat16), network(1, param_dtype=jnp.bfloat16)
     save_weights(tmp_path / "model.npz", saved)
     found = load_weights(tmp_path / "model.npz", other).blocks[0].conv.kernel[...]
@@ -34,14 +34,14 @@ def test_half_precision_comes_back(tmp_path):
     np.testing.assert_array_equal(found, saved.blocks[0].conv.kernel[...])
 
 
-def test_names_are_those_of_the_network(tmp_path):
+def test_save_weights_names_arrays_by_path(tmp_path):
     save_weights(tmp_path / "model.npz", network(0, norm="batch"))
     with np.load(tmp_path / "model.npz") as file:
         assert file["blocks.0.conv.kernel"].size == 200
         assert file["blocks.0.norm.mean"].shape == (8,)
 
 
-def test_the_state_of_generators_is_left_out(tmp_path):
+def test_save_weights_omits_random_state(tmp_path):
     class Dropping(nnx.Module):
         def __init__(self, rngs):
             self.linear = nnx.Linear(2, 2, rngs=rngs)
@@ -57,24 +57,24 @@ def test_the_state_of_generators_is_left_out(tmp_path):
     ("other", "message"),
     [
         ({"norm": "batch"}, r"without blocks\.0\.norm\.bias"),
-        ({"first_kernel": 3}, r"blocks\.0\.conv\.kernel of shape .*, the network's has"),
+        ({"first_kernel": 3}, r"blocks\.0\.conv\.kernel of shape .*, but the network's has"),
     ],
 )
-def test_weights_of_another_network(other, message, tmp_path):
+def test_load_weights_rejects_another_network(other, message, tmp_path):
     save_weights(tmp_path / "model.npz", network(0))
     with pytest.raises(WeightsError, match=message):
         load_weights(tmp_path / "model.npz", network(0, **other))
 
 
-def test_files_that_hold_no_weights(tmp_path):
+def test_load_weights_rejects_damaged_files(tmp_path):
     file = tmp_path / "model.npz"
     with pytest.raises(FileNotFoundError):
         load_weights(file, network(0))
     save_weights(file, network(0))
     for content in (b"", b"PK not a zip", file.read_bytes()[:1000]):
         file.write_bytes(content)
-        with pytest.raises(WeightsError, match="not a whole file of weights"):
+        with pytest.raises(WeightsError, match="not a complete weights file"):
             load_weights(file, network(0))
     np.savez(file, x=np.array([{}], object))
-    with pytest.raises(WeightsError, match="not a whole file of weights"):
+    with pytest.raises(WeightsError, match="not a complete weights file"):
         load_weights(file, network(0))

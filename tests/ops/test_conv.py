@@ -14,7 +14,7 @@ from tests.helpers import KERNELS, LAYOUTS, METHODS, conv_cases, reorder
 
 
 def draw(*shape, seed=0, dtype=np.float32):
-    """Normal numbers: no symmetry that could hide a flip or a transposition."""
+    """Draws normal numbers, without a symmetry that could hide a flip or a transposition."""
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
@@ -23,11 +23,11 @@ def draw(*shape, seed=0, dtype=np.float32):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_agrees_with_the_recorded_outputs_and_gradients(layout, method, x64):
+def test_conv2d_equals_recorded_outputs_and_gradients(layout, method, x64):
     cases = [case.in_layout(layout) for case in conv_cases()]
 
-    # One program per 20 cases: compiling each alone would take minutes. Leaving the machine code
-    # unoptimised halves the rest; what XLA makes of the formulas stays as it is.
+    # One program per 20 cases, because compiling each case alone would take minutes. Without
+    # optimisation of the machine code it takes half as long; XLA's program is the same.
     quickly = {"xla_backend_optimization_level": 0}
     for first in range(0, 60, 20):
         chunk = cases[first : first + 20]
@@ -64,7 +64,7 @@ def test_agrees_with_the_recorded_outputs_and_gradients(layout, method, x64):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_by_hand(layout, method):
+def test_conv2d_values(layout, method):
     # 0 1 2      1 2     0·1 + 1·2 + 3·3 + 4·4 = 27, and so on; a flipped kernel would give 13.
     # 3 4 5  by  3 4
     # 6 7 8
@@ -77,7 +77,7 @@ def test_by_hand(layout, method):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_patches_are_taps_in_row_major_order_then_channels(layout):
+def test_patches_order_taps_then_channels(layout):
     # Two channels: 0 … 8 and 10 … 18. The window at the top left sees 0 1 3 4 and 10 11 13 14.
     x = np.stack([np.arange(9.0), np.arange(10.0, 19.0)]).astype(np.float32).reshape(1, 2, 3, 3)
     found = patches(reorder(x, "NCHW", layout), (2, 2), layout=layout)
@@ -91,7 +91,7 @@ def test_patches_are_taps_in_row_major_order_then_channels(layout):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_form_of_padding_is_zeros_around_the_image(method):
+def test_conv2d_accepts_every_form_of_padding(method):
     x, kernel = draw(2, 5, 6, 3), draw(2, 4, 3, 2, seed=1)
     forms = {
         0: ((0, 0), (0, 0)),
@@ -123,7 +123,7 @@ def test_every_form_of_padding_is_zeros_around_the_image(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_same_padding_is_that_of_the_compiler(method):
+def test_conv2d_same_padding_equals_lax(method):
     x, kernel = draw(1, 7, 8, 2), draw(3, 4, 2, 2, seed=1)
     settings = [((1, 1), (1, 1)), ((2, 3), (1, 1)), ((3, 2), (2, 1)), ((1, 2), (1, 2))]
 
@@ -150,7 +150,7 @@ def test_same_padding_is_that_of_the_compiler(method):
         np.testing.assert_allclose(y, wanted, atol=1e-5)
 
 
-def test_one_number_stands_for_both_axes():
+def test_conv2d_one_number_stands_for_both_axes():
     x, kernel = draw(1, 9, 8, 1), draw(2, 3, 1, 1, seed=1)
     short = conv2d(x, kernel, stride=2, padding=1, dilation=2)
     long = conv2d(x, kernel, stride=(2, 2), padding=(1, 1), dilation=(2, 2))
@@ -165,7 +165,7 @@ def test_one_number_stands_for_both_axes():
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_one_image_without_the_batch_axis(layout, method):
+def test_conv2d_of_one_image_without_the_batch_axis(layout, method):
     x = reorder(draw(1, 4, 5, 6), "NCHW", layout)
     kernel = reorder(draw(6, 2, 3, 2, seed=1), "OIHW", KERNELS[layout])
     settings = {"stride": (2, 1), "padding": 1, "groups": 2, "layout": layout, "method": method}
@@ -177,7 +177,7 @@ def test_one_image_without_the_batch_axis(layout, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_preferred_element_type_accumulates_and_returns_it(method):
+def test_conv2d_preferred_element_type_accumulates_and_is_returned(method):
     x = draw(2, 5, 5, 40).astype(jnp.bfloat16)
     kernel = draw(3, 3, 40, 2, seed=1).astype(jnp.bfloat16)
     bias = draw(2, seed=2).astype(jnp.bfloat16)
@@ -192,7 +192,7 @@ def test_preferred_element_type_accumulates_and_returns_it(method):
     assert np.abs(np.asarray(plain, np.float64) - exact).max() > 1e-2
 
 
-def test_auto_is_matmul_on_cpu_and_lax_elsewhere(monkeypatch):
+def test_conv2d_auto_is_matmul_on_cpu_and_lax_elsewhere(monkeypatch):
     def program(groups):
         x, kernel = np.zeros((1, 4, 4, 2), np.float32), np.zeros((3, 3, 2 // groups, 2), np.float32)
         return str(jax.make_jaxpr(lambda x, k: conv2d(x, k, groups=groups))(x, kernel))
@@ -212,7 +212,7 @@ def test_auto_is_matmul_on_cpu_and_lax_elsewhere(monkeypatch):
     # In NCHW the product's output has its channels last and is transposed once.
     [("lax", "NHWC"), ("lax", "NCHW"), ("lax", "CHWN"), ("matmul", "NHWC"), ("matmul", "CHWN")],
 )
-def test_no_images_are_transposed_behind_the_callers_back(method, layout):
+def test_conv2d_does_not_transpose_images(method, layout):
     sizes = {"N": 2, "C": 3, "H": 9, "W": 8, "O": 5, "I": 3}
     x = np.zeros([sizes[letter] for letter in layout], np.float32)
     kernel = np.zeros([(sizes | {"H": 2, "W": 2})[k] for k in KERNELS[layout]], np.float32)
@@ -226,7 +226,7 @@ def test_no_images_are_transposed_behind_the_callers_back(method, layout):
     assert all(size == kernel.size for size in transposed), transposed
 
 
-def test_jit_vmap_and_grad_compose():
+def test_conv2d_inside_jit_vmap_and_grad():
     # Three kernels at once, as a sweep over seeds trains three networks, on one batch each.
     xs, kernels = draw(3, 2, 5, 4, 2), draw(3, 3, 2, 2, 4, seed=1)
 
@@ -259,7 +259,7 @@ def test_jit_vmap_and_grad_compose():
 
 @st.composite
 def problems(draw):
-    """Settings of a convolution that has an output, of any kind that conv2d takes."""
+    """Draws valid settings of a convolution, of every kind that conv2d accepts."""
     sizes = st.integers(1, 6)
     groups = draw(st.integers(1, 2))
     kernel = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
@@ -282,7 +282,7 @@ def problems(draw):
 
 @settings(max_examples=12, deadline=None)  # each example compiles a program of six convolutions
 @given(problems())
-def test_formula_loops_patches_and_both_methods_agree_in_every_layout(problem):
+def test_conv2d_equals_loops_and_patches_in_every_layout(problem):
     options = problem["settings"]
     channels = problem["x"][1] // options["groups"]
     x = draw(*problem["x"])
@@ -317,7 +317,7 @@ def test_formula_loops_patches_and_both_methods_agree_in_every_layout(problem):
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 3), st.integers(0, 3), st.sampled_from(METHODS))
-def test_shifting_the_image_shifts_the_map(down, right, method):
+def test_conv2d_commutes_with_shifts(down, right, method):
     # An image in a wide margin of zeros moves as a whole, and its map with it.
     image, kernel = draw(1, 3, 4, 2), draw(3, 2, 2, 3, seed=1)
     margins = np.zeros((1, 12, 13, 2), np.float32)
@@ -325,7 +325,7 @@ def test_shifting_the_image_shifts_the_map(down, right, method):
     here[:, 3:6, 3:7] = image
     there[:, 3 + down : 6 + down, 3 + right : 7 + right] = image
     moved = np.roll(conv2d(here, kernel, method=method), (down, right), (1, 2))
-    # The same products, but the compiler may sum the places of a map in other orders.
+    # The same products, but the compiler may sum them in another order.
     np.testing.assert_allclose(conv2d(there, kernel, method=method), moved, atol=1e-5)
 
 
@@ -358,8 +358,16 @@ BIAS = np.zeros(8, np.float32)
         ({"groups": 0}, ValueError, "groups must be at least 1, got 0"),
         ({"groups": 1.0}, TypeError, r"groups must be an int, got 1\.0"),
         ({"groups": (1, 2)}, TypeError, r"groups must be an int, got \(1, 2\)"),
-        ({"groups": 2}, ValueError, r"x has 4 channels, but the kernel expects 8 \(4 input"),
-        ({"x": X[..., :3]}, ValueError, r"x has 3 channels, .*\(2, 5, 6, 3\) \(NHWC\)"),
+        (
+            {"groups": 2},
+            ValueError,
+            r"x must have 8 channels, as the kernel expects \(4 per group, groups=2\), got 4",
+        ),
+        (
+            {"x": X[..., :3]},
+            ValueError,
+            r"x must have 4 channels, .*got 3\. .*\(2, 5, 6, 3\) \(NHWC\)",
+        ),
         ({"bias": BIAS[:4]}, ValueError, r"bias .*shape \(8,\), got the shape \(4,\)"),
         ({"bias": BIAS[:, None]}, ValueError, r"bias .*got the shape \(8, 1\)"),
         ({"stride": 0}, ValueError, "stride must be at least 1, got 0"),
@@ -375,7 +383,7 @@ BIAS = np.zeros(8, np.float32)
     ],
 )
 @pytest.mark.parametrize("method", METHODS)
-def test_rejects(arguments, error, message, method):
+def test_conv2d_rejects_invalid_arguments(arguments, error, message, method):
     call = {"x": X, "kernel": KERNEL, "bias": BIAS, "method": method} | arguments
     with pytest.raises(error, match=message):
         conv2d(**call)

@@ -11,7 +11,7 @@ sizes = st.integers(1, 40)
 
 
 def places(size, kernel_size, stride, padding, dilation):
-    """First pixels of all windows inside the padded input, found by trying every pixel."""
+    """Returns the first pixels of all windows inside the padded input, by trying every pixel."""
     inside = range(size + sum(padding))
     return [
         start
@@ -24,7 +24,7 @@ def places(size, kernel_size, stride, padding, dilation):
 # --- output size -------------------------------------------------------------------------------
 
 
-def test_output_sizes_by_hand():
+def test_output_size_values():
     assert geometry.output_size(5, 4, padding=2) == 6  # the guide's arbitrary padding
     assert geometry.output_size(7, 7) == 1
     assert geometry.output_size(7, 3, dilation=3) == 1
@@ -46,7 +46,7 @@ def test_output_size_is_the_number_of_windows_that_fit(n, k, stride, padding, di
             geometry.output_size(n, k, **arguments)
 
 
-def test_output_size_names_what_does_not_fit():
+def test_output_size_rejects_a_kernel_larger_than_the_input():
     message = (
         r"spans 7 pixels \(kernel_size 4, dilation 2\), the input has 6 \(3 \+ padding 1 \+ 2\)"
     )
@@ -57,7 +57,7 @@ def test_output_size_names_what_does_not_fit():
 # --- padding -----------------------------------------------------------------------------------
 
 
-def test_same_padding_by_hand():
+def test_same_padding_values():
     assert geometry.same_padding(5, 3) == (1, 1)
     assert geometry.same_padding(5, 4) == (1, 2)  # the odd pixel comes after
     assert geometry.same_padding(6, 3, stride=2) == (0, 1)
@@ -66,7 +66,7 @@ def test_same_padding_by_hand():
 
 
 @given(sizes, small, small, small)
-def test_same_padding_is_the_compilers(n, k, stride, dilation):
+def test_same_padding_equals_lax(n, k, stride, dilation):
     span = dilation * (k - 1) + 1
     expected = jax.lax.padtype_to_pads((n,), (span,), (stride,), "SAME")
     padding = geometry.same_padding(n, k, stride=stride, dilation=dilation)
@@ -89,7 +89,7 @@ def test_same_padding_is_the_compilers(n, k, stride, dilation):
         ("Same", ((4, 4), (0, 0))),
     ],
 )
-def test_padding_in_all_its_forms(padding, expected):
+def test_resolve_padding_accepts_every_form(padding, expected):
     found = geometry.resolve_padding(
         padding, size=(10, 7), kernel_size=(5, 2), stride=(1, 4), dilation=(2, 1)
     )
@@ -111,7 +111,7 @@ def test_padding_in_all_its_forms(padding, expected):
         (None, TypeError, "padding must be an int or a pair of ints .*got None"),
     ],
 )
-def test_rejects_padding(padding, error, message):
+def test_resolve_padding_rejects_invalid_padding(padding, error, message):
     pairs = {"size": (9, 9), "kernel_size": (3, 3), "stride": (1, 1), "dilation": (1, 1)}
     with pytest.raises(error, match=message):
         geometry.resolve_padding(padding, **pairs)
@@ -120,7 +120,7 @@ def test_rejects_padding(padding, error, message):
 # --- pairs -------------------------------------------------------------------------------------
 
 
-def test_pairs():
+def test_pair_accepts_ints_and_pairs():
     assert geometry.pair("stride", 2, minimum=1) == (2, 2)
     assert geometry.pair("stride", [2, 3], minimum=1) == (2, 3)
     height, _ = geometry.pair("stride", np.int64(2), minimum=1)
@@ -137,7 +137,7 @@ def test_pairs():
         ("12", TypeError, "pair of ints .*got '12'"),
     ],
 )
-def test_rejects_pairs(value, error, message):
+def test_pair_rejects_invalid_values(value, error, message):
     with pytest.raises(error, match=message):
         geometry.pair("stride", value, minimum=1)
 
@@ -145,7 +145,7 @@ def test_rejects_pairs(value, error, message):
 # --- cost --------------------------------------------------------------------------------------
 
 
-def test_multiplications_of_the_chapters_layers():
+def test_multiplications_of_the_chapter():
     # Third layer of the threes and sevens: 7×7 cells and 1168 − 16 weights without the biases.
     assert geometry.multiplications((7, 7), (3, 3, 8, 16)) == 56_448
     assert geometry.multiplications((14, 14), (8, 4, 3, 3)) == 56_448
@@ -153,14 +153,14 @@ def test_multiplications_of_the_chapters_layers():
 
 
 @given(small, small, st.tuples(small, small), st.tuples(small, small))
-def test_multiplications_are_counted_one_by_one(outputs, inputs, kernel, output):
+def test_multiplications_equal_a_count(outputs, inputs, kernel, output):
     counted = 0
     for _ in np.ndindex((*output, outputs)):
         counted += inputs * kernel[0] * kernel[1]
     assert geometry.multiplications(output, (*kernel, inputs, outputs)) == counted
 
 
-def test_dilated_size():
+def test_dilated_size_values():
     # x..x..x
     assert geometry.dilated_size(3, 3) == 7
     assert geometry.dilated_size(4) == 4

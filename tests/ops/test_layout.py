@@ -8,7 +8,7 @@ from convjax.ops import layout as layouts
 from tests.helpers import KERNELS, LAYOUTS, reorder
 
 
-def test_by_hand():
+def test_axis_of_permutation_and_spatial_shape_values():
     assert {name: layouts.axis_of("C", name) for name in LAYOUTS} == {
         "NHWC": 3,
         "NCHW": 1,
@@ -24,8 +24,8 @@ def test_by_hand():
 
 @pytest.mark.parametrize("target", LAYOUTS)
 @pytest.mark.parametrize("source", LAYOUTS)
-def test_images_and_kernels_move_as_their_letters_say(source, target):
-    # Four different sizes and no two equal numbers: any wrong axis shows.
+def test_images_to_and_kernel_to_move_axes_by_letter(source, target):
+    # Four different sizes and no two equal numbers, so that any wrong axis fails.
     array = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
     np.testing.assert_array_equal(
         layouts.images_to(array, target, source=source), reorder(array, source, target)
@@ -36,20 +36,20 @@ def test_images_and_kernels_move_as_their_letters_say(source, target):
     )
 
 
-def test_images_come_as_nhwc_unless_told():
+def test_images_to_expects_nhwc_by_default():
     images = np.zeros((2, 3, 4, 5), np.float32)
     assert layouts.images_to(images, "CHWN").shape == (5, 3, 4, 2)
 
 
 @given(st.permutations("NHWC"), st.permutations("NHWC"))
-def test_a_permutation_and_its_reverse_cancel(source, target):
+def test_permutation_is_inverted_by_its_reverse(source, target):
     there = layouts.permutation("".join(source), "".join(target))
     back = layouts.permutation("".join(target), "".join(source))
     assert [there[i] for i in back] == [0, 1, 2, 3]
     assert [source[i] for i in there] == target
 
 
-def test_auto_is_chwn_on_cpu_and_nhwc_elsewhere(monkeypatch):
+def test_resolve_layout_auto_is_chwn_on_cpu_and_nhwc_elsewhere(monkeypatch):
     for backend, expected in (("cpu", "CHWN"), ("gpu", "NHWC"), ("tpu", "NHWC")):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
         assert layouts.resolve_layout("auto") == expected
@@ -57,7 +57,7 @@ def test_auto_is_chwn_on_cpu_and_nhwc_elsewhere(monkeypatch):
 
 
 @pytest.mark.parametrize("unknown", ["HWCN", "nhwc", "", "auto", None])
-def test_rejects_unknown_layouts(unknown):
+def test_layout_functions_reject_unknown_layouts(unknown):
     message = f"layout must be one of 'NHWC', 'NCHW', 'CHWN', got {unknown!r}"
     with pytest.raises(ValueError, match=message):
         layouts.check_layout(unknown)

@@ -10,7 +10,7 @@ from convjax.ops.normalization import batch_moments, batch_norm, group_norm, run
 
 
 def reference(x, axis, scale, bias, epsilon):
-    """Batch normalisation by its definition, in NumPy and float64."""
+    """Returns mean, variance and batch normalisation by definition, in NumPy and float64."""
     x = np.moveaxis(np.asarray(x, np.float64), axis, -1)
     flat = x.reshape(-1, x.shape[-1])
     mean, var = flat.mean(0), flat.var(0)
@@ -18,7 +18,7 @@ def reference(x, axis, scale, bias, epsilon):
     return mean, var, np.moveaxis(y, -1, axis)
 
 
-def test_by_hand():
+def test_batch_moments_and_batch_norm_values():
     # Channel 0: 1, 3, mean 2, variance 1. Channel 1: 0, 4, mean 2, variance 4.
     x = jnp.array([[1.0, 0.0], [3.0, 4.0]])
     mean, var = batch_moments(x, axis=1)
@@ -29,7 +29,7 @@ def test_by_hand():
     np.testing.assert_allclose(y, [[-1, -5], [1, 15]], rtol=1e-6)
 
 
-def test_running_statistics_by_hand():
+def test_running_update_values():
     # Two values per channel, so that the unbiased variance is twice the biased one.
     # From (0, 1): mean 0.9·0 + 0.1·2 = 0.2, variance 0.9·1 + 0.1·2·1 = 1.1 (unbiased), 1.0 (not).
     # Then, with mean 4 and variance 4: mean 0.18 + 0.4 = 0.58, variance 0.99 + 0.8 = 1.79, or
@@ -46,7 +46,7 @@ def test_running_statistics_by_hand():
     assert two_updates(unbiased=False) == pytest.approx([0.58, 1.3], rel=1e-6)
 
 
-def test_a_large_offset_costs_no_digits():
+def test_batch_moments_are_exact_with_a_large_offset():
     # In one pass, E[x²] − E[x]² = 1e8 − 1e8 in float32 has no digit left, and may be negative.
     x = (1e4 + np.random.default_rng(0).standard_normal((4096, 3))).astype(np.float32)
     mean, var, y = reference(x, 1, 1.0, 0.0, 1e-5)
@@ -59,13 +59,13 @@ def test_a_large_offset_costs_no_digits():
     np.testing.assert_allclose(normal, y, rtol=0, atol=5e-3)
 
 
-def test_a_constant_channel_has_no_variance():
+def test_batch_moments_of_a_constant_channel():
     mean, var = batch_moments(jnp.full((8, 4, 2), 12345.678), axis=-1)
     assert var.tolist() == [0, 0]
     np.testing.assert_allclose(mean, 12345.678, rtol=1e-6)  # stored in float32
 
 
-def test_a_first_part_far_from_the_rest():
+def test_batch_moments_with_first_positions_far_from_the_rest():
     # The part that is subtracted, here the first column, lies 20 deviations off: the relative error
     # of the variance may be ε·(1 + 20²), 5e-5 in float32.
     x = np.random.default_rng(0).standard_normal((512, 64, 2)).astype(np.float32)
@@ -84,7 +84,7 @@ def test_a_first_part_far_from_the_rest():
     st.floats(0.1, 10),
     st.integers(0, 2**32 - 1),
 )
-def test_agrees_with_the_definition_on_any_axis(shape, data, offset, width, seed):
+def test_batch_norm_equals_the_definition_on_any_axis(shape, data, offset, width, seed):
     axis = data.draw(st.integers(-len(shape), len(shape) - 1))
     rng = np.random.default_rng(seed)
     x = offset + width * rng.standard_normal(shape)
@@ -103,7 +103,7 @@ def test_agrees_with_the_definition_on_any_axis(shape, data, offset, width, seed
         np.testing.assert_allclose(found, y, rtol=0, atol=1e-10)
 
 
-def test_half_precision_is_summed_in_float32_and_returned_in_its_own():
+def test_batch_moments_sum_half_precision_in_float32():
     x = jnp.full((4096, 1), 1.0, jnp.bfloat16).at[0].set(2)
     mean, var = batch_moments(x, axis=1)
     assert mean.dtype == var.dtype == jnp.float32
@@ -113,7 +113,7 @@ def test_half_precision_is_summed_in_float32_and_returned_in_its_own():
     assert y.dtype == jnp.bfloat16
 
 
-def test_no_gradient_flows_through_the_running_statistics(x64):
+def test_running_update_stops_gradients(x64):
     def through_running(x):
         new = running_update(
             (jnp.zeros(2), jnp.ones(2)),
@@ -126,7 +126,7 @@ def test_no_gradient_flows_through_the_running_statistics(x64):
 
     x = np.random.default_rng(0).standard_normal((3, 2))
     assert not jax.grad(through_running)(x).any()
-    # Through the batch's own moments it flows: all rows moved together change nothing.
+    # Gradients flow through the moments of the batch: shifting all rows changes nothing.
     weights = np.random.default_rng(1).standard_normal((3, 2))
 
     def through_batch(x):
@@ -139,7 +139,7 @@ def test_no_gradient_flows_through_the_running_statistics(x64):
     np.testing.assert_allclose(gradient.sum(0), 0, atol=1e-14)
 
 
-def test_rejects_the_unbiased_variance_of_one_value():
+def test_running_update_rejects_the_unbiased_variance_of_one_value():
     running = batch = (jnp.zeros(2), jnp.ones(2))
     with pytest.raises(ValueError, match=r"more than one value per channel.*larger batch.*eval"):
         running_update(running, batch, momentum=0.9, count=1, unbiased=True)
@@ -148,8 +148,8 @@ def test_rejects_the_unbiased_variance_of_one_value():
 
 @pytest.mark.parametrize("axis", [0, 2, -1])
 @pytest.mark.parametrize("parts", [1, 2, 5])
-def test_moments_of_equal_parts_are_those_of_the_whole(axis, parts, x64):
-    # Parts that lie far from each other.
+def test_batch_moments_of_equal_parts_equal_those_of_the_whole(axis, parts, x64):
+    # The parts are far from each other.
     x = np.random.default_rng(0).standard_normal((parts, 4, 3, 2, 3)) + 10
     x += 100 * np.arange(parts).reshape(-1, 1, 1, 1, 1)
     x = np.moveaxis(x, -1, axis if axis < 0 else axis + 1)
@@ -161,7 +161,7 @@ def test_moments_of_equal_parts_are_those_of_the_whole(axis, parts, x64):
         )(x)
 
     mean, var, _ = reference(whole, axis, 1.0, 0.0, 0.0)
-    for found in zip(*mapped(x), strict=True):  # every part has those of the whole
+    for found in zip(*mapped(x), strict=True):  # every part has the moments of the whole
         # Float64, and offsets of 500 standard deviations at most.
         np.testing.assert_allclose(found[0], mean, rtol=1e-13)
         np.testing.assert_allclose(found[1], var, rtol=1e-11)
@@ -169,14 +169,14 @@ def test_moments_of_equal_parts_are_those_of_the_whole(axis, parts, x64):
     def loss(moments):
         return jnp.sum(jnp.sin(moments[0]) + jnp.log(moments[1]))
 
-    # A sum over the parts of a loss that each of them has: `parts` times that of the whole.
+    # Every part has the loss of the whole, so that their sum is `parts` times as large.
     grad = jax.grad(lambda x: jnp.sum(jax.vmap(lambda *m: loss(m))(*mapped(x))))(x)
     wanted = jax.grad(lambda x: loss(batch_moments(x, axis=axis)))(whole)
     found = np.concatenate(list(grad), 1 if axis == 0 else 0)
     np.testing.assert_allclose(found, parts * wanted, rtol=1e-9, atol=1e-12)
 
 
-def test_half_precision_is_normalised_in_float32():
+def test_batch_norm_computes_half_precision_in_float32():
     # A mean of 20 deviations: bias − mean·factor rounded to eight bits would be off by 0.1.
     x = jnp.asarray(20 + np.random.default_rng(0).standard_normal((64, 3)), jnp.bfloat16)
     mean, var, wanted = reference(x, 1, 1.5, 0.5, 1e-5)
@@ -184,14 +184,14 @@ def test_half_precision_is_normalised_in_float32():
     scale, bias = (jnp.full(3, value, jnp.bfloat16) for value in (1.5, 0.5))
     found = batch_norm(x, *moments, scale, bias, axis=1, epsilon=1e-5)
     assert found.dtype == jnp.bfloat16
-    # The result's own rounding to eight bits, of numbers below 8.
+    # The result is rounded to eight bits; its numbers are below 8.
     np.testing.assert_allclose(found.astype(jnp.float32), wanted, rtol=2**-8, atol=1e-3)
 
 
 # --- group norm --------------------------------------------------------------------------------
 
 
-def test_group_norm_by_hand():
+def test_group_norm_values():
     # One example, channels (1, 3) and (10, 10): each group of one channel by itself, then both.
     x = jnp.array([[[1.0, 3.0], [10.0, 10.0]]])
     settings = {"channels": 1, "examples": 0, "epsilon": 0.25}
@@ -229,7 +229,7 @@ def test_group_norm_against_flax(layout, groups, x64):
     np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-10)
 
 
-def test_a_large_offset_costs_group_norm_no_digits():
+def test_group_norm_is_exact_with_a_large_offset():
     x = (1e4 + np.random.default_rng(0).standard_normal((2, 4096, 2))).astype(np.float32)
     y = group_norm(x, jnp.ones(2), jnp.zeros(2), groups=1, channels=2, examples=0, epsilon=1e-5)
     exact = x.astype(np.float64)

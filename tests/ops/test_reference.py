@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from convjax.ops import reference
 from tests.helpers import KERNELS, LAYOUTS, conv_cases
+from tests.ops.loops_vjp import conv2d_loops_vjp
 
 # All 60 in PyTorch's order, one in four in the others: the loops are slow.
 CASES = [
@@ -17,14 +18,14 @@ TOLERANCE = 1e-12
 
 
 @pytest.mark.parametrize(("layout", "i"), CASES)
-def test_agrees_with_the_recorded_outputs_and_gradients(layout, i):
+def test_conv2d_loops_and_patches_equal_recorded_values(layout, i):
     case = conv_cases()[i].in_layout(layout)
     options = case.settings | {"layout": layout}
     for conv in (reference.conv2d_loops, reference.conv2d_patches):
         y = conv(case.x, case.w, case.b, **options)
         assert y.shape == case.y.shape
         np.testing.assert_allclose(y, case.y, rtol=0, atol=TOLERANCE)
-    dx, dw, db = reference.conv2d_loops_vjp(case.x, case.w, case.cotangent, **options)
+    dx, dw, db = conv2d_loops_vjp(case.x, case.w, case.cotangent, **options)
     np.testing.assert_allclose(dx, case.dx, rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(dw, case.dw, rtol=0, atol=TOLERANCE)
     if case.db is not None:
@@ -37,7 +38,7 @@ IMAGE = np.arange(20).reshape(4, 5)
 TOP_EDGE = np.array([[-1, -1, -1], [0, 0, 0], [1, 1, 1]])
 
 
-def test_apply_kernel_by_hand():
+def test_apply_kernel_values():
     # Rows around (1, 2): 1 2 3, 6 7 8, 11 12 13; the last less the first is 36 − 6.
     assert reference.apply_kernel(IMAGE, 1, 2, TOP_EDGE) == 30
     # An even kernel lies before its centre: around (1, 1) it sees 0 1 5 6.
@@ -45,7 +46,7 @@ def test_apply_kernel_by_hand():
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 2), (3, 2), (1, 0), (1, 4), (-1, 2), (9, 9)])
-def test_apply_kernel_rejects_places_over_the_border(row, column):
+def test_apply_kernel_rejects_positions_beyond_the_border(row, column):
     message = (
         rf"row and column must keep the 3×3 kernel inside the 4×5 image, got \({row}, {column}"
     )
@@ -53,7 +54,7 @@ def test_apply_kernel_rejects_places_over_the_border(row, column):
         reference.apply_kernel(IMAGE, row, column, TOP_EDGE)
 
 
-def test_kernel_map_by_hand():
+def test_kernel_map_values():
     assert reference.kernel_map(IMAGE, TOP_EDGE).tolist() == [[30, 30, 30], [30, 30, 30]]
     one = np.array([[0, 1], [0, 0]])  # takes the pixel at the top right of each window
     assert reference.kernel_map(IMAGE, one).tolist() == IMAGE[:-1, 1:].tolist()
@@ -62,7 +63,7 @@ def test_kernel_map_by_hand():
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 4), st.integers(0, 4))
-def test_kernel_map_is_the_convolution_of_one_channel(kh, kw, more_rows, more_columns):
+def test_kernel_map_equals_the_convolution_of_one_channel(kh, kw, more_rows, more_columns):
     rng = np.random.default_rng(0)
     image = rng.integers(-9, 10, (kh + more_rows, kw + more_columns))
     kernel = rng.integers(-9, 10, (kh, kw))
@@ -82,7 +83,7 @@ CHAPTER = [
 ]
 
 
-def test_the_chapters_matrix():
+def test_conv_matrix_of_the_chapter():
     indices = reference.tied_indices((1, 1, 2, 2), (1, 3, 3))
     assert indices.tolist() == CHAPTER
     kernel = np.array([2.0, 3, 5, 7]).reshape(1, 1, 2, 2)
@@ -95,8 +96,8 @@ def test_the_chapters_matrix():
     np.testing.assert_array_equal(matrix @ image.ravel(), loops.ravel())
 
 
-def test_a_weight_that_is_zero_is_still_tied():
-    # Only the entries that are always zero may be -1: a zero in the kernel is a weight.
+def test_tied_indices_include_weights_that_are_zero():
+    # Only entries that are always zero are -1: a zero in the kernel is a weight.
     kernel = np.zeros((1, 1, 2, 2))
     assert (reference.tied_indices(kernel.shape, (1, 3, 3)) >= 0).sum() == 16
     assert not reference.conv_matrix(kernel, (1, 3, 3)).any()
@@ -112,7 +113,7 @@ def test_a_weight_that_is_zero_is_still_tied():
     ],
     ids=str,
 )
-def test_the_matrix_is_the_convolution_and_its_gradient(options):
+def test_conv_matrix_equals_the_convolution_and_its_gradient(options):
     rng = np.random.default_rng(0)
     kernel = rng.standard_normal((4, 4 // options.get("groups", 1), 2, 3))
     x = rng.standard_normal((1, 4, 5, 6))
@@ -122,26 +123,26 @@ def test_the_matrix_is_the_convolution_and_its_gradient(options):
     np.testing.assert_allclose(matrix @ x.ravel(), y.ravel(), rtol=0, atol=TOLERANCE)
 
     cotangent = rng.standard_normal(y.shape)
-    dx, dw, _ = reference.conv2d_loops_vjp(x, kernel, cotangent, layout="NCHW", **options)
+    dx, dw, _ = conv2d_loops_vjp(x, kernel, cotangent, layout="NCHW", **options)
     np.testing.assert_allclose(matrix.T @ cotangent.ravel(), dx.ravel(), rtol=0, atol=TOLERANCE)
-    # As if every entry were free, d(yᵀ·cotangent)/dM = cotangent·xᵀ; then the ties.
+    # If every entry were free, d(yᵀ·cotangent)/dM = cotangent·xᵀ; ties add these up.
     free = np.outer(cotangent, x)
     indices = reference.tied_indices(kernel.shape, x.shape[1:], **options)
     tied = reference.tied_gradient(free, indices, kernel.size)
     np.testing.assert_allclose(tied, dw.ravel(), rtol=0, atol=TOLERANCE)
 
 
-def test_tied_gradient_by_hand():
+def test_tied_gradient_values():
     gradient = np.array([[1.0, 2, 4], [8, 16, 32]])
     indices = np.array([[0, 2, -1], [-1, 0, 2]])
-    # Weight 1 stands nowhere, and so does not matter.
+    # Weight 1 is at no entry, so that its gradient is 0.
     assert reference.tied_gradient(gradient, indices, 3).tolist() == [17, 0, 34]
 
 
 # --- the gradient ------------------------------------------------------------------------------
 
 
-@settings(max_examples=20, deadline=None)  # slowness is no failure
+@settings(max_examples=20, deadline=None)  # examples may be slow
 @given(
     st.sampled_from(LAYOUTS),
     st.integers(1, 2),
@@ -150,7 +151,9 @@ def test_tied_gradient_by_hand():
     st.integers(0, 2),
     st.integers(0, 2**32 - 1),
 )
-def test_a_gradient_is_what_a_small_change_makes(layout, groups, stride, dilation, padding, seed):
+def test_conv2d_loops_vjp_equals_the_change_of_the_output(
+    layout, groups, stride, dilation, padding, seed
+):
     # y is linear in x and in the kernel, so that sum(y·c) changes by exactly <dx, δ>.
     rng = np.random.default_rng(seed)
     sizes = {"N": 2, "C": 2 * groups, "H": 5, "W": 6, "I": 2, "O": 3 * groups}
@@ -162,7 +165,7 @@ def test_a_gradient_is_what_a_small_change_makes(layout, groups, stride, dilatio
     options["layout"] = layout
     y = reference.conv2d_loops(x, kernel, bias, **options)
     cotangent = rng.standard_normal(y.shape)
-    gradients = reference.conv2d_loops_vjp(x, kernel, cotangent, **options)
+    gradients = conv2d_loops_vjp(x, kernel, cotangent, **options)
     changed = [
         reference.conv2d_loops(x + dx, kernel, bias, **options),
         reference.conv2d_loops(x, kernel + dk, bias, **options),
@@ -175,7 +178,7 @@ def test_a_gradient_is_what_a_small_change_makes(layout, groups, stride, dilatio
         )
 
 
-def test_rejects_as_conv2d_does():
+def test_conv2d_loops_and_patches_reject_invalid_settings():
     x, kernel = np.zeros((1, 3, 3, 1)), np.zeros((4, 4, 1, 1))
     with pytest.raises(ValueError, match="layout must be one of"):
         reference.conv2d_loops(x, kernel, layout="HWCN")
@@ -184,4 +187,4 @@ def test_rejects_as_conv2d_does():
     with pytest.raises(ValueError, match="stride must be at least 1, got 0"):
         reference.conv2d_patches(x, kernel, stride=0, padding=1)
     with pytest.raises(ValueError, match="padding must be at least 0, got -1"):
-        reference.conv2d_loops_vjp(x, kernel, x, padding=-1)
+        conv2d_loops_vjp(x, kernel, x, padding=-1)

@@ -21,7 +21,7 @@ def draw(seed=0, dtype=np.float64):
 
 
 def trajectory(optimizer, params, gradients):
-    """Parameters after each step, and what the state says was applied."""
+    """Returns the parameters after each step, and the applied values from the state."""
 
     @jax.jit
     def step(params, state, gradient, learning_rate, momentum):
@@ -74,7 +74,7 @@ def torch_sgd(params, gradients, *, wd):
 # --- against NumPy -----------------------------------------------------------------------------
 
 
-def test_adam_by_hand(x64):
+def test_adam_first_step(x64):
     # The first step is lr·g/(|g| + eps), whatever b1 and b2; the matrix also loses lr·wd of itself.
     params = {"bias": np.array([1.0, 1.0]), "kernel": np.array([[1.0, 1.0]])}
     gradient = {"bias": np.array([0.5, -2e-5]), "kernel": np.array([[0.5, -2e-5]])}
@@ -88,9 +88,9 @@ def test_adam_by_hand(x64):
 
 
 @pytest.mark.parametrize("settings", [{}, {"b2": 0.9, "eps": 1e-2, "weight_decay": 0.3}])
-def test_adam_is_fastais(settings, x64):
+def test_adam_equals_fastai(settings, x64):
     params, gradients = draw(), [draw(seed) for seed in range(1, 6)]
-    # Gradients of the size of eps and of zero, where its place in the formula shows.
+    # Gradients of the size of eps and of zero, which are sensitive to its place in the formula.
     gradients[2] = jax.tree.map(lambda g: 1e-5 * g, gradients[2])
     gradients[3] = jax.tree.map(np.zeros_like, gradients[3])
     found, _ = trajectory(optimizers.adam(**settings), params, gradients)
@@ -102,18 +102,18 @@ def test_adam_is_fastais(settings, x64):
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_sgd_is_pytorchs(weight_decay, x64):
+def test_sgd_equals_pytorch(weight_decay, x64):
     params, gradients = draw(), [draw(seed) for seed in range(1, 6)]
     found, _ = trajectory(optimizers.sgd(weight_decay=weight_decay), params, gradients)
     for actual, wanted in zip(found, torch_sgd(params, gradients, wd=weight_decay), strict=True):
         assert_trees_close(actual, wanted, rtol=0, atol=1e-12)  # as above
 
 
-# --- what the state holds ----------------------------------------------------------------------
+# --- the optimiser's state ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [optimizers.adam, optimizers.sgd])
-def test_the_state_holds_what_was_applied(make):
+def test_applied_returns_the_values_of_the_step(make):
     params = draw(dtype=np.float32)
     _, applied = trajectory(make(), params, [draw(seed, np.float32) for seed in range(1, 6)])
     # In the precision of the parameters.
@@ -124,8 +124,8 @@ def test_the_state_holds_what_was_applied(make):
 
 
 @pytest.mark.parametrize("make", [optimizers.adam, optimizers.sgd])
-def test_the_state_keeps_its_structure_and_types(make):
-    # Or a loop over steps could not carry it.
+def test_set_keeps_the_structure_and_dtypes_of_the_state(make):
+    # A compiled loop over steps requires it of its carry.
     optimizer = make()
     params = draw(dtype=np.float32)
     before = optimizer.transform.init(params)
@@ -139,7 +139,7 @@ def test_the_state_keeps_its_structure_and_types(make):
     assert kinds(after) == kinds(before)
 
 
-def test_only_matrices_and_kernels_decay():
+def test_decays_only_matrices_and_kernels():
     assert optimizers.decays(draw()) == {"bias": False, "kernel": True, "conv": True}
     model = nnx.eval_shape(lambda: ConvNet((1, 2), norm="batch", rngs=nnx.Rngs(0)))
     masks = jax.tree_util.tree_leaves_with_path(optimizers.decays(nnx.state(model, nnx.Param)))
@@ -170,11 +170,11 @@ def test_group_scale_scales_the_whole_update(make, x64):
 
     plain = two_updates(make(weight_decay=0.5))
     expected = {name: update * rates[groups[name]] / 0.1 for name, update in plain.items()}
-    # float64, the second update, which has a momentum.
+    # float64; the second update, which has momentum.
     assert_trees_close(two_updates(scaled), expected, rtol=1e-12)
 
 
-def test_group_scale_gets_the_paths_of_a_network():
+def test_group_scale_passes_paths_of_a_network():
     model = nnx.eval_shape(lambda: ConvNet((1, 2, 3), rngs=nnx.Rngs(0)))
     seen = []
 
@@ -190,7 +190,7 @@ def test_group_scale_gets_the_paths_of_a_network():
 
 
 @pytest.mark.parametrize("group", [2, -1])
-def test_group_scale_rejects_a_group_that_does_not_exist(group):
+def test_group_scale_rejects_unknown_groups(group):
     scales = optimizers.group_scale((0.1, 0.2), lambda name: group)
     message = rf"group_of must return a group from 0 to 1, got {group} for 'bias'"
     with pytest.raises(ValueError, match=message):

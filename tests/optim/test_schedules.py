@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from convjax.optim.schedules import constant, exponential, group_rates, one_cycle
 from tests.helpers import GOLDEN
 
-# Every property looks at as many points, so that its programs compile once.
+# Every property uses the same number of points, so that its programs compile once.
 POINTS = np.arange(64)
 
 
 def fastai(steps, values, pct_start):
-    """fastai's combined_cos in NumPy: combine_scheds over two SchedCos, at t/steps.
+    """Returns fastai's combined_cos in NumPy: combine_scheds over two SchedCos, at t/steps.
 
-    Position and boundaries are float32 tensors there; what a schedule is given is a Python float.
+    Position and boundaries are float32 tensors in fastai; a schedule receives a Python float.
     """
     bounds = np.array([0, pct_start, 1], np.float32)
     found = []
@@ -48,7 +48,7 @@ HAND = {
 
 
 @pytest.mark.parametrize("anneal", ["cos", "linear"])
-def test_one_cycle_by_hand(anneal):
+def test_one_cycle_values(anneal):
     cycle = one_cycle(
         8, 1.0, div=4, div_final=100, pct_start=0.25, momentum=(0.9, 0.8, 0.95), anneal=anneal
     )
@@ -57,11 +57,11 @@ def test_one_cycle_by_hand(anneal):
         for step, value in expected.items():
             # The share of a phase is rounded to float32.
             assert float(schedule(step)) == pytest.approx(value, rel=1e-6), (name, step)
-        # Past the end the last value holds.
+        # After the end the value is constant.
         assert [float(schedule(step)) for step in (9, 1000)] == [float(schedule(8))] * 2
 
 
-def test_defaults_are_fastais():
+def test_one_cycle_defaults_are_those_of_fastai():
     cycle = one_cycle(100, 0.5)
     for step, rate, momentum in ((0, 0.02, 0.95), (25, 0.5, 0.85), (100, 5e-6, 0.95)):
         # The last rate too, 1e5 times smaller than the first, is good to float32.
@@ -70,7 +70,7 @@ def test_defaults_are_fastais():
 
 
 @pytest.mark.parametrize("anneal", ["cos", "linear"])
-def test_a_phase_may_be_missing(anneal):
+def test_one_cycle_with_one_phase(anneal):
     only_falls = one_cycle(4, 1.0, div=10, div_final=100, pct_start=0, anneal=anneal).table(5)
     assert float(only_falls["learning_rate"][0]) == 1
     assert (np.diff(only_falls["learning_rate"]) < 0).all()
@@ -83,7 +83,7 @@ def test_a_phase_may_be_missing(anneal):
         assert all(np.isfinite(column).all() for column in table.values())
 
 
-def test_very_short_trainings():
+def test_one_cycle_of_one_and_two_steps():
     # One step is at position 0, two at 0 and 1/2: a third of the way down, with pct_start 1/4.
     one = one_cycle(1, 1.0).table(1)
     assert float(one["learning_rate"][0]) == pytest.approx(1 / 25, rel=1e-6)
@@ -96,7 +96,7 @@ def test_very_short_trainings():
 # --- against fastai ----------------------------------------------------------------------------
 
 
-def test_agrees_with_the_recorded_training(x64):
+def test_one_cycle_equals_the_recorded_training(x64):
     with np.load(GOLDEN / "mnist5k_onecycle_batchnorm.npz") as golden:
         steps = int(golden["steps"]) * int(golden["epochs"])
         table = one_cycle(steps, float(golden["lr_max"])).table(steps)
@@ -118,7 +118,7 @@ def test_agrees_with_the_recorded_training(x64):
     st.floats(1, 100),
     st.tuples(*[st.floats(0, 0.99)] * 3),
 )
-def test_is_fastais_formula(steps, pct_start, lr_max, div, momentum):
+def test_one_cycle_equals_fastai(steps, pct_start, lr_max, div, momentum):
     with jax.enable_x64(True):
         cycle = one_cycle(steps, lr_max, div=div, pct_start=pct_start, momentum=momentum)
         rates = fastai(steps, (lr_max / div, lr_max, lr_max / 1e5), pct_start)
@@ -139,7 +139,9 @@ def test_is_fastais_formula(steps, pct_start, lr_max, div, momentum):
     st.floats(1, 1e6),
     st.sampled_from(["cos", "linear"]),
 )
-def test_rises_then_falls_with_the_momentum_mirrored(steps, pct_start, div, div_final, anneal):
+def test_one_cycle_rises_then_falls_with_the_momentum_mirrored(
+    steps, pct_start, div, div_final, anneal
+):
     cycle = one_cycle(
         steps, 1.0, div=div, div_final=div_final, pct_start=pct_start, anneal=anneal,
         momentum=(0.9, 0.8, 0.95),
@@ -152,7 +154,7 @@ def test_rises_then_falls_with_the_momentum_mirrored(steps, pct_start, div, div_
         assert (sign * np.diff(values[~rising]) <= slack).all()
     assert rates.max() <= 1 + slack
     assert rates.min() >= min(1 / div, 1 / div_final) - slack
-    # The same share of the way, up or down; where there is a way.
+    # Rate and momentum cover the same share of their ranges at every step.
     sides = (
         (rising, (1 / div, 1), (0.9, 0.8)),
         (~rising, (1, 1 / div_final), (0.8, 0.95)),
@@ -167,7 +169,7 @@ def test_rises_then_falls_with_the_momentum_mirrored(steps, pct_start, div, div_
 # --- as Optax schedules ------------------------------------------------------------------------
 
 
-def test_inside_optax():
+def test_one_cycle_inside_optax():
     cycle = one_cycle(5, 0.1)
     optimizer = optax.inject_hyperparams(optax.sgd)(learning_rate=cycle.learning_rate)
     params = {"w": jnp.float32(0)}
@@ -176,12 +178,12 @@ def test_inside_optax():
     table = cycle.table(5)["learning_rate"]
     for rate in table:
         updates, state = update({"w": jnp.float32(2)}, state, params)
-        # A program of its own may round the cosine otherwise.
+        # Another program may round the cosine differently.
         assert float(state.hyperparams["learning_rate"]) == pytest.approx(float(rate), rel=1e-6)
         assert float(updates["w"]) == pytest.approx(-2 * float(rate), rel=1e-6)
 
 
-def test_table_and_constant():
+def test_table_of_constant_and_one_cycle():
     flat = constant(0.5, 0.25)
     table = flat.table(3)
     assert {name: column.tolist() for name, column in table.items()} == {
@@ -198,7 +200,7 @@ def test_table_and_constant():
 # --- layer groups ------------------------------------------------------------------------------
 
 
-def test_group_rates_as_fastais_lr_maker():
+def test_group_rates_equal_fastai_lr_maker():
     assert group_rates(0.1, 3) == (0.1, 0.1, 0.1)
     assert group_rates([1e-3, 1e-2], 2) == (1e-3, 1e-2)
     # A few roundings of float64.
@@ -209,7 +211,7 @@ def test_group_rates_as_fastais_lr_maker():
 
 
 @given(st.floats(1e-8, 10), st.floats(1e-8, 10), st.integers(2, 9))
-def test_group_rates_are_numpys_geometric_sequence(first, last, groups):
+def test_group_rates_of_a_slice_equal_geomspace(first, last, groups):
     found = group_rates(slice(first, last), groups)
     np.testing.assert_allclose(found, np.geomspace(first, last, groups), rtol=1e-12)
     assert found[-1] == last
@@ -235,12 +237,12 @@ def test_group_rates_are_numpys_geometric_sequence(first, last, groups):
         ({"anneal": "exp"}, 'anneal must be "cos" or "linear", got \'exp\''),
     ],
 )
-def test_one_cycle_rejects(arguments, message):
+def test_one_cycle_rejects_invalid_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         one_cycle(**({"steps": 10, "lr_max": 0.1} | arguments))
 
 
-def test_constant_rejects():
+def test_constant_rejects_invalid_arguments():
     with pytest.raises(ValueError, match=r"learning_rate must be positive and finite, got -0\.1"):
         constant(-0.1)
     with pytest.raises(ValueError, match=r"momentum must be at least 0 and below 1, got 1\.0"):
@@ -260,12 +262,12 @@ def test_constant_rejects():
         (slice(-1e-3), 2, r"lr_max must be positive and finite, got -0\.001"),
     ],
 )
-def test_group_rates_reject(lr_max, groups, message):
+def test_group_rates_reject_invalid_arguments(lr_max, groups, message):
     with pytest.raises(ValueError, match=message):
         group_rates(lr_max, groups)
 
 
-def test_exponential_by_hand():
+def test_exponential_values():
     table = exponential(4, 0.01, 100.0).table(4)
     np.testing.assert_allclose(table["learning_rate"], [0.01, 0.1, 1, 10], rtol=1e-6)
     np.testing.assert_array_equal(table["momentum"], np.float32(0.9))
@@ -275,6 +277,6 @@ def test_exponential_by_hand():
     ("arguments", "message"),
     [((0, 1, 2), "steps must be"), ((5, 0, 2), "start must be"), ((5, 1, -2), "end must be")],
 )
-def test_exponential_rejects(arguments, message):
+def test_exponential_rejects_invalid_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         exponential(*arguments)
