@@ -46,8 +46,8 @@ def test_train_step_in_a_loop_equals_run(x64):
         )
         rows.append((metrics, stats.layers))
 
-    # The same float64 operations, which the compiler may fuse differently in a loop. Batch norm over
-    # five values and Adam's root magnify roundings of 1e-16 a thousandfold, at most, per step.
+    # The same float64 operations, which the compiler may fuse differently in a loop. Per step,
+    # batch norm over five values and Adam's root magnify roundings of 1e-16 at most a thousandfold.
     assert_trees_close(last, state, rtol=1e-10, atol=1e-12)
     loss = [row.loss for row, _ in rows]
     np.testing.assert_allclose(record.loss, loss, rtol=1e-10)

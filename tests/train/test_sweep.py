@@ -154,7 +154,7 @@ def test_sweep_takes_two_steps_as_derived_by_hand():
         [constant(rate, momentum=0).table(2) for rate in (0.3, 3)],
         test=black,
     )
-    # At bias 0 each of the three classes has probability 1/3: loss log 3, gradient (1/3 − 1, 1/3, 1/3).
+    # At bias 0 each class has probability 1/3: loss log 3, gradient (1/3 − 1, 1/3, 1/3).
     for setting, rate in enumerate((0.3, 3)):
         bias = rate * np.array([2 / 3, -1 / 3, -1 / 3])
         second = np.log(np.exp(bias).sum()) - bias[0]

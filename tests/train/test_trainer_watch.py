@@ -8,8 +8,9 @@ from flax import nnx
 
 from convjax.nn._capture import capture
 from convjax.optim.optimizers import adam
+from convjax.stats.layers import layer_stats
 from convjax.stats.parameters import parameter_stats
-from convjax.stats.recorder import Recorder, layer_stats
+from convjax.stats.recorder import Recorder
 from convjax.stats.watch import Watch
 from convjax.train.step import cross_entropy
 from convjax.train.trainer import Trainer
