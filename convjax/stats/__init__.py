@@ -2,12 +2,13 @@
 
 from convjax.stats.activations import ActivationStats, activation_stats
 from convjax.stats.bins import Bins
+from convjax.stats.layers import LayerStats, layer_stats
 from convjax.stats.nonfinite import NonFinite, NonFiniteError, first_non_finite
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.parameters import ParameterStats, parameter_stats
 from convjax.stats.record import Record
 from convjax.stats.record_file import RecordError
-from convjax.stats.recorder import LayerStats, Recorder, layer_stats
+from convjax.stats.recorder import Recorder
 from convjax.stats.watch import Watch
 
 __all__ = [

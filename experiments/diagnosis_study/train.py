@@ -17,9 +17,10 @@ from convjax.nn._capture import capture
 from convjax.nn.layers import BatchNorm
 from convjax.optim import optimizers, schedules
 from convjax.optim.optimizers import Optimizer, path_name
+from convjax.stats.layers import layer_stats
 from convjax.stats.parameters import parameter_stats
 from convjax.stats.record import Record
-from convjax.stats.recorder import Recorder, layer_stats
+from convjax.stats.recorder import Recorder
 from convjax.stats.watch import INPUT, LABELS, Watch
 from convjax.train.device_data import Images
 from convjax.train.step import cross_entropy
@@ -141,7 +142,7 @@ class StudyTrainer:
         model = plan.network.build(plan.seed)
         mean, std = self.scale(plan)
 
-        def normalized(images: jax.Array) -> jax.Array:
+        def normalized(images: Any) -> jax.Array:
             return ((images / 255 - mean) / std).astype(jnp.float32)
 
         params = model.init(jax.random.key(plan.seed), normalized(data.images[:1]))["params"]

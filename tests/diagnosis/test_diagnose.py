@@ -1,4 +1,4 @@
-"""Each symptom on a record made by hand: a healthy one with one thing changed."""
+"""Each symptom on a record made by hand: that of a healthy training with one change."""
 
 from dataclasses import replace
 
@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from convjax.diagnosis._diagnose import Diagnosis, diagnose, quantities
-from convjax.diagnosis.indicators import PATIENCE
 from convjax.diagnosis.symptoms import SYMPTOMS
+from convjax.diagnosis.thresholds import PATIENCE
+from convjax.stats.activations import activation_stats
+from convjax.stats.bins import Bins, as_bins
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record_builder import from_steps
 from tests.helpers import without_histograms, without_layers
@@ -36,8 +38,6 @@ def healthy():
 
 
 def layer(i, rng):
-    from convjax.stats.activations import activation_stats
-
     channels = [1, 1, CHANNELS, CHANNELS, 10][i]
     x = rng.normal(size=(STEPS, 1000 // channels, channels)).astype(np.float32)
     return jax.vmap(lambda x: activation_stats(x, channel_axis=-1))(x)
@@ -166,14 +166,14 @@ FIGURES = {
 }
 
 
-def test_a_healthy_training_has_no_finding():
+def test_diagnose_finds_nothing_in_a_healthy_training():
     found = diagnose(HEALTHY)
     assert found == Diagnosis((), (), {})
     assert str(found) == "nothing found"
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_symptom_is_found_alone(name):
+def test_diagnose_finds_each_symptom_alone(name):
     record, where, step = CASES[name]
     (finding,) = diagnose(record).findings
     assert (finding.symptom, finding.where) == (name, where)
@@ -185,7 +185,7 @@ def test_each_symptom_is_found_alone(name):
     assert "https://" in finding.reference
 
 
-def test_saturation_is_of_tanh_and_sigmoid():
+def test_diagnose_finds_saturation_with_tanh():
     hist = HEALTHY.hist.copy()
     hist[:, 2] = 0
     hist[:, 2, 20] = 500  # at 5, where tanh is flat
@@ -196,7 +196,32 @@ def test_saturation_is_of_tanh_and_sigmoid():
     assert {s.name for s in SYMPTOMS} == {*CASES, "saturation"}
 
 
-def test_a_spike_after_a_large_update_is_the_rates():
+@pytest.mark.parametrize("nonlinearity", ["relu", "tanh", "sigmoid"])
+def test_diagnose_does_not_check_what_the_bins_cannot_answer(nonlinearity):
+    level = {"tanh": 2.5, "sigmoid": 5}.get(nonlinearity)
+    saturation = {} if level is None else {"saturation": (f"a bin edge at {level:g}",)}
+    # Symmetric bins have all edges, and so has any range with the levels: nothing is unchecked.
+    symmetric = replace(HEALTHY, hist_edges=as_bins("symmetric").edges)
+    assert diagnose(symmetric, nonlinearity=nonlinearity).unchecked == {}
+    # Edges at multiples of 0.3 have 0 only.
+    thirds = replace(HEALTHY, hist_edges=Bins(-3.0, 9.0, 40).edges)
+    found = diagnose(thirds, nonlinearity=nonlinearity)
+    assert found.unchecked == {"collapse": ("a bin edge at 0.25",), **saturation}
+    assert not found.findings
+    # Without histograms their edges do not matter.
+    bare = diagnose(without_histograms(thirds), nonlinearity=nonlinearity).unchecked
+    assert bare == {"collapse": ("histogram",), "saturation": ("histogram",)}
+
+
+def test_diagnose_uses_the_edges_of_the_record():
+    # The same crashes, counted in bins from -2: active values lie in another bin.
+    shifted = replace(crashing(), hist_edges=Bins(-2.0, 8.0, 40).edges)
+    hist = np.roll(shifted.hist, 8, axis=-1)
+    (finding,) = diagnose(replace(shifted, hist=hist)).findings
+    assert (finding.symptom, finding.where, finding.step) == ("collapse", "conv1", 50)
+
+
+def test_diagnose_blames_the_rate_for_a_spike_after_a_large_update():
     record = spiky(70, 100)
     norms = record.parameters.update_norm.copy()
     for row, symptom in ((71, "exploding gradients"), (69, "learning rate too high")):
@@ -208,15 +233,15 @@ def test_a_spike_after_a_large_update_is_the_rates():
         assert [finding.symptom for finding in found.findings] == [symptom]
 
 
-def test_large_updates_are_no_fault_where_the_loss_falls():
+def test_diagnose_accepts_large_updates_if_the_loss_falls():
     assert not diagnose(with_parameters(update_norm=100)).findings
 
 
-def test_crashes_are_no_fault_where_the_loss_falls():
+def test_diagnose_accepts_crashes_if_the_loss_falls():
     assert not diagnose(replace(crashing(), loss=HEALTHY.loss)).findings
 
 
-def test_what_follows_from_a_cause_is_no_finding():
+def test_diagnose_separates_consequences_from_causes():
     record = replace(changed(0, mean=1, std=50), loss=late(np.nan, 30))
     found = diagnose(record)
     assert [finding.symptom for finding in found.findings] == ["inputs not normalised"]
@@ -224,7 +249,7 @@ def test_what_follows_from_a_cause_is_no_finding():
     assert "also seen, as may follow: non-finite" in str(found)
 
 
-def test_the_text_has_layer_step_figure_threshold_change_and_reference():
+def test_diagnosis_text():
     text = str(diagnose(CASES["dead layer"][0]))
     assert text.splitlines()[0] == "dead layer in conv2, from step 60"
     assert "ten watched: 1, above" in text
@@ -232,7 +257,7 @@ def test_the_text_has_layer_step_figure_threshold_change_and_reference():
     assert "\n  see: Lu et al. 2019, https://arxiv.org" in text
 
 
-def test_what_a_record_lacks_is_not_looked_for():
+def test_diagnose_does_not_check_what_the_record_lacks():
     found = diagnose(without_layers(HEALTHY), classes=10)
     assert {"dead layer", "batch-norm statistics", "exploding gradients"} <= set(found.unchecked)
     assert found.unchecked["dead layer"] == ("activations", "units")
@@ -242,7 +267,7 @@ def test_what_a_record_lacks_is_not_looked_for():
     assert quantities(bare) == {"activations", "units", "inputs", "labels", "evaluation"}
 
 
-def test_classes_are_the_channels_of_the_last_layer():
+def test_diagnose_takes_classes_from_the_last_layer():
     record = replace(stuck(), active=HEALTHY.active[:0])
     found = diagnose(record)
     assert not found.findings
@@ -252,7 +277,7 @@ def test_classes_are_the_channels_of_the_last_layer():
     assert not diagnose(record, classes=100_000).findings
 
 
-def test_it_is_too_early_for_a_verdict_on_the_loss():
+def test_diagnose_does_not_check_a_short_training_for_a_stuck_loss():
     short = stuck().between(0, PATIENCE - 1)
     found = diagnose(short)
     assert not found.findings
@@ -260,7 +285,7 @@ def test_it_is_too_early_for_a_verdict_on_the_loss():
     assert diagnose(stuck().between(0, PATIENCE)).findings
 
 
-def test_findings_stay_when_rows_are_merged():
+def test_diagnose_finds_the_same_in_merged_rows():
     # What shows at a single step is a part of a row then.
     for name in set(CASES) - {"exploding gradients", "zero weights"}:
         record, where, _ = CASES[name]
@@ -268,7 +293,7 @@ def test_findings_stay_when_rows_are_merged():
         assert (finding.symptom, finding.where) == (name, where)
 
 
-def test_labels_sorted_by_class_are_not_constant():
+def test_diagnose_accepts_labels_sorted_by_class():
     mean = HEALTHY.mean.copy()
     mean[:, 1] = np.arange(STEPS) // 20
     std = HEALTHY.std.copy()
@@ -276,18 +301,18 @@ def test_labels_sorted_by_class_are_not_constant():
     assert not diagnose(replace(HEALTHY, mean=mean, std=std)).findings
 
 
-def test_a_kernel_of_zeros_that_learns_is_no_fault():
+def test_diagnose_accepts_a_kernel_of_zeros_that_learns():
     assert not diagnose(with_parameters(0, 2, weight_norm=0)).findings
 
 
-def test_a_large_initial_loss_is_no_high_rate():
+def test_diagnose_accepts_a_large_initial_loss():
     record = with_parameters(3, update_norm=70)
     loss = HEALTHY.loss.copy()
     loss[:3] = 5.0
     assert not diagnose(replace(record, loss=loss)).findings
 
 
-def test_biases_by_any_name_are_no_kernels():
+def test_diagnose_ignores_biases_by_any_name():
     parameters = HEALTHY.parameters
     named = replace(parameters, names=("w", "b", "v"), ndims=np.array([2, 1, 2]))
     weights = parameters.weight_norm.copy()
@@ -298,14 +323,14 @@ def test_biases_by_any_name_are_no_kernels():
     assert not diagnose(replace(HEALTHY, parameters=biases)).findings
 
 
-def test_a_regression_has_no_loss_of_guessing():
+def test_diagnose_without_classes():
     assert diagnose(stuck()).findings
     found = diagnose(stuck(), classes=0)
     assert not found.findings
     assert found.unchecked["collapse"] == ("classes",)
 
 
-def test_labels_after_the_layers_are_not_the_output():
+def test_diagnose_accepts_labels_after_the_layers():
     order = [0, 2, 3, 4, 1]
     columns = ("mean", "std", "near_zero", "abs_near_zero", "hist", "under", "over")
     moved = {name: getattr(HEALTHY, name)[:, order] for name in columns}
@@ -316,7 +341,7 @@ def test_labels_after_the_layers_are_not_the_output():
     assert [f.symptom for f in diagnose(record).findings] == ["loss stuck at guessing"]
 
 
-def test_records_that_hold_little():
+def test_diagnose_of_records_with_few_quantities():
     empty = without_layers(HEALTHY)
     assert not diagnose(empty, classes=10).findings
     only = replace(empty, parameters=with_parameters(0, 1, weight_norm=0, grad_norm=0).parameters)
@@ -339,7 +364,7 @@ def test_records_that_hold_little():
     assert [f.symptom for f in found.findings] == ["non-finite"]
 
 
-def test_steps_that_are_watched_now_and_then():
+def test_diagnose_with_few_watched_steps():
     def every(record, n):
         rows = slice(None, None, n)
         names = ("mean", "std", "near_zero", "abs_near_zero", "hist", "under", "over", "active")
@@ -361,7 +386,7 @@ def test_steps_that_are_watched_now_and_then():
     assert not diagnose(every(HEALTHY, 60)).findings
 
 
-def test_mistakes():
+def test_diagnose_rejects_mistakes():
     with pytest.raises(ValueError, match=r"nonlinearity must be one of 'relu', .*got 'gelu'"):
         diagnose(HEALTHY, nonlinearity="gelu")
     with pytest.raises(ValueError, match=r"classes must be at least 2, or 0 .* got 1"):

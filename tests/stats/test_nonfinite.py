@@ -22,11 +22,11 @@ def spoilt(made, step, row=None, column=None):
     return replace(made, loss=loss, mean=mean)
 
 
-def test_a_finite_record():
+def test_first_non_finite_of_a_finite_record():
     assert first_non_finite(record()) is None
 
 
-def test_the_first_layer_in_the_order_of_the_calls():
+def test_first_non_finite_names_the_first_layer():
     made = spoilt(record(), 3, row=3, column=1)
     found = first_non_finite(made, 100)
     assert (found.step, found.seen_at, found.layer) == (103, 103, made.layers[1])
@@ -37,7 +37,7 @@ def test_the_first_layer_in_the_order_of_the_calls():
     assert str(NonFiniteError(found)) == f"{found}."
 
 
-def test_an_infinite_loss_of_finite_layers():
+def test_first_non_finite_with_finite_layers():
     made = record()
     made.loss[2] = np.inf
     found = first_non_finite(made)
@@ -46,14 +46,14 @@ def test_an_infinite_loss_of_finite_layers():
 
 
 @pytest.mark.parametrize(("step", "seen_at"), [(1, 4), (4, 4)])
-def test_steps_between_the_watched_ones(step, seen_at):
+def test_first_non_finite_between_watched_steps(step, seen_at):
     made = spoilt(record(every=4), step, row=1, column=0)  # watched: 0 and 4
     found = first_non_finite(made)
     assert (found.step, found.seen_at, found.layer) == (step, seen_at, made.layers[0])
     assert ("the next watched" in str(found)) == (step != seen_at)
 
 
-def test_nothing_watched_from_there_on():
+def test_first_non_finite_after_the_last_watched_step():
     found = first_non_finite(spoilt(record(every=4), 5))
     assert (found.step, found.seen_at, found.layer) == (5, None, None)
     assert "no layer was watched" in str(found)

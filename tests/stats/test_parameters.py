@@ -18,7 +18,7 @@ from convjax.stats.parameters import LOG_BINS, LOG_FIRST, Described, parameter_s
 TREE = {"b": jnp.array([3.0, 4.0]), "k": jnp.array([[0.0, -2.0], [np.inf, np.nan]])}
 
 
-def test_by_hand():
+def test_parameter_stats_by_hand():
     grads = {"b": jnp.array([6.0, 8.0]), "k": jnp.zeros((2, 2))}
     updated = {"b": jnp.array([3.0, 3.5]), "k": TREE["k"]}
     found = parameter_stats(TREE, grads=grads, updated=updated)
@@ -39,9 +39,9 @@ finite = st.floats(-1e4, 1e4, width=32)
 any_float = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
 
-@settings(max_examples=50, deadline=None)  # each length compiles anew
-@given(arrays(np.float32, st.integers(1, 30), elements=any_float))
-def test_magnitudes_are_those_of_numpy(x):
+@settings(max_examples=50, deadline=None)  # one compiled program
+@given(arrays(np.float32, 30, elements=any_float))
+def test_parameter_stats_magnitudes_equal_numpy(x):
     found = parameter_stats({"x": jnp.asarray(x)}, grads={"x": jnp.asarray(x)}).stats.grad_hist[0]
     edges = 2.0 ** np.arange(LOG_FIRST, LOG_FIRST + LOG_BINS + 1)
     size = np.abs(x[~np.isnan(x)].astype(np.float64))
@@ -49,9 +49,9 @@ def test_magnitudes_are_those_of_numpy(x):
     np.testing.assert_array_equal(found, np.bincount(bins, minlength=LOG_BINS + 2))
 
 
-@settings(max_examples=50, deadline=None)  # each length compiles anew
-@given(arrays(np.float32, st.integers(1, 30), elements=finite))
-def test_norms_are_those_of_numpy(x):
+@settings(max_examples=50, deadline=None)  # one compiled program
+@given(arrays(np.float32, 30, elements=finite))
+def test_parameter_stats_norms_equal_numpy(x):
     found = parameter_stats({"x": jnp.asarray(x)}, updated={"x": jnp.zeros(x.shape)}).stats
     wanted = np.linalg.norm(x.astype(np.float64))
     # Sums of at most 30 squares in float32, whose smallest vanish.
@@ -59,7 +59,7 @@ def test_norms_are_those_of_numpy(x):
     assert found.update_norm[0] == found.weight_norm[0]
 
 
-def test_accelerators_count_alike(monkeypatch):
+def test_parameter_stats_counts_alike_on_accelerators(monkeypatch):
     x = np.random.default_rng(0).normal(size=200).astype(np.float32) ** 9
     tree = {"x": jnp.asarray(np.append(x, [0, np.nan, np.inf]).astype(np.float32))}
     cpu = parameter_stats(tree, grads=tree).stats.grad_hist
@@ -67,14 +67,14 @@ def test_accelerators_count_alike(monkeypatch):
     np.testing.assert_array_equal(parameter_stats(tree, grads=tree).stats.grad_hist, cpu)
 
 
-def test_names_of_a_flax_model_are_its_paths():
+def test_parameter_stats_names_are_paths_of_the_model():
     params = nnx.state(digits_net(rngs=nnx.Rngs(0)), nnx.Param)
     found = jax.jit(lambda p: parameter_stats(p, grads=p))(params)
     assert found.of.names[:2] == ("blocks.0.conv.bias", "blocks.0.conv.kernel")
     assert found.of.sizes[:2] == (8, 200)
 
 
-def test_mistakes():
+def test_parameter_stats_rejects_mistakes():
     with pytest.raises(ValueError, match=r"grads or updated must be given, got neither"):
         parameter_stats(TREE)
     with pytest.raises(ValueError, match=r"updated must have the structure of params"):
@@ -95,7 +95,7 @@ def of_steps(norms, hist=None):
     return ParameterRecord.from_steps(Described(("w",), (4,), (1,)), np.arange(len(norms)), stats)
 
 
-def test_merged_rows_are_root_mean_squares_and_sums():
+def test_parameter_record_merged_by_hand():
     record = of_steps([3.0, 4.0, 6.0], hist=True)
     merged = record.merged(np.array([0, 2]))
     # √((9 + 16)/2)
@@ -105,11 +105,11 @@ def test_merged_rows_are_root_mean_squares_and_sums():
     assert len(merged.update_norm) == len(merged.update_hist) == 0
 
 
-def test_a_norm_that_is_not_finite_stays_so():
+def test_parameter_record_merged_keeps_a_norm_that_is_not_finite():
     assert np.isnan(of_steps([1.0, np.nan]).merged(np.array([0])).grad_norm).all()
 
 
-def test_pieces_join_and_are_cut():
+def test_parameter_record_joined_and_between():
     record = of_steps([1.0, 2.0, 3.0, 4.0])
     parts = [record.between(0, 1), record.between(1, 4)]
     assert parts[1].watched.tolist() == [0, 1, 2]
@@ -120,7 +120,7 @@ def test_pieces_join_and_are_cut():
         ParameterRecord.joined([record, of_steps([1.0], hist=True)], [0, 4])
 
 
-def test_ratios():
+def test_parameter_record_ratios():
     record = of_steps([1.0])
     replaced = dataclasses.replace(record, update_norm=np.array([[0.02]]))
     np.testing.assert_allclose(replaced.update_ratio, [[0.01]])  # the weights' norm is 2

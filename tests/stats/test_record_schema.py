@@ -12,7 +12,7 @@ from tests.helpers import make_record, without_histograms, without_layers
 RECORD = make_record(steps=7, layers=3, every=2)  # four watched steps
 
 
-def test_every_field_is_checked():
+def test_schema_has_every_field():
     own = {field.name for field in dataclasses.fields(Record)}
     assert set(FIELDS) == own - {"parameters"}
     assert set(PARAMETER_FIELDS) == {field.name for field in dataclasses.fields(ParameterRecord)}
@@ -32,7 +32,7 @@ def test_every_field_is_checked():
         dataclasses.replace(RECORD, loss=np.full(7, np.nan, np.float32)),
     ],
 )
-def test_what_trainings_leave_is_read(record, tmp_path):
+def test_record_load_accepts_records_of_trainings(record, tmp_path):
     record.save(tmp_path / "record.npz")
     np.testing.assert_array_equal(Record.load(tmp_path / "record.npz").first, record.first)
 
@@ -85,6 +85,22 @@ WRONG = {
         (of("hist")[:1], r"hist has the shape \(1, 3, 40\)"),
         (-of("hist"), "hist has a negative number, -500"),
     ],
+    "hist_edges": [
+        (np.arange(40.0), r"hist has the shape \(4, 3, 40\), its axes are .* bins 39\)"),
+        (
+            np.arange(41.0)[::-1],
+            "hist_edges must be two or more finite, increasing numbers, got 40",
+        ),
+        (np.append(np.arange(40.0), np.inf), "hist_edges must be two or more finite"),
+        (np.append(np.arange(40.0), 39.0), "hist_edges must be two or more finite, increasing"),
+        (np.arange(41), "hist_edges is of the type int64"),
+        (np.zeros((41, 1)), r"hist_edges has the shape \(41, 1\)"),
+    ],
+    "near_zero_threshold": [
+        (np.float64(-0.1), "near_zero_threshold must be finite and at least 0, got -0.1"),
+        (np.float64(np.nan), "near_zero_threshold must be finite"),
+        (np.ones(2), r"near_zero_threshold has the shape \(2,\)"),
+    ],
     "channels": [
         (of("channels") * 9, "active has 2 bytes a row for 81 channels"),
         (of("channels")[:0], "active has 2 bytes a row for 0 channels"),
@@ -116,7 +132,7 @@ WRONG = {
     ("name", "array", "message"),
     [(name, array, message) for name, cases in WRONG.items() for array, message in cases],
 )
-def test_arrays_that_make_no_record(name, array, message, tmp_path):
+def test_record_load_rejects_arrays_that_do_not_fit(name, array, message, tmp_path):
     RECORD.save(tmp_path / "record.npz")
     with np.load(tmp_path / "record.npz") as file:
         arrays = dict(file)
@@ -126,7 +142,7 @@ def test_arrays_that_make_no_record(name, array, message, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["loss", "parameters.names", "parameters.watched"])
-def test_arrays_that_are_missing(name, tmp_path):
+def test_record_load_rejects_missing_arrays(name, tmp_path):
     RECORD.save(tmp_path / "record.npz")
     with np.load(tmp_path / "record.npz") as file:
         arrays = dict(file)

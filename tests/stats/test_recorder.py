@@ -1,4 +1,4 @@
-"""Training loops of one's own: what the recorder keeps, against the statistics by hand."""
+"""Custom training loops: the record of the recorder, against the statistics by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,9 @@ from convjax.nn.models import ConvNet
 from convjax.plots import color_dim, plot_layer_stats
 from convjax.stats import recorder as recorders
 from convjax.stats.activations import activation_stats
+from convjax.stats.layers import LayerStats, layer_stats
 from convjax.stats.parameters import parameter_stats
-from convjax.stats.recorder import LayerStats, Recorder, layer_stats
+from convjax.stats.recorder import Recorder
 
 X = np.random.default_rng(0).standard_normal((30, 4, 8, 8, 1)).astype(np.float32)
 Y = np.random.default_rng(1).integers(0, 3, (30, 4))
@@ -21,7 +22,7 @@ Y = np.random.default_rng(1).integers(0, 3, (30, 4))
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """Fetches happen in the middle of every loop."""
+    """Makes fetches happen in the middle of every loop."""
     monkeypatch.setattr(recorders, "BLOCK", 4)
 
 
@@ -83,13 +84,13 @@ def train_linen(recorder):
 
 
 def network(params, x):
-    """A function of parameters in a tree, which names its own values."""
+    """A function of a pytree of parameters that names its intermediate values."""
     hidden = x.reshape(len(x), -1) @ params["first"]
     return jax.nn.relu(hidden) @ params["last"], {"hidden": hidden}
 
 
 def train_optax(recorder):
-    """A plain loop of Optax, with parameters as a tree."""
+    """A plain Optax loop, with parameters in a pytree."""
     rng = np.random.default_rng(0)
     params = {"first": rng.normal(0, 0.1, (64, 5)), "last": rng.normal(0, 0.1, (5, 3))}
     optimizer = optax.sgd(0.1)
@@ -110,7 +111,7 @@ def train_optax(recorder):
         recorder.add(loss, stats)
 
 
-def test_the_first_step_of_the_nnx_loop_by_hand():
+def test_recorder_first_step_by_hand():
     recorder = Recorder()
     train_nnx(recorder)
     model = ConvNet((1, 4, 3), stride=4, norm="batch", rngs=nnx.Rngs(0))
@@ -131,7 +132,7 @@ def test_the_first_step_of_the_nnx_loop_by_hand():
         (train_optax, ("hidden",)),
     ],
 )
-def test_three_lines_in_a_loop_of_ones_own(train, layers):
+def test_recorder_in_loops_of_each_library(train, layers):
     recorder = Recorder()
     train(recorder)
     record = recorder.record()
@@ -155,13 +156,13 @@ def steps(count, every=1):
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 21])
 @pytest.mark.parametrize("every", [1, 3, 6])
-def test_every_step_is_kept_once_and_in_order(count, every):
+def test_recorder_has_every_step_once_and_in_order(count, every):
     added, outputs = steps(count, every)
     recorder = Recorder()
     for i, (loss, layers) in enumerate(added):
         recorder.add(loss, layers, learning_rate=i / 2, momentum=0.9)
         if i == count // 2:
-            assert recorder.record().steps == i + 1  # in the middle, which changes nothing
+            assert recorder.record().steps == i + 1  # in the middle, without effect
     record = recorder.record()
     np.testing.assert_array_equal(record.loss, np.arange(count))
     np.testing.assert_array_equal(record.learning_rate, np.arange(count) / 2)
@@ -178,7 +179,7 @@ def test_every_step_is_kept_once_and_in_order(count, every):
 
 
 @pytest.mark.parametrize("every", [1, 3, 50])
-def test_a_long_training_has_no_more_rows_than_a_short_one(every):
+def test_recorder_bounds_the_rows_of_a_long_training(every):
     added, _ = steps(500, every)
     bounded, whole = Recorder(rows=16), Recorder()
     for loss, layers in added:
@@ -197,12 +198,12 @@ def test_a_long_training_has_no_more_rows_than_a_short_one(every):
         )
 
 
-def test_rows_must_be_some():
+def test_recorder_rejects_no_rows():
     with pytest.raises(ValueError, match="rows must be at least 1, got 0"):
         Recorder(rows=0)
 
 
-def test_without_layers_there_is_the_loss():
+def test_recorder_without_layers_has_the_loss():
     recorder = Recorder()
     for loss in (3.0, 2.0):
         recorder.add(loss)
@@ -212,7 +213,7 @@ def test_without_layers_there_is_the_loss():
     assert np.isnan(record.learning_rate).all()
 
 
-def test_without_histograms():
+def test_recorder_without_histograms():
     recorder = Recorder()
     for _ in range(9):
         recorder.add(1.0, layer_stats({"a": jnp.ones(3)}, histogram=False))
@@ -222,7 +223,7 @@ def test_without_histograms():
         record.check_histograms()
 
 
-def test_statistics_pass_through_jit_scan_and_vmap():
+def test_layer_stats_pass_through_jit_scan_and_vmap():
     outputs = {"b": jnp.arange(6.0), "a": jnp.ones((2, 3))}
     wanted = layer_stats(outputs)
     assert wanted.names == ("b", "a")
@@ -239,7 +240,7 @@ def test_statistics_pass_through_jit_scan_and_vmap():
     assert mapped.stats.hist.shape == (4, 1, 40)
 
 
-def test_mistakes_say_what_is_wanted():
+def test_recorder_rejects_mistakes():
     recorder = Recorder()
     with pytest.raises(ValueError, match=r"no steps yet: add\(loss, layers\)"):
         recorder.record()
@@ -262,7 +263,7 @@ def test_mistakes_say_what_is_wanted():
     assert recorder.record().steps == 1
 
 
-def test_layers_keep_the_order_of_the_first_step():
+def test_recorder_keeps_the_order_of_layers():
     recorder = Recorder()
     outputs = {"b": jnp.zeros(3), "a": jnp.ones(2)}
     recorder.add(1.0, layer_stats(outputs))
@@ -273,7 +274,7 @@ def test_layers_keep_the_order_of_the_first_step():
     assert record.mean.tolist() == [[0, 1], [0, 1]]
 
 
-def test_parameters_must_be_the_same_at_all_steps():
+def test_recorder_rejects_other_parameters():
     params = {"w": jnp.ones((2, 2))}
     recorder = Recorder()
     recorder.add(1.0, None, parameter_stats(params, grads=params))
@@ -289,8 +290,22 @@ def test_parameters_must_be_the_same_at_all_steps():
     assert (record.steps, record.parameters.watched.tolist()) == (2, [0])
 
 
+def test_recorder_keeps_the_bins_and_rejects_others():
+    recorder = Recorder()
+    stats = layer_stats({"a": jnp.array([-2.0, 0.0, 3.0])}, bins="symmetric")
+    recorder.add(1.0)
+    recorder.add(1.0, jax.jit(lambda s: s)(stats))
+    record = recorder.record()
+    assert record.hist_edges[[0, -1]].tolist() == [-5, 5]
+    assert np.flatnonzero(record.hist[0, 0]).tolist() == [12, 20, 32]
+    with pytest.raises(ValueError, match=r"the same bins.* low=0\.0.* after .*low=-5\.0"):
+        recorder.add(1.0, layer_stats({"a": jnp.ones(3)}))
+    with pytest.raises(ValueError, match=r"bins must be 'fastai'.* got 'gelu'"):
+        layer_stats({"a": jnp.ones(3)}, bins="gelu")
+
+
 @pytest.mark.parametrize("layout", ["NHWC", "CHWN"])
-def test_channels_are_found_in_every_layout(layout):
+def test_layer_stats_finds_channels_in_every_layout(layout):
     model = ConvNet((1, 4, 3), stride=4, layout=layout, rngs=nnx.Rngs(0))
     _, outputs = capture(model, X[0])
     axes = channel_axes(model, outputs)

@@ -1,4 +1,4 @@
-"""Which channels of a layer were active, and which are dead."""
+"""The active and the dead channels of a layer."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +26,7 @@ def recorded(*layers, every=1):
     return from_steps(names, [1] * len(layers), steps, steps, steps, watched, stats)
 
 
-def test_a_channel_is_active_where_any_value_is_above_zero():
+def test_activation_stats_active_channels_by_hand():
     x = jnp.array([[[0.0, -1], [0, 2]], [[0, -3], [jnp.nan, 0]]])
     assert activation_stats(x, channel_axis=-1).active.tolist() == [False, True]
     assert activation_stats(x, channel_axis=0).active.tolist() == [True, False]
@@ -44,7 +44,7 @@ def test_dead_by_hand():
 
 
 @given(arrays(bool, st.tuples(st.integers(1, 20), st.integers(1, 11))), st.integers(1, 8))
-def test_dead_is_a_window_over_the_steps(active, steps):
+def test_dead_equals_a_window_over_the_steps(active, steps):
     found = recorded(active).dead(0, steps=steps)
     for i, share in enumerate(found):
         if i + 1 < steps:
@@ -54,19 +54,19 @@ def test_dead_is_a_window_over_the_steps(active, steps):
             assert share == pytest.approx(1 - window.any(0).mean())
 
 
-def test_steps_are_steps_where_few_are_watched():
+def test_dead_counts_steps_that_are_not_watched():
     active = np.eye(4, dtype=bool)[:, :3]
     found = recorded(active, every=10).dead(0, steps=20)
     np.testing.assert_allclose(found, [np.nan, 1 / 3, 1 / 3, 2 / 3])
 
 
-def test_a_merged_row_is_active_where_one_of_its_steps_is():
+def test_active_channels_of_merged_rows():
     active = np.random.default_rng(0).random((8, 13)) < 0.2
     merged = recorded(active).merged(2)
     np.testing.assert_array_equal(merged.active_channels(0), [active[:4].any(0), active[4:].any(0)])
 
 
-def test_without_units():
+def test_dead_needs_units():
     for record in (without_layers(make_record(steps=3, layers=1)), recorded_without()):
         with pytest.raises(ValueError, match=r"record must hold units, got none.*units=True"):
             record.dead(0)
@@ -82,7 +82,7 @@ def recorded_without():
 
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW", "CHWN"])
 @pytest.mark.parametrize("norm", ["batch", "group"])
-def test_the_channels_are_the_same_in_every_layout(layout, norm):
+def test_channel_axes_are_the_channels_in_every_layout(layout, norm):
     model = ConvNet((1, 4, 6, 3), norm=norm, layout=layout, rngs=nnx.Rngs(0))
     x = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)
     _, outputs = capture(model, x, select="*")
@@ -93,7 +93,7 @@ def test_the_channels_are_the_same_in_every_layout(layout, norm):
             assert sizes[f"blocks.{i}{part}"] == channels
 
 
-def test_a_layer_is_watched_by_its_channels():
+def test_watch_stats_has_active_channels():
     watch = Watch(units=True)
     model = ConvNet((1, 4, 3), layout="CHWN", rngs=nnx.Rngs(0))
     model.blocks[0].conv.bias[...] = jnp.array([-1e3, 0, 0, 1e3])

@@ -8,6 +8,7 @@ from convjax.nn._capture import capture
 from convjax.nn.models import LinearNet
 from convjax.nn.selection import has_parameters
 from convjax.stats.activations import ActivationStats, activation_stats
+from convjax.stats.bins import Bins
 from convjax.stats.watch import Watch
 
 X = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
@@ -18,26 +19,26 @@ def model():
     return LinearNet((8, 4, 3), rngs=nnx.Rngs(0))
 
 
-def test_the_default_watches_every_layer_at_every_step_with_histograms():
+def test_watch_defaults():
     assert Watch() == Watch(select=has_parameters, every=1, histogram=True)
     with pytest.raises(dataclasses.FrozenInstanceError):
         Watch().every = 2
 
 
-def test_every_setting_is_documented():
+def test_watch_documents_every_setting():
     described = [line.split(":")[0].strip() for line in Watch.__doc__.splitlines()]
     for field in dataclasses.fields(Watch):
         assert field.name in described
 
 
 @pytest.mark.parametrize("every", [0, -3, 2.5])
-def test_watch_rejects(every):
+def test_watch_rejects_every(every):
     message = f"every must be a whole number of steps, at least 1, got {every}. To .* watch=None"
     with pytest.raises(ValueError, match=message):
         Watch(every=every)
 
 
-def test_outputs_are_those_of_capture():
+def test_watch_outputs_are_those_of_capture():
     output, outputs, axes = Watch().outputs(model(), X, LABELS)
     wanted, layers = capture(model(), X)
     # The same operations outside jit: bit for bit.
@@ -48,7 +49,7 @@ def test_outputs_are_those_of_capture():
         np.testing.assert_array_equal(outputs[name], layer)
 
 
-def test_select_chooses_the_layers():
+def test_watch_select_chooses_the_layers():
     for by in (
         lambda name, module: name == "layers.1",
         lambda name, module: has_parameters(name, module) and module.kernel.shape == (4, 3),
@@ -58,7 +59,7 @@ def test_select_chooses_the_layers():
         Watch(select=lambda name, module: False).outputs(model(), X, LABELS)
 
 
-def test_stats_are_those_of_each_output_in_order():
+def test_watch_stats_are_those_of_each_output():
     _, outputs, axes = Watch().outputs(model(), X, LABELS)
     stats = Watch().stats(outputs, axes)
     assert len(stats) == 2
@@ -68,7 +69,7 @@ def test_stats_are_those_of_each_output_in_order():
     assert Watch().stats({}, {}) == ()
 
 
-def test_what_is_off_is_none():
+def test_watch_stats_are_none_where_off():
     def fields(watch):
         (stats,) = watch.stats({"x": X}, {"x": -1})
         return {name for name, value in stats._asdict().items() if value is not None}
@@ -80,7 +81,17 @@ def test_what_is_off_is_none():
     assert fields(Watch(histogram=False, units=True)) == every - counts
 
 
-def test_inputs_come_before_the_layers_and_may_be_alone():
+def test_watch_stats_have_its_bins():
+    (found,) = Watch(bins=Bins(-1.0, 1.0, 4)).stats({"x": X}, {"x": -1})
+    wanted = np.histogram(X, 4, (-1, 1))[0]
+    np.testing.assert_array_equal(found.hist, wanted)
+    with pytest.raises(TypeError):
+        Watch("*", 1, True, True, False, False, False, False, False, "symmetric")
+    with pytest.raises(ValueError, match=r"bins must be 'fastai', 'symmetric' or a Bins, got 'g"):
+        Watch(bins="gelu")
+
+
+def test_watch_outputs_begin_with_the_inputs():
     outputs = Watch(inputs=True).outputs(model(), X, LABELS)[1]
     assert list(outputs) == ["input", "labels", "layers.0", "layers.1"]
     np.testing.assert_array_equal(outputs["input"], X)
@@ -90,7 +101,7 @@ def test_inputs_come_before_the_layers_and_may_be_alone():
     ]
 
 
-def test_a_layer_may_not_have_the_name_of_the_inputs():
+def test_watch_outputs_rejects_a_layer_with_the_name_of_the_inputs():
     class Model(nnx.Module):
         def __init__(self):
             self.labels = nnx.Linear(8, 2, rngs=nnx.Rngs(0))
@@ -102,7 +113,7 @@ def test_a_layer_may_not_have_the_name_of_the_inputs():
         Watch(inputs=True).outputs(Model(), X, LABELS)
 
 
-def test_something_must_be_watched():
+def test_watch_needs_a_quantity():
     with pytest.raises(ValueError, match=r"one quantity or more .* got none.*watch=None"):
         Watch(activations=False)
     with pytest.raises(ValueError, match=r"units=True must go with activations=True"):
@@ -110,7 +121,7 @@ def test_something_must_be_watched():
     assert Watch(activations=False, evaluation=True).evaluation
 
 
-def test_only_the_parameters_asked_for():
+def test_watch_parameter_stats_are_none_where_off():
     params = {"w": X}
     assert Watch().parameter_stats(params, params, params) is None
     grads = Watch(gradients=True).parameter_stats(params, params, params)
@@ -120,7 +131,7 @@ def test_only_the_parameters_asked_for():
     assert updates.update_norm.tolist() == [0]
 
 
-def test_everything_is_all_that_can_be_watched():
+def test_watch_everything_turns_all_quantities_on():
     on = {f.name for f in dataclasses.fields(Watch)} - {"select", "every"}
     assert all(getattr(Watch.everything(), name) for name in on)
     assert Watch.everything("*.0", every=5).every == 5
