@@ -1,9 +1,9 @@
-"""One way to train an epoch, and what an engine makes of it."""
+"""One case of the benchmark, a way to train an epoch, and the interface of its program."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-MATRIX = 2048  # edge of the square matrices whose product gives the machine's rate
+MATRIX = 2048  # side of the square matrices whose product measures the device's rate
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class BenchCase:
       batch_size: images per step.
       stats: "none", "scalars" (no histogram) or "all"; for ours also one of
         `experiments.bench.cases.QUANTITIES`.
-      every: statistics at every `every`-th step.
+      every: steps from one with statistics to the next.
       dtype: of parameters and activations.
-      devices: over which ours trains, each with its part of the batch; 1 is JAX's default.
+      devices: number of devices for ours, which share each batch; 1 is JAX's default device.
     """
 
     program: str
@@ -33,19 +33,19 @@ class BenchCase:
 
     @property
     def engine(self) -> str:
-        """Which child runs it."""
+        """The child process that runs the case: "jax" or "torch"."""
         return "jax" if self.program == "convjax" else "torch"
 
 
 class EngineProgram(Protocol):
-    """What a child makes of a case."""
+    """The program of a case in a child process."""
 
     @property
     def compile_seconds(self) -> float | None:
-        """Seconds of compiling so far; None where nothing is compiled."""
+        """Seconds of compiling so far; None if nothing is compiled."""
 
     def reset(self) -> None:
-        """Goes back to the initial parameters."""
+        """Restores the initial parameters."""
 
     def epoch(self) -> Any:
-        """Trains one epoch and returns when the device is done; the result tells its losses."""
+        """Trains one epoch, waits for the device, and returns a result that has the losses."""

@@ -1,8 +1,8 @@
-"""Turns of the benchmark: which cases are compared, who trains when, and the ratios of that.
+"""The cases of the benchmark in groups, their measurement in turns, and the ratios of their times.
 
-Cases that are compared form a group; in each round every case of the group trains one epoch, from
-the same initial parameters. A ratio is the median of the ratios within a round, so that a machine
-that slows down slows both sides.
+The cases of a group are compared. In each round, every case of the group trains one epoch from the
+same initial parameters. A ratio is the median of the ratios within a round, so that a machine that
+slows down slows both sides.
 """
 
 import tempfile
@@ -16,7 +16,7 @@ from typing import Any
 from experiments.bench.case import BenchCase
 from experiments.bench.worker import RefusalError, Worker
 
-# Between turns, because idle threads of OpenMP look for work for some milliseconds.
+# Between turns, because idle OpenMP threads spin for some milliseconds.
 PAUSE_SECONDS = 0.02
 
 # Watched alone and at every step; `experiments.bench.jax_engine.WATCHED` defines each.
@@ -35,14 +35,14 @@ QUANTITIES = (
 
 @dataclass(frozen=True)
 class Group:
-    """Cases that take turns; our own plain epoch, the measure of the others, comes first."""
+    """Cases that take turns; the first is our epoch without statistics, the base of the ratios."""
 
     kind: str  # "engines", "cadence", "quantities" or "norm"
     cases: tuple[BenchCase, ...]
 
     @property
     def title(self) -> str:
-        """What the cases have in common."""
+        """The common properties of the cases, as text."""
         case = self.cases[0]
         norm = "" if self.kind == "norm" else f", {case.norm or 'no'} norm"
         return f"{self.kind}, batch {case.batch_size}{norm}, {case.dtype}"
@@ -50,7 +50,7 @@ class Group:
 
 @dataclass
 class Timing:
-    """The epochs of one case within one group, one per round, of `images` images each."""
+    """The times of one case within a group: an epoch of `images` images per round."""
 
     group: Group
     case: BenchCase
@@ -60,22 +60,22 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """Seconds of an epoch: the median over the rounds."""
+        """The median over the rounds of the seconds of an epoch."""
         return median(self.seconds)
 
     @property
     def steps_per_second(self) -> float:
-        """Of the epoch that takes the median."""
+        """The steps per second of the median epoch."""
         return self.images / self.case.batch_size / self.median
 
     def share(self, roof: float) -> float | None:
-        """Returns images per second as a share of `roof`, which is a roof for float32 alone."""
+        """Returns images per second as a share of `roof`, a bound for float32; else None."""
         return self.images / self.median / roof if self.case.dtype == "float32" else None
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How much longer one case takes than another that it took turns with."""
+    """The time of one case relative to another of its group."""
 
     above: Timing
     below: Timing
@@ -102,16 +102,16 @@ def case_groups(
     graphs: bool,
     quick: bool,
 ) -> list[Group]:
-    """Returns the groups; where a kind of case makes no sense, its switch leaves it out.
+    """Returns the groups of cases for this machine.
 
     Args:
-      layout: ours by default on this machine.
-      batch_sizes: for which the data suffice.
-      devices: that JAX shows; with more than one, ours trains over all of them, too.
-      torch: PyTorch is installed.
-      bfloat16: the device computes in it.
-      graphs: PyTorch runs on CUDA.
-      quick: one layout each, no batch norm beside PyTorch, nothing that compiles for long.
+      layout: our default layout on this machine.
+      batch_sizes: those that the data set is large enough for.
+      devices: number of devices that JAX shows; with several, our cases also train on all of them.
+      torch: whether PyTorch is installed.
+      bfloat16: whether to include cases in bfloat16.
+      graphs: whether PyTorch runs on CUDA, and can capture CUDA graphs.
+      quick: whether to leave out other layouts, batch norm beside PyTorch, and slow compilations.
     """
     ours = BenchCase("convjax", layout)
     layouts = sorted({"NHWC", "NCHW", "CHWN"} - {layout})
@@ -152,20 +152,36 @@ def case_groups(
 def take_turns(
     workers: Mapping[str, Worker], group: Group, rounds: int, images: int, notes: list[str]
 ) -> list[Timing]:
-    """Prepares the cases of a group, then lets each train one epoch per round."""
+    """Prepares the cases of a group, then trains one epoch of each per round.
+
+    Args:
+      workers: the child processes by engine.
+      group: the cases.
+      rounds: number of epochs of each case.
+      images: number of images of an epoch.
+      notes: receives a note for each case that cannot be compiled.
+
+    Returns:
+      The times of the cases.
+
+    Raises:
+      RefusalError: if a case fails that needs no special compiler.
+    """
     timings = []
     for case in group.cases:
         try:
             reply = workers[case.engine].ask("prepare", case)
         except RefusalError as error:
-            # Not every machine can compile for PyTorch; that is worth a note and no more.
+            # torch.compile does not work on every machine: only a note.
             if case.program in ("convjax", "torch"):
                 raise
             notes.append(f"{label(case)} left out in {group.title}: {str(error)[:300]}")
             continue
         timings.append(Timing(group, case, images, reply["compile_seconds"]))
     for turn in range(rounds):
-        first = turn % len(timings)  # nobody always follows the same neighbour
+        first = turn % len(
+            timings
+        )  # the order changes, so that no case always follows the same one
         for timing in timings[first:] + timings[:first]:
             sleep(PAUSE_SECONDS)
             timing.seconds.append(workers[timing.case.engine].ask("run", timing.case)["seconds"])
@@ -173,7 +189,7 @@ def take_turns(
 
 
 def ratios(timings: Sequence[Timing]) -> list[Ratio]:
-    """Compares each of our cases with our plain one, and PyTorch's with ours that does as much."""
+    """Compares our cases with our first one, and PyTorch's with ours of the same statistics."""
     found = []
     for above in timings:
         plain = above.group.cases[0]
@@ -185,7 +201,7 @@ def ratios(timings: Sequence[Timing]) -> list[Ratio]:
 
 
 def faster(timings: Sequence[Timing], plain: BenchCase, stats: str) -> Timing | None:
-    """Returns PyTorch's eager loop beside `plain` in whichever memory format is faster."""
+    """Returns PyTorch's eager case comparable to `plain`, in its faster memory format; or None."""
     found = [
         timing
         for timing in timings
@@ -196,7 +212,15 @@ def faster(timings: Sequence[Timing], plain: BenchCase, stats: str) -> Timing | 
 
 
 def cold_start(case: BenchCase, path: Path) -> dict[str, Any]:
-    """Runs a case in two fresh processes: the first fills the caches, the second reads them."""
+    """Runs a case in two new processes: the first fills the caches, the second reads them.
+
+    Args:
+      case: the case.
+      path: of the data, see `experiments.bench.jax_engine.setup`.
+
+    Returns:
+      The case, and for each figure a list of two values, of the first and the second process.
+    """
     runs = []
     with tempfile.TemporaryDirectory() as cache:
         settings = {
@@ -211,22 +235,21 @@ def cold_start(case: BenchCase, path: Path) -> dict[str, Any]:
                 seconds = perf_counter() - began
                 compiled = {"compile_seconds": first["compile_seconds"]}
                 runs.append({"seconds": seconds, **compiled, **worker.ask("peak")})
-    # One list per figure: the first start and the second.
     return {"case": asdict(case), **{name: [run[name] for run in runs] for name in runs[0]}}
 
 
 def statistics(case: BenchCase) -> str:
-    """Says in words which statistics a case takes, and how often."""
+    """Returns the statistics of a case and their cadence as text."""
     if case.stats == "none":
         return "no statistics"
     return f"{case.stats} every {'step' if case.every == 1 else f'{case.every} steps'}"
 
 
 def label(case: BenchCase) -> str:
-    """Names a case within its group."""
+    """Returns the name of a case within its group."""
     return f"{program(case)} {case.layout}, {statistics(case)}"
 
 
 def program(case: BenchCase) -> str:
-    """Says in words what trains, and on how many devices if on several."""
+    """Returns the program of a case, with the number of devices if there are several."""
     return case.program + (f" on {case.devices} devices" if case.devices > 1 else "")

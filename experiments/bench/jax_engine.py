@@ -1,4 +1,4 @@
-"""The benchmark's training with `convjax.Trainer`, and the data that both engines train on."""
+"""The benchmark's training with `convjax.Trainer`, and the data for both engines."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +18,8 @@ from experiments.bench.case import MATRIX, BenchCase
 
 LR_MAX = 0.06
 
-# By the name of what a case keeps: "all" is the chapter's statistics, and what follows one more
-# quantity by itself, without histograms but for the last two.
+# By the statistics of a case: "all" is the chapter's; the entries from "gradients" on are one
+# quantity alone, without histograms except for the last two.
 ALONE = Watch(activations=False, histogram=False, gradients=True)
 WATCHED: dict[str, Watch | None] = {
     "none": None,
@@ -71,7 +71,7 @@ class JaxProgram:
         return self.trainer.compile_seconds
 
     def reset(self) -> None:
-        """Goes back to the initial parameters."""
+        """Restores the initial parameters."""
         self.state = jax.block_until_ready(self.trainer.start(self.model))
 
     def epoch(self) -> Any:
@@ -82,14 +82,14 @@ class JaxProgram:
 
 
 def product() -> Callable[[int], Any]:
-    """Returns a function that multiplies two float32 matrices some times over and waits."""
+    """Returns a function that multiplies two float32 matrices a number of times and waits."""
     a = jax.random.normal(jax.random.key(0), (MATRIX, MATRIX), jnp.float32)
     product = jax.jit(jnp.dot)
     return lambda times: jax.block_until_ready([product(a, a) for _ in range(times)][-1])
 
 
 def about() -> dict[str, Any]:
-    """Returns the environment, the devices, and the layout that "auto" means here."""
+    """Returns the environment, the devices, and the layout for "auto" on this machine."""
     return {
         "environment": environment(),
         "device": str(jax.devices()[0].device_kind),
@@ -100,20 +100,26 @@ def about() -> dict[str, Any]:
 
 
 def device_peak() -> int | None:
-    """Returns the device's peak in bytes; None where the backend does not count, as on CPU."""
+    """Returns the device's peak memory in bytes; None if the backend has no count, as on CPU."""
     return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def setup(
     path: str, data: str, data_dir: str | None, batch_sizes: Sequence[int], quick: bool
 ) -> dict[str, Any]:
-    """Writes what every child trains on to `path`; both engines read it from there.
+    """Writes the data of the training to a file, which both engines read.
+
+    Args:
+      path: of the file.
+      data: a name or a folder, as for `convjax.data.load`.
+      data_dir: folder of the data set's files.
+      batch_sizes: those to prepare; sizes above the number of images are left out.
+      quick: whether an epoch has three steps only.
 
     Returns:
-      examples, the batch sizes that they suffice for, images per epoch of each, and
+      The number of images, the prepared batch sizes, the images per epoch of each, and the
       floating-point operations per image.
     """
-
     dataset = load(data, data_dir=data_dir)
     images, labels = dataset.train.images, dataset.train.labels
     classes, image = len(dataset.class_names), images.shape[1:]
@@ -130,7 +136,7 @@ def setup(
         lambda: digits_net(in_features=image[-1], classes=classes, rngs=nnx.Rngs(0), layout="NHWC")
     )
     counted = [row.multiplications or 0 for row in summary(network, (1, *image)).rows]
-    # Forward, and backward to weights and input; nobody asks for the gradient of the images.
+    # Forward, and backward to weights and input; the first layer needs no gradient of the images.
     flops = 2 * (3 * sum(counted) - counted[0])
     return {
         "examples": len(labels),

@@ -113,7 +113,7 @@ def measure_streams(dataset: Dataset, rounds: int, quick: bool) -> list[dict[str
     sizes = [size for size in BATCH_SIZES if size <= len(split.labels)]
     if not sizes:
         raise ValueError(
-            f"data must hold at least {BATCH_SIZES[0]} images, got {len(split.labels)}."
+            f"data must have at least {BATCH_SIZES[0]} images, got {len(split.labels)}."
         )
     rows = []
     with tempfile.TemporaryDirectory(prefix="convjax-stream-") as name:

@@ -1,8 +1,9 @@
-"""`python -m experiments bench-sweep`: what a run costs in a sweep, beside one that runs alone.
+"""`python -m experiments bench-sweep`: the cost of a run in a sweep, relative to a single run.
 
-The ten-digit network without statistics. In each round `Trainer.run` trains once, and then every
-number of runs at once the same steps; a ratio is the median of the ratios within a round, so that a
-machine that slows down slows both sides. Compiling is timed apart.
+The network is the ten-digit one without statistics. In each round, `Trainer.run` trains once, and
+then each number of runs at once takes the same steps. A ratio is the median of the ratios within a
+round, so that a machine that slows down slows both sides. Compiling is timed separately. A quick
+run takes three steps and two rounds.
 
 Command: python -m experiments bench-sweep --data mnist5k --out sweep.json
 """
@@ -31,14 +32,14 @@ from experiments.terminal.options import Data, DataDir, OutFile, Quick, Rounds
 from experiments.terminal.tables import Table
 
 BATCH_SIZES, AT_ONCE = (64, 512), (1, 2, 4, 8)
-# As many images at either batch size; about a second for a run alone on two cores.
+# Images of a run, for every batch size: about a second for a single run on two cores.
 IMAGES = 16 << 10
 QUICK_STEPS, QUICK_ROUNDS = 3, 2
 LR_MAX = 0.06
 
 
 class SweptRuns:
-    """A program for so many runs at once, each with a network of its own, ready to be timed."""
+    """A compiled program for several runs at once, each with its own network."""
 
     def __init__(self, dataset: Dataset, batch_size: int, steps: int, at_once: int):
         examples = len(dataset.train.labels)
@@ -51,11 +52,11 @@ class SweptRuns:
             )
             for seed in range(at_once)
         ]
-        # A trainer of its own, whose seconds of compiling are those of this program.
+        # A separate trainer, whose seconds of compiling are those of this program.
         self.trainer = Trainer(networks[0], adam(), mean=mean, std=std, watch=None)
         self.data = Images.put(dataset.train)
         self.starts = [self.trainer.start(network) for network in networks]
-        epochs = -(-steps * batch_size // examples) + 1  # an epoch leaves its last images out
+        epochs = -(-steps * batch_size // examples) + 1  # an epoch omits an incomplete last batch
         self.orders = [
             np.concatenate(
                 [epoch_order(examples, batch_size, seed=seed, epoch=i) for i in range(epochs)]
@@ -70,7 +71,7 @@ class SweptRuns:
         self.compile_seconds = self.trainer.compile_seconds - compiled
 
     def train_alone(self) -> float:
-        """Takes all steps of the first run with `Trainer.run` and returns its seconds."""
+        """Takes all steps of the first run with `Trainer.run`; returns the seconds."""
         state = jax.block_until_ready(jax.tree.map(jnp.copy, self.starts[0]))
         began = time.perf_counter()
         jax.block_until_ready(self.trainer.run(state, self.data, self.orders[0], self.table)[0])
@@ -78,11 +79,11 @@ class SweptRuns:
 
     @property
     def at_once(self) -> int:
-        """How many runs there are."""
+        """The number of runs."""
         return len(self.starts)
 
     def train(self) -> float:
-        """Takes all steps and returns the seconds of a run."""
+        """Takes all steps of all runs at once; returns the seconds per run."""
         vmapped = self.trainer.vmapped_runs
         states = jax.block_until_ready(vmapped.start(self.starts))
         began = time.perf_counter()
@@ -101,7 +102,7 @@ def measure_sweeps(dataset: Dataset, rounds: int, quick: bool) -> list[dict[str,
     sizes = [size for size in BATCH_SIZES if size <= len(dataset.train.labels)]
     if not sizes:
         raise ValueError(
-            f"data must hold at least {BATCH_SIZES[0]} images, got {len(dataset.train.labels)}."
+            f"data must have at least {BATCH_SIZES[0]} images, got {len(dataset.train.labels)}."
         )
     for size in sizes[: 1 if quick else None]:
         steps = QUICK_STEPS if quick else IMAGES // size

@@ -1,9 +1,9 @@
 """The same training in PyTorch: a plain loop, with hooks, compiled, and as a CUDA graph.
 
-Every choice is the one that favours PyTorch: tensors in memory, batches by index from uint8, the
-fused AdamW with one group of parameters (weight decay on all of them, which is one launch less),
-cuDNN's own search for the fastest convolution, and statistics that stay tensors, so that nothing
-waits for them. Threads are PyTorch's default.
+Every choice favours PyTorch: tensors on the device, batches by index from uint8, the fused AdamW
+with one group of parameters (weight decay on all of them saves a launch), cuDNN's search for the
+fastest convolution, and statistics that stay tensors, so that nothing waits for them. The number of
+threads is PyTorch's default.
 """
 
 import time
@@ -22,7 +22,7 @@ B2 = 0.99
 
 
 def digits_net(in_features: int, classes: int, norm: str | None) -> Any:
-    """Builds the network of `convjax.digits_net`, with PyTorch's own initial parameters."""
+    """Returns the network of `convjax.digits_net` with PyTorch's initial parameters."""
     channels, sizes = (in_features, 8, 16, 32, 64, classes), (5, 3, 3, 3, 3)
     layers: list[Any] = []
     for i, size in enumerate(sizes):
@@ -56,8 +56,8 @@ class TorchProgram:
 
     Attributes:
       model: the network.
-      stats: of the last epoch, layer after layer, step after step; as CUDA graph one vector a step.
-      compile_seconds: of the first compiled step or of the capture; None for the eager loop.
+      stats: of the last epoch, by step and layer; with a CUDA graph, one vector per step.
+      compile_seconds: of the first compiled step, or of the capture; None for the eager loop.
     """
 
     def __init__(self, case: BenchCase, data: Mapping[str, Any]):
@@ -89,7 +89,7 @@ class TorchProgram:
         graph = case.program == "torch-graph"
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
-            # A captured step reads the rate from a tensor; its momentum stays what it was.
+            # A captured step reads the rate from a tensor; its momentum is constant.
             lr=torch.tensor(0.0, device=self.device) if graph else 0.0,
             betas=(0.9, B2),
             eps=1e-5,
@@ -102,7 +102,7 @@ class TorchProgram:
         self.step: Callable[[int, Any], Any] = self._eager
         self.compile_seconds: float | None = None
         if case.program == "torch-compile":
-            # One program per case: without the limit the later ones would silently run eagerly.
+            # One program per case; beyond the default limit, programs silently run eagerly.
             torch._dynamo.config.recompile_limit = 256
             self.loss = torch.compile(self._loss, fullgraph=True, dynamic=False)
             self._clock(lambda: self._eager(0, self.order[0].to(self.device)))
@@ -110,7 +110,7 @@ class TorchProgram:
             self._clock(self._capture)
 
     def reset(self) -> None:
-        """Goes back to the initial parameters, in place, so that a captured step sees them."""
+        """Restores the initial parameters in place, for a captured step."""
         with torch.no_grad():
             for value, initial in zip(self.model.state_dict().values(), self.initial, strict=True):
                 value.copy_(initial)
@@ -120,7 +120,7 @@ class TorchProgram:
         self._wait()
 
     def epoch(self) -> Any:
-        """Trains one epoch, waits for the device and returns the losses, on the host."""
+        """Trains one epoch, waits for the device, and returns the losses on the host."""
         self.stats.clear()
         order = self.order.to(self.device)
         losses = [self.step(i, indices) for i, indices in enumerate(order)]
@@ -142,7 +142,7 @@ class TorchProgram:
         return loss.detach()
 
     def _capture(self) -> None:
-        """Records a whole step (https://docs.pytorch.org/docs/stable/notes/cuda.html)."""
+        """Captures a step as a CUDA graph (https://docs.pytorch.org/docs/stable/notes/cuda.html)."""
         indices = self.order[0].to(self.device)
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
@@ -159,7 +159,7 @@ class TorchProgram:
             loss = self._loss(indices)
             loss.backward()
             self.optimizer.step()
-            # The next replay overwrites them: one vector is copied away and not 35.
+            # The next replay overwrites them, so each replay copies one vector instead of 35.
             flat = [value.reshape(-1).float() for layer in self.stats for value in layer]
             stats = torch.cat(flat) if flat else None
             kept_loss = loss.detach().clone()
@@ -191,7 +191,7 @@ class TorchProgram:
 
 
 def product() -> Callable[[int], Any]:
-    """Returns a function that multiplies two float32 matrices some times over and waits."""
+    """Returns a function that multiplies two float32 matrices a number of times and waits."""
     accelerator = torch.cuda.is_available()
     a = torch.randn(MATRIX, MATRIX, device="cuda" if accelerator else "cpu")
     out = torch.empty_like(a)
@@ -217,5 +217,5 @@ def about() -> dict[str, Any]:
 
 
 def device_peak() -> int | None:
-    """Returns the device's peak in bytes; None on CPU."""
+    """Returns the device's peak memory in bytes; None on CPU."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None

@@ -1,10 +1,11 @@
-"""Child processes of the benchmark, and the parent's hold on them.
+"""The child processes of the benchmark, and the parent's interface to them.
 
     python -m experiments.bench.worker jax|torch DATA.npz
 
 A child reads one JSON request per line from its standard input and answers each with one JSON line.
-JAX and PyTorch live in processes of their own, so that neither's threads meet the other's, and the
-child for PyTorch never imports JAX, so that its memory and its cold start are its own.
+JAX and PyTorch run in separate processes, so that their threads do not compete. The child for
+PyTorch never imports JAX, so that its memory and its cold start are those of PyTorch.
+`multiprocessing` would import the parent's main module, and with it JAX, into every child.
 """
 
 import json
@@ -25,24 +26,23 @@ import numpy as np
 
 from experiments.bench.case import MATRIX, BenchCase, EngineProgram
 
-# Devices that JAX shows on a CPU of as many cores, so that ours can train over both; our cases on
-# one device see the other, too.
+# CPU devices that JAX shows, so that ours can also train on both, if there are as many cores.
 CPU_DEVICES = 2
 ROOT = Path(__file__).resolve().parents[2]
 
 
 class BenchError(ValueError):
-    """A child died; the message holds its last words."""
+    """A child process died; the message has the end of its stderr."""
 
 
 class RefusalError(BenchError):
-    """A child lives and reports that it cannot do what it was asked."""
+    """A child process reported an error and continues to run."""
 
 
 def host_peak() -> int:
-    """Returns the process's peak resident memory in bytes.
+    """Returns the peak resident memory of this process in bytes.
 
-    Linux keeps in ru_maxrss what the parent had before exec, hence its own count first.
+    On Linux, ru_maxrss includes the memory of the parent before exec; VmHWM does not.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -56,7 +56,12 @@ def host_peak() -> int:
 
 
 class Child:
-    """The child's side: answers requests about the programs that it has prepared."""
+    """The child's side: answers requests, and keeps the prepared programs.
+
+    Args:
+      engine: "jax" or "torch".
+      path: of the data, see `experiments.bench.jax_engine.setup`.
+    """
 
     def __init__(self, engine: str, path: str):
         self.path = path
@@ -99,9 +104,9 @@ class Child:
         return {"seconds": seconds, "compile_seconds": program.compile_seconds}
 
     def _rate(self, repeats: int) -> dict[str, list[float]]:
-        """Returns floating-point operations per second of each repeat of a matrix product."""
+        """Returns the floating-point operations per second of each repeat of a matrix product."""
         product = self.product()
-        times = 20 if self.about()["accelerator"] else 1  # so that a launch does not count
+        times = 20 if self.about()["accelerator"] else 1  # hides the time of a launch
         product(2)
         rates = []
         for _ in range(repeats):
@@ -112,12 +117,12 @@ class Child:
 
 
 class Worker:
-    """The parent's side of a child, to be used in a `with` statement.
+    """The parent's side: a child process, for a `with` statement.
 
     Args:
       engine: "jax" or "torch".
-      path: of the data, see `setup`.
-      settings: environment variables of the child beside the parent's.
+      path: of the data, see `experiments.bench.jax_engine.setup`.
+      settings: environment variables of the child, in addition to the parent's.
       command: another program, for tests.
     """
 
@@ -130,12 +135,12 @@ class Worker:
         command: Sequence[str] | None = None,
     ):
         self.engine = engine
-        # A file, because nobody empties a pipe while the parent waits for an answer.
+        # A file: a pipe would fill up, as the parent does not read it while it waits for an answer.
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in __exit__
         found = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION_CACHE")}
         found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), found.get("PYTHONPATH")]))
         found.setdefault("JAX_NUM_CPU_DEVICES", str(min(CPU_DEVICES, os.cpu_count() or 1)))
-        found["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # a GPU's memory is for both engines
+        found["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # both engines share a GPU's memory
         self._process = subprocess.Popen(
             command or [sys.executable, "-m", "experiments.bench.worker", engine, str(path)],
             stdin=subprocess.PIPE,
@@ -146,11 +151,16 @@ class Worker:
         )
 
     def ask(self, do: str, case: BenchCase | None = None, **others: Any) -> dict[str, Any]:
-        """Sends a request and waits for the answer.
+        """Sends a request and returns the answer.
+
+        Args:
+          do: the request: setup, about, rate, prepare, run or peak.
+          case: the case to prepare or run.
+          others: further arguments of the request.
 
         Raises:
-          RefusalError: if the child reports a mistake.
-          BenchError: if it dies.
+          RefusalError: if the child reports an error.
+          BenchError: if the child dies.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -163,10 +173,10 @@ class Worker:
         if not line:
             status = self._process.wait()
             self._stderr.seek(0)
-            words = "".join(self._stderr.readlines()[-15:]).strip() or "(it said nothing)"
+            last = "".join(self._stderr.readlines()[-15:]).strip() or "(nothing)"
             raise BenchError(
                 f"the {self.engine} worker died with exit status {status} when asked to {do}"
-                f"{'' if case is None else f' {case}'}; its last words:\n{words}"
+                f"{'' if case is None else f' {case}'}; the end of its stderr:\n{last}"
             )
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
@@ -180,7 +190,7 @@ class Worker:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             with suppress(BrokenPipeError):
-                pipe.close()  # the end of its input is the child's end
+                pipe.close()  # the child ends with its input
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
@@ -190,8 +200,8 @@ class Worker:
 
 
 def main(engine: str, path: str) -> None:
-    """Answers requests until there are no more."""
-    # Whatever a library prints goes to standard error; the answers have the pipe for themselves.
+    """Answers requests until the input ends."""
+    # The output of libraries goes to stderr, so that the pipe has only the answers.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     child = Child(engine, path)
@@ -200,7 +210,8 @@ def main(engine: str, path: str) -> None:
             reply = child.answer(**json.loads(line))
         except Exception as error:
             traceback.print_exc()
-            # Messages for users stand for themselves. By name, as PyTorch's side has no such class.
+            # A DataError is a message for the user. Compared by name: the PyTorch child must not
+            # import the class.
             kind = type(error).__name__
             reply = {"error": str(error) if kind == "DataError" else f"{kind}: {error}"}
         print(json.dumps(reply), file=replies, flush=True)

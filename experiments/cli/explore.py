@@ -148,13 +148,17 @@ def of_spreadsheet(path: Path) -> ExplorerInput:
 
 
 def of_run(path: Path, data_dir: Path | None) -> ExplorerInput:
-    """Returns a trained network on an image as its training has it.
+    """Returns a trained network with a normalized image of its data set.
 
-    The image is the chapter's three where the data set holds it, else the first test image.
+    The image is the chapter's three if the data set contains it, else the first test image.
+
+    Args:
+      path: folder of the run.
+      data_dir: folder with the files of the run's data set.
 
     Raises:
-      ValueError: if the folder holds no run of `experiments`, or not its weights; if its network is
-        not a chain of convolutions; or its data set cannot be loaded.
+      ValueError: if the folder is not a run of `experiments` with its weights, the network is not a
+        chain of convolutions, or the data set cannot be loaded.
     """
     from convjax.nn.weights import load_weights
     from convjax.runs.run import load_run
@@ -166,13 +170,13 @@ def of_run(path: Path, data_dir: Path | None) -> ExplorerInput:
         data, classes, seed = config["data"], len(config["classes"]), config["seed"]
         mean, std = (np.array(config[name], np.float64) for name in ("mean", "std"))
         layout = config["layout"]
-        # What "auto" meant where the run was made.
+        # Decides the layout "auto" of the run.
         made_on_cpu = config["environment"]["backend"] == "cpu"
         known = setting.network in NETWORKS and layout in ("auto", *KERNEL_AXES)
         if not known or not isinstance(data, str) or not isinstance(seed, int) or mean.ndim != 1:
             raise ValueError("other values")
     except (KeyError, TypeError, ValueError) as error:
-        lacking = f"lacks {error}" if isinstance(error, KeyError) else "does not hold what those do"
+        lacking = f"lacks {error}" if isinstance(error, KeyError) else "has other values"
         raise ValueError(
             f"--run must be a training of `python -m experiments run`, got {path}, whose "
             f"config.json {lacking}."
@@ -188,15 +192,15 @@ def of_run(path: Path, data_dir: Path | None) -> ExplorerInput:
     channels, height, width = image.shape
     if layout == "auto":
         layout = "CHWN" if made_on_cpu else "NHWC"
-    # Without numbers: its initial ones would take seconds and give way to those of the file.
+    # Shapes only: initial parameters would take seconds, and the file replaces them.
     network = nnx.eval_shape(
         lambda: setting.build((height, width, channels), classes, layout, seed)
     )
     weights = path / "model.npz"
     if not weights.exists():
         raise ValueError(
-            f"--run must hold the weights of its network, model.npz, and {path} does not: they "
-            "are written at the end of a training, and not below runs/comparisons."
+            f"--run must have the weights of its network, model.npz, got {path} without it. Name a "
+            "finished training outside runs/comparisons."
         )
     if len(mean) not in (1, channels) or mean.shape != std.shape or not (std > 0).all():
         raise ValueError(
@@ -216,7 +220,7 @@ def of_run(path: Path, data_dir: Path | None) -> ExplorerInput:
 
 
 def _check_run(path: Path) -> None:
-    """Raises ValueError if a folder is none of a single training, and names those within."""
+    """Raises ValueError if a path is not the folder of a training; suggests one within it."""
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise ValueError(
@@ -225,33 +229,34 @@ def _check_run(path: Path) -> None:
         )
     if (path / "config.json").exists():
         return
-    # Not below every folder, which may be the root of all.
+    # Not recursive: the path may be a large folder.
     places = ("seed-*", "*/seed-*", "runs/*/seed-*")
     within = [file.parent for place in places for file in sorted(path.glob(f"{place}/config.json"))]
     hint = f"; did you mean {within[0]}?" if within else "."
     raise ValueError(
-        f"--run must be the folder of a training, …/runs/SETTING/seed-N, got {path}, which holds "
+        f"--run must be the folder of a training, …/runs/SETTING/seed-N, got {path}, which has "
         f"no config.json{hint}"
     )
 
 
 def first_test_image(data: str, data_dir: Path | None, setting: Setting) -> np.ndarray:
-    """Returns the first test image as a setting takes it, (C, H, W) from 0 to 255.
+    """Returns the first test image as a setting takes it, (C, H, W), values from 0 to 255.
 
     Args:
-      data: as a run's configuration has it: of a folder only the name, with a slash.
-      data_dir: where the files of a data set lie, or that folder.
+      data: of the run's configuration: a name, or for a folder of images its name with a slash.
+      data_dir: the folder with the data set's files, or the folder of images.
+      setting: whose encoding of colour the image gets.
 
     Raises:
-      ValueError: if it cannot be loaded.
+      ValueError: if the data set cannot be loaded.
     """
     from experiments.harness.lab import Lab
 
     if data.endswith("/"):
         if data_dir is None:
             raise ValueError(
-                f"--data-dir must be the folder of images that the run was trained on, {data!r}: "
-                "the run does not hold them."
+                f"--data-dir must be the folder of images of the run's training, {data!r}, got "
+                "none. The run does not contain the images."
             )
         data, data_dir = str(data_dir), None
     lab = Lab(data, data_dir=data_dir, out=Path())

@@ -1,8 +1,8 @@
-"""What the comparison of layouts runs: convolutions of many shapes, and the chapter's network.
+"""The cases of the comparison of layouts: convolutions of nine shapes, and the chapter's network.
 
-Every case is one step of a training: from images and parameters come images and parameters that
-differ so little that a step can be repeated. Called by itself it is the entry computation of a
-program; repeated by the compiler it is the body of a loop, which XLA treats otherwise.
+Every case is one step of a training: it takes images and parameters and returns slightly changed
+images and parameters, so that it can be repeated. Called alone, a step is the entry computation of
+a program; repeated on the device, it is the body of a loop, which XLA compiles differently.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,15 @@ from convjax import conv2d, digits_net
 from convjax.ops.layout import KERNEL_AXES, images_to, kernel_to, permutation
 from convjax.train.step import cross_entropy
 
-# As small as a change can be that the compiler cannot leave out.
+# Factor of the changes: tiny, but the compiler cannot remove them.
 TINY = 1e-9
 
-CaseStep = Callable[[Any], Any]  # of the state: arrays of one layout
+CaseStep = Callable[[Any], Any]  # takes and returns the state: arrays of one layout
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One convolution: `size`×`size` pixels, 3×3 or another kernel, padding size // 2."""
+    """One convolution of `size`×`size` pixels with a square kernel and padding kernel // 2."""
 
     name: str
     batch: int
@@ -63,9 +63,9 @@ class Variant:
     """One way to compute the same thing.
 
     Attributes:
-      layout, method: as for `convjax.conv2d`.
-      force: "" or, on GPU, "nchw" or "nhwc": the physical layout that XLA is told to give every
-        convolution; the logical one above does not decide it there.
+      layout, method: arguments of `convjax.conv2d`.
+      force: "" or, on GPU, "nchw" or "nhwc": the physical layout that XLA must give every
+        convolution. Without it, XLA chooses the physical layout, whatever the logical one.
     """
 
     layout: str
@@ -77,14 +77,14 @@ class Variant:
 
     @property
     def compiler_options(self) -> dict[str, Any]:
-        """For `jax.stages.Lowered.compile`."""
+        """The options for `jax.stages.Lowered.compile`."""
         return {f"xla_gpu_force_conv_{self.force}": True} if self.force else {}
 
 
 def variants(backend: str) -> list[Variant]:
-    """Returns what is compared on a device."""
+    """Returns the variants to compare on a backend."""
     if backend == "gpu":
-        # Patches take memory there and are never chosen; cuDNN knows two physical layouts.
+        # "matmul" needs much memory there and is never chosen; cuDNN has two physical layouts.
         return [
             Variant(layout, "lax", force)
             for layout in ("NHWC", "NCHW")
@@ -97,10 +97,16 @@ def variants(backend: str) -> list[Variant]:
 def convolution(
     shape: Shape, variant: Variant, dtype: Any, backward: bool
 ) -> tuple[CaseStep, Any, CaseStep]:
-    """Returns (step, its first state, results) of one convolution.
+    """Returns (step, initial state, results) of one convolution.
 
-    Results are the map and, with `backward`, the gradients of images and kernel for a cotangent of
-    normal numbers, in the order NHWC and HWIO.
+    Results are the map and, with `backward`, the gradients of images and kernel for a random normal
+    cotangent, in the order NHWC and HWIO.
+
+    Args:
+      shape: of the convolution.
+      variant: layout and method.
+      dtype: of images and kernel.
+      backward: whether the step computes the gradients.
     """
     rng = np.random.default_rng(0)
     layout, axes = variant.layout, KERNEL_AXES[variant.layout]
@@ -135,7 +141,7 @@ def convolution(
     def step(state: Any) -> Any:
         x, kernel = state
         y, *gradients = passes(x, kernel)
-        # The map has a part in the state, or the compiler would leave the forward pass out.
+        # The state depends on the map, or the compiler would remove the forward pass.
         kernel = kernel + TINY * y[0, 0, 0, 0]
         return (x - TINY * gradients[0], kernel - TINY * gradients[1]) if backward else (x, kernel)
 
@@ -152,14 +158,19 @@ def convolution(
 
 
 def network(variant: Variant, dtype: Any, backward: bool) -> tuple[CaseStep, Any, CaseStep]:
-    """Returns (step, its first state, results) of the chapter's network on 64 digits.
+    """Returns (step, initial state, results) of the chapter's network on 64 images.
 
-    Results are the loss or, with `backward`, its gradient by the images.
+    Results are the loss or, with `backward`, its gradient with respect to the images.
+
+    Args:
+      variant: layout and method.
+      dtype: of images and parameters.
+      backward: whether the step computes the gradients.
     """
     rng = np.random.default_rng(0)
     model = digits_net(layout=variant.layout, method=variant.method, rngs=nnx.Rngs(0))
     graphdef, drawn = nnx.split(model)
-    # Rounded, because random numbers of another dtype are others.
+    # Rounded from float32: another dtype would draw other random numbers.
     params = jax.tree.map(lambda p: p.astype(dtype), drawn)
     images = jnp.asarray(rng.standard_normal((64, 28, 28, 1)), dtype)
     labels = jnp.asarray(rng.integers(0, 10, 64))

@@ -1,11 +1,11 @@
-"""What the compiler made of a program: read from its text, XLA's HLO after all optimisations."""
+"""A summary of a compiled program, read from its text: XLA's HLO after all optimizations."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-# name = type[sizes]{minor to major} opcode(…); of a tuple the first part.
+# name = type[sizes]{minor to major} opcode(…); of a tuple, the first element.
 INSTRUCTION = re.compile(
     r"^\s*(?:ROOT )?%?(?P<name>[\w.\-]+) = \(*(?P<type>[a-z]\w*)\[(?P<sizes>[\d,]*)\]"
     r"(?:\{(?P<order>[\d,]*)[^}]*\})?.*? (?P<opcode>[a-z][\w\-]*)\((?P<rest>.*)$"
@@ -16,12 +16,12 @@ LABELS = re.compile(r"dim_labels=([\w?]+)_([\w?]+)->([\w?]+)")
 TARGET = re.compile(r'custom_call_target="([^"]+)"')
 BITS = re.compile(r"\d+")
 
-# A convolution on CPU goes to Eigen where batch and channels are the outermost and the innermost
-# axis, in one to three dimensions, and the kernel is not turned around; else XLA writes loops of
-# its own (openxla/xla, xla/service/cpu/ir_emission_utils.cc).
+# On CPU, a convolution of one to three dimensions goes to Eigen if batch and channels are the
+# outermost and the innermost axis, and the kernel is not reversed. Otherwise XLA generates its own
+# loops (openxla/xla, xla/service/cpu/ir_emission_utils.cc).
 EIGEN = re.compile(r"b(\d+)f_\1io->b\1f")
 
-# What a fusion may hold that moves numbers and computes nothing.
+# Operations within a fusion that only moves data.
 MOVING = {"copy", "transpose"}
 STILL = {"parameter", "bitcast", "reshape", "tuple", "get-tuple-element", "constant"}
 
@@ -30,8 +30,8 @@ class HloConvolution(NamedTuple):
     """One convolution of the compiled program.
 
     Attributes:
-      how: "Eigen", "YNNPACK", "own loops", or the name of a library's function, as on GPU.
-      labels: the logical order of axes, as XLA writes it: input, kernel, output.
+      how: the implementation: "Eigen", "YNNPACK", "own loops", or a library function, as on GPU.
+      labels: the logical order of axes in XLA's notation: input, kernel, output.
       physical: the axes of the input in memory, the slowest first: "NHWC", "NCHW", …
     """
 
@@ -42,16 +42,16 @@ class HloConvolution(NamedTuple):
 
 @dataclass(frozen=True)
 class CompiledProgram:
-    """What is in a compiled program or, where it is a loop, in one turn of it.
+    """The operations of a compiled program or, for a loop, of one iteration.
 
     Attributes:
       convolutions: in the order of the text.
       products: number of matrix products.
-      transposes, copies: operations of their own that only move numbers, to another order in memory
-        or to the same. What is moved on the way into a computation is not counted.
-      moved_bytes: what they write, all together.
-      flops, bytes: of the cost analysis of the compiler, None where it tells none. The body of a
-        loop counts once.
+      transposes, copies: number of separate operations that only move data, to another order in
+        memory or to the same one. Moves within a fusion that also computes are not counted.
+      moved_bytes: written by all of them together.
+      flops, bytes: of the compiler's cost analysis, None if it has none. The body of a loop counts
+        once.
     """
 
     convolutions: tuple[HloConvolution, ...]
@@ -76,7 +76,7 @@ class _Instruction(NamedTuple):
         count = 1
         for size in filter(None, self.sizes.split(",")):
             count *= int(size)
-        bits = BITS.search(self.type)  # of bool, "pred", and of complex numbers all bits
+        bits = BITS.search(self.type)  # none for bool, "pred"; of complex numbers, all bits
         return count * (int(bits[0]) if bits else 8) // 8
 
     @property
@@ -84,7 +84,7 @@ class _Instruction(NamedTuple):
         return OPERANDS.findall(self.rest.partition("), ")[0])
 
     def refers(self, key: str) -> str:
-        """Returns the computation that an attribute names, "" without."""
+        """Returns the computation that an attribute names, "" without the attribute."""
         found = re.search(rf"{key}=%?([\w.\-]+)", self.rest)
         return found[1] if found else ""
 
@@ -92,11 +92,11 @@ class _Instruction(NamedTuple):
 @dataclass
 class _Computation:
     instructions: dict[str, _Instruction] = field(default_factory=dict)
-    caller: tuple[str, _Instruction] | None = None  # where it is called from
+    caller: tuple[str, _Instruction] | None = None  # (computation, instruction)
 
 
 def describe(compiled: Any, backend: str) -> CompiledProgram:
-    """Describes a `jax.stages.Compiled`."""
+    """Returns the summary of a `jax.stages.Compiled`."""
     cost = compiled.cost_analysis() or {}
     cost = cost[0] if isinstance(cost, list) else cost
     return read(compiled.as_text(), backend, cost.get("flops"), cost.get("bytes accessed"))
@@ -105,7 +105,14 @@ def describe(compiled: Any, backend: str) -> CompiledProgram:
 def read(
     text: str, backend: str, flops: float | None = None, accessed: float | None = None
 ) -> CompiledProgram:
-    """Reads the text of a compiled program."""
+    """Returns the summary of a program from its text.
+
+    Args:
+      text: optimized HLO.
+      backend: "cpu", "gpu" or "tpu".
+      flops: of the cost analysis.
+      accessed: bytes accessed, of the cost analysis.
+    """
     computations = _computations(text)
     looped = {c for c in computations if _within(computations, c, "while")}
     convolutions, products, transposes, copies, moved = [], 0, 0, 0, 0
@@ -147,14 +154,14 @@ def _computations(text: str) -> dict[str, _Computation]:
 
 
 def _callers(computations: dict[str, _Computation], name: str) -> Iterator[_Instruction]:
-    """Yields what calls a computation, and what calls that, up to the entry."""
+    """Yields the instruction that calls a computation, and so on up to the entry."""
     while caller := computations[name].caller:
         name, instruction = caller
         yield instruction
 
 
 def _within(computations: dict[str, _Computation], name: str, opcode: str) -> str:
-    """Returns the attributes of the call of that kind that a computation lies in, "" for none."""
+    """Returns the attributes of the enclosing call with an opcode, "" for none."""
     return next((c.rest for c in _callers(computations, name) if c.opcode == opcode), "")
 
 
@@ -170,7 +177,7 @@ def _how(found: _Instruction, labels: re.Match[str], fused: str, backend: str) -
 
 
 def _physical(found: _Instruction, labels: str, known: dict[str, _Instruction]) -> str:
-    """Returns the order of the input's axes in memory, "" where the text does not tell it."""
+    """Returns the order of the input's axes in memory, "" if the text does not contain it."""
     operand = known.get(next(iter(found.operands), ""))
     if operand is None or not operand.order:
         return ""
@@ -185,7 +192,7 @@ def _is_product(found: _Instruction) -> bool:
 
 
 def _moves(found: _Instruction, computations: dict[str, _Computation]) -> bool:
-    """Tells whether an operation does nothing but move numbers."""
+    """Whether an operation only moves data."""
     if found.opcode != "fusion":
         return found.opcode in MOVING
     inside = {i.opcode for i in computations[found.refers("calls")].instructions.values()}
@@ -195,7 +202,7 @@ def _moves(found: _Instruction, computations: dict[str, _Computation]) -> bool:
 def _reorders(
     found: _Instruction, known: dict[str, _Instruction], computations: dict[str, _Computation]
 ) -> bool:
-    """Tells whether what moves comes to lie in another order."""
+    """Whether an operation that moves data changes its order in memory."""
     if found.opcode == "copy":
         operand = known.get(next(iter(found.operands), ""))
         return operand is not None and operand.order != found.order

@@ -1,4 +1,4 @@
-"""Times of the variants of one case, in turns, with what the compiler made of each."""
+"""Times of the variants of one case, measured in turns, with their compiled programs."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ import numpy as np
 from experiments.layout_study.cases import NETWORK, CaseStep, Shape, Variant, convolution, network
 from experiments.layout_study.hlo import CompiledProgram, describe
 
-# A measurement repeats the step for about so long.
+# A measurement repeats the step for about this time.
 SECONDS = 0.01
 
 
@@ -23,12 +23,12 @@ class LayoutTiming:
     """One variant of one case.
 
     Attributes:
-      case: the shape in words, or "chapter's network".
+      case: the shape as text, or "chapter's network".
       where: "entry" or "loop".
-      seconds: of one step, a median over the rounds.
-      compile_seconds: of two compilations at a time, or of reading what is cached.
+      seconds: of one step; the median over the rounds.
+      compile_seconds: while another program compiles, too; or of reading the cache.
       deviation: from NHWC by lax in the same dtype, see `deviation`.
-      compiled: what the compiler made of it.
+      compiled: the fields of the `CompiledProgram`.
     """
 
     case: str
@@ -45,6 +45,7 @@ class LayoutTiming:
 
     @property
     def variant(self) -> Variant:
+        """Layout, method and forced physical layout."""
         return Variant(self.layout, self.method, self.force)
 
 
@@ -52,7 +53,7 @@ class LayoutTiming:
 class _Program:
     variant: Variant
     where: str
-    run: Callable[[int], None]  # so many steps
+    run: Callable[[int], None]  # takes a number of steps
     compiled: CompiledProgram
     compile_seconds: float
 
@@ -65,11 +66,15 @@ def measure_case(
     rounds: int,
     reference: Sequence[np.ndarray],
 ) -> list[LayoutTiming]:
-    """Measures all variants of one case, outside and inside a loop, in turns.
+    """Measures all variants of one case in turns, outside and in a loop.
 
     Args:
       case: a shape, or None for the chapter's network.
-      reference: what NHWC by lax finds, see `reference_of`.
+      variants: to compare.
+      dtype: of images and parameters.
+      backward: whether the step computes the gradients.
+      rounds: number of measurements of each variant.
+      reference: the results of NHWC by lax, see `reference_of`.
     """
     made = {v: _make(case, v, dtype, backward) for v in variants}
     deviations = {
@@ -106,7 +111,7 @@ def measure_case(
 
 
 def reference_of(case: Shape | None, dtype: str, backward: bool) -> list[np.ndarray]:
-    """Returns what NHWC by lax finds."""
+    """Returns the results of NHWC by lax."""
     variant = Variant("NHWC", "lax")
     return results_of(_make(case, variant, dtype, backward), variant)
 
@@ -119,9 +124,9 @@ def results_of(made: tuple[CaseStep, Any, CaseStep], variant: Variant) -> list[n
 
 
 def deviation(found: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:
-    """Returns the largest norm of a difference between arrays over the norm of the reference.
+    """Returns the largest norm of a difference between arrays, relative to the reference's norm.
 
-    Norms, because a ReLU that rounding switches on or off changes single gradients by all they are.
+    Norms rather than elements: a ReLU that rounding turns on or off changes single gradients fully.
     """
     return max(
         float(np.linalg.norm(ours - theirs) / (np.linalg.norm(theirs) or 1))

@@ -1,8 +1,8 @@
-"""Networks whose receptive fields have been published, with one channel where they have hundreds.
+"""Networks with published receptive fields, reduced to one channel.
 
-A receptive field depends on kernels, strides and paddings alone. The networks are those of
-TensorFlow's slim, whose fields google-research/receptive_field lists: down to the last map before
-the pooling over all of it. In its ResNets the last unit of a block has the stride.
+A receptive field depends only on kernels, strides and paddings. The networks are those of
+TensorFlow's slim, and google-research/receptive_field lists their fields, for the last map before
+the global pooling. In slim's ResNets, the last unit of a block has the stride.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ class PublishedField(NamedTuple):
 
 
 class _Net(nn.Module):
-    """What the networks have in common: convolutions of one channel, max pooling, branches."""
+    """Base class of the networks: convolutions of one channel, max pooling, branches."""
 
     def conv(
         self, x: jax.Array, size: Pair | int, stride: int = 1, padding: str = "SAME"
@@ -35,7 +35,7 @@ class _Net(nn.Module):
 
     def chain(self, x: jax.Array, branch: Branch, padding: str = "SAME") -> jax.Array:
         for size, stride in branch:
-            # Where a branch makes its map smaller, it does so without padding.
+            # `padding` applies to the layers with a stride only.
             x = self.conv(x, size, stride, padding if stride > 1 else "SAME")
         return x
 
@@ -84,7 +84,7 @@ class ResNet(_Net):
         return x
 
     def strided(self, x: jax.Array, size: int) -> jax.Array:
-        """Pads both sides alike, whatever the size of the image."""
+        """Convolves with stride 2 and equal padding on both sides, for any size of the image."""
         around = (size // 2, size // 2)
         return nn.relu(nn.Conv(1, (size, size), 2, (around, around), use_bias=False)(x))
 
@@ -126,13 +126,13 @@ class InceptionResNet(_Net):
     def joined(
         self, x: jax.Array, branches: Sequence[Branch], other: jax.Array, padding: str = "SAME"
     ) -> jax.Array:
-        """Adds the branches where the network puts their channels side by side."""
+        """Sums the branches, whose channels the published network concatenates."""
         for branch in branches:
             other = other + self.chain(x, branch, padding)
         return other
 
 
-# An even size: with "SAME", the padding of a strided layer depends on it.
+# With "SAME", the padding of a layer with a stride depends on the size of the image.
 IMAGE = 224
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], PublishedField]] = {

@@ -69,7 +69,7 @@ def measured(name: str) -> PublishedField:
 def run_fields(quick: Quick = False, out: OutFile = Path("fields.json")) -> None:
     """Compares published receptive fields with formula and measurement, and writes fields.json."""
 
-    def measure(_: Console) -> dict[str, Any]:
+    def measure(_console: Console) -> dict[str, Any]:
         rows = []
         for i, (name, (_, published)) in enumerate(NETWORKS.items()):
             row: dict[str, Any] = {"network": name, "published": published}

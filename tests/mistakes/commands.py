@@ -173,7 +173,7 @@ ROWS = _rows(
     # --- explore -------------------------------------------------------------------------------
     ("explore --run none", ("--run must be the folder of a training", "got none", "not exist")),
     ("explore --run text.txt", ("--run must be the folder", "got text.txt", "is a file")),
-    ("explore --run folder", ("got folder, which holds no config.json",)),
+    ("explore --run folder", ("got folder, which has no config.json",)),
     ("explore --run out/runs/digits", ("no config.json; did you mean out/runs/digits/seed-0?",)),
     ("explore --run out", ("no config.json; did you mean out/runs/digits/seed-0?",)),
     ("explore --run out/runs/digits/seed-0", ("no complete epoch", "metrics.jsonl is missing")),

@@ -17,7 +17,7 @@ from tests.experiments.cli.explore.command import assert_mistake, invoke, leave_
         (["--spreadsheet", __file__], "must be the chapter's conv-example.xlsx"),
         (["--run", "absent"], "--run must be the folder of a training"),
         (["--run", __file__], "--run must be the folder of a training"),
-        (["--data-dir", "absent"], "--data-dir belongs to --run"),
+        (["--data-dir", "absent"], "--data-dir must be given with --run only"),
         (["--run", "a", "--spreadsheet", "b"], "--run and --spreadsheet exclude each other"),
     ],
 )
@@ -45,7 +45,7 @@ def test_runs_that_cannot_be_shown(lab, tmp_path):
     leave_run(lab, BATCH_NORM, tmp_path / "run")
     shutil.copytree(tmp_path / "run", tmp_path / "compared")
     (tmp_path / "compared" / "model.npz").unlink()
-    message = "--run must hold the weights of its network, model.npz"
+    message = "--run must have the weights of its network, model.npz"
     assert_mistake(invoke("--run", tmp_path / "compared", "--out", out), message, out)
     (tmp_path / "run" / "model.npz").write_text("damaged")
     message = "is not a complete weights file"

@@ -105,7 +105,7 @@ def test_images_of_a_folder(browser, tmp_path):
     lab = Lab(str(tmp_path / "mine"), out=tmp_path / "lab")
     leave_run(lab, THREE_OR_SEVEN, tmp_path / "run")
     out = tmp_path / "out" / "run.html"
-    message = "--data-dir must be the folder of images that the run was trained on, 'mine/'"
+    message = "--data-dir must be the folder of images of the run's training, 'mine/'"
     assert_mistake(invoke("--run", tmp_path / "run", "--out", out), message, out)
     result = invoke("--run", tmp_path / "run", "--data-dir", tmp_path / "mine", "--out", out)
     assert result.exit_code == 0, result.output
