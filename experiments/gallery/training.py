@@ -170,9 +170,9 @@ def _colour_dimension(record: Record, found: "dict[str, Figure]") -> GallerySect
                 f"A histogram at step {step}, the same as a column of colours, and all columns.",
                 f"1: how many outputs of {PENULTIMATE} lie in each of {len(edges) - 1} bins at "
                 f"step {step}, the step at which most of them are above 0.25. 2: a colour for "
-                "each bin, brighter for higher counts. 3: the columns of all steps; the frame marks "
-                f"that of step {step}. Values below {edges[0]:g} and above {edges[-1]:g} are in "
-                "no bin.",
+                "each bin, brighter for higher counts. 3: the columns of all steps; the frame "
+                f"marks that of step {step}. Values below {edges[0]:g} and above {edges[-1]:g} "
+                "are in no bin.",
             ),
             Picture(
                 "Why the logarithm is taken",

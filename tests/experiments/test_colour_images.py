@@ -30,7 +30,11 @@ def accuracies(hsv, grey, rgb=None):
         ("mnist", accuracies(about(0.935), about(0.9)), False),
         ("cifar10", accuracies(about(0.965), about(0.9)), True),  # but by less than 2 %
         ("cifar10", accuracies(about(0.975), about(0.9)), False),
-        ("mnist5k", accuracies(about(0.96, 2), about(0.9)), None),  # the interval holds the margin
+        (
+            "mnist5k",
+            accuracies(about(0.96, 2), about(0.9)),
+            None,
+        ),  # the interval contains the margin
         ("mnist5k", accuracies(about(0.955), about(0.96)), False),  # grey better
         ("mnist5k", accuracies(about(0.955), crossed(0.95)), None),
         ("mnist5k", accuracies(about(0.96, 2), about(0.96)), False),  # one refuted, one undecided
@@ -38,7 +42,7 @@ def accuracies(hsv, grey, rgb=None):
         ("mnist", accuracies([math.nan] * 5, about(0.9)), None),
     ],
 )
-def test_encodings_by_hand(data, measured, holds):
+def test_encodings_rule_by_hand(data, measured, holds):
     decision = COLOUR_SPACE.rule(data).decide(measured)
     assert decision.holds is holds
     assert ("stand in" in decision.reason) == data.startswith("mnist")
@@ -57,7 +61,7 @@ def test_encodings_by_hand(data, measured, holds):
         (math.nan, math.nan, None),
     ],
 )
-def test_within_a_margin(low, high, holds):
+def test_within_by_hand(low, high, holds):
     assert within(Interval((low + high) / 2, low, high), 0.01) is holds
 
 
@@ -66,12 +70,12 @@ def test_within_a_margin(low, high, holds):
     [
         (about(0.1), about(0.2), True),
         (about(0.1), crossed(0.4), None),
-        (about(0.1), about(0.5), False),  # no more than what is merely smooth
+        (about(0.1), about(0.5), False),  # no more than smooth noise
         (about(0.5), about(0.2), False),
         (crossed(0.4), about(0.5), False),
     ],
 )
-def test_first_kernels_by_hand(untrained, noise, holds):
+def test_show_edges_by_hand(untrained, noise, holds):
     measured = {
         "edge_share_trained": about(0.4),
         "edge_share_untrained": untrained,
@@ -80,7 +84,7 @@ def test_first_kernels_by_hand(untrained, noise, holds):
     assert FIRST_KERNELS.rule("cifar10").decide(measured).holds is holds
 
 
-def test_data_in_colour_train_longer():
+def test_colour_setting_trains_data_in_colour_longer():
     def setting(channels):
         train = SimpleNamespace(images=np.zeros((1, 4, 4, channels), np.uint8))
         return colour_setting(SimpleNamespace(dataset=SimpleNamespace(train=train)), "hsv")
@@ -90,7 +94,7 @@ def test_data_in_colour_train_longer():
     assert (setting(3).batch_size, setting(3).epochs) == (64, 5)
 
 
-def test_kernels_are_those_of_the_network_in_any_layout(tmp_path):
+def test_kernels_of_is_the_same_in_any_layout(tmp_path):
     found = []
     for layout in ("NHWC", "NCHW", "CHWN"):
         lab = Lab(out=tmp_path, layout=layout)
@@ -100,7 +104,7 @@ def test_kernels_are_those_of_the_network_in_any_layout(tmp_path):
         np.testing.assert_array_equal(found[-1], found[0])
 
 
-def test_kernels_are_drawn_in_pairs():
+def test_before_and_after_draws_kernels_in_pairs():
     kernels = np.random.default_rng(0).uniform(-0.5, 0.5, (5, 5, 3, 4))
     kernels[0, 0, 0] = 1, -2, 3, 4  # the strongest of each
     figure = before_and_after(kernels[..., :2], kernels[..., 2:], 7)
@@ -117,7 +121,7 @@ def test_kernels_are_drawn_in_pairs():
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A folder of four images in colour, whose path is nobody's business."""
+    """A folder of images in colour; its path must not appear in results."""
     for split in ("train", "test"):
         for name in ("a", "b"):
             folder = tmp_path / "secret" / "pictures" / split / name
@@ -128,7 +132,8 @@ def pictures(tmp_path):
     return tmp_path / "secret" / "pictures"
 
 
-def test_a_folder_in_colour(pictures, tmp_path):
+@pytest.mark.slow
+def test_run_command_measures_a_folder_in_colour(pictures, tmp_path):
     arguments = ["run", "colour-space", "first-kernels", "--quick", "--data", pictures]
     out = tmp_path / "out"
     result = CliRunner().invoke(app, [str(a) for a in (*arguments, "--out", out)])

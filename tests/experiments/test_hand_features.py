@@ -26,7 +26,7 @@ def figures(network, **accuracy):
         (figures([0.98, 0.99], sobel=0.995), False),
     ],
 )
-def test_rules_by_hand(measured, holds):
+def test_learned_beat_hand_made_by_hand(measured, holds):
     decision = CLAIM.rule("mnist").decide(measured)
     assert decision.holds is holds
     best = max(HAND_MADE, key=lambda name: measured[f"accuracy_{name}"][0])
@@ -34,7 +34,7 @@ def test_rules_by_hand(measured, holds):
 
 
 def spots(count, seed, flipped=0.0):
-    """Images bright on the left (class 0) or on the right, some with the wrong label."""
+    """Returns images that are bright on the left (class 0) or right, some with a wrong label."""
     rng = np.random.default_rng(seed)
     labels = np.sort(rng.integers(0, 2, count)).astype(np.int32)
     images = rng.integers(0, 100, (count, 4, 4, 1), np.uint8)
@@ -44,13 +44,13 @@ def spots(count, seed, flipped=0.0):
     return Split(images, np.where(wrong, 1 - labels, labels).astype(np.int32))
 
 
-def test_what_a_line_can_tell_is_told():
+def test_linear_accuracy_separates_separable_classes():
     accuracy, penalty, size = linear_accuracy(pixels, spots(120, 0), spots(60, 1))
     assert (accuracy, size) == (1.0, 16)
     assert penalty in PENALTIES
 
 
-def test_the_penalty_is_chosen_on_training_images_alone(monkeypatch):
+def test_linear_accuracy_chooses_the_penalty_on_training_images(monkeypatch):
     train, test = spots(600, 0, flipped=0.3), spots(50, 1)
     fits = []
 
@@ -65,7 +65,7 @@ def test_the_penalty_is_chosen_on_training_images_alone(monkeypatch):
     assert {(count, len(x)) for _, count, x in tried} == {(500, 100)}
     assert (chosen, images) == (1e-2, 600)
     np.testing.assert_array_equal(tested, pixels(test.images))
-    # Of both classes, though the images are in their order; and none of the test images.
+    # Both classes, although the images are sorted by class, and no test image.
     on = tried[0][2]
     in_train = {row.tobytes() for row in pixels(train.images)}
     assert {row.tobytes() for row in on} <= in_train
@@ -73,16 +73,16 @@ def test_the_penalty_is_chosen_on_training_images_alone(monkeypatch):
     assert 20 < left.sum() < 80
 
 
-def test_a_penalty_is_per_image():
-    """Fitting every image twice changes nothing."""
+def test_accuracy_of_scales_the_penalty_with_the_images():
+    """Duplicating every image changes nothing."""
     train, test = spots(60, 0, flipped=0.2), spots(400, 1, flipped=0.2)
     once = pixels(train.images), train.labels
     twice = tuple(np.concatenate([part, part]) for part in once)
     of_test = pixels(test.images), test.labels
     found = [accuracy_of(0.1, part, of_test) for part in (once, twice)]
-    # Up to where the solver stops: a single image of 400.
+    # The solver stops within a tolerance: a single image of 400.
     assert found[0] == pytest.approx(found[1], abs=1 / 400)
-    # A penalty that holds all weights near 0 leaves the class with more images.
+    # With a penalty that keeps all weights near 0, the larger class is predicted.
     clear = spots(60, 2)
     most = np.concatenate([np.flatnonzero(clear.labels == 0), np.flatnonzero(clear.labels)[:5]])
     uneven = pixels(clear.images[most]), clear.labels[most]
@@ -90,17 +90,18 @@ def test_a_penalty_is_per_image():
     assert accuracy_of(1e-2, uneven, of_test) > 0.7  # 0.8 with a fifth of the labels wrong
 
 
-def test_few_images_are_from_all_classes():
+def test_subset_takes_images_of_all_classes():
     found = subset(load("mnist5k").train)
     assert np.bincount(found.labels).tolist() == [20] * 10
 
 
-def test_a_quick_run_passes_through(tmp_path):
+@pytest.mark.slow
+def test_hand_features_quick_run(tmp_path):
     result = judge(CLAIM, Lab(out=tmp_path, quick=True, seeds=2))
     assert result.reason == "a quick run decides nothing"
     assert len(result.measured["accuracy_network"]) == 2
     for name in ("pixels", *HAND_MADE):
-        # Even 200 images tell ten digits better than guessing.
+        # Even with 200 images the accuracy exceeds guessing.
         assert result.measured[f"accuracy_{name}"][0] > 0.5, name
         assert result.measured[f"penalty_{name}"][0] in PENALTIES
     assert (tmp_path / "plots" / "hand-features.png").exists()

@@ -1,4 +1,4 @@
-"""Claims about the operation itself: each is measured here, and each rule can fail."""
+"""The claims about the operation: each is measured, and each rule can fail."""
 
 from pathlib import Path
 
@@ -39,12 +39,12 @@ def lab(tmp_path_factory):
         ("colour", "reproduced"),
     ],
 )
-def test_verdicts(name, verdict, lab):
+def test_claim_has_the_expected_verdict(name, verdict, lab):
     result = judge(CLAIMS[name], lab)
     assert result.verdict == result.expected == verdict, result.reason
 
 
-def test_figures_of_the_chapter(lab):
+def test_claims_measure_the_figures_of_the_chapter(lab):
     def measured(name):
         return judge(CLAIMS[name], lab).measured
 
@@ -59,7 +59,7 @@ def test_figures_of_the_chapter(lab):
     assert measured("output-size")["settings"][0] > 200
 
 
-def test_rules_can_decide_otherwise(lab):
+def test_rules_reject_other_figures(lab):
     same = dict(judge(CLAIMS["edge-formula"], lab).measured)
     same |= {f"formula {name}": same[f"kernel {name}"] for name in CENTRES}
     assert formula_is_the_kernel(same).holds
@@ -81,14 +81,14 @@ def test_sizes_by_hand():
 # --- loop-cost ---------------------------------------------------------------------------------
 
 
-def test_loops_of_python_by_hand():
+def test_python_map_by_hand():
     assert python_map([[1, 2, 3], [4, 5, 6]], [[1, 0], [0, -1]]) == [[-4, -4]]
 
 
 @pytest.mark.parametrize(
     ("calls", "loops", "holds"), [(100, 1e6, True), (99, 1e6, False), (100, 9e5, False)]
 )
-def test_loop_cost_is_decided_on_a_gpu(calls, loops, holds):
+def test_hundreds_and_millions_decides_only_on_a_gpu(calls, loops, holds):
     measured = {"gpu": [True], "one_call_per_place": [calls], "python_loops": [loops]}
     assert hundreds_and_millions(measured).holds is holds
     with pytest.raises(NotMeasuredError, match="this device is none"):
@@ -99,14 +99,15 @@ def test_loop_cost_measures_ratios(lab):
     result = judge(CLAIMS["loop-cost"], lab)
     assert result.verdict == result.expected == "undecided"  # the tests run on CPU
     assert "is none" in result.reason
-    # Hundreds of calls and thousands of products in Python for what one call does.
+    # Hundreds of calls, or thousands of products in Python, replace one call.
     assert all(result.measured[name][0] > 1 for name in ("one_call_per_place", "python_loops"))
 
 
 # --- batch-norm-modes --------------------------------------------------------------------------
 
 
-def test_batch_norm_modes(tmp_path):
+@pytest.mark.slow
+def test_batch_norm_modes_holds_and_rejects_other_figures(tmp_path):
     lab = Lab(out=tmp_path, quick=True)
     measured = {
         name: list(values) for name, values in CLAIMS["batch-norm-modes"].measure(lab).items()
@@ -128,10 +129,10 @@ def test_batch_norm_modes(tmp_path):
 
 @pytest.fixture
 def sheet():
-    """A sheet like the chapter's with other numbers: pixels and weights alone, all sums by hand.
+    """A sheet with the chapter's ranges and other numbers, whose maps are known by hand.
 
-    Both images of the first layer are the picture itself, cut to 26×26, because the filters are 1
-    in the middle; those of the second add both up; the pool keeps the largest of four.
+    All filters are 1 in the centre. So both maps of the first layer are the image, cut to 26×26,
+    those of the second are the sum of both, and the pool keeps the largest of four.
     """
     book = openpyxl.Workbook()
     cells = book.active
@@ -167,14 +168,14 @@ def sheet():
     return book
 
 
-def test_spreadsheet_by_hand(sheet, tmp_path):
+def test_spreadsheet_measures_by_hand(sheet, tmp_path):
     sheet.save(tmp_path / "example.xlsx")
     lab = Lab(out=tmp_path / "out", spreadsheet=tmp_path / "example.xlsx")
     measured = CLAIMS["spreadsheet"].measure(lab)
     assert measured["dense"] == measured["stored"] == [4 * (3 + 3 / 32)]
     for name in ("maps_1", "maps_2", "pooled"):
         assert measured[f"deviation_{name}"] == [0]
-    assert not equals_the_file(measured).holds  # these are not the chapter's numbers
+    assert not equals_the_file(measured).holds  # not the chapter's numbers
     right = measured | {"dense": [PUBLISHED], "stored": [PUBLISHED]}
     assert equals_the_file(right).holds
     for name, value in (("dense", 258.7), ("stored", 258.7), ("deviation_maps_2", 1e-9)):
@@ -182,7 +183,7 @@ def test_spreadsheet_by_hand(sheet, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["M15", "AD39", "BJ12", "BN5", "CO6", "DN4"])
-def test_every_part_of_the_spreadsheet_counts(name, sheet, tmp_path):
+def test_spreadsheet_compares_every_part(name, sheet, tmp_path):
     cell = sheet[SHEET][name]
     cell.value = (cell.value or 0) + 1
     sheet.save(tmp_path / "example.xlsx")
@@ -192,14 +193,14 @@ def test_every_part_of_the_spreadsheet_counts(name, sheet, tmp_path):
     assert max(*deviations, abs(measured["dense"][0] - measured["stored"][0])) > 0.5
 
 
-def test_without_a_spreadsheet_the_claim_says_what_it_needs(lab):
+def test_spreadsheet_names_the_missing_option(lab):
     result = judge(CLAIMS["spreadsheet"], lab)
     assert (result.measured, result.verdict, result.expected) == ({}, "undecided", "undecided")
     assert "--spreadsheet FILE" in result.reason
 
 
 @pytest.mark.parametrize("kind", ["missing", "text", "other"])
-def test_a_file_that_is_another(kind, tmp_path):
+def test_sheet_rejects_other_files(kind, tmp_path):
     path = tmp_path / "example.xlsx"
     if kind == "text":
         path.write_text("no spreadsheet")
@@ -209,7 +210,7 @@ def test_a_file_that_is_another(kind, tmp_path):
         CLAIMS["spreadsheet"].measure(Lab(out=tmp_path / "out", spreadsheet=path))
 
 
-def test_the_chapters_spreadsheet(tmp_path):
+def test_spreadsheet_reproduces_the_chapters_file(tmp_path):
     path = Path(__file__).parents[3] / "shared" / "data" / "conv-example.xlsx"
     if not path.exists():
         pytest.skip("the chapter's conv-example.xlsx is not part of the project")

@@ -1,4 +1,4 @@
-"""The rules of claims about trainings, decided on figures made up for the purpose."""
+"""The rules of the claims about trainings, applied to invented figures."""
 
 import math
 
@@ -17,7 +17,7 @@ def about(mean, spread=1.0):
 
 
 def crossed(mean):
-    """Against `about`, differences of both signs."""
+    """Returns figures whose differences from `about` have both signs."""
     return [mean + 2 * value for value in reversed(FIVE)]
 
 
@@ -130,7 +130,7 @@ def steps(none, batch):
         ("smooth-picture", {"crashes": [0] * 5}, True),
         ("smooth-picture", {"crashes": [0, 0, 1, 0, 0]}, False),
         ("one-cycle-parts", parts(**WHOLE), True),
-        ("one-cycle-parts", parts(**WHOLE, linear=about(0.99)), True),  # shown beside, no part
+        ("one-cycle-parts", parts(**WHOLE, linear=about(0.99)), True),  # not part of the rule
         ("one-cycle-parts", parts(**WHOLE, **{"no-warm-up": about(0.96)}), False),
         ("one-cycle-parts", parts(**WHOLE, **{"no-warm-up": crossed(0.95)}), None),
         (
@@ -171,12 +171,12 @@ def steps(none, batch):
         ("batch-size", batch_size([[2, 3], [1, 2]], [100, 100]), False),
     ],
 )
-def test_rules_by_hand(claim, measured, holds):
+def test_claim_rule_by_hand(claim, measured, holds):
     (found,) = registry.find([claim])
     assert found.rule("mnist").decide(measured).holds is holds
 
 
-def test_steps_to_a_goal():
+def test_steps_to_by_hand():
     rows = [{"step": step, "accuracy": accuracy} for step, accuracy in ((5, 0.5), (10, 0.9))]
     outcome = Outcome(BASELINE, 0, rows)
     assert steps_to(0.5, outcome) == 5

@@ -8,7 +8,7 @@ def texts(labels):
     return [label.get_text() for label in labels]
 
 
-def test_curves_show_every_seed_and_the_means():
+def test_curves_draws_every_seed_and_the_means():
     found = {"plain": {0.01: [0.1, 0.3], 0.1: [0.5, 0.7]}, "norm": {0.1: [0.8], 1: [0.9]}}
     figure = charts.curves(found, xlabel="rate", ylabel="accuracy")
     (axes,) = figure.axes
@@ -21,7 +21,7 @@ def test_curves_show_every_seed_and_the_means():
     assert texts(axes.get_xticklabels()) == ["0.01", "0.1", "1"]
 
 
-def test_sides_are_compared_with_the_first():
+def test_sides_compares_with_the_first():
     found = {"whole": [0.9, 0.91, 0.92], "part": [0.8, 0.82, 0.81], "other": [0.95, 0.96, 0.93]}
     values, differences = charts.sides(found, "accuracy").axes
     assert texts(values.get_yticklabels()) == list(found)
@@ -35,12 +35,12 @@ def test_sides_are_compared_with_the_first():
     assert second.lines[0].get_xdata() > 0
 
 
-def test_one_seed_has_no_interval():
+def test_sides_draws_no_interval_for_one_seed():
     _, differences = charts.sides({"a": [0.9], "b": [0.8]}, "accuracy").axes
     assert not differences.containers
 
 
-def test_progress_has_a_line_per_seed_and_the_goal():
+def test_progress_draws_a_line_per_seed_and_the_goal():
     lines = {"a": [[(1, 0.1), (2, 0.95)], [(1, 0.2), (2, 0.97)]], "b": [[(1, 0.9)]]}
     (axes,) = charts.progress(lines, 0.96, xlabel="steps", ylabel="accuracy").axes
     assert len(axes.get_lines()) == 4
@@ -49,18 +49,18 @@ def test_progress_has_a_line_per_seed_and_the_goal():
     assert low < 0.9 < 0.96 < high
 
 
-def test_more_sides_than_colours_are_all_drawn():
+def test_sides_reuses_colours():
     found = {str(i): [0.9, 0.8] for i in range(9)}
     values, _ = charts.sides(found, "accuracy").axes
     assert len(values.get_lines()) == 18
 
 
-def test_maps_have_a_cell_per_seed_and_count_those_that_train():
+def test_maps_draws_a_cell_per_seed_and_counts_those_that_train():
     found = {"plain": {0.01: [0.95, 0.91], 2.0: [0.1, 0.92]}, "norm": {0.01: [0.9, 0.95]}}
     figure = charts.maps(found, xlabel="rate", label="accuracy", trains=0.9)
     plain, norm = figure.axes[:2]
     (image,) = plain.get_images()
-    # Seeds upwards, rates to the right, on one scale whatever the values.
+    # Seeds upwards, rates to the right, on a fixed scale.
     assert image.get_array().tolist() == [[0.95, 0.1], [0.91, 0.92]]
     assert image.get_clim() == (0, 1)
     assert texts(plain.get_xticklabels()) == ["0.01", "2"]

@@ -23,7 +23,7 @@ def outcome(setting, seed, accuracy, steps=10):
 
 
 class FakeLab:
-    """Trains in no time: the accuracy is a function of the setting and the seed."""
+    """Trains nothing: the accuracy is a function of the setting and the seed."""
 
     def __init__(self, accuracy, quick=False):
         self.accuracy, self.quick, self.asked, self.pictures = accuracy, quick, [], []
@@ -39,17 +39,17 @@ class FakeLab:
         ]
 
 
-def test_tuning_takes_the_best_mean_over_its_own_seeds():
-    # 0.1 is best on average; 0.3 in one seed alone.
+def test_tuned_takes_the_best_mean_over_the_tuning_seeds():
+    # 0.1 is best on average; 0.3 is best in one seed only.
     table = {0.1: (0.8, 0.8, 0.8), 0.3: (0.99, 0.1, 0.1)}
     lab = FakeLab(lambda s, seed: table.get(s.lr_max, (0.5,) * 3)[TUNING_SEEDS.index(seed)])
     best = tuned(lab, BATCH_NORM)
     assert best == Setting(norm="batch", batch_size=512, schedule="one-cycle", lr_max=0.1)
     assert [(s.lr_max, seeds) for s, seeds in lab.asked] == [(r, TUNING_SEEDS) for r in RATES]
-    assert not set(TUNING_SEEDS) & set(range(100))  # never those that decide
+    assert not set(TUNING_SEEDS) & set(range(100))  # never the measured seeds
 
 
-def test_a_quick_run_tunes_nothing():
+def test_tuned_returns_the_setting_of_a_quick_run_unchanged():
     lab = FakeLab(lambda s, seed: 0.5, quick=True)
     assert tuned(lab, ONE_CYCLE) == ONE_CYCLE
     assert lab.asked == []
@@ -66,7 +66,7 @@ def test_larger_decides_by_the_interval(first, holds):
     assert rule.min_seeds == 5
 
 
-def test_accuracies_are_those_at_the_end():
+def test_accuracies_and_gaps_are_those_at_the_end():
     setting = Setting()
     early = Outcome(setting, 0, [{"accuracy": 0.1}, {"accuracy": 0.7, "train_accuracy": 0.9}])
     found = [early, outcome(setting, 1, 0.8)]
@@ -74,7 +74,7 @@ def test_accuracies_are_those_at_the_end():
     assert gaps(found) == pytest.approx([0.2, 0.2])
 
 
-def test_every_side_is_measured_at_its_own_best_rate():
+def test_at_best_measures_every_side_at_its_best_rate():
     best = {None: 0.03, "batch": 0.3}
     lab = FakeLab(lambda setting, seed: 1 - abs(setting.lr_max - best[setting.norm]) - seed / 1000)
     outcomes, figures = at_best(lab, {"plain": ONE_CYCLE, "norm": BATCH_NORM}, "both")
@@ -87,7 +87,7 @@ def test_every_side_is_measured_at_its_own_best_rate():
     assert lab.pictures == ["both"]
 
 
-def test_accuracies_over_the_rates():
+def test_accuracy_by_rate_tries_two_rates_in_a_quick_run():
     lab = FakeLab(lambda setting, seed: setting.lr_max + seed)
     curve = accuracy_by_rate(lab, ONE_CYCLE)
     assert tuple(curve) == HIGH_RATES
@@ -95,12 +95,12 @@ def test_accuracies_over_the_rates():
     assert len(accuracy_by_rate(FakeLab(lab.accuracy, quick=True), ONE_CYCLE)) == 2
 
 
-def test_the_highest_rate_is_one_at_which_every_seed_trains():
+def test_highest_rate_needs_every_seed_to_train():
     assert highest_rate({0.1: [0.95, 0.96], 0.2: [0.97, 0.9], 0.5: [0.99, 0.89]}) == 0.2
     assert highest_rate({0.1: [0.2]}) == 0
 
 
-def test_two_rates_at_the_end_of_those_tried_are_not_told_apart():
+def test_higher_is_undecided_at_the_highest_rate_tried():
     assert higher(0.2, than=0.1) is True
     assert higher(0.1, than=0.1) is False
     assert higher(HIGH_RATES[-1], than=0.1) is True

@@ -1,4 +1,4 @@
-"""In processes of their own, because JAX's settings hold for a whole process."""
+"""The tests run in subprocesses, because JAX's settings apply to a whole process."""
 
 import json
 import os
@@ -29,7 +29,7 @@ print(json.dumps(jax.config.jax_compilation_cache_dir))
 """
 
 
-def test_a_program_is_kept_and_read_again(tmp_path):
+def test_use_compilation_cache_keeps_and_reads_programs(tmp_path):
     def compiled():
         return {path.name for path in (tmp_path / "xla").glob("*-cache")}
 
@@ -38,14 +38,14 @@ def test_a_program_is_kept_and_read_again(tmp_path):
         assert folder == str(tmp_path / "xla")
     first = compiled()
     assert first
-    # A program that was read is not written under another name.
+    # A program that was read is not written again under another name.
     python(COMPILE, CONVJAX_CACHE_DIR=str(tmp_path))
     assert compiled() == first
     python(COMPILE.replace("3", "4"), CONVJAX_CACHE_DIR=str(tmp_path))
     assert len(compiled()) > len(first)
 
 
-def test_the_users_own_choice_holds(tmp_path):
+def test_use_compilation_cache_respects_jax_settings(tmp_path):
     chosen, ours = tmp_path / "chosen", tmp_path / "ours"
     environment = {"CONVJAX_CACHE_DIR": str(ours), "JAX_COMPILATION_CACHE_DIR": str(chosen)}
     assert python(COMPILE, **environment) == str(chosen)
@@ -56,7 +56,7 @@ def test_the_users_own_choice_holds(tmp_path):
     assert not any((none / "xla").iterdir())
 
 
-def test_a_folder_that_cannot_be_made_is_no_error(tmp_path):
+def test_use_compilation_cache_ignores_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     assert python(COMPILE, CONVJAX_CACHE_DIR=str(tmp_path / "file")) is None
 
@@ -82,7 +82,8 @@ print(json.dumps([name for name in {heavy} if name in sys.modules]))
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
-def test_a_command_imports_what_it_needs(arguments, needed, tmp_path, request, monkeypatch):
+@pytest.mark.slow
+def test_command_imports_only_what_it_needs(arguments, needed, tmp_path, request, monkeypatch):
     monkeypatch.chdir(request.config.rootpath)
     words = [str(tmp_path / "out") if word == "OUT" else word for word in arguments]
     code = MODULES.format(arguments=words, heavy=sorted(HEAVY))

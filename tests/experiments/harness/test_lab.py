@@ -8,15 +8,17 @@ from convjax.runs.config import RunError
 from convjax.runs.run import load_run
 from experiments.features.colour_encodings import encode
 from experiments.features.tinted_digits import coloured
+from experiments.harness import training_plots
 from experiments.harness.lab import Lab
 from experiments.harness.observer import Observer
 from experiments.harness.setting import BATCH_512, BATCH_NORM, ONE_CYCLE, THREE_OR_SEVEN, Setting
+from experiments.harness.training import Training
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
 
 
 class Counter(Observer):
-    """Counts the trainings, apart by whether layers were watched."""
+    """Records the trainings, watched and unwatched ones separately."""
 
     def __init__(self):
         self.watched, self.unwatched, self.networks = [], [], []
@@ -34,7 +36,7 @@ def quick_lab(out, **options):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A folder with trainings of both kinds, and the lab that ran them."""
+    """A lab that has run trainings of both kinds."""
     lab = quick_lab(tmp_path_factory.mktemp("lab"))
     lab.train(BATCH_NORM)
     lab.outcomes(ONE_CYCLE)
@@ -43,12 +45,12 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def again(finished, tmp_path):
-    """A lab that goes on in a copy of that folder."""
+    """A lab that resumes a copy of that folder."""
     shutil.copytree(finished.out, tmp_path / "out")
     return quick_lab(tmp_path / "out", resume=True)
 
 
-def test_the_configuration_repeats_the_training(finished):
+def test_lab_train_writes_the_configuration(finished):
     config = load_run(finished.out / "runs" / BATCH_NORM.slug / "seed-1").config
     assert Setting(**config["setting"]) == BATCH_NORM
     assert (config["seed"], config["data"]) == (1, "mnist5k")
@@ -57,7 +59,7 @@ def test_the_configuration_repeats_the_training(finished):
     assert config["std"] == pytest.approx([pixels.std()], rel=1e-3)
 
 
-def test_each_encoding_has_its_images_and_is_normalised_by_itself(tmp_path):
+def test_session_normalises_each_encoding_by_itself(tmp_path):
     lab = quick_lab(tmp_path)
     tinted = coloured(lab.dataset)
     for encoding in ("rgb", "hsv", "grey"):
@@ -76,7 +78,7 @@ def test_each_encoding_has_its_images_and_is_normalised_by_itself(tmp_path):
     assert lab.run_config(THREE_OR_SEVEN, 0)["mean"] == [0.0]
 
 
-def test_a_folder_is_called_by_its_name(tmp_path, monkeypatch):
+def test_session_names_a_folder_without_its_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mnist").mkdir()
     assert Lab("./mnist", out=tmp_path).data == Lab(str(tmp_path / "mnist"), out=tmp_path).data
@@ -84,7 +86,7 @@ def test_a_folder_is_called_by_its_name(tmp_path, monkeypatch):
     assert Lab("mnist", out=tmp_path).data == "mnist"
 
 
-def test_the_smoothed_loss_goes_on_over_the_epochs(tmp_path):
+def test_lab_train_smooths_the_loss_across_epochs(tmp_path):
     lab = Lab(out=tmp_path, quick=True)
     (training,) = lab.train(THREE_OR_SEVEN)
     assert len(training.metrics) == 2
@@ -102,29 +104,36 @@ def test_the_smoothed_loss_goes_on_over_the_epochs(tmp_path):
     )
 
 
-def test_a_network_is_told_of_once(tmp_path):
+def test_lab_train_reports_a_network_once(tmp_path, monkeypatch):
+    """The second seed, and a setting that differs in the schedule, have no summary of their own."""
     lab = quick_lab(tmp_path)
+
+    def untrained(setting, seed, folder):
+        return Training(setting, seed, [], None, lab.network(setting, seed))
+
+    monkeypatch.setattr(lab, "fit", untrained)
+    monkeypatch.setattr(training_plots, "of_training", lambda *_: {})
     for setting in (ONE_CYCLE, BATCH_512, BATCH_NORM):
         lab.train(setting)
     assert len(lab.observer.networks) == 2
 
 
 @pytest.mark.parametrize("name", ["model.npz", "record.npz", "metrics.jsonl"])
-def test_a_damaged_file_of_a_finished_training_is_named_with_the_way_out(name, again):
+def test_lab_train_names_a_damaged_file_and_the_fix(name, again):
     (again.out / "runs" / BATCH_NORM.slug / "seed-0" / name).write_bytes(b"rubbish")
     with pytest.raises(RunError, match=r"Remove .*seed-0: --resume trains it again") as caught:
         again.train(BATCH_NORM)
     assert "pickle" not in str(caught.value)
 
 
-def test_a_training_is_run_once(finished):
+def test_lab_train_runs_a_training_once(finished):
     assert finished.observer.watched == [(BATCH_NORM, 0), (BATCH_NORM, 1)]
     finished.train(BATCH_NORM)
     finished.outcomes(ONE_CYCLE, [1])
     assert len(finished.observer.watched) == len(finished.observer.unwatched) == 2
 
 
-def test_finished_trainings_are_taken_from_their_folders(finished, again):
+def test_lab_reuses_finished_trainings(finished, again):
     for found, wanted in zip(again.train(BATCH_NORM), finished.train(BATCH_NORM), strict=True):
         assert found.metrics == wanted.metrics
         np.testing.assert_array_equal(found.record.hist, wanted.record.hist)
@@ -134,7 +143,7 @@ def test_finished_trainings_are_taken_from_their_folders(finished, again):
     assert not again.observer.unwatched
 
 
-def test_an_unfinished_training_is_run_again_and_comes_to_the_same(finished, again):
+def test_lab_repeats_an_unfinished_training(finished, again):
     runs = again.out / "runs"
     (runs / BATCH_NORM.slug / "seed-1" / "model.npz").unlink()
     (runs / "comparisons" / ONE_CYCLE.slug / "seed-0" / "record.npz").unlink()
@@ -147,24 +156,24 @@ def test_an_unfinished_training_is_run_again_and_comes_to_the_same(finished, aga
     assert again.observer.unwatched == [(ONE_CYCLE, 0)]
 
 
-def test_more_seeds_are_added(again):
+def test_lab_adds_seeds(again):
     more = Lab(out=again.out, quick=True, seeds=3, resume=True, observer=again.observer)
     assert len(more.train(BATCH_NORM)) == 3
     assert again.observer.watched == [(BATCH_NORM, 2)]
 
 
-def test_a_run_that_was_set_up_otherwise_is_not_gone_on_with(again):
+def test_lab_rejects_a_run_with_another_configuration(again):
     other = quick_lab(again.out, resume=True, layout="NCHW")
     with pytest.raises(RunError, match="layout 'auto', not 'NCHW'"):
         other.train(BATCH_NORM)
 
 
-def test_without_resume_a_run_is_in_the_way(again):
+def test_lab_without_resume_rejects_an_existing_run(again):
     with pytest.raises(RunError, match="already holds a run"):
         quick_lab(again.out).train(BATCH_NORM)
 
 
-def test_other_images_are_another_configuration(again):
+def test_lab_rejects_a_run_with_other_images(again):
     before = again.config["sha256"]
     other = quick_lab(again.out, resume=True)
     images = other.dataset.train.images.copy()
@@ -175,7 +184,7 @@ def test_other_images_are_another_configuration(again):
         other.train(BATCH_NORM)
 
 
-def test_seconds_of_trainings_count_that_no_finished_claim_had(again):
+def test_lab_earlier_seconds_counts_trainings_after_the_last_claim(again):
     again.train(BATCH_NORM)
     spent = sum(
         row["seconds"] + row["compile_seconds"]

@@ -37,7 +37,7 @@ def claim(id, calls, text="r", stops=False):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Which claims were measured; the registry has "one", "two" and "three"."""
+    """The ids of measured claims; the registry has "one", "two" and "three"."""
     found = []
     three = [("file", claim(id, found)) for id in ("one", "two", "three")]
     monkeypatch.setattr(registry, "all_claims", lambda: three)
@@ -52,7 +52,7 @@ def ids(out):
     return [entry["id"] for entry in json.loads((out / "results.json").read_text())["claims"]]
 
 
-def test_a_stopped_run_goes_on_where_it_was(calls, tmp_path):
+def test_measure_claims_resumes_a_stopped_run(calls, tmp_path):
     claims = [claim("one", calls), claim("two", calls, stops=True), claim("three", calls)]
     with pytest.raises(KeyboardInterrupt):
         measure_claims(claims, lab(tmp_path), ["command"])
@@ -67,7 +67,7 @@ def test_a_stopped_run_goes_on_where_it_was(calls, tmp_path):
     assert going_on.observer.already == 1
 
 
-def test_figures_that_lack_one_of_today_are_measured_again(calls, tmp_path):
+def test_measure_claims_repeats_a_claim_with_new_figures(calls, tmp_path):
     measure_claims([claim("one", calls)], lab(tmp_path), [])
     other = claim("one", calls)
     rules = {"any": replace(other.rules["any"], decide=lambda found: Decision(True, found["new"]))}
@@ -76,7 +76,7 @@ def test_figures_that_lack_one_of_today_are_measured_again(calls, tmp_path):
     assert found.measured == {"new": [1.0]}
 
 
-def test_results_are_left_untouched_until_there_are_others(calls, tmp_path):
+def test_measure_claims_writes_results_only_when_they_change(calls, tmp_path):
     measure_claims([claim("one", calls)], lab(tmp_path), [])
     before = (tmp_path / "results.json").stat().st_mtime_ns
     claims = [claim("one", calls), claim("two", calls, stops=True)]
@@ -85,7 +85,7 @@ def test_results_are_left_untouched_until_there_are_others(calls, tmp_path):
     assert (tmp_path / "results.json").stat().st_mtime_ns == before
 
 
-def test_results_that_were_not_asked_for_stay(calls, tmp_path):
+def test_measure_claims_keeps_results_of_other_claims(calls, tmp_path):
     measure_claims([claim("three", calls)], lab(tmp_path), [])
     assert [
         r.id for r in measure_claims([claim("one", calls)], lab(tmp_path, resume=True), [])
@@ -94,14 +94,16 @@ def test_results_that_were_not_asked_for_stay(calls, tmp_path):
 
 
 @pytest.mark.parametrize(("seeds", "text"), [(2, "r"), (1, "another rule")])
-def test_more_seeds_and_other_rules_are_measured_again(seeds, text, calls, tmp_path):
+def test_measure_claims_repeats_a_claim_for_more_seeds_or_another_rule(
+    seeds, text, calls, tmp_path
+):
     measure_claims([claim("one", calls)], lab(tmp_path), [])
     found = measure_claims([claim("one", calls, text)], lab(tmp_path, resume=True, seeds=seeds), [])
     assert len(calls) == 2
     assert len(found[0].measured["a"]) == seeds
 
 
-def test_what_could_not_be_measured_is_tried_again(calls, tmp_path):
+def test_measure_claims_repeats_what_could_not_be_measured(calls, tmp_path):
     def missing(lab):
         raise NotMeasuredError("no such file")
 
@@ -111,7 +113,7 @@ def test_what_could_not_be_measured_is_tried_again(calls, tmp_path):
     assert second.verdict == "reproduced"
 
 
-def test_another_expectation_counts(calls, tmp_path):
+def test_measure_claims_applies_a_new_expectation(calls, tmp_path):
     measure_claims([claim("one", calls)], lab(tmp_path), [])
     expects = claim("one", calls)
     rules = {"any": replace(expects.rules["any"], expected="refuted")}
@@ -119,8 +121,8 @@ def test_another_expectation_counts(calls, tmp_path):
     assert (found.verdict, found.expected) == ("reproduced", "refuted")
 
 
-def otherwise(file, **changes):
-    """Changes results as if they had been measured otherwise."""
+def rewrite(file, **changes):
+    """Changes saved results; returns the new text."""
     found = json.loads(file.read_text())
     found["environment"] |= changes.pop("environment", {})
     for entry in found["claims"]:
@@ -139,15 +141,15 @@ def otherwise(file, **changes):
         ({"config": {"sha256": "of other images"}}, "sha256 'of other images', not "),
     ],
 )
-def test_results_that_do_not_belong_with_these_are_left_alone(changes, message, calls, tmp_path):
+def test_measure_claims_rejects_incomparable_results(changes, message, calls, tmp_path):
     measure_claims([claim("one", calls)], lab(tmp_path), [])
-    before = otherwise(tmp_path / "results.json", **changes)
+    before = rewrite(tmp_path / "results.json", **changes)
     with pytest.raises(ResultsError, match=rf"was measured with .*{message}.*Choose another --out"):
         measure_claims([claim("one", calls)], lab(tmp_path, resume=True), [])
     assert (tmp_path / "results.json").read_text() == before
 
 
-def test_fewer_seeds_do_not_take_the_place_of_more(calls, tmp_path):
+def test_measure_claims_rejects_fewer_seeds(calls, tmp_path):
     measure_claims([claim("one", calls)], lab(tmp_path, seeds=3), [])
     before = (tmp_path / "results.json").read_text()
     with pytest.raises(ResultsError, match=r"has one with 3 seeds, .*Use --seeds 3, or choose"):
@@ -157,7 +159,7 @@ def test_fewer_seeds_do_not_take_the_place_of_more(calls, tmp_path):
     assert ids(tmp_path) == ["one", "two"]
 
 
-def test_without_results_there_may_be_trainings(calls, tmp_path):
+def test_measure_claims_resumes_without_results(calls, tmp_path):
     measure_claims([claim("one", calls)], lab(tmp_path, resume=True), [])
     assert ids(tmp_path) == ["one"]
 
@@ -172,7 +174,7 @@ def test_without_results_there_may_be_trainings(calls, tmp_path):
         '{"environment": {}, "claims": [{"id": 1}]}',
     ],
 )
-def test_a_damaged_file_is_left_alone(content, tmp_path):
+def test_measure_claims_rejects_a_damaged_file(content, tmp_path):
     file = tmp_path / "results.json"
     file.write_text(content)
     with pytest.raises(ResultsError, match=r"is damaged or is not a results\.json .*Remove it"):
@@ -194,11 +196,9 @@ def saved(calls, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("saved")
-def test_the_time_left_is_that_of_the_saved_results_at_the_pace_of_this_machine(
-    calls, tmp_path, monkeypatch
-):
-    # "one" and "two" take half of 10 and 30 s; ten more have gone at the full pace, and "three",
-    # which the saved results do not know and which compares nothing, takes none.
+def test_measure_claims_estimates_the_time_left_from_saved_results(calls, tmp_path, monkeypatch):
+    # "one" and "two" take half of 10 and 30 s. Ten more seconds have passed at the saved pace.
+    # "three" is not in the saved results, compares nothing and takes no time.
     now = iter((0.0, 0.0, 5.0, 20.0))
     clock = type("Clock", (), {"perf_counter": lambda self: next(now)})()
     watched = lab(tmp_path, seeds=2)
@@ -208,7 +208,7 @@ def test_the_time_left_is_that_of_the_saved_results_at_the_pace_of_this_machine(
 
 
 @pytest.mark.usefixtures("saved")
-def test_nobody_knows_how_long_a_part_or_an_unknown_comparison_takes(calls, tmp_path):
+def test_measure_claims_gives_no_estimate_for_a_part_or_an_unknown_comparison(calls, tmp_path):
     part = lab(tmp_path)
     measure_claims([claim("one", calls)], part, [])
     unknown = lab(tmp_path / "unknown")
@@ -223,7 +223,7 @@ def test_nobody_knows_how_long_a_part_or_an_unknown_comparison_takes(calls, tmp_
 
 
 def decided(rule, measured):
-    """The decision, and whether this machine can make it."""
+    """Returns the decision, and whether this machine can make it."""
     try:
         return rule.decide(measured), True
     except NotMeasuredError as error:
@@ -231,8 +231,8 @@ def decided(rule, measured):
 
 
 @pytest.mark.parametrize("data", ["mnist", "mnist5k"])
-def test_the_saved_results_are_what_the_rules_of_today_say(data):
-    """Whoever changes a rule measures again; no figure is changed without its verdict."""
+def test_saved_results_follow_the_current_rules(data):
+    """A changed rule needs a new measurement, and a changed figure a new verdict."""
     _, results = read_results(runner.SAVED_RESULTS / f"{data}.json")
     claims = [claim for _, claim in registry.all_claims()]
     assert [result.id for result in results] == [claim.id for claim in claims]
@@ -241,7 +241,7 @@ def test_the_saved_results_are_what_the_rules_of_today_say(data):
         assert (result.data, result.published, result.rule) == (data, claim.published, rule.text)
         assert result.verdict == result.expected
         if result.measured:
-            decision, told = decided(rule, result.measured)
-            assert result.expected == (rule.expected if told else "undecided")
+            decision, decidable = decided(rule, result.measured)
+            assert result.expected == (rule.expected if decidable else "undecided")
             verdict = {True: "reproduced", False: "refuted", None: "undecided"}[decision.holds]
             assert (result.verdict, result.reason) == (verdict, decision.reason)

@@ -21,7 +21,7 @@ from experiments.harness.setting import (
 )
 
 
-def test_slugs_tell_settings_apart():
+def test_setting_slug_is_unique():
     variants = [
         *(BASELINE, LINEAR, THREE_OR_SEVEN, ONE_CYCLE, BATCH_NORM, LONGER),
         *(replace(ONE_CYCLE, schedule=name) for name in CYCLES if name != "one-cycle"),
@@ -40,7 +40,7 @@ def test_slugs_tell_settings_apart():
     )
 
 
-def test_settings_of_one_structure_share_a_program():
+def test_setting_structure_ignores_rates_and_length():
     assert LONGER.structure == BATCH_NORM.structure == Setting(norm="batch")
     assert replace(BATCH_NORM, first_kernel=3).structure != BATCH_NORM.structure
     assert LINEAR.structure != BASELINE.structure
@@ -51,9 +51,9 @@ def test_settings_of_one_structure_share_a_program():
 
 
 @pytest.mark.parametrize("setting", [BATCH_NORM, replace(BATCH_NORM, encoding="grey")])
-def test_a_configuration_gives_back_the_setting(setting):
+def test_setting_config_restores_the_setting(setting):
     assert Setting(**setting.config) == setting
-    # Runs of earlier versions have none.
+    # Runs of earlier versions have no encoding.
     assert ("encoding" in setting.config) == (setting.encoding is not None)
 
 
@@ -68,11 +68,11 @@ def test_a_configuration_gives_back_the_setting(setting):
         ("flat-momentum", (1 / 25, 1, 1e-5), (0.9, 0.9, 0.9)),
     ],
 )
-def test_cycles_without_a_part(name, rates, momenta):
+def test_setting_table_of_each_cycle(name, rates, momenta):
     steps = 1000
     table = replace(ONE_CYCLE, schedule=name, lr_max=2.0).table(steps)
     at = [0, 250, 999]
-    # The last step is one thousandth short of the end: 2e-3 of the way at most.
+    # The last step is one thousandth before the end, which is at most 2e-3 of the change.
     np.testing.assert_allclose(table["learning_rate"][np.array(at)] / 2, rates, atol=3e-3)
     np.testing.assert_allclose(table["momentum"][np.array(at)], momenta, atol=3e-3)
     halfway = float(table["learning_rate"][625]) / 2
@@ -83,14 +83,14 @@ def test_cycles_without_a_part(name, rates, momenta):
     assert eighth == pytest.approx(wanted, abs=1e-3)
 
 
-def test_constant_rates_and_their_momentum():
+def test_setting_table_of_a_constant_rate():
     for setting, momentum in ((BASELINE, 0.9), (LINEAR, 0.0)):
         table = setting.table(3)
         np.testing.assert_allclose(table["learning_rate"], setting.lr_max)
         np.testing.assert_allclose(table["momentum"], momentum)
 
 
-def test_networks():
+def test_setting_build_makes_the_network():
     def built(setting, image=(28, 28, 1), classes=10):
         return nnx.eval_shape(lambda: setting.build(image, classes, "NCHW", 0))
 
@@ -106,7 +106,7 @@ def test_networks():
     assert linear.layers[-1].kernel.shape == (30, 1)
 
 
-def test_the_linear_networks_loss_by_hand():
+def test_wrong_probability_by_hand():
     # σ(0) = 1/2; σ(ln 3) = 3/4, right for label 1 and wrong for label 0.
     logits = jnp.array([[0.0], [jnp.log(3.0)], [jnp.log(3.0)]])
     loss = wrong_probability(logits, jnp.array([1, 1, 0]))
