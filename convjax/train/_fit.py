@@ -121,7 +121,8 @@ def fit(
       >>> trainer = convjax.Trainer(model, convjax.adam(), watch=None)
       >>> random = np.random.default_rng(0)
       >>> pixels = random.integers(0, 256, (20, 4, 4, 1), np.uint8)
-      >>> images = convjax.Images(pixels, np.arange(20) % 3)
+      >>> labels = np.arange(20, dtype=np.int32) % 3
+      >>> images = convjax.Images.put(convjax.data.Split(pixels, labels))
       >>> def order(epoch):
       ...     return convjax.data.epoch_order(20, 5, seed=0, epoch=epoch)
       >>> plan = convjax.Plan(2, order, convjax.one_cycle(8, 0.01).table(8))

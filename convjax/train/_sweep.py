@@ -85,8 +85,8 @@ def sweep(
     scalars: Mapping[str, Sequence[float]] | None = None,
     score_training: bool = False,
     at_once: int | None = None,
-    on_steps: Callable[[int], object] = lambda steps: None,
-    on_run: Callable[[SweepRun], object] = lambda run: None,
+    on_steps: Callable[[int], None] = lambda steps: None,
+    on_run: Callable[[SweepRun], None] = lambda run: None,
 ) -> Sweep:
     """Trains every model with every table.
 
@@ -125,7 +125,8 @@ def sweep(
       >>> trainer = convjax.Trainer(models[0], convjax.sgd(), watch=None)
       >>> random = np.random.default_rng(0)
       >>> pixels = random.integers(0, 256, (20, 4, 4, 1), np.uint8)
-      >>> images = convjax.Images(pixels, np.arange(20) % 3)
+      >>> labels = np.arange(20, dtype=np.int32) % 3
+      >>> images = convjax.Images.put(convjax.data.Split(pixels, labels))
       >>> orders = random.integers(0, 20, (2, 4, 5))
       >>> tables = [convjax.constant(rate).table(4) for rate in (0.01, 0.1, 1.0)]
       >>> runs = []

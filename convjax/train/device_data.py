@@ -34,8 +34,8 @@ class Images(NamedTuple):
       ((1000, 28, 28, 1), 'int32')
     """
 
-    images: UInt8[Array | np.ndarray, "N H W C"]
-    labels: Int[Array | np.ndarray, " N"]
+    images: UInt8[Array, "N H W C"]
+    labels: Int[Array, " N"]
 
     @classmethod
     def put(cls, split: Split, devices: Sequence[jax.Device] | None = None) -> "Images":

@@ -114,7 +114,8 @@ def lr_find(
       >>> trainer = convjax.Trainer(model, convjax.sgd(), watch=None)
       >>> random = np.random.default_rng(0)
       >>> pixels = random.integers(0, 256, (20, 4, 4, 1), np.uint8)
-      >>> images = convjax.Images(pixels, np.arange(20) % 3)
+      >>> labels = np.arange(20, dtype=np.int32) % 3
+      >>> images = convjax.Images.put(convjax.data.Split(pixels, labels))
       >>> order = random.integers(0, 20, (60, 5))
       >>> found = convjax.lr_find(trainer, model, images, order, start=1e-4, end=0.1)
       >>> found.steps, found.can_suggest

@@ -246,7 +246,7 @@ class TrainStep:
             logits, outputs, axes = self._watch.outputs(model, x, labels)
         return logits, outputs, axes, _split(model)[2]
 
-    def _input(self, params: Any, images: jax.Array) -> jax.Array:
+    def _input(self, params: Any, images: Any) -> jax.Array:
         # A model computes in the dtype of its parameters.
         return self.normalize(images, jax.tree.leaves(params)[0].dtype)
 

@@ -71,7 +71,8 @@ class Trainer:
       >>> trainer = convjax.Trainer(model, convjax.sgd())
       >>> random = np.random.default_rng(0)
       >>> pixels = random.integers(0, 256, (20, 4, 4, 1), np.uint8)
-      >>> images = convjax.Images(pixels, np.arange(20) % 3)
+      >>> labels = np.arange(20, dtype=np.int32) % 3
+      >>> images = convjax.Images.put(convjax.data.Split(pixels, labels))
       >>> order = random.integers(0, 20, (30, 5))
       >>> table = convjax.constant(0.1).table(30)
       >>> state, record = trainer.run(trainer.start(model), images, order, table)

@@ -76,8 +76,11 @@ class VmappedRuns:
         length = chunk_length(len(order), 1)
         states = run_chunks(self._run_chunk, states, data, order, columns, length, fetch)
         metrics = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
-        of_runs = zip(*(column.T for column in metrics), strict=True)
-        return states, [from_steps((), (), *of_run, np.arange(0), ()) for of_run in of_runs]
+        records = [
+            from_steps((), (), loss, learning_rate, momentum, np.arange(0), ())
+            for loss, learning_rate, momentum in zip(*(c.T for c in metrics), strict=True)
+        ]
+        return states, records
 
     def scores(self, states: Any, data: Any) -> tuple[Float[np.ndarray, " R"], ...]:
         """Returns the mean loss and the accuracy of R runs on a split."""

@@ -1,4 +1,4 @@
-"""One training: what it comes to, and what it is made of."""
+"""The results of a training, and the data on the device."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,10 +11,11 @@ from experiments.harness.setting import Setting
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one of many trainings came to, for comparisons.
+    """The outcome of one of many trainings, for comparisons.
 
     Attributes:
-      metrics: per evaluation, as `convjax.train._fit.FitResult` has them.
+      setting, seed: of the training.
+      metrics: per evaluation, as in `convjax.train.FitResult`.
     """
 
     setting: Setting
@@ -23,12 +24,12 @@ class Outcome:
 
     @property
     def accuracy(self) -> float:
-        """On the test images, at the end."""
+        """The accuracy on the test images at the end."""
         return float(self.metrics[-1]["accuracy"])
 
     @property
     def train_accuracy(self) -> float:
-        """On the training images, at the end."""
+        """The accuracy on the training images at the end."""
         return float(self.metrics[-1]["train_accuracy"])
 
 
@@ -37,6 +38,7 @@ class Training(Outcome):
     """A training whose layers were watched.
 
     Attributes:
+      record: of every step.
       model: the trained network, in evaluation mode.
     """
 
