@@ -109,10 +109,10 @@ def layer_specs(model: nnx.Module) -> list[LayerSpec]:
 
     Examples:
       >>> from flax import nnx
-      >>> from convjax import explorer, threes_sevens_net
-      >>> model = threes_sevens_net(rngs=nnx.Rngs(0))
-      >>> [layer.name for layer in explorer.layer_specs(model)]
-      ['conv 1', 'conv 2', 'conv 3', 'conv 4', 'conv 5']
+      >>> from convjax import ConvNet, explorer
+      >>> model = ConvNet((1, 2), rngs=nnx.Rngs(0))
+      >>> [(layer.name, layer.kernel.shape) for layer in explorer.layer_specs(model)]
+      [('conv 1', (2, 1, 3, 3))]
     """
     if not isinstance(model, ConvNet):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Records to draw, and what is read back from figures."""
+"""Records to draw, and readers of figures."""
 
 from io import BytesIO
 
@@ -11,7 +11,7 @@ PNG = b"\x89PNG"
 
 
 def make_record(steps=6, layers=("conv1", "conv2"), size=1000, seed=0, every=1):
-    """Makes a record whose counts are drawn at random and add up to `size` without NaN."""
+    """Makes a record with random counts that add up to `size`, without NaN."""
     rng = np.random.default_rng(seed)
     watched = np.arange(0, steps, every)
     column = (len(watched), len(layers))
@@ -48,11 +48,11 @@ def steps_of(axes):
 
 
 def mesh(panel):
-    """Returns the picture of a panel of color_dim, its columns' edges and its bins'."""
+    """Returns the mesh of a panel of color_dim, and the edges of its columns and bins."""
     (picture,) = panel.collections
     corners = picture.get_coordinates()
     across, up = corners[0, :, 0], corners[:, 0, 1]
-    # The corners are those of a grid.
+    # The corners form a grid.
     np.testing.assert_array_equal(corners, np.stack(np.meshgrid(across, up), axis=-1))
     return picture, across, up
 
@@ -64,7 +64,7 @@ def panels(figure, records):
 
 
 def draw(figure):
-    """Lets matplotlib draw everything: with warnings as errors, this is a test of its own."""
+    """Draws everything with matplotlib, in which a warning is an error."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

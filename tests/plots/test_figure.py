@@ -1,4 +1,4 @@
-"""What all pictures have in common."""
+"""The figure that all plots share."""
 
 import subprocess
 import sys
@@ -22,12 +22,12 @@ pytest.importorskip("matplotlib")
         lambda record: plots.color_dim(record, 0),
     ],
 )
-def test_a_record_without_steps_is_refused(plot):
+def test_plots_reject_a_record_without_steps(plot):
     with pytest.raises(ValueError, match="record must hold at least one step to draw, got none"):
         plot(make_record().between(0, 0))
 
 
-def test_a_notebook_gets_the_picture():
+def test_new_figure_has_a_png_for_notebooks():
     assert plots.plot_sched(make_record())._repr_png_().startswith(PNG)
 
 
@@ -35,7 +35,8 @@ def run(code):
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
 
 
-def test_importing_leaves_matplotlib_alone():
+@pytest.mark.slow
+def test_plots_import_matplotlib_lazily_and_never_pyplot():
     run(
         """
         import sys
@@ -47,7 +48,8 @@ def test_importing_leaves_matplotlib_alone():
     )
 
 
-def test_without_matplotlib_the_message_says_what_to_install():
+@pytest.mark.slow
+def test_new_figure_without_matplotlib_names_the_package():
     run(
         """
         import sys
@@ -63,7 +65,7 @@ def test_without_matplotlib_the_message_says_what_to_install():
     )
 
 
-def test_pictures_of_merged_rows_say_so():
+def test_plots_of_merged_rows_state_the_merging():
     record = make_record(steps=64).merged(16)
     (axes,) = plots.plot_loss(record).axes
     assert axes.get_legend().get_texts()[0].get_text() == "training, mean of up to 4 batches"

@@ -1,4 +1,4 @@
-"""Where findings are marked, and what is written of them."""
+"""Marks of findings, and their list below the figure."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.diagnosis.test_diagnose import CASES, HEALTHY
 pytest.importorskip("matplotlib")
 
 
-def test_findings_are_marked_at_their_steps():
+def test_mark_draws_findings_at_their_steps():
     record = CASES["dead layer"][0]
     findings = diagnose(record).findings
     figure = mark(plots.plot_layer_stats(record, "conv2"), findings)
@@ -20,7 +20,7 @@ def test_findings_are_marked_at_their_steps():
     assert figure.get_supxlabel() == "1: dead layer in conv2"
 
 
-def test_marks_stay_below_the_words_of_the_picture():
+def test_mark_keeps_the_caption_of_the_figure():
     record, _, step = CASES["collapse"]
     figure = mark(plots.color_dim(record, "conv1"), diagnose(record).findings)
     over, panel, under = figure.axes[:3]
@@ -29,7 +29,7 @@ def test_marks_stay_below_the_words_of_the_picture():
     assert figure.get_supxlabel().endswith("1: collapse in conv1")
 
 
-def test_no_finding_changes_nothing():
+def test_mark_without_findings_changes_nothing():
     figure = mark(plots.plot_loss(HEALTHY), ())
     assert not figure.get_supxlabel()
     with pytest.raises(ValueError, match="figure must have a panel over steps, got none"):

@@ -1,4 +1,4 @@
-"""What the pictures of images, kernels and maps draw, read back from the figures."""
+"""Plots of images, kernels and maps, read back from the figures."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +29,7 @@ def in_order(array, source, target):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_batch_shows_its_first_images_with_their_class_names(channels):
+def test_show_batch_draws_the_first_images_with_their_class_names(channels):
     batch = np.random.default_rng(0).integers(0, 256, (12, 4, 6, channels)).astype(np.uint8)
     labels = np.arange(12) % 3
     figure = images.show_batch(batch, labels, ("three", "seven", "nine"))
@@ -43,12 +43,12 @@ def test_a_batch_shows_its_first_images_with_their_class_names(channels):
     assert figure._repr_png_().startswith(PNG)
 
 
-def test_a_short_batch_shows_what_there_is():
+def test_show_batch_of_few_images():
     figure = images.show_batch(np.zeros((5, 4, 4, 1), np.uint8), np.zeros(5, int), ["only"])
     assert len(figure.axes) == 5
 
 
-def test_long_class_names_are_broken():
+def test_show_batch_wraps_long_class_names():
     figure = images.show_batch(
         np.zeros((1, 4, 4, 1), np.uint8), [0], ["a class with quite a long name"]
     )
@@ -68,7 +68,7 @@ def test_long_class_names_are_broken():
         ({"images": np.zeros((0, 4, 4, 1), np.uint8), "labels": []}, "got 9 and 0"),
     ],
 )
-def test_show_batch_refuses(change, message):
+def test_show_batch_rejects(change, message):
     arguments = {
         "images": np.zeros((2, 4, 4, 1), np.uint8),
         "labels": [0, 1],
@@ -82,7 +82,7 @@ def test_show_batch_refuses(change, message):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_kernels_of_grey_images_have_one_symmetric_scale(layout):
+def test_show_kernels_of_grey_images_has_one_symmetric_scale(layout):
     kernel = np.arange(-5, 67, dtype=np.float32).reshape(8, 3, 3, 1)  # OHWI
     figure = images.show_kernels(in_order(kernel, "OHWI", KERNEL_AXES[layout]), layout)
     np.testing.assert_array_equal(arrays(figure), kernel[..., 0])
@@ -94,7 +94,7 @@ def test_kernels_of_grey_images_have_one_symmetric_scale(layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_kernels_of_colour_images_are_drawn_as_rgb(layout):
+def test_show_kernels_of_colour_images_draws_rgb(layout):
     kernel = np.zeros((2, 1, 2, 3), np.float32)  # OHWI
     kernel[0, 0, 0] = (4, -4, 2)
     figure = images.show_kernels(in_order(kernel, "OHWI", KERNEL_AXES[layout]), layout)
@@ -105,7 +105,7 @@ def test_kernels_of_colour_images_are_drawn_as_rgb(layout):
     assert len(figure.axes) == 2  # no colour bar: three colours have none
 
 
-def test_kernels_of_deeper_layers_show_the_mean_and_say_so():
+def test_show_kernels_of_deeper_layers_draws_the_mean():
     kernel = np.random.default_rng(0).normal(size=(3, 3, 8, 5)).astype(np.float32)
     figure = images.show_kernels(kernel, "NHWC")
     np.testing.assert_allclose(
@@ -116,17 +116,17 @@ def test_kernels_of_deeper_layers_show_the_mean_and_say_so():
 
 @pytest.mark.parametrize("inputs", [1, 3])
 @pytest.mark.parametrize("value", [0.0, np.nan])
-def test_kernels_of_zero_or_nan_can_be_drawn(inputs, value):
+def test_show_kernels_of_zero_or_nan(inputs, value):
     figure = images.show_kernels(np.full((3, 3, inputs, 2), value), "NHWC")
     assert figure._repr_png_().startswith(PNG)
 
 
-def test_kernels_of_half_precision_can_be_drawn():
+def test_show_kernels_of_half_precision():
     figure = images.show_kernels(jnp.ones((3, 3, 1, 2), jnp.bfloat16), "NHWC")
     assert figure._repr_png_().startswith(PNG)
 
 
-def test_show_kernels_refuses():
+def test_show_kernels_rejects():
     with pytest.raises(ValueError, match=r"four axes HWIO.*shape \(3, 3\)"):
         images.show_kernels(np.zeros((3, 3)), "NHWC")
     with pytest.raises(ValueError, match=r"four axes OIHW, none of them empty"):
@@ -140,7 +140,7 @@ def test_show_kernels_refuses():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("example", [1, -1])
-def test_maps_of_one_example_have_one_scale(layout, example):
+def test_show_feature_maps_has_one_scale(layout, example):
     maps = np.arange(2 * 6 * 3 * 5, dtype=np.float32).reshape(2, 6, 3, 5) - 100  # NCHW
     figure = images.show_feature_maps(in_order(maps, "NCHW", layout), layout, example)
     np.testing.assert_array_equal(arrays(figure), maps[1])
@@ -152,12 +152,12 @@ def test_maps_of_one_example_have_one_scale(layout, example):
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
-def test_constant_maps_can_be_drawn(value):
+def test_show_feature_maps_of_constant_maps(value):
     figure = images.show_feature_maps(np.full((1, 1, 1, 10), value), "NHWC")
     assert figure._repr_png_().startswith(PNG)
 
 
-def test_show_feature_maps_refuses():
+def test_show_feature_maps_rejects():
     with pytest.raises(IndexError, match="index into the 2 examples of maps, got 2"):
         images.show_feature_maps(np.zeros((2, 4, 4, 1)), "NHWC", 2)
     with pytest.raises(ValueError, match=r"four axes CHWN.*shape \(2, 10\)"):
@@ -171,7 +171,7 @@ def test_show_feature_maps_refuses():
     ("count", "rows", "columns"),
     [(1, 1, 1), (4, 2, 2), (7, 3, 3), (8, 2, 4), (9, 3, 3), (10, 2, 5), (32, 4, 8), (64, 8, 8)],
 )
-def test_grids_leave_no_gap_where_the_count_allows(count, rows, columns):
+def test_show_feature_maps_grid_has_no_gap_if_possible(count, rows, columns):
     figure = images.show_feature_maps(np.zeros((1, 2, 2, count)), "NHWC")
     grid = figure.axes[0].get_gridspec()
     assert (grid.nrows, grid.ncols) == (rows, columns)

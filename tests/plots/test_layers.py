@@ -1,4 +1,4 @@
-"""What the pictures of layers draw: axes, data and words, read back from the figures."""
+"""Plots of layers: axes, data and texts, read back from the figures."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 
 @pytest.mark.parametrize("every", [1, 4])
 @pytest.mark.parametrize("layer", ["conv2", 1, -1])
-def test_layer_stats_draws_the_columns_of_the_layer(layer, every):
+def test_plot_layer_stats_draws_the_columns_of_the_layer(layer, every):
     record = make_record(every=every)
     figure = plots.plot_layer_stats(record, layer)
     mean, std, zero = figure.axes
@@ -41,7 +41,7 @@ def test_layer_stats_draws_the_columns_of_the_layer(layer, every):
     assert draw(figure).startswith(PNG)
 
 
-def test_an_unknown_layer_is_named_with_those_there_are():
+def test_plots_of_layers_reject_unknown_layers():
     with pytest.raises(KeyError, match=r"conv1, conv2\b.*'conv9'"):
         plots.plot_layer_stats(make_record(), "conv9")
     with pytest.raises(IndexError, match="conv1, conv2"):
@@ -51,7 +51,7 @@ def test_an_unknown_layer_is_named_with_those_there_are():
 # --- the colourful dimension -----------------------------------------------------------------
 
 
-def test_color_dim_shows_log1p_of_the_counts_of_every_step():
+def test_color_dim_draws_log1p_of_the_counts_of_every_step():
     record = make_record()
     figure = plots.color_dim(record, "conv1")
     grid, bar = panels(figure, 1)
@@ -75,7 +75,7 @@ def test_color_dim_shows_log1p_of_the_counts_of_every_step():
     assert draw(figure).startswith(PNG)
 
 
-def test_the_colour_bar_is_labelled_in_counts():
+def test_color_dim_labels_the_colour_bar_in_counts():
     record = make_record()
     record.hist[0, 0, 0] = 12_345
     figure = plots.color_dim(replace(record, sizes=np.full(2, 20_000)), 0)
@@ -90,7 +90,7 @@ def test_the_colour_bar_is_labelled_in_counts():
     np.testing.assert_allclose(bar.get_yticks(), np.log1p([0, 10, 100, 1000, 10_000]))
 
 
-def test_the_caption_says_how_to_read_it_and_lies_below_the_panels():
+def test_color_dim_has_a_caption_below_the_panels():
     figure = plots.color_dim(make_record(), 0)
     draw(figure)
     assert "A column is one step. There are 40 bins from 0 to 10." in caption(figure)
@@ -103,7 +103,15 @@ def test_the_caption_says_how_to_read_it_and_lies_below_the_panels():
     assert box.y1 <= lowest
 
 
-def test_several_records_share_the_colour_scale_and_the_vertical_axes():
+def test_color_dim_labels_other_bins():
+    figure = plots.color_dim(replace(make_record(), hist_edges=np.linspace(-5, 5, 41)), 0)
+    grid, _ = panels(figure, 1)
+    assert [axes.get_ylabel() for axes in grid[:, 0]] == ["x > 5\n%", "output x", "x < −5\n%"]
+    assert "40 bins from -5 to 5" in caption(figure)
+    assert "bottom row" not in caption(figure)
+
+
+def test_color_dim_of_several_records_shares_colour_scale_and_vertical_axes():
     first, second = make_record(6), make_record(9, size=5000, seed=1, every=2)
     figure = plots.color_dim([first, second], -1, labels=["without", "with"])
     grid, _ = panels(figure, 2)
@@ -118,7 +126,7 @@ def test_several_records_share_the_colour_scale_and_the_vertical_axes():
     assert draw(figure).startswith(PNG)
 
 
-def test_a_column_reaches_to_the_next_watched_step():
+def test_color_dim_extends_columns_to_the_next_watched_step():
     record = make_record(12, every=5)
     grid, _ = panels(plots.color_dim(record, 1), 1)
     over, panel, under = grid[:, 0]
@@ -135,16 +143,16 @@ def test_a_column_reaches_to_the_next_watched_step():
 
 
 @pytest.mark.parametrize("every", [1, 2])
-def test_many_watched_steps_are_merged_by_their_mean(every):
+def test_color_dim_averages_many_watched_steps(every):
     record = make_record(2500 * every, layers=("conv",), every=every)
     figure = plots.color_dim(record, 0)
     grid, _ = panels(figure, 1)
     picture, across, up = mesh(grid[1, 0])
-    # Three steps a column: 833 columns, and one more of the last step alone.
+    # Three steps per column: 833 columns, and one with the last step.
     means = [record.hist[i : i + 3, 0].mean(0) for i in range(0, 2500, 3)]
     assert len(means) == 834
     np.testing.assert_allclose(picture.get_array(), np.log1p(means).T)
-    # Steps keep their place; the last column ends with the last step.
+    # Steps keep their place, and the last column ends with the last step.
     assert across.tolist() == [3 * every * i - 0.5 for i in range(834)] + [2500 * every - 0.5]
     assert (up[0], up[-1]) == (0, 10)
     assert grid[1, 0].get_xlim() == (-0.5, 2500 * every - 0.5)
@@ -154,7 +162,7 @@ def test_many_watched_steps_are_merged_by_their_mean(every):
     assert "A column is the mean of up to 3 neighbouring watched steps." in caption(figure)
 
 
-def test_a_step_of_nothing_but_nan_stays_empty():
+def test_color_dim_leaves_steps_of_nan_empty():
     record = make_record()
     for counts in (record.hist, record.under, record.over):
         counts[4:, 0] = 0
@@ -164,7 +172,7 @@ def test_a_step_of_nothing_but_nan_stays_empty():
     shown = np.ma.filled(picture.get_array(), np.nan)
     assert np.isfinite(shown[:, :4]).all()
     assert np.isnan(shown[:, 4:]).all()
-    # What is masked has no colour, so that the grey behind it shows.
+    # Masked cells are transparent and show the grey background.
     assert picture.get_cmap().get_bad()[3] == 0
     assert grid[1, 0].get_facecolor() == (0.85, 0.85, 0.85, 1)
     for strip in (grid[0, 0], grid[2, 0]):
@@ -173,8 +181,8 @@ def test_a_step_of_nothing_but_nan_stays_empty():
 
 
 @pytest.mark.parametrize("size", [0, 1000])
-def test_a_layer_with_no_value_in_the_bins_can_be_drawn(size):
-    """All values negative, or (where none is counted) all NaN."""
+def test_plots_of_a_layer_with_no_value_in_the_bins(size):
+    """All values are negative, or NaN if none is counted."""
     record = make_record()
     empty = replace(
         record,
@@ -192,7 +200,7 @@ def test_a_layer_with_no_value_in_the_bins_can_be_drawn(size):
         assert draw(figure).startswith(PNG)
 
 
-def test_color_dim_refuses_what_it_cannot_compare():
+def test_color_dim_rejects_what_it_cannot_compare():
     record = make_record()
     with pytest.raises(ValueError, match="records must hold at least one record, got none"):
         plots.color_dim([], 0)
@@ -200,12 +208,15 @@ def test_color_dim_refuses_what_it_cannot_compare():
         plots.color_dim([record, record], 0, labels=["a"])
     with pytest.raises(ValueError, match="one text per record"):
         plots.color_dim([record, record], 0, labels="ab")
+    wide = replace(record, hist_edges=np.linspace(-5, 5, 41))
+    with pytest.raises(ValueError, match=r"the same histogram bins, got 0 to 10, -5 to 5"):
+        plots.color_dim([record, wide], 0)
     bare = without_histograms(record)
     with pytest.raises(ValueError, match=r"must hold histograms, got none\. Train with Watch\("):
         plots.color_dim([record, bare], 0)
 
 
-def test_without_histograms_the_layer_stats_can_be_drawn():
+def test_plot_layer_stats_needs_no_histograms():
     record = make_record(every=4)
     mean, std, zero = plots.plot_layer_stats(without_histograms(record), 1).axes
     np.testing.assert_array_equal(lines(mean), [record.mean[:, 1]])
@@ -213,7 +224,7 @@ def test_without_histograms_the_layer_stats_can_be_drawn():
     assert [steps.tolist() for steps in steps_of(zero)] == [[0, 4], [0, 4]]
 
 
-def test_without_layers_there_are_schedule_and_loss_but_no_statistics():
+def test_plots_of_layers_reject_a_record_without_layers():
     record = without_layers(make_record())
     rate, _ = plots.plot_sched(record).axes
     np.testing.assert_array_equal(lines(rate), [record.learning_rate])

@@ -25,7 +25,7 @@ def varied(**sizes):
 
 
 @pytest.mark.parametrize("layers", [1, 3, 4, 5])
-def test_each_layer_has_its_counts_on_one_scale(layers):
+def test_color_dims_draws_every_layer_on_one_scale(layers):
     record = varied(steps=7, layers=layers)
     figure = color_dims(record)
     found = drawn(figure)
@@ -36,21 +36,21 @@ def test_each_layer_has_its_counts_on_one_scale(layers):
     assert scales == {(0, np.log1p(record.hist.max()))}
 
 
-def test_long_trainings_are_merged_and_merged_ones_are_means():
+def test_color_dims_averages_long_trainings():
     record = varied(steps=1000, layers=1)
     (colours,) = drawn(color_dims(record)).values()
     assert colours.shape == (250, 40)
     np.testing.assert_allclose(np.expm1(colours[1]), record.hist[4:8, 0].mean(0), rtol=1e-12)
 
 
-def test_of_many_layers_a_dozen():
+def test_color_dims_draws_a_dozen_of_many_layers():
     figure = color_dims(varied(steps=2, layers=30))
     names = list(drawn(figure))
     assert (len(names), names[0], names[-1]) == (12, "blocks.0.conv", "blocks.29.conv")
     assert "18 layers are not drawn" in " ".join(figure.get_supxlabel().split())
 
 
-def test_nothing_but_nan_is_grey():
+def test_color_dims_leaves_steps_of_nan_empty():
     record = varied(steps=3, layers=2)
     for counts in (record.hist, record.under, record.over):
         counts[1, 0] = 0
@@ -59,7 +59,7 @@ def test_nothing_but_nan_is_grey():
     assert np.isfinite(second).all()
 
 
-def test_records_without_what_is_drawn():
+def test_color_dims_rejects_records_without_histograms():
     for record in (without_layers(make_record(steps=2, layers=1)), make_record(steps=0, layers=1)):
         with pytest.raises(ValueError, match="at least one step"):
             color_dims(record)
@@ -68,7 +68,7 @@ def test_records_without_what_is_drawn():
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
-def test_images_under_their_titles(channels):
+def test_plot_images_draws_images_below_their_titles(channels):
     images = np.random.default_rng(0).integers(0, 256, (7, 4, 5, channels), np.uint8)
     figure = plot_images(images, list("abcdef$"))
     panels = [axes for axes in figure.axes if axes.images]
@@ -76,11 +76,11 @@ def test_images_under_their_titles(channels):
     expected = images if channels in (3, 4) else images[..., 0]
     for axes, image in zip(panels, expected, strict=True):
         np.testing.assert_array_equal(axes.images[0].get_array(), image)
-    # A grey image keeps its brightness: 0 is black and 255 white, whatever it holds.
+    # A grey image keeps its brightness: 0 is black and 255 is white.
     assert channels in (3, 4) or panels[0].images[0].get_clim() == (0, 255)
 
 
-def test_as_many_titles_as_images():
+def test_plot_images_rejects_another_number_of_titles():
     with pytest.raises(ValueError, match="at least one, got 1 texts for 2 images"):
         plot_images(np.zeros((2, 3, 3, 1), np.uint8), ["a"])
     with pytest.raises(ValueError, match="got 0 texts for 0 images"):

@@ -1,4 +1,4 @@
-"""What the pictures of gradients and updates draw."""
+"""Plots of gradients and updates, read back from the figures."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 RECORD = make_record(steps=8, layers=2)
 
 
-def test_update_ratios_are_drawn_for_kernels_on_logarithmic_axes():
+def test_plot_update_ratios_draws_kernels_on_logarithmic_axes():
     gradient, ratio = plot_update_ratios(RECORD).axes
     assert gradient.get_yscale() == ratio.get_yscale() == "log"
     (line,) = gradient.get_lines()  # the bias has none
@@ -22,14 +22,14 @@ def test_update_ratios_are_drawn_for_kernels_on_logarithmic_axes():
     assert thumb.get_ydata()[0] == 1e-3
 
 
-def test_magnitudes_are_the_counts_by_step_and_bin():
+def test_color_magnitudes_draws_the_counts_by_step_and_bin():
     above, panel, below, _ = color_magnitudes(RECORD, "conv.kernel").axes
     (picture,) = panel.collections
     counts = RECORD.parameters.grad_hist[:, 1, 1:41]
     np.testing.assert_allclose(picture.get_array().reshape(40, 8), np.log1p(counts).T)
     assert panel.get_yscale() == "log"
     assert (panel.get_ylabel(), below.get_xlabel()) == ("|gradient|", "step")
-    # Of 36 elements 10 to 17 are counted: the others are no numbers.
+    # Of 36 elements 10 to 17 are counted; the others are not finite.
     np.testing.assert_allclose(
         above.patches[0].get_data().values, 100 - 100 * (10 + np.arange(8)) / 36
     )
@@ -37,7 +37,7 @@ def test_magnitudes_are_the_counts_by_step_and_bin():
     assert updates.get_ylabel() == "|update|"
 
 
-def test_mistakes():
+def test_plots_of_parameters_reject_mistakes():
     bare = without_layers(RECORD)
     for draw in (plot_update_ratios, lambda record: color_magnitudes(record, "conv.kernel")):
         with pytest.raises(ValueError, match=r"record must hold gradients or updates, got none"):

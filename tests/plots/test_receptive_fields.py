@@ -13,7 +13,7 @@ def network(x):
     return conv2d(x, kernel, stride=2, padding=1), {"x": x}
 
 
-def test_the_frame_is_what_the_cell_sees():
+def test_plot_effective_field_frames_the_receptive_field():
     images = jnp.zeros((1, 12, 10, 1))
     field = receptive_fields(network, images)["(output)"]
     effective = effective_field(network, images, layer="(output)", cell=(2, 0))
@@ -30,7 +30,7 @@ def test_the_frame_is_what_the_cell_sees():
     assert "3×3 pixels" in figure.get_supxlabel().replace("\n", " ")
 
 
-def test_an_unknown_field_cannot_be_drawn():
+def test_plot_effective_field_rejects_an_unknown_field():
     effective = effective_field(network, jnp.zeros((1, 8, 8, 1)), layer="(output)")
     with pytest.raises(TypeError, match="field must be ReceptiveField, got dict"):
         plot_effective_field(effective, {})

@@ -1,4 +1,4 @@
-"""What the pictures of a sweep draw, read back from the figures."""
+"""Plots of a sweep, read back from the figures."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def made(accuracy, broken=()):
     return Sweep(loss, loss[..., 0], accuracy)
 
 
-def test_one_axis_has_mean_band_and_share():
+def test_plot_sweep_of_one_axis_has_mean_band_and_share():
     found = made([[0.8, 0.9, 0.3], [1.0, 0.94, 0.1]], broken=[(1, 1)])
     figure = plot_sweep(found, {"learning rate": [1.0, 0.01, 0.1]})
     above, below = figure.axes
@@ -30,7 +30,7 @@ def test_one_axis_has_mean_band_and_share():
     for place, low, high in ((0.01, 0.9, 0.94), (0.1, 0.1, 0.3), (1.0, 0.8, 1.0)):
         heights = corners[np.isclose(corners[:, 0], place), 1]
         assert (heights.min(), heights.max()) == (low, high)
-    # The run that lost its loss does not count, whatever its accuracy.
+    # The run with a non-finite loss does not count, whatever its accuracy.
     np.testing.assert_allclose(below.get_lines()[0].get_ydata(), [0.5, 0, 0.5])
     assert below.get_xscale() == "log"
     assert below.get_xlabel() == "learning rate"
@@ -39,12 +39,12 @@ def test_one_axis_has_mean_band_and_share():
     assert labels == ["lowest to highest seed", "mean over seeds", "trains: 0.9"]
 
 
-def test_an_axis_with_zero_is_linear():
+def test_plot_sweep_axis_with_zero_is_linear():
     figure = plot_sweep(made([[0.8, 0.9]]), {"weight decay": [0.0, 0.3]})
     assert figure.axes[1].get_xscale() == "linear"
 
 
-def test_two_axes_have_maps_of_mean_spread_and_share():
+def test_plot_sweep_of_two_axes_has_maps_of_mean_spread_and_share():
     accuracy = np.array([[0.91, 0.2, 0.5, 0.95, 0.9, 0.1], [0.93, 0.4, 0.5, 0.97, 0.8, 0.1]])
     axes = {"momentum": [0.8, 0.9], "learning rate": [0.01, 0.1, 1.0]}
     panels = plot_sweep(made(accuracy), axes).axes[:3]
@@ -69,7 +69,7 @@ def test_two_axes_have_maps_of_mean_spread_and_share():
     ]
 
 
-def test_one_seed_has_no_spread():
+def test_plot_sweep_of_one_seed_has_no_spread():
     figure = plot_sweep(made([[0.8, 0.9]]), {"momentum": [0.9], "learning rate": [0.1, 1.0]})
     titles = [axes.get_title() for axes in figure.axes]
     assert "standard deviation over seeds" not in titles
@@ -79,12 +79,12 @@ def test_one_seed_has_no_spread():
     "axes",
     [{}, {"a": [1, 2, 3], "b": [1]}, {"a": [1, 2]}, {"a": [1], "b": [1], "c": [1, 2, 3, 4]}],
 )
-def test_axes_must_make_the_settings(axes):
+def test_plot_sweep_rejects_axes_of_other_settings(axes):
     with pytest.raises(ValueError, match=r"axes must be one or two .* the 4 settings.*got \{"):
         plot_sweep(made([[0.8, 0.9, 0.7, 0.6]]), axes)
 
 
-def test_nothing_is_cut_off():
+def test_plot_sweep_cuts_nothing_off():
     accuracy = np.linspace(0, 1, 24).reshape(2, 12)
     for axes in (
         {"weight decay": [0.0, 0.1, 0.2], "learning rate": [0.001, 0.01, 0.1, 1.0]},

@@ -1,4 +1,4 @@
-"""What the pictures of a training draw: schedule, loss, and a sweep of the learning rate."""
+"""Plots of a training: schedule, loss and learning-rate finder, read back from the figures."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from tests.plots.drawn import PNG, draw, lines, make_record
 pytest.importorskip("matplotlib")
 
 
-def test_sched_draws_rate_and_momentum():
+def test_plot_sched_draws_rate_and_momentum():
     record = make_record()
     figure = plots.plot_sched(record)
     rate, momentum = figure.axes
@@ -23,7 +23,7 @@ def test_sched_draws_rate_and_momentum():
     assert draw(figure).startswith(PNG)
 
 
-def test_loss_draws_raw_thin_smoothed_thick_and_validation_as_points():
+def test_plot_loss_draws_batches_smoothed_loss_and_validation():
     record = make_record()
     metrics = [
         {"step": 3, "valid_loss": 1.5, "epoch": 0},
@@ -45,7 +45,7 @@ def test_loss_draws_raw_thin_smoothed_thick_and_validation_as_points():
     ]
 
 
-def test_without_metrics_there_are_no_points():
+def test_plot_loss_without_metrics_has_no_points():
     (axes,) = plots.plot_loss(make_record()).axes
     assert len(axes.lines) == 2
 
@@ -54,19 +54,19 @@ def test_without_metrics_there_are_no_points():
     ("valid_loss", "scale"),
     [(0.2, "linear"), (0.01, "log"), (0.0, "linear"), (float("nan"), "linear")],
 )
-def test_the_loss_axis_is_logarithmic_only_over_a_factor_of_20(valid_loss, scale):
+def test_plot_loss_is_logarithmic_above_a_factor_of_20(valid_loss, scale):
     record = replace(make_record(), loss=np.full(6, 2.0))
     (axes,) = plots.plot_loss(record, [{"step": 6, "valid_loss": valid_loss}]).axes
     assert axes.get_yscale() == scale
     assert ("log scale" in axes.get_ylabel()) == (scale == "log")
 
 
-def test_metrics_without_the_keys_are_refused():
+def test_plot_loss_rejects_metrics_without_the_keys():
     with pytest.raises(ValueError, match=r'"step" and "valid_loss", got one with \'step\''):
         plots.plot_loss(make_record(), [{"step": 1}])
 
 
-def test_lr_find_marks_the_suggestions():
+def test_plot_lr_find_marks_the_suggestions():
     rates = 1e-7 * 1e8 ** (np.arange(100) / 100)
     losses = (
         2.3 - 1.5 / (1 + np.exp(-(np.arange(100) - 55) / 4)) + np.exp((np.arange(100) - 90) / 3)
@@ -83,11 +83,11 @@ def test_lr_find_marks_the_suggestions():
     ]
     marks = [line.get_xdata()[0] for line in axes.get_lines()[2:]]
     assert marks == list(suggestions.values())
-    # The blow-up at the end does not take the height.
+    # The divergence at the end does not set the height.
     assert axes.get_ylim()[1] == pytest.approx(1.5 * losses[10:95].max())
 
 
-def test_lr_find_without_a_suggestion_is_drawn():
+def test_plot_lr_find_without_a_suggestion():
     losses = np.linspace(2.3, 9.3, 12)
     found = LRFind(100, 1e-7 * 1e8 ** (np.arange(12) / 100), losses, losses)
     assert not found.can_suggest

@@ -1,4 +1,4 @@
-"""What is read back from drawings: texts, colours and places, and whether all can be read."""
+"""Readers of drawings: texts, colours, places, overlaps and cut-off texts."""
 
 from itertools import combinations
 
@@ -6,13 +6,13 @@ import numpy as np
 
 
 def texts(figure, gid):
-    """The texts of one kind, in the order in which they were written."""
+    """The texts of one kind, in the order of writing."""
     (axes,) = figure.axes
     return [text.get_text() for text in axes.texts if text.get_gid() == gid]
 
 
 def table(figure, gid):
-    """The texts of a table of cells, as rows, by where they stand."""
+    """The texts of a table of cells as rows, ordered by position."""
     (axes,) = figure.axes
     found = [text for text in axes.texts if text.get_gid() == gid]
     heights = sorted({round(text.get_position()[1], 6) for text in found})
@@ -35,7 +35,7 @@ def extent(figure, gid):
 
 
 def overlapping(figure):
-    """The pairs of texts on a canvas that overlap, and the texts that reach over its edges."""
+    """The pairs of texts on a canvas that overlap, and the texts beyond its edges."""
     figure.draw_without_rendering()
     (axes,) = figure.axes
     boxes = {text: text.get_window_extent() for text in axes.texts if text.get_text()}
@@ -52,7 +52,7 @@ def overlapping(figure):
 
 
 def cut_off(figure):
-    """The panels that reach over the edges of a figure, or into one another."""
+    """The panels beyond the edges of a figure, and the pairs that overlap."""
     figure.draw_without_rendering()
     width, height = figure.bbox.size
     boxes = [(axes, axes.get_tightbbox()) for axes in figure.axes]

@@ -18,7 +18,7 @@ def pictures(figure):
     return {axes.get_title(): axes.images[0].get_array() for axes in figure.axes if axes.images}
 
 
-def test_channels_add_up_to_the_photograph():
+def test_colour_channels_add_up_to_the_photograph():
     figure = colour_channels(PHOTO, (4, 7))
     whole, *channels = pictures(figure).values()
     np.testing.assert_array_equal(whole, PHOTO)
@@ -38,7 +38,7 @@ def test_channels_add_up_to_the_photograph():
     assert cut_off(figure) == []
 
 
-def test_the_maps_and_their_sum_are_those_of_a_convolution():
+def test_colour_kernel_maps_are_those_of_a_convolution():
     figure = colour_kernel(PHOTO, KERNEL, 10, (5, 6))
     maps = [p for title, p in pictures(figure).items() if title.startswith("y")]
     images = jnp.asarray(PHOTO.transpose(2, 0, 1)[None], jnp.float32)
@@ -51,11 +51,11 @@ def test_the_maps_and_their_sum_are_those_of_a_convolution():
     titles = [axes.get_title() for axes in figure.axes]
     for name, value in zip("RGB", at, strict=False):
         assert f"y{name} = {value:g} at the mark".replace("-", "−") in titles
-    (told,) = (title for title in titles if title.startswith("yR + yG"))
-    assert told.endswith(f"+ 10 = {at[3]:g}".replace("-", "−"))
+    (total,) = (title for title in titles if title.startswith("yR + yG"))
+    assert total.endswith(f"+ 10 = {at[3]:g}".replace("-", "−"))
 
 
-def test_maps_have_one_scale_and_the_coordinates_of_the_image():
+def test_colour_kernel_maps_have_one_scale_and_image_coordinates():
     figure = colour_kernel(PHOTO, KERNEL, 10, (5, 6))
     maps = [axes for axes in figure.axes if axes.get_title().startswith("y")]
     limits = {axes.images[0].get_clim() for axes in maps}
@@ -70,7 +70,7 @@ def test_maps_have_one_scale_and_the_coordinates_of_the_image():
     assert cut_off(figure) == []
 
 
-def test_the_weights_stand_in_their_cells():
+def test_colour_kernel_writes_the_weights_into_their_cells():
     figure = colour_kernel(PHOTO, KERNEL, 10, (5, 6))
     tables = [axes for axes in figure.axes if axes.get_title() == "its 3×3 weights"]
     for axes, layer in zip(tables, KERNEL, strict=True):
@@ -91,6 +91,6 @@ def test_the_weights_stand_in_their_cells():
         (lambda: colour_kernel(PHOTO, KERNEL, 0, (0, 6)), r"inside the 12×18 image, got \(0, 6\)"),
     ],
 )
-def test_colour_refuses(draw, message):
+def test_colour_drawings_reject(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()

@@ -17,7 +17,7 @@ def of_hex(color):
     return [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
 
 
-def test_outputs_by_hand():
+def test_equations_by_hand():
     # P: 1·3 − 1·0 + 2·2 + 3·1 + 2, and so on.
     found = equations(IMAGE, KERNEL, BIAS)
     assert found.outputs.tolist() == [12, 15, 18, 27]
@@ -25,7 +25,7 @@ def test_outputs_by_hand():
     assert found.terms(0) == [(0, 0), (1, 1), (2, 3), (3, 4)]
 
 
-def test_places_show_which_weight_meets_which_pixel():
+def test_equation_places_shows_weight_and_pixel_of_each_product():
     figure = equation_places(IMAGE, KERNEL, BIAS)
     assert table(figure, "image") == [
         ["A\n3", "B\n0", "C\n1"],
@@ -44,7 +44,7 @@ def test_places_show_which_weight_meets_which_pixel():
     assert overlapping(figure) == []
 
 
-def test_equations_are_written_out():
+def test_equation_list_writes_out_the_equations():
     figure = equation_list(IMAGE, KERNEL, BIAS)
     assert texts(figure, "term 0") == ["α·A", "β·B", "γ·D", "δ·E"]
     assert texts(figure, "term 3") == ["α·E", "β·F", "γ·H", "δ·J"]
@@ -58,7 +58,7 @@ def test_equations_are_written_out():
     ("image", "kernel"),
     [(np.ones((3, 4)) * -12.345, np.ones((2, 3)) * -0.123), (np.ones((1, 9)), np.ones((1, 1)))],
 )
-def test_other_shapes_can_be_drawn(draw, image, kernel):
+def test_equation_drawings_of_other_shapes(draw, image, kernel):
     assert overlapping(draw(image, kernel, -0.5)) == []
 
 
@@ -72,6 +72,6 @@ def test_other_shapes_can_be_drawn(draw, image, kernel):
         (np.ones(9), KERNEL, "image must be numbers with two axes"),
     ],
 )
-def test_equations_refuse(image, kernel, message):
+def test_equations_rejects(image, kernel, message):
     with pytest.raises(ValueError, match=message):
         equations(image, kernel, 0)

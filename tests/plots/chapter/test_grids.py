@@ -9,7 +9,7 @@ from tests.plots.chapter.reading import cut_off, overlapping
 pytest.importorskip("matplotlib")
 
 
-def test_cells_lie_side_by_side():
+def test_cells_are_side_by_side():
     cells = grids.Cells(1.0, 2.0, 0.5, (2, 3))
     assert (cells.right, cells.bottom) == (2.5, 3.0)
     assert cells.middle == (1.75, 2.5)
@@ -17,7 +17,7 @@ def test_cells_lie_side_by_side():
     assert cells.centre(1, 2) == (2.25, 2.75)
 
 
-def test_a_canvas_is_measured_in_inches_downwards():
+def test_canvas_is_measured_in_inches_downwards():
     figure, axes = grids.canvas(4, 3)
     figure.draw_without_rendering()
     assert figure.get_size_inches().tolist() == [4, 3]
@@ -29,15 +29,15 @@ def test_a_canvas_is_measured_in_inches_downwards():
     ("value", "text"),
     [(762, "762"), (-29, "−29"), (0, "0"), (-0.0, "0"), (0.12345, "0.123"), (-1.5, "−1.5")],
 )
-def test_numbers_as_they_stand_in_a_cell(value, text):
+def test_number_of_a_cell(value, text):
     assert grids.number(value) == text
 
 
-def test_ink_is_black_and_paper_white():
+def test_inked_is_white_at_0_and_black_at_255():
     assert grids.inked([[0, 255]]).tolist() == [[[1, 1, 1], [0, 0, 0]]]
 
 
-def test_positive_is_red_negative_blue_and_zero_neither():
+def test_signed_is_red_above_and_blue_below_zero():
     red, blue, zero, beyond = grids.signed([1, -1, 0, 5], 1)
     assert red[0] > red[2]
     assert blue[2] > blue[0]
@@ -50,7 +50,7 @@ def test_positive_is_red_negative_blue_and_zero_neither():
     ("color", "ink"),
     [((0, 0, 0), "white"), ((1, 1, 1), "black"), ((1, 1, 0, 1), "black"), ((0, 0, 1), "white")],
 )
-def test_numbers_can_be_read_on_their_cell(color, ink):
+def test_readable_on_has_contrast(color, ink):
     assert grids.readable_on(np.array(color)) == ink
 
 
@@ -63,16 +63,16 @@ def test_numbers_can_be_read_on_their_cell(color, ink):
         ([[np.nan]], "finite numbers, got NaN"),
     ],
 )
-def test_what_is_no_table_is_refused(values, message):
+def test_two_axes_rejects(values, message):
     with pytest.raises(ValueError, match=message):
         grids.two_axes("image", values)
 
 
-def test_small_whole_numbers_do_not_overflow():
+def test_two_axes_avoids_overflow_of_small_integers():
     assert grids.two_axes("kernel", np.int8([[100]])) * 100 == 10_000
 
 
-def test_the_readers_of_these_tests_see_what_is_wrong():
+def test_overlapping_and_cut_off_find_problems():
     figure, axes = grids.canvas(2, 1)
     grids.write(axes, 0.5, 0.5, "one")
     assert overlapping(figure) == []

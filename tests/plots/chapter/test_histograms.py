@@ -1,4 +1,4 @@
-"""How the colourful dimension is built, read back from the drawings."""
+"""Drawings of the colourful dimension, read back."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def bars(axes):
     return np.array([bar.get_width() for bar in axes.patches])
 
 
-def test_a_column_is_the_histogram_and_has_its_place_among_all():
+def test_histogram_column_draws_the_histogram_and_its_place_among_all():
     figure = histogram_column(RECORD, "conv2", 5)
     histogram, column, picture, bar = figure.axes
     counts = RECORD.hist[:, 1]
@@ -46,7 +46,7 @@ def test_a_column_is_the_histogram_and_has_its_place_among_all():
     assert histogram.get_ylim() == picture.get_ylim() == (0, 10)
 
 
-def test_the_picture_is_that_of_color_dim():
+def test_histogram_column_has_the_mesh_of_color_dim():
     grid, _ = panels_of_color_dim(plots.color_dim(RECORD, 0), 1)
     ours = histogram_column(RECORD, 0, 0).axes[2].collections[0]
     theirs, across, _ = mesh(grid[1, 0])
@@ -55,17 +55,17 @@ def test_the_picture_is_that_of_color_dim():
 
 
 @pytest.mark.parametrize(("step", "row"), [(0, 0), (4, 0), (10, 2), (11, 2)])
-def test_a_step_between_watched_ones_has_the_row_before(step, row):
+def test_histogram_column_of_an_unwatched_step_is_the_row_before(step, row):
     histogram = histogram_column(RECORD, 0, step).axes[0]
     np.testing.assert_allclose(bars(histogram), np.log1p(RECORD.hist[row, 0]))
 
 
-def test_merged_rows_show_their_mean():
+def test_layer_counts_of_merged_rows_are_means():
     record = make_record(64).merged(16)
     np.testing.assert_allclose(layer_counts(record, 0), record.hist[:, 0] / 4)
 
 
-def test_counts_and_logarithms_stand_one_above_the_other():
+def test_why_logarithm_draws_counts_above_logarithms():
     figure = why_logarithm(RECORD, 0, 5)
     counts = RECORD.hist[:, 0]
     for first, heights in ((0, counts), (3, np.log1p(counts))):
@@ -81,7 +81,7 @@ def test_counts_and_logarithms_stand_one_above_the_other():
     assert labels == ["values per bin, count", "values per bin, log(1 + count)"]
 
 
-def test_hidden_bins_by_hand():
+def test_hidden_percent_by_hand():
     # Of four filled bins 1 and 3 are below the second of 256 colours, which begins at 4.
     assert hidden_percent(np.array([0, 1, 3, 4, 1024]), 1024) == 50
     assert hidden_percent(np.log1p([0, 1, 3, 4, 1024]), float(np.log1p(1024))) == 0
@@ -89,7 +89,7 @@ def test_hidden_bins_by_hand():
 
 
 @pytest.mark.parametrize("draw", [histogram_column, why_logarithm])
-def test_nothing_is_cut_off(draw):
+def test_histogram_drawings_cut_nothing_off(draw):
     record = make_record(40, size=10_000_000)
     figure = draw(record, 0, 20)
     figure.draw_without_rendering()
@@ -103,7 +103,7 @@ def test_nothing_is_cut_off(draw):
 
 
 @pytest.mark.parametrize("draw", [histogram_column, why_logarithm])
-def test_what_cannot_be_drawn_is_refused(draw):
+def test_histogram_drawings_reject(draw):
     for step in (-1, 12):
         with pytest.raises(ValueError, match=f"step must be .*from 0 to 11, got {step}"):
             draw(RECORD, 0, step)

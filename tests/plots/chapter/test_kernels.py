@@ -17,11 +17,11 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (10, 12))
 
 @pytest.fixture(scope="module")
 def three():
-    return mnist5k_unsplit().images[1502, :, :, 0]  # uint8, as it is stored
+    return mnist5k_unsplit().images[1502, :, :, 0]  # uint8, as stored
 
 
 @pytest.mark.parametrize(("place", "total"), [((1, 1), "0"), ((5, 7), "762"), ((8, 18), "−29")])
-def test_the_chapters_three_places(three, place, total):
+def test_kernel_at_place_of_the_chapter(three, place, total):
     figure = kernel_at_place(three, *place, TOP_EDGE)
     row, column = place
     window = three[row - 1 : row + 2, column - 1 : column + 2].astype(int)
@@ -33,7 +33,7 @@ def test_the_chapters_three_places(three, place, total):
     assert overlapping(figure) == []
 
 
-def test_the_sum_is_written_out():
+def test_kernel_at_place_writes_out_the_sum():
     image = np.zeros((3, 3))
     image[0, 0], image[2, 2] = 7, 9
     figure = kernel_at_place(image, 1, 1, TOP_EDGE)
@@ -44,7 +44,7 @@ def test_the_sum_is_written_out():
         assert overlapping(drawn) == []
 
 
-def test_the_window_is_framed_where_the_kernel_lies():
+def test_kernel_at_place_frames_the_window():
     figure = kernel_at_place(IMAGE, 4, 9, np.ones((3, 3)))
     left, right, _, top = extent(figure, "image")
     side = (right - left) / 12
@@ -63,12 +63,12 @@ def test_the_window_is_framed_where_the_kernel_lies():
         ((IMAGE - 1.0 * 300, 5, 5, TOP_EDGE), "image must hold pixels from 0 to 255"),
     ],
 )
-def test_kernel_at_place_refuses(arguments, message):
+def test_kernel_at_place_rejects(arguments, message):
     with pytest.raises(ValueError, match=message):
         kernel_at_place(*arguments)
 
 
-def test_the_map_lies_on_the_centres(three):
+def test_kernel_on_grid_draws_the_map_at_the_centres(three):
     figure = kernel_on_grid(three, TOP_EDGE, ((5, 7), (1, 1)))
     left, right, _ = figure.axes
     (image,) = left.images
@@ -92,14 +92,14 @@ def test_the_map_lies_on_the_centres(three):
     assert cut_off(figure) == []
 
 
-def test_an_even_kernel_has_one_centre_less():
+def test_kernel_on_grid_of_an_even_kernel_has_one_centre_less():
     figure = kernel_on_grid(IMAGE, np.ones((2, 2)))
     (dots,) = figure.axes[0].lines
     assert (min(dots.get_xdata()), max(dots.get_xdata())) == (1, 11)
     assert figure.axes[1].images[0].get_array().shape == (9, 11)
 
 
-def test_numbers_at_the_border_stay_inside():
+def test_kernel_on_grid_keeps_numbers_inside():
     corners = ((1, 1), (1, 26), (26, 1), (26, 26))
     figure = kernel_on_grid(np.full((28, 28), 255), np.ones((3, 3)), corners)
     figure.draw_without_rendering()
@@ -110,7 +110,7 @@ def test_numbers_at_the_border_stay_inside():
         assert frame.y0 <= box.y0 < box.y1 <= frame.y1
 
 
-def test_kernel_on_grid_refuses():
+def test_kernel_on_grid_rejects():
     with pytest.raises(ValueError, match="kernel is larger than the padded input"):
         kernel_on_grid(IMAGE, np.ones((11, 3)))
     with pytest.raises(ValueError, match=r"inside the 10×12 image, got \(9, 9\)"):

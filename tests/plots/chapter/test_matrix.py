@@ -13,7 +13,7 @@ from tests.plots.chapter.test_equations import BIAS, IMAGE, KERNEL
 INDICES = reference.tied_indices((1, 1, 2, 2), (1, 3, 3))
 
 
-def test_the_matrix_has_the_weights_where_they_are_tied_and_grey_zeros():
+def test_equation_matrix_has_tied_weights_and_grey_zeros():
     figure = equation_matrix(IMAGE, KERNEL, BIAS)
     expected = [["0" if i < 0 else WEIGHTS[i] for i in row] for row in INDICES]
     assert table(figure, "matrix") == expected
@@ -23,7 +23,7 @@ def test_the_matrix_has_the_weights_where_they_are_tied_and_grey_zeros():
     assert overlapping(figure) == []
 
 
-def test_the_numbers_of_the_product_are_right():
+def test_equation_matrix_has_the_numbers_of_the_product():
     figure = equation_matrix(IMAGE, KERNEL, BIAS)
     read = [
         [int(cell[0].split("\n")[1]) for cell in table(figure, name)]
@@ -44,7 +44,7 @@ def test_the_numbers_of_the_product_are_right():
     assert (matrix @ read[0] + read[1]).tolist() == read[2] == [12, 15, 18, 27]
 
 
-def test_there_is_a_link_for_every_product_in_the_colour_of_its_weight():
+def test_equation_links_has_a_link_per_product_in_the_colour_of_its_weight():
     figure = equation_links(IMAGE, KERNEL, BIAS)
     (axes,) = figure.axes
     nodes = {
@@ -76,11 +76,11 @@ def test_there_is_a_link_for_every_product_in_the_colour_of_its_weight():
     ("image", "kernel"),
     [(np.ones((3, 4)) * -12.345, np.ones((2, 3)) * -0.123), (np.ones((1, 9)), np.ones((1, 1)))],
 )
-def test_other_shapes_can_be_drawn(draw, image, kernel):
+def test_matrix_drawings_of_other_shapes(draw, image, kernel):
     assert overlapping(draw(image, kernel, -0.5)) == []
 
 
 @pytest.mark.parametrize("draw", [equation_matrix, equation_links])
-def test_too_many_pixels_are_refused(draw):
+def test_matrix_drawings_reject_too_many_pixels(draw):
     with pytest.raises(ValueError, match=r"image must have at most 12 numbers.*got 16"):
         draw(np.ones((4, 4)), KERNEL, 0)

@@ -1,4 +1,4 @@
-"""Frames of padding and stride: what lies under the kernel is what the precedents say."""
+"""Drawings of padding and stride: the cells under the kernel are the precedents."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_what_is_under_the_kernel_is_what_the_cell_is_made_of(name):
+def test_windows_on_grid_draws_the_precedents_under_the_kernel(name):
     size, windows = SETTINGS[name]
     figure = windows_on_grid(size, windows)
     (top, _), (left, _) = resolve_padding(
@@ -54,7 +54,7 @@ def test_what_is_under_the_kernel_is_what_the_cell_is_made_of(name):
     assert overlapping(figure) == []
 
 
-def test_the_chapters_settings_by_hand():
+def test_windows_on_grid_of_the_chapter_by_hand():
     assert texts(windows_on_grid(*SETTINGS["even"]), "title") == [
         "4×4 kernel, padding 2, stride 1: 5×5 → 6×6,   (5 + 2·2 − 4) // 1 + 1 = 6"
     ]
@@ -66,7 +66,7 @@ def test_the_chapters_settings_by_hand():
     assert np.nonzero((colors(figure, "input 1") == SEEN).all(-1).any(0))[0].tolist() == [2, 3, 4]
 
 
-def test_the_frame_of_the_kernel_lies_on_its_cells():
+def test_windows_on_grid_frames_the_kernel():
     figure = windows_on_grid(*SETTINGS["stride 1"])
     (axes,) = figure.axes
     (frame,) = (patch for patch in axes.patches if patch.get_gid() == "kernel 3")
@@ -78,14 +78,14 @@ def test_the_frame_of_the_kernel_lies_on_its_cells():
     assert frame.get_width() == pytest.approx(3 * side)
 
 
-def test_cells_may_be_chosen():
+def test_windows_on_grid_of_chosen_cells():
     figure = windows_on_grid((5, 5), Windows(3), [(-1, -1), (1, 2)])
     assert texts(figure, "head") == ["output cell (2, 2)", "output cell (1, 2)"]
-    # Where both axes are not alike the formula would be that of one of them.
+    # The formula is left out if the axes differ.
     assert "//" not in texts(windows_on_grid(*SETTINGS["uneven"]), "title")[0]
 
 
-def test_windows_on_grid_refuses():
+def test_windows_on_grid_rejects():
     with pytest.raises(IndexError, match="cell must be in the map of 3×3"):
         windows_on_grid((5, 5), Windows(3), [(3, 0)])
     with pytest.raises(ValueError, match="cells must hold at least one output cell"):

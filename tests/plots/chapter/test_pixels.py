@@ -11,21 +11,21 @@ pytest.importorskip("matplotlib")
 IMAGE = np.random.default_rng(0).integers(0, 256, (9, 7))
 
 
-def test_the_table_holds_the_part_with_its_rows_and_columns():
+def test_pixel_table_has_the_part_with_its_rows_and_columns():
     figure = pixel_table(IMAGE, (2, 6), (1, 4))
     assert table(figure, "table") == [[str(v) for v in row] for row in IMAGE[2:6, 1:4]]
     assert texts(figure, "row") == ["2", "3", "4", "5"]
     assert texts(figure, "column") == ["1", "2", "3"]
 
 
-def test_all_shades_have_one_scale():
+def test_pixel_table_has_one_scale_of_shades():
     figure = pixel_table(IMAGE, (2, 6), (1, 4))
     expected = 1 - IMAGE[2:6, 1:4] / 255
     np.testing.assert_allclose(colors(figure, "table"), expected[..., None].repeat(3, -1))
     np.testing.assert_allclose(colors(figure, "image")[..., 0], 1 - IMAGE / 255)
 
 
-def test_the_frame_on_the_image_is_that_of_the_table():
+def test_pixel_table_frames_the_part_on_the_image():
     (axes,) = pixel_table(IMAGE, (2, 6), (1, 4)).axes
     frame = axes.patches[1]  # after the border of the image
     (image,) = (image for image in axes.images if image.get_gid() == "image")
@@ -36,12 +36,12 @@ def test_the_frame_on_the_image_is_that_of_the_table():
 
 
 @pytest.mark.parametrize("part", [((0, 9), (0, 7)), ((0, 1), (0, 1)), ((0, 9), (3, 4))])
-def test_nothing_is_cut_off_or_overlaps(part):
+def test_pixel_table_cuts_nothing_off(part):
     bright = np.full((9, 7), 255)
     assert overlapping(pixel_table(bright, *part)) == []
 
 
-def test_without_a_part_the_whole_image_is_the_table():
+def test_pixel_table_of_the_whole_image():
     assert len(texts(pixel_table(IMAGE), "table")) == 63
 
 
@@ -54,6 +54,6 @@ def test_without_a_part_the_whole_image_is_the_table():
         ((IMAGE[None],), "image must be numbers with two axes"),
     ],
 )
-def test_pixel_table_refuses(arguments, message):
+def test_pixel_table_rejects(arguments, message):
     with pytest.raises(ValueError, match=message):
         pixel_table(*arguments)
