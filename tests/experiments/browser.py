@@ -15,30 +15,30 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 @pytest.fixture(scope="package")
 def browser():
-    """One browser for all tests of a package."""
+    """The browser for all tests of a package."""
     if not all(programs()):
-        words = f"needs {WANTED}"
+        reason = f"needs {WANTED}"
         if os.environ.get("CONVJAX_BROWSER") == "required" or os.environ.get("CI"):
-            pytest.fail(words)
-        pytest.skip(words)
+            pytest.fail(reason)
+        pytest.skip(reason)
     with opened() as found:
         yield found
 
 
 def programs() -> tuple[str | None, str | None]:
-    """Returns where the browser and its driver are, or None."""
+    """Returns the paths of the browser and its driver, each None if it is not installed."""
     return next(filter(None, map(shutil.which, NAMES)), None), shutil.which("chromedriver")
 
 
 @contextmanager
 def opened() -> Iterator[webdriver.Chrome]:
-    """A new browser of 1280×900 pixels, light, with one device pixel for each of CSS."""
+    """Yields a new browser: 1280×900 pixels, light, one device pixel per CSS pixel."""
     chromium, driver = programs()
     if not (chromium and driver):
-        raise FileNotFoundError(f"There is no browser: install {WANTED}.")
+        raise FileNotFoundError(f"A browser must be installed: {WANTED}.")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    # Root, as in a container, has no sandbox; and /dev/shm is small there.
+    # Root has no sandbox, and the /dev/shm of a container is small.
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -51,7 +51,7 @@ def opened() -> Iterator[webdriver.Chrome]:
 
 
 def view(browser, width=1280, height=900, scheme="light"):
-    """Sets the size of the page and whether it is light or dark."""
+    """Sets the size of the page and its colour scheme, "light" or "dark"."""
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
@@ -61,7 +61,7 @@ def view(browser, width=1280, height=900, scheme="light"):
 
 
 def after_a_frame(browser):
-    """Waits until what was asked for is drawn."""
+    """Waits until the page is drawn."""
     browser.execute_async_script(
         "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done));"
     )

@@ -7,11 +7,12 @@ from typer.testing import CliRunner
 
 from experiments.bench import devices
 
-app = typer.Typer()
+app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(devices.run_bench_devices)
 
 
-def test_a_small_run_of_everything(tmp_path):
+@pytest.mark.slow
+def test_bench_devices_quick_run(tmp_path):
     out = tmp_path / "devices.json"
     result = CliRunner().invoke(app, ["--quick", "--out", str(out)])
     assert result.exit_code == 0, result.output
@@ -28,7 +29,7 @@ def test_a_small_run_of_everything(tmp_path):
     assert devices.markdown_devices([one, *rows]) in result.stdout
 
 
-def test_deviations_by_hand():
+def test_compare_deviations_by_hand():
     wanted = {
         "loss": np.array([2.0, 4.0]),
         "parameter a": np.array([1.0, -4.0]),
@@ -51,6 +52,6 @@ def test_deviations_by_hand():
     }
 
 
-def test_a_process_that_fails_is_told():
+def test_run_case_reports_a_failed_process():
     with pytest.raises(ValueError, match=r"a process ended with status 1: .*float65"):
         devices.run_case(1, 1, "float65", True)

@@ -1,4 +1,4 @@
-"""The benchmark: its arithmetic on made-up times, its children, and a small run of everything."""
+"""The benchmark: its arithmetic on invented times, its child processes, and quick runs."""
 
 import json
 import sys
@@ -38,12 +38,12 @@ def timing(group, case, *seconds, images=4000, compile_seconds=None):
     return Timing(group, case, images, compile_seconds, list(seconds))
 
 
-# --- figures by hand --------------------------------------------------------------------------
+# figures by hand
 
 
 @pytest.fixture
 def engines():
-    """Three rounds of ours and PyTorch's; in the second the machine is ten times slower."""
+    """Three rounds of our cases and PyTorch's; in the second, the machine is ten times slower."""
     cases = [replace(OURS, stats=stats) for stats in ("none", "all")]
     cases += [replace(OURS, devices=2)]
     cases += [
@@ -62,14 +62,14 @@ def engines():
     return [timing(group, case, *s) for case, s in zip(cases, seconds, strict=True)]
 
 
-def test_a_ratio_is_the_median_of_the_ratios_within_a_round():
+def test_ratio_is_the_median_of_the_ratios_within_a_round():
     group = Group("cadence", (OURS, replace(OURS, stats="all")))
     below, above = timing(group, OURS, 1, 10, 2), timing(group, group.cases[1], 3, 20, 8)
     assert Ratio(above, below).rounds == [3, 2, 4]
     assert Ratio(above, below).median == 3  # the ratio of the medians would be 4
 
 
-def test_ours_is_compared_with_plain_and_torch_with_what_does_as_much(engines):
+def test_ratios_compare_cases_with_equal_statistics(engines):
     found = {
         (r.above.case.program, r.above.case.layout, r.above.case.stats): (r.below.case, r.median)
         for r in ratios(engines)
@@ -87,14 +87,14 @@ def test_ours_is_compared_with_plain_and_torch_with_what_does_as_much(engines):
     assert (devices.below.case, devices.median) == (OURS, 0.5)
 
 
-def test_steps_per_second_and_share_of_the_roof():
+def test_timing_steps_per_second_and_share():
     half = timing(Group("engines", (OURS,)), OURS, 4, 2, 1, images=640)
     assert half.steps_per_second == 640 / 64 / 2
     assert half.share(roof=1280) == 0.25
     assert replace(half, case=replace(OURS, dtype="bfloat16")).share(roof=1280) is None
 
 
-def test_bars(engines):
+def test_bars_by_hand(engines):
     kinds = [("none", 1), ("scalars", 1), ("all", 1), ("all", 8), ("all", 16)]
     cases = [replace(OURS, stats=stats, every=every) for stats, every in kinds]
     cadence = Group("cadence", tuple(cases))
@@ -106,7 +106,7 @@ def test_bars(engines):
     assert [
         (row["name"], pytest.approx(row["value"]), row["bar"], row["side"]) for row in rows
     ] == [
-        # Each in the memory format that is faster with these statistics.
+        # In the memory format that is faster with these statistics.
         ("epoch without statistics, PyTorch / ours, batch 64", 5, 4, "at least"),
         ("with all statistics, PyTorch with hooks / ours, batch 64", 8 / 2.2, 6, "at least"),
         ("epoch without statistics, PyTorch / ours on 2 devices, batch 64", 10, 4, "at least"),
@@ -120,7 +120,7 @@ def test_bars(engines):
     ]
 
 
-def test_plan_has_every_case_once_per_group_and_ours_first():
+def test_case_groups_have_each_case_once_and_ours_first():
     options = {"devices": 1, "torch": True, "bfloat16": True, "graphs": True, "quick": False}
     groups = case_groups("CHWN", (64, 512), **options)
     for group in groups:
@@ -146,7 +146,7 @@ def test_plan_has_every_case_once_per_group_and_ours_first():
     assert {case.program for group in alone for case in group.cases} == {"convjax"}
 
 
-def test_plan_trains_over_all_devices_too_where_the_batch_splits():
+def test_case_groups_use_all_devices_if_they_divide_the_batch():
     options = {"torch": True, "bfloat16": False, "graphs": False, "quick": True}
     for devices, wanted in ((4, ["none", "all"]), (3, [])):
         groups = case_groups("CHWN", (64,), devices=devices, **options)
@@ -156,7 +156,7 @@ def test_plan_trains_over_all_devices_too_where_the_batch_splits():
 
 
 class FakeWorker:
-    """Takes as many seconds as it was asked before; cannot compile for PyTorch."""
+    """Returns the number of requests so far as seconds; cannot compile for PyTorch."""
 
     def __init__(self):
         self.asked = []
@@ -168,7 +168,7 @@ class FakeWorker:
         return {"seconds": float(len(self.asked)), "compile_seconds": None}
 
 
-def test_cases_take_turns_and_a_failing_compiler_is_a_note():
+def test_take_turns_changes_the_order_and_notes_a_failing_compiler():
     cases = (OURS, replace(OURS, stats="all"), BenchCase("torch-compile", "NCHW"))
     worker, notes = FakeWorker(), []
     group = Group("engines", cases)
@@ -179,7 +179,7 @@ def test_cases_take_turns_and_a_failing_compiler_is_a_note():
     assert len(notes) == 1
     assert "torch-compile NCHW" in notes[0]
     assert "no compiler" in notes[0]
-    with pytest.raises(RefusalError, match="no compiler"):  # our own must not fail
+    with pytest.raises(RefusalError, match="no compiler"):  # our cases must not fail
         take_turns({"jax": _Refusing()}, group, 1, 4000, notes)
 
 
@@ -188,30 +188,30 @@ class _Refusing:
         raise RefusalError("no compiler")
 
 
-# --- children -----------------------------------------------------------------------------------
+# child processes
 
 
 def child(tmp_path, code):
     return Worker("jax", tmp_path / "data.npz", command=[sys.executable, "-c", code])
 
 
-@pytest.mark.parametrize("read", ["input(); ", ""])  # it dies over a request, or before any
-def test_a_dying_worker_leaves_its_last_words(tmp_path, read):
+@pytest.mark.parametrize("read", ["input(); ", ""])  # dies at a request, or before any
+def test_worker_reports_the_stderr_of_a_dead_child(tmp_path, read):
     code = f"import sys; {read}print('out of memory', file=sys.stderr); sys.exit(3)"
     with child(tmp_path, code) as worker:
-        message = r"jax worker died with exit status 3 when asked to run Case.*\nout of memory$"
+        message = r"jax worker died with exit status 3 when asked to run BenchCase.*\nout of memory$"
         with pytest.raises(BenchError, match=message):
             worker.ask("run", OURS)
 
 
-def test_a_worker_refuses_and_lives_on(tmp_path):
+def test_worker_continues_after_an_error(tmp_path):
     with Worker("jax", tmp_path / "data.npz") as worker:
         for _ in range(2):
             with pytest.raises(RefusalError, match="name_or_path must be one of mnist5k"):
                 worker.ask("setup", data="nmist", data_dir=None, batch_sizes=[64], quick=True)
 
 
-def test_setup_counts_the_work_of_an_image(tmp_path):
+def test_setup_counts_the_operations_of_an_image(tmp_path):
     found = setup(str(tmp_path / "data.npz"), "mnist5k", None, (64, 512, 8000), quick=False)
     assert found["images_per_epoch"] == {64: 62 * 64, 512: 7 * 512}
     # Output cells times weights of each layer; the first has no gradient of its input.
@@ -223,10 +223,11 @@ def test_setup_counts_the_work_of_an_image(tmp_path):
         assert data["images"].shape == (4000, 28, 28, 1)
 
 
-# --- everything, in small -----------------------------------------------------------------------
+# quick runs
 
 
-def test_quick_run_without_torch(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_bench_quick_run_without_torch(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "has_torch", lambda: False)
     out = tmp_path / "new" / "bench.json"
     result = invoke("--quick", "--out", out)
@@ -247,7 +248,7 @@ def test_quick_run_without_torch(tmp_path, monkeypatch):
         assert min(case["seconds"]) > 0
         assert case["compile_seconds"] > 0
         assert case["steps_per_second"] == pytest.approx(3 / case["median_seconds"])
-    assert len(report["ratios"]) == len(report["cases"]) - 4  # four groups, one measure each
+    assert len(report["ratios"]) == len(report["cases"]) - 4  # four groups, one base case each
     (start,) = report["cold_start"]
     assert start["compile_seconds"][1] < start["compile_seconds"][0]  # the cache was read
     assert all(
@@ -255,7 +256,7 @@ def test_quick_run_without_torch(tmp_path, monkeypatch):
         for seconds, compiled in zip(start["seconds"], start["compile_seconds"], strict=True)
     )
     assert min(start["host_bytes"]) > 50e6
-    assert {row["bar"] for row in report["bars"]} == {None}  # it decides nothing
+    assert {row["bar"] for row in report["bars"]} == {None}  # a quick run decides nothing
     shown = CliRunner().invoke(app.app, ["table", str(out)]).stdout
     assert "note: quick" in shown
     names = " ".join(row["name"] for row in report["bars"])
@@ -265,13 +266,13 @@ def test_quick_run_without_torch(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "nmist"], "neither a folder nor a name"),
+        (["--data", "nmist"], "must be one of mnist5k"),
         (["--rounds", "0"], "--rounds"),
         (["--out", "."], "--out must be a file"),
         (["--out", __file__], "--out must be a new file"),
     ],
 )
-def test_mistakes_get_a_message_and_status_2(arguments, message, tmp_path, monkeypatch):
+def test_bench_reports_a_mistake_with_status_2(arguments, message, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "has_torch", lambda: False)
     monkeypatch.chdir(tmp_path)
     result = invoke(*arguments)
@@ -280,10 +281,11 @@ def test_mistakes_get_a_message_and_status_2(arguments, message, tmp_path, monke
     assert "Traceback" not in result.output
 
 
-# --- with PyTorch -------------------------------------------------------------------------------
+# with PyTorch
 
 
-def test_quick_run_with_torch(tmp_path):
+@pytest.mark.slow
+def test_bench_quick_run_with_torch(tmp_path):
     pytest.importorskip("torch")
     result = invoke("--quick", "--out", tmp_path / "bench.json")
     assert result.exit_code == 0, result.output
@@ -305,7 +307,7 @@ def data(tmp_path_factory):
 
 @pytest.mark.parametrize("norm", [None, "batch"])
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-def test_torch_trains_the_same(data, norm, layout):
+def test_torch_program_trains_like_jax_program(data, norm, layout):
     torch = pytest.importorskip("torch")
     from experiments.bench.jax_engine import JaxProgram
     from experiments.bench.torch_engine import TorchProgram

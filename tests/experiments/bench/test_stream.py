@@ -12,7 +12,7 @@ app = typer.Typer()
 app.command()(stream.run_bench_stream)
 
 
-def test_a_small_run_of_everything(tmp_path):
+def test_bench_stream_quick_run(tmp_path):
     out = tmp_path / "stream.json"
     result = CliRunner().invoke(app, ["--quick", "--out", str(out)])
     assert result.exit_code == 0, result.output
@@ -35,9 +35,9 @@ def test_a_small_run_of_everything(tmp_path):
     assert "--out must be a new file" in again.stderr
 
 
-def test_the_sources_hold_the_same_images(tmp_path):
+def test_sources_have_the_same_images(tmp_path):
     rng = np.random.default_rng(0)
-    # Twelve classes, of which the names would sort 10 before 2; one comes late.
+    # Twelve classes: as text, 10 would sort before 2; the last class has only the last image.
     labels = np.append(rng.integers(0, 11, 40), 11).astype(np.int32)
     split = Split(rng.integers(0, 256, (41, 4, 4, 3), np.uint8), labels)
     found = stream.sources(split, tmp_path)
@@ -47,12 +47,12 @@ def test_the_sources_hold_the_same_images(tmp_path):
         np.testing.assert_array_equal(found[name].labels, labels)
 
 
-def test_too_few_images_are_told():
+def test_measure_streams_rejects_too_few_images():
     few = Split(np.zeros((9, 28, 28, 1), np.uint8), np.zeros(9, np.int32))
-    with pytest.raises(ValueError, match="data must hold at least 64 images, got 9"):
+    with pytest.raises(ValueError, match="data must have at least 64 images, got 9"):
         stream.measure_streams(Dataset("few", few, few, ("0",)), rounds=1, quick=True)
 
 
-def test_the_table_by_hand():
+def test_markdown_streams_by_hand():
     rows = [{"batch_size": 64, "source": "s", "median_images_per_second": 12345.6, "ratio": 0.987}]
     assert stream.markdown_streams(rows).splitlines()[-1] == "| 64 | s | 12,346 | 0.99 |"

@@ -9,7 +9,7 @@ from experiments.bench import sweep
 from experiments.cli.app import app
 
 
-def test_a_small_run_of_everything(tmp_path):
+def test_bench_sweep_quick_run(tmp_path):
     out = tmp_path / "sweep.json"
     result = CliRunner().invoke(app, ["bench-sweep", "--quick", "--out", str(out)])
     assert result.exit_code == 0, result.output
@@ -29,7 +29,7 @@ def test_a_small_run_of_everything(tmp_path):
     assert "--out must be a new file" in again.stderr
 
 
-def test_too_few_images_are_told():
+def test_measure_sweeps_rejects_too_few_images():
     few = Split(np.zeros((9, 28, 28, 1), np.uint8), np.zeros(9, np.int32))
-    with pytest.raises(ValueError, match="data must hold at least 64 images, got 9"):
+    with pytest.raises(ValueError, match="data must have at least 64 images, got 9"):
         sweep.measure_sweeps(Dataset("few", few, few, ("0",)), rounds=1, quick=True)

@@ -1,4 +1,4 @@
-"""What is read from the text of compiled programs, against what XLA itself writes."""
+"""Summaries of compiled programs, against texts and kernels of XLA."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import pytest
 
 from experiments.layout_study.hlo import HloConvolution, read
 
-# lines of HLO
+# ruff: noqa: E501  (lines of HLO)
 
 ENTRY = """
 %moving (p.1: f32[2,8,8,3]) -> f32[2,3,8,8] {
@@ -71,38 +71,38 @@ ENTRY %main (x: f32[64,8,14,14]) -> f32[64,16,7,7] {
 """
 
 
-def test_a_program_for_cpu():
+def test_read_program_for_cpu():
     found = read(ENTRY, "cpu", 10.0, 20.0)
     canonical = "b01f_01io->b01f"
     assert found.convolutions == (
         HloConvolution("YNNPACK", canonical, "NHWC"),
         HloConvolution("Eigen", canonical, "NHWC"),
         HloConvolution("Eigen", "b012f_012io->b012f", ""),
-        # A kernel that is turned around is not what the library takes.
+        # The library does not take a reversed kernel.
         HloConvolution("own loops", canonical, "NHWC"),
     )
-    # The fusion that computes reads in another order; that is no operation of its own.
+    # The fusion that computes reads in another order; it is not counted as a transpose.
     assert (found.products, found.transposes, found.copies) == (1, 2, 1)
-    # Twice 2·8·8·3 numbers of four bytes, and 3·3·3·4 of two.
+    # Twice 2·8·8·3 numbers of four bytes, and 3·3·3·4 numbers of two.
     assert found.moved_bytes == 2 * 4 * 384 + 2 * 108
     assert (found.flops, found.bytes) == (10.0, 20.0)
 
 
-def test_of_a_loop_its_body_alone_counts():
+def test_read_counts_only_the_body_of_a_loop():
     found = read(LOOP, "cpu")
     assert found.convolutions == (HloConvolution("own loops", "bf01_oi01->bf01", "NCHW"),)
     assert (found.transposes, found.copies, found.moved_bytes) == (0, 1, 4 * 384)
 
 
-def test_a_program_for_gpu_has_another_physical_layout():
-    """Logically NCHW, in memory with the channels last: the compiler's choice."""
+def test_read_program_for_gpu_has_the_physical_layout():
+    """The logical layout is NCHW; the compiler chose channels last in memory."""
     found = read(GPU, "gpu")
     assert found.convolutions == (HloConvolution("__cudnn$convForward", "bf01_oi01->bf01", "NHWC"),)
     assert found.products == 1
 
 
-# Compiles in a process of its own, because XLA reads its flags once: a convolution as an entry and
-# as the body of a loop, forward and backward. For loops of its own the compiler dumps a kernel.
+# Compiles in a separate process, because XLA reads its flags once: a convolution as an entry and as
+# the body of a loop, forward and backward. The compiler dumps a kernel for each of its own loops.
 PROGRAM = """
 import jax, jax.numpy as jnp
 from convjax import conv2d
@@ -123,9 +123,9 @@ for name, program in (("step", step), ("loop", loop)):
 """
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="is about XLA on CPU")
-def test_a_loop_keeps_gradients_from_the_library(tmp_path, request):
-    """https://github.com/jax-ml/jax/issues/12868, against the kernels that the compiler writes."""
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="tests XLA on CPU")
+def test_describe_finds_own_loops_in_a_loop(tmp_path, request):
+    """https://github.com/jax-ml/jax/issues/12868, against the kernels that the compiler dumps."""
     flags = {"XLA_FLAGS": f"--xla_dump_to={tmp_path}", "JAX_ENABLE_COMPILATION_CACHE": "0"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],

@@ -1,4 +1,4 @@
-"""The comparison of layouts: its programs, its arithmetic on made-up times, a small run."""
+"""The comparison of layouts: its programs, its arithmetic on invented times, a quick run."""
 
 import json
 from dataclasses import asdict, replace
@@ -39,7 +39,7 @@ SMALL = Shape("small", 2, 6, 4, 4, 3, 2, 2)
 CLAIM = {claim.id: claim for _, claim in registry.all_claims()}["layouts"]
 
 
-def made_up(case, variant, where, seconds, **others):
+def invented(case, variant, where, seconds, **others):
     compiled = {
         "convolutions": [["library" if where == "entry" else "own loops", "", variant.layout]],
         "products": 0,
@@ -58,30 +58,30 @@ def made_up(case, variant, where, seconds, **others):
 
 BASE, OTHER = Variant("NHWC", "lax"), Variant("CHWN", "matmul")
 ROWS = [
-    made_up("a", BASE, "entry", 1.0),
-    made_up("b", BASE, "entry", 10.0),
-    made_up("a", OTHER, "entry", 4.0),
-    made_up("b", OTHER, "entry", 10.0),
-    made_up("a", BASE, "loop", 9.0),
-    made_up("b", BASE, "loop", 10.0),
-    made_up("a", OTHER, "loop", 1.0),
-    made_up("b", OTHER, "loop", 10.0),
-    made_up("a", OTHER, "loop", 1e-9, dtype="bfloat16"),
-    made_up("a", BASE, "loop", 1.0, dtype="bfloat16"),
+    invented("a", BASE, "entry", 1.0),
+    invented("b", BASE, "entry", 10.0),
+    invented("a", OTHER, "entry", 4.0),
+    invented("b", OTHER, "entry", 10.0),
+    invented("a", BASE, "loop", 9.0),
+    invented("b", BASE, "loop", 10.0),
+    invented("a", OTHER, "loop", 1.0),
+    invented("b", OTHER, "loop", 10.0),
+    invented("a", OTHER, "loop", 1e-9, dtype="bfloat16"),
+    invented("a", BASE, "loop", 1.0, dtype="bfloat16"),
 ]
 
 
-# --- arithmetic, by hand ---------------------------------------------------------------------
+# arithmetic by hand
 
 
-def test_geometric_means():
+def test_relative_is_a_geometric_mean():
     assert relative(ROWS, OTHER, "entry") == pytest.approx(2)  # √(4·1)
     assert relative(ROWS, OTHER, "loop") == pytest.approx(1 / 3)  # √(1/9 · 1)
     assert relative(ROWS, BASE, "loop", base="entry") == pytest.approx(3)
     assert (best(ROWS, "entry"), best(ROWS, "loop")) == (BASE, OTHER)
 
 
-def test_the_recommendation_says_why():
+def test_recommendation_has_the_reason():
     assert recommendation(ROWS) == (
         "in a loop, as in a training: CHWN by matmul, 0.33 of the time of NHWC by lax; outside a "
         "loop: NHWC by lax; NHWC by lax takes 3.0 times as long in a loop as outside: 2 library "
@@ -89,13 +89,13 @@ def test_the_recommendation_says_why():
     )
 
 
-def test_what_the_compiler_made_is_added_up():
+def test_made_of_sums_over_the_cases():
     made = made_of(ROWS, OTHER, "loop")
     assert (made.convolutions, made.physical) == ("2 own loops", "2 CHWN")
     assert (made.transposes, made.copies, made.moved_mib) == (2, 4, 2)
 
 
-def test_the_tables():
+def test_markdown_layouts_by_hand():
     text = markdown_layouts({"layouts": [asdict(row) for row in ROWS if row.dtype == "float32"]})
     tables = text.split("\n\n")
     assert tables[0].splitlines()[2:] == ["| a | 1.00 | 4.00 |", "| b | 1.00 | 1.00 |"]
@@ -105,7 +105,7 @@ def test_the_tables():
     assert tables[4] == f"Recommended for this device: {recommendation(ROWS)}."
 
 
-def test_the_picture_has_each_time():
+def test_picture_has_every_time():
     figure = picture(ROWS)
     for axes, times in zip(
         figure.axes, ([[1e3, 1e4], [4e3, 1e4]], [[9e3, 1e4], [1e3, 1e4]]), strict=True
@@ -120,7 +120,7 @@ def test_the_picture_has_each_time():
     draw(figure)
 
 
-def test_the_rule_can_decide_otherwise():
+def test_same_results_depends_on_the_deviation():
     measured = {
         "programs": [8],
         **{f"deviation_{dtype}": [bound] for dtype, bound in BOUNDS.items()},
@@ -135,12 +135,12 @@ def test_the_rule_can_decide_otherwise():
     assert not same_results({**measured, "deviation_float32": [2e-5]}).holds
 
 
-# --- programs --------------------------------------------------------------------------------
+# programs
 
 
 @pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize("variant", variants("cpu"), ids=str)
-def test_every_variant_computes_the_same(variant, backward):
+def test_convolution_variants_have_equal_results(variant, backward):
     _, state, results = convolution(SMALL, variant, jnp.float32, backward)
     found = [np.asarray(array) for array in results(state)]
     reference = reference_of(SMALL, "float32", backward)
@@ -152,7 +152,7 @@ def test_every_variant_computes_the_same(variant, backward):
 
 
 @pytest.mark.parametrize("backward", [False, True])
-def test_a_step_changes_its_state_and_keeps_its_form(backward):
+def test_step_keeps_the_shapes_of_its_state(backward):
     for make in (
         lambda variant: convolution(SMALL, variant, jnp.bfloat16, backward),
         lambda variant: network(variant, jnp.bfloat16, backward),
@@ -164,14 +164,14 @@ def test_a_step_changes_its_state_and_keeps_its_form(backward):
             assert (a.shape, a.dtype) == (b.shape, b.dtype)
 
 
-def test_another_result_would_be_seen():
+def test_deviation_detects_wrong_results():
     reference = reference_of(SMALL, "float32", True)
     assert deviation([np.array([3.0, 4.5])], [np.array([3.0, 4.0])]) == pytest.approx(0.1)
     wrong = [reference[0], reference[1][:, ::-1], reference[2]]
     assert deviation(wrong, reference) > 0.1
 
 
-def test_variants_of_devices():
+def test_variants_by_backend():
     assert [v.layout for v in variants("cpu")] == 2 * list(KERNEL_AXES)
     forced = variants("gpu")
     assert {v.force for v in forced} == {"", "nchw", "nhwc"}
@@ -181,8 +181,8 @@ def test_variants_of_devices():
     assert len({str(shape) for shape in SHAPES}) == len(SHAPES)
 
 
-def test_a_forced_layout_is_an_option_that_the_compiler_knows():
-    """It has no effect on CPU; a name that XLA does not know would be refused."""
+def test_measure_case_accepts_a_forced_layout():
+    """The option has no effect on CPU, but XLA rejects an unknown one."""
     rows = measure_case(
         SMALL,
         [BASE, replace(BASE, force="nchw")],
@@ -195,10 +195,11 @@ def test_a_forced_layout_is_an_option_that_the_compiler_knows():
     assert all(row.seconds > 0 and row.deviation < 1e-6 for row in rows)
 
 
-# --- the whole -------------------------------------------------------------------------------
+# quick run
 
 
-def test_a_small_run_of_everything(tmp_path):
+@pytest.mark.slow
+def test_layouts_quick_run(tmp_path):
     result = judge(CLAIM, Lab(out=tmp_path, quick=True))
     assert result.reason == "a quick run decides nothing"
     # Two cases, three passes, two variants, outside and inside a loop.

@@ -11,11 +11,12 @@ runner = CliRunner()
 
 
 @pytest.mark.parametrize("name", ["VGG-16", "ResNet-50"])
-def test_the_formula_gives_what_was_published(name):
+def test_by_formula_equals_the_published_field(name):
     assert by_formula(name) == NETWORKS[name][1]
 
 
-def test_the_command_measures_and_writes(tmp_path):
+@pytest.mark.slow
+def test_fields_quick_run(tmp_path):
     out = tmp_path / "fields.json"
     result = runner.invoke(app, ["fields", "--quick", "--out", str(out)])
     assert result.exit_code == 0, result.output
@@ -29,6 +30,6 @@ def test_the_command_measures_and_writes(tmp_path):
     assert "must be a new file" in again.output
 
 
-def test_the_table():
+def test_markdown_fields_by_hand():
     row = {"network": "N", "published": [3, 1, 1], "formula": [5, 1, 2], "measured": None}
     assert markdown_fields([row]).splitlines()[-1] == "| N | 3 / 1 / 1 | 5 / 1 / 2 |  |"

@@ -1,4 +1,4 @@
-"""What the command says to files and folders that it cannot show."""
+"""Messages of `explore` for files and folders that it cannot show."""
 
 import json
 import shutil
@@ -21,12 +21,12 @@ from tests.experiments.cli.explore.command import assert_mistake, invoke, leave_
         (["--run", "a", "--spreadsheet", "b"], "--run and --spreadsheet exclude each other"),
     ],
 )
-def test_mistakes_get_a_message_and_status_2(options, message, tmp_path):
+def test_explore_reports_a_mistake_with_status_2(options, message, tmp_path):
     out = tmp_path / "explorer.html"
     assert_mistake(invoke(*options, "--out", out), message, out)
 
 
-def test_an_existing_file_stays(tmp_path):
+def test_explore_does_not_overwrite_a_file(tmp_path):
     (tmp_path / "mine.html").write_text("mine")
     result = invoke("--out", tmp_path / "mine.html")
     assert result.exit_code == 2
@@ -34,7 +34,7 @@ def test_an_existing_file_stays(tmp_path):
     assert (tmp_path / "mine.html").read_text() == "mine"
 
 
-def test_runs_that_cannot_be_shown(lab, tmp_path):
+def test_explore_rejects_runs_that_it_cannot_show(lab, tmp_path):
     out = tmp_path / "out" / "explorer.html"
     leave_run(lab, LINEAR, tmp_path / "linear")
     message = "--run must be of a chain of convolutions"
@@ -64,7 +64,7 @@ def test_runs_that_cannot_be_shown(lab, tmp_path):
     assert_mistake(invoke("--run", tmp_path / "run", "--out", out), "a file of the run", out)
 
 
-def test_a_folder_of_several_trainings_is_answered_with_the_first(tmp_path):
+def test_explore_suggests_the_first_training_of_a_folder(tmp_path):
     first = tmp_path / "runs" / "digits" / "seed-0"
     first.mkdir(parents=True)
     (first / "config.json").write_text("{}")
