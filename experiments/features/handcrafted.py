@@ -70,16 +70,15 @@ def filtered(
     return conv2d(padded[..., jnp.newaxis], weights, method="lax")
 
 
-def pooled(maps: Float[Array | np.ndarray, "N H W C"]) -> Float[Array | np.ndarray, "N D"]:
+def pooled(maps: Float[Array | np.ndarray, "N H W C"]) -> Float[Array, "N D"]:
     """Returns the averages over cells of 4×4 pixels, (N, H//4 · W//4 · C).
 
     Rows and columns that do not fill a cell are omitted.
     """
     count, height, width, channels = maps.shape
     rows, columns = height // CELL, width // CELL
-    cells = maps[:, : rows * CELL, : columns * CELL].reshape(
-        count, rows, CELL, columns, CELL, channels
-    )
+    inside = jnp.asarray(maps)[:, : rows * CELL, : columns * CELL]
+    cells = inside.reshape(count, rows, CELL, columns, CELL, channels)
     return cells.mean((2, 4)).reshape(count, -1)
 
 
