@@ -112,7 +112,7 @@ def test_page_needs_no_network_and_has_a_dark_scheme(made):
     assert "<script" not in text
     assert "<link" not in text
     assert "prefers-color-scheme: dark" in text
-    # Figures have black words on no ground of their own.
+    # Figures have black text on a transparent background.
     assert "background: #ffffff" in text
 
 
