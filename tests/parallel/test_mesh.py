@@ -397,5 +397,5 @@ def test_trainer_rejects_batches_that_do_not_split(x64):
 
 @pytest.mark.parametrize("chosen", [2, "cpu", jax.Device])
 def test_data_mesh_rejects_other_types(chosen):
-    with pytest.raises(TypeError, match=r"devices must be a sequence of JAX's devices, such as"):
+    with pytest.raises(TypeError, match=r"devices must be a sequence of JAX devices, got"):
         data_mesh(chosen)

@@ -68,5 +68,5 @@ def test_placement_program_passes_settings_to_jit():
 def test_placement_rejects_invalid_devices():
     with pytest.raises(ValueError, match="devices must be one device or more, each once, got"):
         Placement([])
-    with pytest.raises(TypeError, match=r"devices must be a sequence of JAX's devices"):
+    with pytest.raises(TypeError, match=r"devices must be a sequence of JAX devices"):
         Placement("cpu")

@@ -46,7 +46,7 @@ class Together:
 def finish(count, *arguments):
     with Together(count, *arguments) as processes:
         for process in processes:
-            out, stderr = process.communicate(timeout=240)
+            out, stderr = process.communicate(timeout=400)
             assert process.returncode == 0, stderr
             yield out
 
