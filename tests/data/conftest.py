@@ -2,14 +2,12 @@
 
 import gzip
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from convjax.data import Dataset, Split
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+from tests.helpers import EXTRA_DATA
 
 
 @pytest.fixture(autouse=True)
@@ -20,9 +18,9 @@ def isolated(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def shared_mnist():
+def real_mnist():
     """The folder with the complete MNIST as IDX files."""
-    folder = SHARED / "mnist"
+    folder = EXTRA_DATA / "mnist"
     if not folder.is_dir():
         pytest.skip(f"no MNIST files in {folder}")
     return folder

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from convjax.data import DataError, load
+from tests.helpers import EXTRA_DATA
 
-from .conftest import SHARED, assert_same, write_idx_set
+from .conftest import assert_same, write_idx_set
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 
@@ -226,7 +227,7 @@ def test_load_folder_without_pillow(root, monkeypatch):
 
 @pytest.mark.slow
 def test_load_folder_of_real_colour_images(tmp_path):
-    archive = SHARED / "cifar10_subset.zip"
+    archive = EXTRA_DATA / "cifar10_subset.zip"
     if not archive.is_file():
         pytest.skip(f"no CIFAR-10 subset at {archive}")
     with zipfile.ZipFile(archive) as file:

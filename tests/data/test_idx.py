@@ -186,8 +186,8 @@ def test_load_prefers_the_subfolder_of_a_set(tmp_path):
     assert dataset.class_names[9] == "Ankle boot"
 
 
-def test_load_real_mnist(shared_mnist):
-    dataset = load("mnist", data_dir=shared_mnist.parent)
+def test_load_real_mnist(real_mnist):
+    dataset = load("mnist", data_dir=real_mnist.parent)
     assert dataset.train.images.shape == (60000, 28, 28, 1)
     assert dataset.test.images.shape == (10000, 28, 28, 1)
     # Known counts of the digits in the training set.
@@ -196,11 +196,11 @@ def test_load_real_mnist(shared_mnist):
     ]  # fmt: skip
 
 
-def test_load_fashion_mnist_rejects_files_of_mnist(shared_mnist):
+def test_load_fashion_mnist_rejects_files_of_mnist(real_mnist):
     with pytest.raises(
         DataError, match=r"must hold the labels of fashion_mnist, got those of mnist.*subfolder"
     ):
-        load("fashion_mnist", data_dir=shared_mnist)
+        load("fashion_mnist", data_dir=real_mnist)
 
 
 def test_load_rejects_missing_idx_files(tmp_path):

