@@ -1,7 +1,7 @@
 """The training loop: steps compiled together, evaluation, whole trainings, and sweeps of them."""
 
 from convjax.train._fit import Callback, FitResult, TrainingStopped, fit
-from convjax.train._sweep import Sweep, sweep
+from convjax.train._sweep import Sweep, SweepRun, sweep
 from convjax.train.device_data import Images
 from convjax.train.lr_finder import LRFind, lr_find
 from convjax.train.plan import Plan
@@ -14,6 +14,7 @@ __all__ = [
     "LRFind",
     "Plan",
     "Sweep",
+    "SweepRun",
     "Trainer",
     "TrainingStopped",
     "fit",
