@@ -92,7 +92,7 @@ def _parameters(cls: type, panel: str | None = None) -> Iterator[inspect.Paramet
         if not hasattr(hint, "__metadata__"):
             continue
         kind, note = get_args(hint)
-        if is_dataclass(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             yield from _parameters(kind, panel=note)
             continue
         option: OptionInfo = copy(note) if isinstance(note, OptionInfo) else typer.Option(help=note)

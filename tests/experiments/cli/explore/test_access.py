@@ -9,7 +9,7 @@ from tests.experiments.browser import after_a_frame, view
 from tests.experiments.cli.explore.maps import assert_marks
 
 
-def test_by_keyboard(fresh):
+def test_explorer_keyboard_moves_and_keeps_a_cell(fresh):
     explored = example()
     fresh.browser.execute_script("document.activeElement.blur()")
     fresh.browser.find_element("tag name", "body").send_keys(Keys.TAB)
@@ -48,7 +48,7 @@ def test_by_keyboard(fresh):
     assert all(names)
 
 
-def test_a_pointer_at_rest_does_not_hide_the_keyboard(fresh):
+def test_explorer_resting_pointer_does_not_override_the_keyboard(fresh):
     fresh.point(2, 1, 1)
     fresh.browser.execute_script("document.querySelectorAll('.map')[1].focus()")
     after_a_frame(fresh.browser)
@@ -59,7 +59,7 @@ def test_a_pointer_at_rest_does_not_hide_the_keyboard(fresh):
     assert fresh.state["cell"] == {"map": 1, "channel": 0, "row": 0, "column": 1}
 
 
-def test_a_click_keeps_a_cell(fresh):
+def test_explorer_click_keeps_a_cell(fresh):
     fresh.click(1, 4, 6)
     fresh.point(2, 0, 0)
     assert fresh.state["cell"]["map"] == 2
@@ -103,7 +103,7 @@ def luminance(colours):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_is_readable(fresh, scheme):
+def test_explorer_text_has_contrast(fresh, scheme):
     view(fresh.browser, scheme=scheme)
     fresh.choose("#layer", 0)
     fresh.type("padding", -1)  # a mistake is to be read, too
@@ -128,7 +128,7 @@ def test_text_is_readable(fresh, scheme):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_numbers_in_cells_are_readable(fresh, scheme):
+def test_explorer_cell_numbers_have_contrast(fresh, scheme):
     view(fresh.browser, scheme=scheme)
     fresh.point(2, 5, 4)
     screen = fresh.pixels()
@@ -144,7 +144,7 @@ def test_numbers_in_cells_are_readable(fresh, scheme):
 
 
 @pytest.mark.parametrize("width", [1280, 800])
-def test_nothing_overflows(fresh, width):
+def test_explorer_fits_the_width(fresh, width):
     view(fresh.browser, width=width)
     after_a_frame(fresh.browser)
     widest = fresh.browser.execute_script("return document.documentElement.scrollWidth")

@@ -7,7 +7,7 @@ from experiments.cli.explore import example
 from tests.experiments.cli.explore.maps import assert_maps, assert_marks, change, expected_maps
 
 
-def test_changes_are_computed(fresh):
+def test_explorer_computes_changed_settings(fresh):
     explored = example()
     layers, image = explored.layers, explored.image
     fresh.choose("#layer", 0)
@@ -38,7 +38,7 @@ def test_changes_are_computed(fresh):
     assert fresh.browser.get_log("browser") == []
 
 
-def test_impossible_settings_are_told(fresh):
+def test_explorer_reports_impossible_settings(fresh):
     fresh.choose("#layer", 0)
     fresh.type("dilation", 15)
     state = fresh.state

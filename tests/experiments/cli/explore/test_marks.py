@@ -17,7 +17,7 @@ def shown(browser, default):
     return Page(browser, default)
 
 
-def test_loads_without_errors_or_network(shown):
+def test_explorer_loads_without_errors_or_network(shown):
     assert shown.browser.get_log("browser") == []
     fetched = "return performance.getEntriesByType('resource').length"
     assert shown.browser.execute_script(fetched) == 0
@@ -26,7 +26,7 @@ def test_loads_without_errors_or_network(shown):
 
 
 @pytest.mark.parametrize("cell", [(2, 3, 3), (2, 0, 6), (1, 0, 0), (1, 13, 5), (0, 8, 4)])
-def test_pointing_marks_the_precedents(shown, cell):
+def test_explorer_pointing_marks_the_precedents(shown, cell):
     explored = example()
     shown.point(*cell)
     state = shown.state
@@ -42,7 +42,7 @@ def mixed(start, end, share):
 GROUND, TEXT, MARK = (255, 255, 255), (27, 29, 33), (179, 74, 0)  # of base.html, light
 
 
-def test_marks_are_drawn(shown):
+def test_explorer_draws_marks(shown):
     shown.point(2, 3, 3)
     screen, image = shown.pixels(), example().image[0]
     (mask, _) = trace_precedents((3, 3), (28, 28), [Windows(3, stride=2, padding=1)] * 2)
@@ -76,7 +76,7 @@ def test_marks_are_drawn(shown):
     assert (again[int(y + height / 2), int(x)] != MARK).any()
 
 
-def test_the_sum_of_a_cell(shown):
+def test_explorer_shows_the_sum_of_a_cell(shown):
     explored = example()
     maps = expected_maps(explored.image, explored.layers)
     shown.point(2, 3, 3)
@@ -109,7 +109,7 @@ def test_the_sum_of_a_cell(shown):
     assert words == ["padding"] * 4 + ["0", "0"] + ["padding"] + ["0", "0"]
 
 
-def test_the_next_frame_follows_the_pointer(shown):
+def test_explorer_next_frame_follows_the_pointer(shown):
     shown.browser.execute_script("scrollTo(0, 0)")
     found = shown.browser.execute_async_script(
         """

@@ -23,7 +23,7 @@ def odd(browser, tmp_path):
     return Page(browser, tmp_path / "odd.html")
 
 
-def test_marks_through_odd_settings(odd):
+def test_explorer_marks_with_odd_settings(odd):
     layers = odd_layers()
     state = odd.state
     assert_maps(state["maps"], expected_maps(ODD_IMAGE, layers))
@@ -35,7 +35,7 @@ def test_marks_through_odd_settings(odd):
     assert odd.browser.get_log("browser") == []
 
 
-def test_steps_and_pools_are_shown(odd):
+def test_explorer_shows_steps_and_pools(odd):
     maps = odd.state["maps"]
     odd.point(1, 4, 4)
     steps = odd.text("#sum .steps").splitlines()
@@ -48,7 +48,7 @@ def test_steps_and_pools_are_shown(odd):
     assert float(winners[0].text.replace("−", "-")) == pytest.approx(maps[2][0][2][1], rel=5e-3)
 
 
-def test_a_side_of_its_own_can_be_changed(odd):
+def test_explorer_changes_a_single_side(odd):
     odd.choose("#layer", 0)
     odd.type("padding, bottom", 4)
     odd.type("stride, rows", 2)

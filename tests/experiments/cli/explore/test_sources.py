@@ -33,7 +33,7 @@ def from_spreadsheet(tmp_path_factory):
     return path
 
 
-def test_the_spreadsheets_value(browser, from_spreadsheet):
+def test_explore_spreadsheet_has_its_value(browser, from_spreadsheet):
     view(browser)
     sheet = Page(browser, from_spreadsheet)
     assert repr(PUBLISHED) == "258.73762671075724"
@@ -52,7 +52,7 @@ def test_the_spreadsheets_value(browser, from_spreadsheet):
     assert widest <= 1280
 
 
-def test_a_pools_half_window(browser, from_spreadsheet):
+def test_explore_spreadsheet_pool_has_a_half_window(browser, from_spreadsheet):
     sheet = Page(browser, from_spreadsheet)
     sheet.point(3, 4, 12)
     assert sheet.state["marks"][2] == [[8, 24], [9, 24]]
@@ -60,7 +60,7 @@ def test_a_pools_half_window(browser, from_spreadsheet):
 
 
 @pytest.mark.parametrize("setting", [BATCH_NORM, THREE_OR_SEVEN], ids=["digits", "threes-sevens"])
-def test_a_trained_run(browser, lab, setting, tmp_path):
+def test_explore_shows_a_trained_run(browser, lab, setting, tmp_path):
     model = leave_run(lab, setting, tmp_path / "run")
     result = invoke("--run", tmp_path / "run", "--out", tmp_path / "run.html")
     assert result.exit_code == 0, result.output
@@ -86,7 +86,7 @@ def test_a_trained_run(browser, lab, setting, tmp_path):
     assert widest <= 1280
 
 
-def test_a_run_made_on_a_gpu(tmp_path):
+def test_explore_shows_a_run_of_a_gpu(tmp_path):
     lab = Lab(out=tmp_path / "lab", layout="NHWC")
     leave_run(lab, THREE_OR_SEVEN, tmp_path / "run")
     file = tmp_path / "run" / "config.json"
@@ -97,7 +97,7 @@ def test_a_run_made_on_a_gpu(tmp_path):
     assert result.exit_code == 0, result.output
 
 
-def test_images_of_a_folder(browser, tmp_path):
+def test_explore_shows_images_of_a_folder(browser, tmp_path):
     for split, digit in itertools.product(("train", "test"), ("3", "7")):
         (tmp_path / "mine" / split / digit).mkdir(parents=True)
         pixels = np.full((28, 28), 200, np.uint8)

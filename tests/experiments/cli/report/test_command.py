@@ -13,7 +13,7 @@ def assert_mistake(result, message):
     assert result.stderr.count("\n") == 1
 
 
-def test_one_run(invoke, tmp_path):
+def test_report_of_one_run(invoke, tmp_path):
     path = left_run(tmp_path / "run")
     (path / "report.html").write_text("of before")
     result = invoke(path)
@@ -25,7 +25,7 @@ def test_one_run(invoke, tmp_path):
     assert_mistake(invoke(path, "--out", tmp_path / "new" / "page.html"), "must be a new file")
 
 
-def test_several_runs(invoke, tmp_path, monkeypatch):
+def test_report_of_several_runs(invoke, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paths = [left_run(tmp_path / name, seed=i) for i, name in enumerate("ab")]
     assert invoke(*paths).exit_code == 0
@@ -35,7 +35,7 @@ def test_several_runs(invoke, tmp_path, monkeypatch):
     assert not (tmp_path / "c.html").exists()
 
 
-def test_folders_that_hold_no_run(invoke, tmp_path, monkeypatch):
+def test_report_rejects_folders_without_a_run(invoke, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     left_run(tmp_path / "runs" / "now" / "runs" / "plain" / "seed-0")
     below = os.path.join("runs", "now", "runs", "plain", "seed-0")
@@ -46,7 +46,7 @@ def test_folders_that_hold_no_run(invoke, tmp_path, monkeypatch):
     assert sorted(os.listdir()) == ["runs"]
 
 
-def test_damaged_files(invoke, tmp_path):
+def test_report_rejects_damaged_files(invoke, tmp_path):
     path = left_run(tmp_path / "run")
     (path / "record.npz").write_bytes(b"PK not a zip")
     assert_mistake(invoke(path), "record.npz")

@@ -15,7 +15,7 @@ from tests.report.reported import left_run
 GROUNDS = {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 24, 28)"}
 
 
-def test_values_are_the_records(report, records):
+def test_report_charts_have_the_values_of_the_record(report, records):
     record = records[0]
     shown = report.trace("loss", "training, each batch")
     assert shown["x"].tolist() == list(range(1500))
@@ -31,7 +31,7 @@ def test_values_are_the_records(report, records):
     np.testing.assert_array_equal(counts, record.hist[:, 3].T)
 
 
-def test_the_pointer_reads_values(report, records):
+def test_report_pointer_shows_values(report, records):
     report.show("loss")
     report.point("loss", 0.4)
     told = report.told("loss")
@@ -48,7 +48,7 @@ def test_the_pointer_reads_values(report, records):
     assert count == f"{records[0].hist[row, 0, bin_]} values"
 
 
-def test_zooming(report):
+def test_report_zooms(report):
     report.show("loss")
     before = report.range("loss")
     x, y, width, height = report.box("loss")
@@ -67,7 +67,7 @@ def test_zooming(report):
     assert report.range("loss") == pytest.approx(before)
 
 
-def test_by_keyboard(report, records):
+def test_report_keyboard_shows_values(report, records):
     report.show("loss")
     report.keys("loss", Keys.ARROW_RIGHT)
     first = f"step 0: training, each batch {float(records[0].loss[0])!r}, training "
@@ -91,13 +91,13 @@ def test_by_keyboard(report, records):
     assert report.run("return document.activeElement.id") == "chart-dimension-1"
 
 
-def test_charts_are_drawn_when_they_come_into_view(report):
+def test_report_draws_charts_when_visible(report):
     assert report.is_drawn("loss")
     assert not report.is_drawn("dimension-3")
     report.show("dimension-3")
 
 
-def test_a_legend_hides_lines(report):
+def test_report_legend_hides_lines(report):
     report.show("layers-mean")
     report.show("layers-std")
     button = report.find('.legend [data-key="blocks.1.conv"]')
@@ -110,7 +110,7 @@ def test_a_legend_hides_lines(report):
             assert report.trace(chart, "blocks.0.conv")["visible"] is True
 
 
-def test_the_ground_changes(report):
+def test_report_changes_the_background(report):
     view(report.browser, scheme="light")
     report.show("loss")
     before = report.trace("loss", "training")["colour"]
@@ -125,7 +125,7 @@ def test_the_ground_changes(report):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_is_readable(report, scheme):
+def test_report_text_has_contrast(report, scheme):
     view(report.browser, scheme=scheme)
     report.show("dimension-0")
     after_a_frame(report.browser)
@@ -140,7 +140,7 @@ def test_text_is_readable(report, scheme):
 
 
 @pytest.mark.parametrize("width", [400, 1000, 1600])
-def test_nothing_is_cut_off(browser, report, compared, width):
+def test_report_fits_the_width(browser, report, compared, width):
     for path in (report, compared):
         assert path.browser is browser
     view(browser, width=width)
@@ -170,7 +170,7 @@ def test_nothing_is_cut_off(browser, report, compared, width):
     assert set(boxes) == {0}
 
 
-def test_numbers_are_set_to_the_right(report):
+def test_report_aligns_numbers_right(report):
     cells = report.run(
         "return [...document.querySelectorAll('td')].filter(c => /^-?[\\d,.]+( %)?$/.test("
         "c.textContent)).filter(c => !c.closest('#setup')).map(c => getComputedStyle(c).textAlign)"
@@ -179,7 +179,7 @@ def test_numbers_are_set_to_the_right(report):
     assert set(cells) == {"right"}
 
 
-def test_nothing_is_fetched_and_nothing_sent(report):
+def test_report_makes_no_requests(report):
     report.show_all()
     fetched = report.run(
         "return performance.getEntriesByType('resource').map(e => e.name)"
@@ -194,7 +194,7 @@ def test_nothing_is_fetched_and_nothing_sent(report):
     assert report.browser.get_log("browser") == []
 
 
-def test_a_comparison(compared, records):
+def test_report_compares_runs(compared, records):
     compared.show("layers-std")
     names = [e.text for e in compared.browser.find_elements("css selector", "#layers .legend *")]
     names = [name for name in names if name]
@@ -219,7 +219,7 @@ def test_a_comparison(compared, records):
     assert compared.browser.get_log("browser") == []
 
 
-def test_a_run_without_anything(browser, invoke, tmp_path):
+def test_report_of_a_minimal_run(browser, invoke, tmp_path):
     left_run(tmp_path / "begun", record=False, metrics=False, predictions=False)
     assert invoke(tmp_path / "begun").exit_code == 0
     view(browser)
@@ -229,7 +229,7 @@ def test_a_run_without_anything(browser, invoke, tmp_path):
 
 
 @pytest.mark.usefixtures("browser")  # or skipped where there is none
-def test_how_long_it_takes_to_open_is_measured(monkeypatch, capsys):
+def test_report_opening_time_is_measured(monkeypatch, capsys):
     monkeypatch.setattr(report_seconds, "ROUNDS", 1)
     monkeypatch.setattr(report_seconds, "STEPS", 20)
     report_seconds.main()
