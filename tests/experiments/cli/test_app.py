@@ -53,7 +53,7 @@ def test_run_writes_results_runs_and_pictures(quick_run):
         run = load_run(path)
         assert run.record.steps == run.config["steps"] == run.metrics[-1]["step"]
     pictures = {path.stem for path in (out / "plots").glob("*.png")}
-    assert {"edge-maps", "norm-layers"} <= pictures
+    assert {"one-cycle", "norm-layers"} <= pictures
     assert "train_loss" in result.stdout
 
 

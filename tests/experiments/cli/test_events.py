@@ -85,4 +85,4 @@ def test_events_writes_nothing_after_a_mistake(runs, tmp_path, monkeypatch):
         fails(runs[0], message="left on device. If results go there, name a copy of the")
     (runs[0] / "tensorboard").mkdir()
     (runs[0] / "tensorboard" / "notes.txt").write_text("precious")
-    fails(runs[0], message="holds 'notes.txt', which is no event file")
+    fails(runs[0], message="holds 'notes.txt', which is not an event file")
