@@ -7,8 +7,9 @@ import importlib
 
 import lazy_loader
 
-from convjax._display import Displayed
+from convjax._display import before_first_display
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-Displayed.load_displays = lambda: importlib.import_module("convjax.report.notebook")
+# Displays stand above all rooms: no type imports them, and this module, above all, loads them.
+before_first_display(lambda: importlib.import_module("convjax.report.notebook"))

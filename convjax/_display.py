@@ -4,6 +4,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+_loaders: list[Callable[[], object]] = []
+
+
+def before_first_display(load: Callable[[], object]) -> None:
+    """Adds a function that registers displays; it is called once, when the first is asked for."""
+    _loaders.append(load)
+
 
 @functools.singledispatch
 def html(value: Any) -> str | None:
@@ -14,9 +21,7 @@ def html(value: Any) -> str | None:
 class Displayed:
     """Base class of types that a notebook displays with `html`."""
 
-    # Registers the displays at the first call; set by `convjax`, which may import every room.
-    load_displays: Callable[[], object] = staticmethod(lambda: None)
-
     def _repr_html_(self) -> str | None:
-        Displayed.load_displays()
+        while _loaders:
+            _loaders.pop()()
         return html(self)

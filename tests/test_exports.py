@@ -75,6 +75,14 @@ def test_public_types_have_one_place_each():
     assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
 
 
+def test_rooms_of_the_experiments_import_no_claim():
+    for path in (ROOT / "experiments").glob("*/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = node.module if isinstance(node, ast.ImportFrom) else None
+            claim = ROOT / f"{name.replace('.', '/')}.py" if name else path
+            assert claim.parent != ROOT / "experiments" or not claim.exists(), path
+
+
 @pytest.mark.parametrize("path", [ROOT / "README.md", *SOURCES], ids=lambda path: path.name)
 def test_documented_paths_resolve(path):
     """Every `convjax.x.y` in prose is what `import convjax` reaches, or a module's full name."""

@@ -287,7 +287,7 @@ class TracedConstant:
 # depend on the images is a constant, or None (such as a parameter).
 TracedValue = TracedArray | UntraceableError | TracedConstant | None
 
-Rule = Callable[[JaxprEqn, Sequence[TracedValue]], Sequence[TracedValue]]
+SpanRule = Callable[[JaxprEqn, Sequence[TracedValue]], Sequence[TracedValue]]
 
 
 def shape_of(value: Any) -> tuple[int, ...]:

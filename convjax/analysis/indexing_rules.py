@@ -7,7 +7,7 @@ from jax.extend.core import JaxprEqn
 
 from convjax.analysis.affine import (
     AxisFactor,
-    Rule,
+    SpanRule,
     TracedArray,
     TracedConstant,
     TracedValue,
@@ -159,7 +159,7 @@ def _without_axis(seen: TracedArray, axis: int) -> TracedArray:
     return seen.with_axes([*seen.axes[:axis], *seen.axes[axis + 1 :]])
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, SpanRule] = {
     "broadcast_in_dim": _broadcast,
     "concatenate": _concatenation,
     "dynamic_slice": _dynamic_slice,

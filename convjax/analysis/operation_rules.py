@@ -11,7 +11,7 @@ from convjax.analysis import indexing_rules
 from convjax.analysis.affine import (
     WHOLE_SPAN,
     AxisFactor,
-    Rule,
+    SpanRule,
     TracedArray,
     TracedConstant,
     TracedValue,
@@ -174,7 +174,7 @@ def _along_an_axis(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[
     return [join([one.resized(axis, size, 1, 0, 0) for one in seen])] * len(equation.outvars)
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, SpanRule] = {
     **indexing_rules.RULES,
     "conv_general_dilated": _convolution,
     "dot_general": _product,

@@ -23,7 +23,7 @@ from rich.console import Console
 from convjax.runs.environment import environment
 from experiments.terminal.command import measure_to_file
 from experiments.terminal.options import OutFile, Quick
-from experiments.terminal.tables import Table
+from experiments.terminal.tables import TextTable
 
 # (number of processes, devices of each process)
 CASES = ((1, 1), (1, 8), (2, 4), (4, 2))
@@ -181,7 +181,7 @@ def markdown_devices(rows: list[dict[str, Any]]) -> str:
         for row in rows
         if row["devices"] > 1
     ]
-    return Table(headings, cells).markdown()
+    return TextTable(headings, cells).markdown()
 
 
 def run_bench_devices(quick: Quick = False, out: OutFile = Path("devices.json")) -> None:

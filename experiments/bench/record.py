@@ -23,7 +23,7 @@ from convjax.stats.record_builder import RecordBuilder, from_steps
 from convjax.train.scan_loop import CHUNK_STEPS
 from experiments.terminal.command import measure_to_file
 from experiments.terminal.options import OutFile, Quick
-from experiments.terminal.tables import Table
+from experiments.terminal.tables import TextTable
 
 STEPS = (1_000, 4_000, 100_000, 10_000_000)
 QUICK_STEPS = (1_000, 20_000)
@@ -107,4 +107,4 @@ def markdown_records(rows: list[dict[str, Any]]) -> str:
         )
         for row in rows
     ]
-    return Table(("steps", "rows", "peak, MiB", "seconds"), cells).markdown()
+    return TextTable(("steps", "rows", "peak, MiB", "seconds"), cells).markdown()

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.bench.case import BenchCase
 from experiments.bench.cases import Ratio, Timing, faster, program, ratios, statistics
-from experiments.terminal.tables import Table
+from experiments.terminal.tables import TextTable
 
 # Bars on PyTorch / ours, by statistics and batch size; on the overhead of statistics, by kind and
 # cadence; on batch norm / none, the share of the matrix-product rate, and seconds of compiling.
@@ -69,7 +69,7 @@ def bars(
     ]
 
 
-def group_table(timings: Sequence[Timing]) -> Table:
+def group_table(timings: Sequence[Timing]) -> TextTable:
     """Returns the table of one group: times, and the ratio to our case with as many statistics."""
     rows: list[tuple[str, ...]] = []
     found = {id(ratio.above): ratio for ratio in ratios(timings)}
@@ -92,10 +92,10 @@ def group_table(timings: Sequence[Timing]) -> Table:
         *("program", "layout", "statistics", "compile s", "epoch s", "from", "to", "steps/s"),
         "ratio",
     )
-    return Table(headings, rows, timings[0].group.title, left=3)
+    return TextTable(headings, rows, timings[0].group.title, left=3)
 
 
-def start_table(starts: Sequence[dict[str, Any]]) -> Table:
+def start_table(starts: Sequence[dict[str, Any]]) -> TextTable:
     """Returns the table of cold starts, each with the figures of its first and second start."""
     rows = []
     for start in starts:
@@ -115,10 +115,10 @@ def start_table(starts: Sequence[dict[str, Any]]) -> Table:
         *("program", "batch", "statistics", "first epoch done after s", "compile s", "peak MB"),
         "device's peak MB",
     )
-    return Table(headings, rows, "fresh processes: first / second", left=3)
+    return TextTable(headings, rows, "fresh processes: first / second", left=3)
 
 
-def bar_table(rows: Sequence[dict[str, Any]], *, colored: bool = False) -> Table:
+def bar_table(rows: Sequence[dict[str, Any]], *, colored: bool = False) -> TextTable:
     """Returns the table of what was measured and what is required.
 
     Args:
@@ -127,7 +127,7 @@ def bar_table(rows: Sequence[dict[str, Any]], *, colored: bool = False) -> Table
     cells: list[Sequence[str]] = [_bar_cells(row) for row in rows]
     if colored:
         cells = [(*figures, COLORED[verdict]) for *figures, verdict in cells]
-    return Table(("figure", "measured", "bar", ""), cells, "bars", left=1)
+    return TextTable(("figure", "measured", "bar", ""), cells, "bars", left=1)
 
 
 def markdown_bars(found: dict[str, Any]) -> str:

@@ -38,7 +38,7 @@ from convjax.train.device_data import Images
 from convjax.train.trainer import Trainer
 from experiments.terminal.command import measure_to_file
 from experiments.terminal.options import Data, DataDir, OutFile, Quick, Rounds
-from experiments.terminal.tables import Table
+from experiments.terminal.tables import TextTable
 
 BATCH_SIZES = (64, 512)
 # Images per measurement, for every batch size: a few seconds on two cores, and several chunks.
@@ -182,7 +182,7 @@ def markdown_streams(rows: list[dict[str, Any]]) -> str:
         )
         for row in rows
     ]
-    return Table(("batch", "images", "images per second", "of resident"), cells).markdown()
+    return TextTable(("batch", "images", "images per second", "of resident"), cells).markdown()
 
 
 def run_bench_stream(

@@ -29,7 +29,7 @@ from convjax.train.program_memory import bytes_per_run, runs_at_once
 from convjax.train.trainer import Trainer
 from experiments.terminal.command import measure_to_file
 from experiments.terminal.options import Data, DataDir, OutFile, Quick, Rounds
-from experiments.terminal.tables import Table
+from experiments.terminal.tables import TextTable
 
 BATCH_SIZES, AT_ONCE = (64, 512), (1, 2, 4, 8)
 # Images of a run, for every batch size: about a second for a single run on two cores.
@@ -133,7 +133,7 @@ def measure_sweeps(dataset: Dataset, rounds: int, quick: bool) -> list[dict[str,
     return rows
 
 
-def cost_table(rows: list[dict[str, Any]]) -> Table:
+def cost_table(rows: list[dict[str, Any]]) -> TextTable:
     """Returns the table of what a run costs: seconds, and the ratio to one of `Trainer.run`."""
     cells = []
     for row in rows:
@@ -148,7 +148,7 @@ def cost_table(rows: list[dict[str, Any]]) -> Table:
             )
         )
     headings = ("batch", "runs at once", "compile s", "s per run", "run / Trainer.run")
-    return Table(headings, cells, "a run of a sweep (median of the rounds)", left=0)
+    return TextTable(headings, cells, "a run of a sweep (median of the rounds)", left=0)
 
 
 def markdown_costs(rows: list[dict[str, Any]]) -> str:

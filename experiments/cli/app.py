@@ -38,7 +38,7 @@ from experiments.receptive_fields.run import markdown_fields, run_fields
 from experiments.terminal.console import console
 from experiments.terminal.ledger import claims_table, markdown_ledger
 from experiments.terminal.one_line_errors import OneLineCommand, OneLineGroup
-from experiments.terminal.options import DataDir, Layout
+from experiments.terminal.options import DataDir, LayoutOption
 
 app = typer.Typer(
     cls=OneLineGroup,
@@ -61,7 +61,7 @@ def parity(
         list[Path], typer.Argument(metavar="FILE...", help="Recorded trajectories (.npz).")
     ],
     data_dir: DataDir = None,
-    layout: Layout = "auto",
+    layout: LayoutOption = "auto",
 ) -> None:
     """Replays trajectories of fastai in float64 and prints the largest deviations as JSON."""
     from convjax.io.json_files import nonfinite_to_null

@@ -19,7 +19,7 @@ from experiments.terminal.options import (
     Data,
     DataDir,
     DryRun,
-    Layout,
+    LayoutOption,
     OutFolder,
     Quick,
     Quiet,
@@ -41,7 +41,7 @@ def run(
     data_dir: DataDir = None,
     seeds: Seeds = 1,
     out: OutFolder = None,
-    layout: Layout = "auto",
+    layout: LayoutOption = "auto",
     quick: Quick = False,
     resume: Annotated[
         bool,

@@ -16,7 +16,7 @@ from convjax.train.plan import PIECE
 from experiments.cli.train_options import FOLDER, PROCESSES, WATCH, option
 from experiments.harness.lab import Lab
 from experiments.harness.setting import BASELINE, Setting
-from experiments.terminal.options import Data, Layout, Quick
+from experiments.terminal.options import Data, LayoutOption, Quick
 
 WATCHES: dict[str, Watch | None] = {
     "nothing": None,
@@ -46,7 +46,7 @@ class TrainConfig:
     setting: Annotated[Setting, "Network and schedule"] = BASELINE
     data: Data = "mnist5k"
     seed: Annotated[int, typer.Option(help="Of the parameters and of the images' order.")] = 0
-    layout: Layout = "auto"
+    layout: LayoutOption = "auto"
     quick: Quick = False
     watch: Annotated[
         str, option(WATCH, "nothing, activations, or everything (what a diagnosis uses).")

@@ -9,7 +9,7 @@ from experiments.diagnosis_study.results import DiagnosisResult
 from experiments.diagnosis_study.sagemaker_rules import RULE_SYMPTOMS
 from experiments.diagnosis_study.suite import HEALTHY
 from experiments.harness.intervals import Interval, share
-from experiments.terminal.tables import Table
+from experiments.terminal.tables import TextTable
 
 TARGETS = {"recall": 0.95, "precision": 0.95, "healthy without a finding": 0.98}
 BETTER = 0.02  # a suggested change improves a training if it raises the accuracy by more than this
@@ -41,7 +41,7 @@ def targets_table(rows: Sequence[DiagnosisResult]) -> str:
         ),
         "healthy without a finding": share(sum(not row.rules for row in healthy), len(healthy)),
     }
-    table = Table(
+    table = TextTable(
         ("measured part", "bar", "convjax.diagnose", "default rules of SageMaker Debugger"),
         [
             (name, str(target), _text(diagnosis[name]), _text(rules[name]))
@@ -80,7 +80,7 @@ def by_symptom(rows: Sequence[DiagnosisResult]) -> str:
         *("symptom", "recall", "precision", "steps until found", "found by a rule"),
         "advised change",
     )
-    return Table(headings, cells).markdown()
+    return TextTable(headings, cells).markdown()
 
 
 def confusion(rows: Sequence[DiagnosisResult]) -> str:
@@ -94,7 +94,7 @@ def confusion(rows: Sequence[DiagnosisResult]) -> str:
         counts = [str(first[name]) if first[name] else "" for name in names]
         cells.append((f"{codes[symptom]} {symptom}", *counts))
     headings = ("planted \\ found first", *codes.values())
-    return f"{Table(headings, cells).markdown()}\n\n{codes[HEALTHY]}: nothing found."
+    return f"{TextTable(headings, cells).markdown()}\n\n{codes[HEALTHY]}: nothing found."
 
 
 def _by_a_rule(row: DiagnosisResult) -> bool:

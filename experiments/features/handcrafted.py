@@ -15,13 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Array, Float, Float32, UInt8
+from jaxtyping import Array, Float, Float32
 
 from convjax import conv2d
-from experiments.features.colour_encodings import luma
+from experiments.features.colour_encodings import Pixels, luma
 
 Features = Float32[np.ndarray, "N D"]
-Pixels = UInt8[np.ndarray, "N H W C"]
 
 CELL = 4  # pixels a side
 

@@ -10,7 +10,7 @@ from convjax.plots import new_figure
 from experiments.harness import charts
 from experiments.layout_study.cases import Variant
 from experiments.layout_study.timing import LayoutTiming
-from experiments.terminal.tables import Table
+from experiments.terminal.tables import TextTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,7 +125,7 @@ def markdown_layouts(found: dict[str, Any]) -> str:
     return "\n\n".join([*parts, f"Recommended for this device: {recommendation(rows)}."])
 
 
-def _times(rows: Sequence[LayoutTiming], where: str) -> Table:
+def _times(rows: Sequence[LayoutTiming], where: str) -> TextTable:
     """Returns the times of each case relative to NHWC by lax outside a loop."""
     found, bases = selected(rows, where), selected(rows, "entry")
     columns = of_all(rows)
@@ -134,20 +134,20 @@ def _times(rows: Sequence[LayoutTiming], where: str) -> Table:
         base = bases[case, BASE].seconds
         times = [f"{found[case, variant].seconds / base:.2f}" for variant in columns]
         cells.append((case, *times))
-    return Table((TITLES[where], *map(str, columns)), cells)
+    return TextTable((TITLES[where], *map(str, columns)), cells)
 
 
-def _means(rows: Sequence[LayoutTiming]) -> Table:
+def _means(rows: Sequence[LayoutTiming]) -> TextTable:
     columns = of_all(rows)
     cells = []
     for dtype in dict.fromkeys(row.dtype for row in rows):
         for where in TITLES:
             means = [f"{relative(rows, v, where, dtype, 'entry'):.2f}" for v in columns]
             cells.append((f"{dtype}, {where}", *means))
-    return Table(("geometric mean", *map(str, columns)), cells)
+    return TextTable(("geometric mean", *map(str, columns)), cells)
 
 
-def _compiler(rows: Sequence[LayoutTiming]) -> Table:
+def _compiler(rows: Sequence[LayoutTiming]) -> TextTable:
     headings = (
         *("compiled", "convolutions", "physical layout", "matrix products", "transposes", "copies"),
         "moved, MiB",
@@ -167,7 +167,7 @@ def _compiler(rows: Sequence[LayoutTiming]) -> Table:
                     f"{made.moved_mib:.1f}",
                 )
             )
-    return Table(headings, cells)
+    return TextTable(headings, cells)
 
 
 def picture(rows: Sequence[LayoutTiming]) -> "Figure":

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import jax
 from flax import linen as nn
 
-Pair = tuple[int, int]
+from convjax.ops.geometry import Pair
+
 Branch = Sequence[tuple[Pair | int, int]]  # convolutions: kernel size and stride
 
 

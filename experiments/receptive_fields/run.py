@@ -20,7 +20,7 @@ from convjax.runs.environment import environment
 from experiments.receptive_fields.published import IMAGE, NETWORKS, PublishedField
 from experiments.terminal.command import measure_to_file
 from experiments.terminal.options import OutFile, Quick
-from experiments.terminal.tables import Table
+from experiments.terminal.tables import TextTable
 
 # Max pooling passes the gradient to a single pixel. In this many rows of random images, the
 # outermost pixel is chosen at least once.
@@ -94,4 +94,4 @@ def markdown_fields(rows: list[dict[str, Any]]) -> str:
         fields = [row[source] for source in ("published", "formula", "measured")]
         texts = [" / ".join(map(str, field)) if field else "" for field in fields]
         cells.append((row["network"], *texts))
-    return Table(("network", "published", "by formula", "measured"), cells).markdown()
+    return TextTable(("network", "published", "by formula", "measured"), cells).markdown()

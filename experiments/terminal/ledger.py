@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rich.table import Table as RichTable
+from rich.table import TextTable as RichTable
 
 from experiments.harness.claim import Claim, Result
 from experiments.harness.rules import Verdict, mean, std
-from experiments.terminal.tables import Table
+from experiments.terminal.tables import TextTable
 
 # Metrics that are 1 or 0 per seed: shown as a count.
 YES_OR_NO = {"failed"}
@@ -46,15 +46,15 @@ def claims_table(claims: list[tuple[str, Claim]]) -> RichTable:
       claims: each with the name of its file, without .py.
     """
     rows = [(claim.id, f"experiments/{file}.py", claim.statement) for file, claim in claims]
-    return Table(("claim", "file", "what the chapter says"), rows).rich()
+    return TextTable(("claim", "file", "what the chapter says"), rows).rich()
 
 
-def _ledger(results: list[Result], measured: str, verdict: Callable[[Result], str]) -> Table:
+def _ledger(results: list[Result], measured: str, verdict: Callable[[Result], str]) -> TextTable:
     rows = [
         (result.id, *_figures(result), verdict(result), f"{result.seconds:.1f} s")
         for result in results
     ]
-    return Table(("claim", "published", measured, "verdict", "time"), rows)
+    return TextTable(("claim", "published", measured, "verdict", "time"), rows)
 
 
 def _summary(results: list[Result]) -> str:

@@ -15,7 +15,7 @@ DataDir = Annotated[
         "cifar10."
     ),
 ]
-Layout = Annotated[
+LayoutOption = Annotated[
     str,
     typer.Option(
         help="Order of the axes in the networks: NHWC, NCHW, CHWN, or auto (CHWN on CPU, NHWC "

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rich.table import Table as RichTable
+from rich.table import TextTable as RichTable
 
 
 @dataclass
-class Table:
+class TextTable:
     """Headings and rows of text.
 
     Attributes:

@@ -2,9 +2,9 @@
 
 from rich.console import Console
 
-from experiments.terminal.tables import Table
+from experiments.terminal.tables import TextTable
 
-TABLE = Table(("name", "value"), [("a", "1\n2"), ("[b]b[/]", "")], "title", left=1)
+TABLE = TextTable(("name", "value"), [("a", "1\n2"), ("[b]b[/]", "")], "title", left=1)
 
 
 def test_table_markdown_has_a_rule_and_line_breaks():
