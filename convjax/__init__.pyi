@@ -1,4 +1,4 @@
-"""The public names of convjax and the rooms that they come from, read by lazy_loader and by type checkers."""
+"""The public names of convjax and their rooms, read by lazy_loader and by type checkers."""
 
 from . import analysis as analysis
 from . import data as data

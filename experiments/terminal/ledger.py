@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rich.table import TextTable as RichTable
+from rich.table import Table as RichTable
 
 from experiments.harness.claim import Claim, Result
 from experiments.harness.rules import Verdict, mean, std

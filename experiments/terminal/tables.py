@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rich.table import TextTable as RichTable
+from rich.table import Table as RichTable
 
 
 @dataclass

@@ -131,7 +131,7 @@ def test_summary_counts_parameters_of_a_repeated_layer_once():
     assert [row.receptive_field for row in table.rows] == [(3, 3), (5, 5)]
 
 
-# --- the receptive field: the formula's own tests are those of convjax.analysis.receptive_field -------------
+# --- the receptive field (tests of the formula: test_receptive_field.py) ---------------------
 
 
 def test_summary_receptive_field_includes_pooling_and_branches():
