@@ -22,7 +22,7 @@ class Symptom:
     """A fault that the diagnosis can find.
 
     Attributes:
-      name: as in the table of experiments/diagnosis_study/run.py.
+      name: in findings and in the table of the README.
       indicator: returns the values of the indicator, the worst first; none if it does not apply.
       what: the meaning of the value.
       change: the smallest change worth trying.

@@ -1,7 +1,7 @@
 """The thresholds of the diagnosis: which figures are findings, and what counts as which event.
 
-They were set on trainings with planted faults and measured on other trainings, see
-experiments/diagnosis_study/run.py.
+They were set on trainings with injected faults and measured on other trainings; the README has the
+figures ("What is wrong with a training").
 """
 
 # --- time ----------------------------------------------------------------------------------------

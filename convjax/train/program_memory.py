@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from convjax.train.step import TrainState, TrainStep
 
 # A single run already keeps the cores busy, and XLA's batched products are no faster than its plain
-# ones. The chapter's network on two cores that other work shared, time per run with 1, 2, 4 and 8
-# at once over that of `Trainer.run`: 1.00, 1.09, 1.13, 1.24 at batch 64 and 0.97, 1.08, 1.13, 1.16
-# at batch 512 (experiments/results/sweep.json, by `python -m experiments bench-sweep`).
+# ones. Time per run with 1, 2, 4 and 8 at once, relative to `Trainer.run`: 1.00, 1.09, 1.13, 1.24 at
+# batch 64 and 0.97, 1.08, 1.13, 1.16 at batch 512 (the chapter's network on two cores that other
+# work shared; README, "Speed").
 RUNS_ON_CPU = 1
 
 # Share of the free memory that a sweep takes, and the bytes assumed free where the device does not
