@@ -11,5 +11,5 @@ from convjax._display import before_first_display
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-# Displays stand above all rooms: no type imports them, and this module, above all, loads them.
+# The displays are in the top room, report, which the displayed types must not import.
 before_first_display(lambda: importlib.import_module("convjax.report.notebook"))

@@ -1,4 +1,4 @@
-"""What a function is given, checked before any work: each message names the way out."""
+"""Checks of arguments before any work. Each message says what to pass instead."""
 
 import difflib
 import operator
@@ -10,10 +10,10 @@ import numpy as np
 # JAX is imported only in the checks that need it, so that `convjax.data` loads without it.
 
 
-def check_type(name: str, value: Any, kind: type, way_out: str) -> None:
-    """Raises TypeError if an argument is of another kind."""
+def check_type(name: str, value: Any, kind: type, fix: str) -> None:
+    """Raises TypeError if an argument is of another type; `fix` ends the message."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be {kind.__name__}, got {describe_value(value)}. {way_out}")
+        raise TypeError(f"{name} must be {kind.__name__}, got {describe_value(value)}. {fix}")
 
 
 def describe_value(value: Any) -> str:
@@ -26,8 +26,8 @@ def check_whole(name: str, value: Any, minimum: int) -> int:
     """Returns a whole number that is at least `minimum`.
 
     Raises:
-      TypeError: if it is none; a real number such as 2.0 counts as a mistake.
-      ValueError: if it is below.
+      TypeError: if the value is not a whole number; 2.0 is rejected, too.
+      ValueError: if the number is below `minimum`.
     """
     try:
         number = operator.index(value)
@@ -54,7 +54,7 @@ def check_number(name: str, value: Any) -> float:
     """Returns a real number, which may be of NumPy or JAX.
 
     Raises:
-      TypeError: if it is none; text that reads as a number counts as a mistake.
+      TypeError: if the value is not a number; text such as "0.1" is rejected, too.
     """
     try:
         if isinstance(value, str | bytes):
@@ -65,13 +65,13 @@ def check_number(name: str, value: Any) -> float:
 
 
 def check_function(name: str, value: Any, what: str) -> None:
-    """Raises TypeError if an argument cannot be called; `what` says from what to what it maps."""
+    """Raises TypeError if an argument cannot be called; `what` says what it maps to what."""
     if not callable(value):
         raise TypeError(f"{name} must be a function {what}, got {describe_value(value)}.")
 
 
 def check_array(name: str, value: Any) -> None:
-    """Raises TypeError if an argument is no array, of JAX or NumPy, and no tracer of one."""
+    """Raises TypeError if an argument is not an array of JAX or NumPy, or a tracer of one."""
     if not (hasattr(value, "shape") and hasattr(value, "dtype")):
         raise TypeError(
             f"{name} must be an array, got {describe_value(value)}. jnp.asarray converts it."
@@ -79,11 +79,11 @@ def check_array(name: str, value: Any) -> None:
 
 
 def check_scalar(name: str, value: Any) -> None:
-    """Checks that a value is one number; it may lie on a device, for which this does not wait.
+    """Checks that a value is one number, without waiting for the device that it may be on.
 
     Raises:
-      TypeError: if it is no number, or a tracer.
-      ValueError: if it is several.
+      TypeError: if the value is not a number, or is a tracer.
+      ValueError: if the value has several elements.
     """
     import jax
     import jax.numpy as jnp

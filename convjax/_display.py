@@ -1,4 +1,4 @@
-"""The hook for displays in notebooks, at which `convjax.report.notebook` registers them."""
+"""The hook for displays in notebooks: `convjax.report.notebook` registers them with it."""
 
 import functools
 from collections.abc import Callable

@@ -6,5 +6,5 @@ try:
     from experiments.cli.app import app
 
     app(prog_name="python -m experiments")
-except KeyboardInterrupt:  # while it was still importing, or outside what a command looks after
+except KeyboardInterrupt:  # during the imports, or outside `mistakes_reported`
     sys.exit(130)

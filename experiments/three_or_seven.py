@@ -47,7 +47,7 @@ def check_classes(lab: Lab) -> None:
     """Checks that the data set has threes and sevens.
 
     Raises:
-      NotMeasuredError: if it has not.
+      NotMeasuredError: if it lacks one of them.
     """
     if not lab.has_threes_and_sevens():
         raise NotMeasuredError("these data have no classes 3 and 7")

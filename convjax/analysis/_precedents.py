@@ -34,7 +34,7 @@ class Windows(NamedTuple):
     dilation: int | Pair = 1
 
 
-class Resolved(NamedTuple):
+class ResolvedWindows(NamedTuple):
     """The settings of windows in full; pairs are (height, width)."""
 
     kernel_size: Pair
@@ -56,7 +56,7 @@ def output_shape(size: Pair, windows: Windows) -> Pair:
     Raises:
       TypeError, ValueError: if `convjax.conv2d` would reject the settings.
     """
-    settings = resolved(windows, size)
+    settings = resolve_windows(windows, size)
     return geometry.output_shape(geometry.pair("size", size, minimum=1), **settings._asdict())
 
 
@@ -131,7 +131,7 @@ def trace_precedents(
     return masks
 
 
-def resolved(windows: Windows, size: Pair) -> Resolved:
+def resolve_windows(windows: Windows, size: Pair) -> ResolvedWindows:
     """Returns the settings as pairs, the padding as ((top, bottom), (left, right)).
 
     Args:
@@ -152,7 +152,7 @@ def resolved(windows: Windows, size: Pair) -> Resolved:
     padding = geometry.resolve_padding(
         windows.padding, size=size, kernel_size=kernel_size, stride=stride, dilation=dilation
     )
-    return Resolved(kernel_size, stride, padding, dilation)
+    return ResolvedWindows(kernel_size, stride, padding, dilation)
 
 
 def checked_cell(cell: Pair, shape: Pair) -> Pair:
@@ -193,7 +193,7 @@ class _Axis(NamedTuple):
 
 
 def _axes(size: Pair, windows: Windows) -> tuple[_Axis, _Axis]:
-    kernel_size, stride, padding, dilation = settings = resolved(windows, size)
+    kernel_size, stride, padding, dilation = settings = resolve_windows(windows, size)
     size = geometry.pair("size", size, minimum=1)
     outputs = geometry.output_shape(size, **settings._asdict())
     rows, columns = (

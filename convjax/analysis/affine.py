@@ -262,7 +262,7 @@ def _joined_span(letter: str, a: TracedArray, b: TracedArray) -> Span:
         for seen in (a, b)
     ]
     if (counts[0] > 1) != (counts[1] > 1):
-        raise UntraceableError("a path that sees one place meets one that sees many")
+        raise UntraceableError("a path that depends on one place joins one that depends on many")
     if all(counts) and first.stride != second.stride:
         raise UntraceableError(
             f"paths with strides of {first.stride} and {second.stride} pixels meet"

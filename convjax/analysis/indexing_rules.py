@@ -20,7 +20,7 @@ from convjax.analysis.affine import (
 
 
 def _gather(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedValue]:
-    seen = only_traced(operands, 0, "a look-up (gather)")
+    seen = only_traced(operands, 0, "a gather")
     numbers = equation.params["dimension_numbers"]
     output, sizes = shape_of(equation.outvars[0]), equation.params["slice_sizes"]
     moved = set(numbers.start_index_map) | set(numbers.operand_batching_dims)
@@ -34,7 +34,7 @@ def _gather(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[TracedV
             continue
         indexed = len(moved) == 1 and axis in gone and len(output) - len(numbers.offset_dims) == 1
         if not (indexed and isinstance(indices, TracedConstant)):
-            raise UntraceableError("rows or columns are looked up (gather)")
+            raise UntraceableError("rows or columns are selected by index (gather)")
         places = indices.value.reshape(-1)
         seen = index_axis(seen, axis, places, places)
         (target,) = (i for i in range(len(output)) if i not in numbers.offset_dims)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from jaxtyping import Float64
 
 from convjax._checks import check_type, describe_value
-from convjax.analysis._precedents import Windows, output_shape, precedents, resolved
+from convjax.analysis._precedents import Windows, output_shape, precedents, resolve_windows
 from convjax.explorer.layer_spec import DenseSpec, LayerSpec, MaxPoolSpec, PostOp, ReluSpec
 from convjax.ops.geometry import Pair
 from convjax.report import html
@@ -162,7 +162,7 @@ def _describe(layer: LayerSpec, shape: MapShape, before: str) -> tuple[dict[str,
 
 def _settings(windows: Windows, size: Pair) -> dict[str, Any]:
     """Returns all settings as pairs; "same" becomes the resulting numbers."""
-    return {name: _lists(value) for name, value in resolved(windows, size)._asdict().items()}
+    return {name: _lists(value) for name, value in resolve_windows(windows, size)._asdict().items()}
 
 
 def _lists(value: Any) -> Any:

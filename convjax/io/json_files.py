@@ -124,7 +124,7 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested plain data as one level, with names such as "setting.lr_max"."""
+    """Returns nested plain data as one level, with names such as "optimizer.b2"."""
     found: dict[str, Any] = {}
     for name, value in config.items():
         inner = isinstance(value, Mapping)

@@ -1,12 +1,12 @@
 """The detection of a failed peer: every other process ends in bounded time, with a message.
 
-JAX's coordinator detects the failure: it counts a process as dead that sends no heartbeat for
-`heartbeat_timeout_seconds`. What this module adds, because JAX (0.10.2 to 0.12) does not do it:
+JAX's coordinator detects the failure: it counts a process as dead if it sends no heartbeat for
+`heartbeat_timeout_seconds`. This module adds what JAX (0.10.2 to 0.12) lacks:
 
 * JAX ends the surviving processes with `abort()`: a stack trace, and the status of a crash. Here a
-  line on stderr names the dead process and what to do, and the exit status is `PEER_GONE`. Which
-  process is dead, JAX answers to `get_live_nodes`; that it aborts, only a signal handler of the C
-  library is notified of, because neither Python nor a handler of Python's runs then.
+  line on stderr names the dead process and what to do, and the exit status is `PEER_GONE`. JAX's
+  `get_live_nodes` returns the living processes. Only a signal handler of the C library is notified
+  of `abort()`, because neither Python code nor Python's signal handlers run then.
 * A process that stops by an exception takes JAX's whole shutdown timeout to end, and the others end
   after it by `abort()`, without a reason. Here it writes its reason into the coordinator's
   key-value store, from where the others print it, and all end at once.
@@ -26,10 +26,10 @@ PEER_GONE = 4
 
 _ROOT = "convjax/peers/"
 
-# Seconds within which an answer of the coordinator arrives that it has already sent.
+# Seconds within which an answer that the coordinator has already sent arrives.
 _GRACE = 2.0
 
-# Rounds within which the others have read what a process has written, with room to spare.
+# Rounds after which the others have certainly read what a process has written.
 _ROUNDS = 3
 
 
@@ -75,13 +75,13 @@ class PeerMonitor:
             if self._client is None:
                 self.end(connecting)
             rounds = self._rounds
-            # Where the coordinator knows which process is dead, the monitor ends this one now.
+            # If the coordinator knows which process is dead, the monitor ends this one meanwhile.
             time.sleep(_GRACE + 2 * _ROUNDS * self._interval)
             if self.process and self._rounds == rounds and not self._finished.is_set():
                 self.end(self._gone(0))
             self.end(f"JAX ended this process; its own message is above. {self.advice}")
 
-        # The attribute keeps the callback alive, of which C has only the address.
+        # The attribute keeps the callback alive: C has only its address.
         self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)
         ctypes.CDLL(None).signal(signal.SIGABRT, self._on_abort)
 

@@ -13,7 +13,7 @@ class NamedRun(PartialRun):
     """A run, finished or not, with a name for headings; `config` is without the environment.
 
     Attributes:
-      name: the last parts of the folder's path, never the whole path: a page is passed on.
+      name: the last parts of the folder's path, not the whole: others may read the page.
     """
 
     name: str = field(kw_only=True)
@@ -42,7 +42,7 @@ class NamedRun(PartialRun):
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """Returns short names that tell folders apart: SETTING/seed-0, or more where these are alike.
+    """Returns short names that tell folders apart: the last two parts, or more if these are alike.
 
     A folder that is given twice has the same name twice.
     """

@@ -13,8 +13,8 @@ from convjax.runs.config import CONFIG, RunError
 from convjax.runs.predictions import Predictions
 from convjax.stats.record import Record
 
-# How deep below a folder without config.json runs are searched, and how many the message lists:
-# runs/DATE/runs/SETTING/seed-0 is four folders below the first.
+# How many folders deep runs are searched below a folder without config.json, and how many of them
+# the message lists.
 _DEPTH, _LISTED = 4, 5
 
 
@@ -130,7 +130,7 @@ def _no_run(folder: Path) -> str:
     if not below:
         return (
             f"{folder} holds no run: there is no config.json in it or {_DEPTH} folders below. Give "
-            "a folder that a training wrote, such as runs/DATE/runs/SETTING/seed-0."
+            "the folder that a training wrote, which holds its config.json."
         )
     more = " …" if len(below) > _LISTED else ""
     return (

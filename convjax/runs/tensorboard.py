@@ -32,7 +32,7 @@ from convjax.runs.run import load_run
 from convjax.runs.tensorboard_values import histograms, histograms_every, scalars
 from convjax.stats.record import Record
 
-# The metrics that are written; the others of a row, such as seconds, are no results.
+# The metrics that are written; the others of a row, such as seconds, are not results.
 METRICS = ("train_loss", "valid_loss", "accuracy", "train_accuracy")
 
 _PNG = b"\x89PNG\r\n\x1a\n"

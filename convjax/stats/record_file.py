@@ -18,7 +18,7 @@ from convjax.stats.record_schema import (
 )
 
 # Files of format 4 may lack these fields, and then have these values. A record with other values is
-# written as format 5, so that versions that know nothing of the fields refuse it.
+# written as format 5, so that versions without these fields reject it.
 _FORMAT, _FORMAT_OF_OTHER_BINS = 4, 5
 _IMPLIED: dict[str, Any] = {
     "hist_edges": FASTAI.edges,

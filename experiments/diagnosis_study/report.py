@@ -54,7 +54,7 @@ def targets_table(rows: Sequence[DiagnosisResult]) -> str:
         f"{table.markdown()}\n\n"
         f"{len(rows)} trainings, {len(healthy)} of them healthy; {false_alarms:.3f} false alarms "
         f"per healthy training at its end, and {transient} of {len(healthy)} had one on the way "
-        "that had gone by the end."
+        "that had disappeared by the end."
     )
 
 
@@ -93,7 +93,7 @@ def confusion(rows: Sequence[DiagnosisResult]) -> str:
         first = Counter(row.findings[0] if row.findings else HEALTHY for row in injected)
         counts = [str(first[name]) if first[name] else "" for name in names]
         cells.append((f"{codes[symptom]} {symptom}", *counts))
-    headings = ("planted \\ found first", *codes.values())
+    headings = ("injected \\ found first", *codes.values())
     return f"{TextTable(headings, cells).markdown()}\n\n{codes[HEALTHY]}: nothing found."
 
 

@@ -17,12 +17,12 @@ from experiments.features.colour_encodings import LUMA
 HUES = 5
 
 # Share of images with the hue of their class. Ten classes share five hues, so a classifier that
-# sees only the hue is right for OWN / 2 of the images at best.
-OWN = 0.9
+# sees only the hue is right for OWN_HUE_SHARE / 2 of the images at best.
+OWN_HUE_SHARE = 0.9
 
 # Luma of full ink, and the distance of its colour from that grey: the largest at which each of the
 # five hues stays within 0..255. At the luma of white, white would be the only colour.
-FULL, CHROMA = 128, 0.6
+FULL_INK_LUMA, CHROMA = 128, 0.6
 
 
 @cache
@@ -35,7 +35,7 @@ def palette() -> UInt8[np.ndarray, "5 256 3"]:
     pure = np.array([colorsys.hsv_to_rgb(hue / HUES, 1, 1) for hue in range(HUES)])
     chroma = pure - (pure @ weights)[:, np.newaxis]  # minus the grey of the same luma
     ink = np.arange(256)[:, np.newaxis] / 255
-    grey = np.rint(FULL * ink)
+    grey = np.rint(FULL_INK_LUMA * ink)
     colours = np.rint(grey + CHROMA * 255 * ink * chroma[:, np.newaxis]).astype(np.int64)
     # Rounding the channels changes the luma by up to half a step. Choosing green to match the luma
     # leaves a smaller change, because one step of green is less than one of luma.
@@ -55,7 +55,7 @@ def hues(labels: Int32[np.ndarray, " N"], classes: int, seed: int) -> Int[np.nda
     # Only the raw bits of NumPy's generators are the same in all versions; see `epoch_order`.
     bits = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(2 * len(labels))
     own, other = bits.reshape(2, -1) / 2.0**64
-    offset = np.where(own < OWN, 0, 1 + (other * (HUES - 1)).astype(np.int64))
+    offset = np.where(own < OWN_HUE_SHARE, 0, 1 + (other * (HUES - 1)).astype(np.int64))
     return (labels.astype(np.int64) * HUES // classes + offset) % HUES
 
 

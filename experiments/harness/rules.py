@@ -12,7 +12,7 @@ Verdict = Literal["reproduced", "refuted", "undecided"]
 # numbers may be Python's or NumPy's.
 Measured = Mapping[str, Sequence[Any]]
 
-# A spread over fewer seeds says little; CLAIMS asks for five.
+# A spread over fewer seeds says little.
 SEEDS_FOR_A_SPREAD = 5
 
 

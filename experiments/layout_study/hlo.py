@@ -22,8 +22,8 @@ BITS = re.compile(r"\d+")
 EIGEN = re.compile(r"b(\d+)f_\1io->b\1f")
 
 # Operations within a fusion that only moves data.
-MOVING = {"copy", "transpose"}
-STILL = {"parameter", "bitcast", "reshape", "tuple", "get-tuple-element", "constant"}
+MOVE_OPCODES = {"copy", "transpose"}
+FREE_OPCODES = {"parameter", "bitcast", "reshape", "tuple", "get-tuple-element", "constant"}
 
 
 class HloConvolution(NamedTuple):
@@ -194,9 +194,9 @@ def _is_product(found: _Instruction) -> bool:
 def _moves(found: _Instruction, computations: dict[str, _Computation]) -> bool:
     """Whether an operation only moves data."""
     if found.opcode != "fusion":
-        return found.opcode in MOVING
+        return found.opcode in MOVE_OPCODES
     inside = {i.opcode for i in computations[found.refers("calls")].instructions.values()}
-    return bool(inside & MOVING) and inside <= MOVING | STILL
+    return bool(inside & MOVE_OPCODES) and inside <= MOVE_OPCODES | FREE_OPCODES
 
 
 def _reorders(

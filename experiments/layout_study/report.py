@@ -58,14 +58,14 @@ def relative(
     )
 
 
-def of_all(rows: Iterable[LayoutTiming]) -> list[Variant]:
+def measured_variants(rows: Iterable[LayoutTiming]) -> list[Variant]:
     """Returns the variants in the order in which they were measured."""
     return list(dict.fromkeys(row.variant for row in rows))
 
 
 def best(rows: Sequence[LayoutTiming], where: str) -> Variant:
     """Returns the variant with the fastest float32 steps, forward and backward."""
-    return min(of_all(rows), key=lambda variant: relative(rows, variant, where))
+    return min(measured_variants(rows), key=lambda variant: relative(rows, variant, where))
 
 
 def recommendation(rows: Sequence[LayoutTiming]) -> str:
@@ -79,7 +79,7 @@ def recommendation(rows: Sequence[LayoutTiming]) -> str:
             + (f", {times:.2f} of the time of {BASE}" if variant != BASE else "")
         )
     slower = relative(rows, BASE, "loop", base="entry")
-    entry, loop = (made_of(rows, BASE, where) for where in ("entry", "loop"))
+    entry, loop = (compiled_summary(rows, BASE, where) for where in ("entry", "loop"))
     sentences.append(
         f"{BASE} takes {slower:.1f} times as long in a loop as outside: {entry.convolutions} "
         f"outside, {loop.convolutions} inside"
@@ -111,7 +111,7 @@ class CompiledSummary:
         return _counted(self.orders)
 
 
-def made_of(rows: Iterable[LayoutTiming], variant: Variant, where: str) -> CompiledSummary:
+def compiled_summary(rows: Iterable[LayoutTiming], variant: Variant, where: str) -> CompiledSummary:
     """Returns the summary of the compiled steps of a variant."""
     found = selected(rows, where)
     return CompiledSummary(row for (_, of), row in found.items() if of == variant)
@@ -128,7 +128,7 @@ def markdown_layouts(found: dict[str, Any]) -> str:
 def _times(rows: Sequence[LayoutTiming], where: str) -> TextTable:
     """Returns the times of each case relative to NHWC by lax outside a loop."""
     found, bases = selected(rows, where), selected(rows, "entry")
-    columns = of_all(rows)
+    columns = measured_variants(rows)
     cells = []
     for case in dict.fromkeys(case for case, _ in found):
         base = bases[case, BASE].seconds
@@ -138,7 +138,7 @@ def _times(rows: Sequence[LayoutTiming], where: str) -> TextTable:
 
 
 def _means(rows: Sequence[LayoutTiming]) -> TextTable:
-    columns = of_all(rows)
+    columns = measured_variants(rows)
     cells = []
     for dtype in dict.fromkeys(row.dtype for row in rows):
         for where in TITLES:
@@ -153,9 +153,9 @@ def _compiler(rows: Sequence[LayoutTiming]) -> TextTable:
         "moved, MiB",
     )
     cells = []
-    for variant in of_all(rows):
+    for variant in measured_variants(rows):
         for where in TITLES:
-            made = made_of(rows, variant, where)
+            made = compiled_summary(rows, variant, where)
             cells.append(
                 (
                     f"{variant}, {where}",
@@ -177,7 +177,7 @@ def picture(rows: Sequence[LayoutTiming]) -> "Figure":
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, where in zip(panels, TITLES, strict=True):
         found = selected(rows, where)
-        for number, variant in enumerate(of_all(rows)):
+        for number, variant in enumerate(measured_variants(rows)):
             times = [1e3 * found[case, variant].seconds for case in cases]
             hollow = variant.method == "matmul" or variant.force
             color = COLORS[variant.layout]

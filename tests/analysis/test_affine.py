@@ -1,4 +1,4 @@
-"""Spans and what reshaping and joining make of them, worked out by hand."""
+"""Spans, and the reshaping and joining of traced arrays, by hand."""
 
 import math
 from fractions import Fraction
@@ -162,7 +162,7 @@ def test_join_rejects_spans_that_differ_in_stride():
     one = IMAGES.resized(1, 1, 1, 3, 3).with_axes(
         [(AxisFactor(2),), (AxisFactor(8),), (W,), (AxisFactor(3),)]
     )
-    with pytest.raises(UntraceableError, match="sees one place"):
+    with pytest.raises(UntraceableError, match="depends on one place"):
         join([IMAGES, one])
 
 

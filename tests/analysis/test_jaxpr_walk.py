@@ -51,13 +51,13 @@ from tests.analysis.tracing import WHOLE, field, pool, shapes_hold  # noqa: F401
         (lambda x: jax.lax.top_k(jnp.tile(x, 3), 2)[0], (1, 1), (1, 1), (0, 0)),
         (lambda x: jnp.tile(x, 3)[..., jnp.array([2, 0])], (1, 1), (1, 1), (0, 0)),
         (lambda x: jax.lax.dynamic_slice_in_dim(jnp.tile(x, 3), 1, 2, 3), (1, 1), (1, 1), (0, 0)),
-        # Twice as many rows: in each row of the image lie two phases, one pixel each.
+        # Twice as many rows: each row of the image has two phases of one pixel each.
         (lambda x: jnp.repeat(x, 2, 1), (1, 1), (0.5, 1), (0.5, 0)),
         (lambda x: conv2d(jnp.repeat(x, 2, 1), jnp.ones((3, 1, 1, 1))), (2, 1), (0.5, 1), None),
         (lambda x: jax.image.resize(x, (1, 64, 32, 1), "nearest"), (1, 1), (0.5, 1), (0.5, 0)),
         (lambda x: jax.image.resize(x, (1, 16, 32, 1), "nearest"), (1, 1), (2, 1), (-1, 0)),
         (lambda x: jax.image.resize(x, (1, 64, 32, 1), "linear"), (2, 1), (0.5, 1), None),
-        # A map of one row stays one on its way through other shapes.
+        # A map of one row keeps its row through other shapes.
         (
             lambda x: conv2d(
                 x.mean(1, keepdims=True).reshape(1, 32, 1, 1).reshape(1, 1, 32, 1),
@@ -183,7 +183,7 @@ def network(x, layers):
         elif kind == "pad":
             (around,) = settings_of
             x = jnp.pad(x, ((0, 0), (around, 1), (0, around), (0, 0)))
-        elif kind == "turn":  # there and back, by way of another order and a flat one
+        elif kind == "turn":  # transposed, flattened, and back
             turned = jnp.concatenate([x, 2 * x], -1).transpose(3, 1, 2, 0)
             x = turned.reshape(2, -1).reshape(turned.shape).transpose(3, 1, 2, 0).sum(-1)[..., None]
         elif kind == "repeat":
@@ -212,7 +212,7 @@ def test_propagate_equals_the_support_of_the_gradient(layers):
             assert measured.support == box
             continue
         for seen, within in zip(measured.support, box, strict=True):
-            # Of a layer's padding the formula tells what a cell there would see.
+            # For cells on a layer's padding the formula gives what they would depend on.
             assert seen == slice(0, 0) or within.start <= seen.start < seen.stop <= within.stop
 
 

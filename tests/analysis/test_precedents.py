@@ -11,7 +11,7 @@ from convjax.analysis._precedents import (
     Windows,
     output_shape,
     precedents,
-    resolved,
+    resolve_windows,
     trace_precedents,
 )
 
@@ -126,7 +126,7 @@ def test_precedents_rejects_wrong_settings():
         trace_precedents((0, 0), (3, 3), [Windows(5)])
 
 
-def test_resolved_returns_pairs():
+def test_resolve_windows_returns_pairs():
     # "same" on 6 rows with stride 2 and a span of 5: 3 outputs need 9 rows; the odd one after.
-    found = resolved(Windows(3, (2, 1), "same", (2, 1)), (6, 5))
+    found = resolve_windows(Windows(3, (2, 1), "same", (2, 1)), (6, 5))
     assert found == ((3, 3), (2, 1), ((1, 2), (1, 1)), (2, 1))

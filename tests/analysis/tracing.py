@@ -1,4 +1,4 @@
-"""Functions of images whose receptive fields tests ask for."""
+"""Helpers for tests of the receptive fields of functions."""
 
 import math
 
@@ -16,7 +16,7 @@ WHOLE = (math.inf, math.inf)
 
 @pytest.fixture(autouse=True)
 def shapes_hold(monkeypatch):
-    """After each operation what is said of a result has the shape of that result."""
+    """Checks after each operation that the traced array has the shape of the result."""
     follow = jaxpr_walk._results
 
     def checked(equation, operands):

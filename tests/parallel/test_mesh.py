@@ -383,7 +383,7 @@ def test_trainer_rejects_a_model_that_does_not_split(make, message):
 
 def test_trainer_rejects_a_watched_output_that_does_not_split():
     trainer = Trainer(Pooled(), adam(), devices=devices(2))
-    for _ in range(2):  # it is remembered no better
+    for _ in range(2):  # an error is not cached as a success
         with pytest.raises(ValueError, match="None to watch pooling, whose output has 12 values"):
             trainer.run(trainer.start(Pooled()), split(), batches(2), one_cycle(2, 0.1).table(2))
 
@@ -391,7 +391,7 @@ def test_trainer_rejects_a_watched_output_that_does_not_split():
 def test_trainer_rejects_batches_that_do_not_split(x64):
     trainer = trained("none", 4).trainer
     model, table = Normed(None), one_cycle(2, 0.1).table(2)
-    with pytest.raises(ValueError, match=r"multiple of the 4 devices, got 6 .*use 4 or 8"):
+    with pytest.raises(ValueError, match=r"multiple of the 4 devices, got 6 .*Use 4 or 8"):
         trainer.run(trainer.start(model), split(), batches(2)[:, :6], table)
 
 

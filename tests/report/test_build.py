@@ -92,7 +92,7 @@ def test_report_rejects_folders_without_a_run(tmp_path, record, monkeypatch):
     with pytest.raises(RunError, match="file is not a folder"):
         report("file")
     Path("empty").mkdir()
-    with pytest.raises(RunError, match=r"empty holds no run: .* such as runs/DATE/"):
+    with pytest.raises(RunError, match=r"empty holds no run: .* which holds its config\.json"):
         report("empty")
     for i in range(7):
         left_run(Path("runs/now/runs/plain") / f"seed-{i}", metrics=False, predictions=False)

@@ -3,13 +3,20 @@ import pytest
 
 from convjax.data import Dataset, Split, load
 from experiments.features.colour_encodings import LUMA, encode, luma
-from experiments.features.tinted_digits import FULL, HUES, OWN, coloured, hues, palette
+from experiments.features.tinted_digits import (
+    FULL_INK_LUMA,
+    HUES,
+    OWN_HUE_SHARE,
+    coloured,
+    hues,
+    palette,
+)
 
 
 def test_palette_has_one_luma_per_brightness():
     lumas = luma(palette())
     np.testing.assert_array_equal(lumas, np.broadcast_to(lumas[0], lumas.shape))
-    assert (lumas[0, 0], lumas[0, 255]) == (0, FULL)
+    assert (lumas[0, 0], lumas[0, 255]) == (0, FULL_INK_LUMA)
     assert (np.diff(lumas[0]) >= 0).all()
     # Before rounding, the lumas differ by at most half a step of green in either direction.
     exact = palette() @ np.array(LUMA) / 65536
@@ -30,9 +37,9 @@ def test_hues_gives_nine_of_ten_images_the_hue_of_their_class():
     # Four standard deviations of a share of 2,000: 4·√(0.9·0.1/2000) = 0.027.
     for label in range(10):
         of_class = found[labels == label]
-        assert np.mean(of_class == label // 2) == pytest.approx(OWN, abs=0.027)
+        assert np.mean(of_class == label // 2) == pytest.approx(OWN_HUE_SHARE, abs=0.027)
         others = np.bincount(of_class, minlength=HUES)[np.arange(HUES) != label // 2]
-        assert others.min() > 0.5 * 2000 * (1 - OWN) / 4
+        assert others.min() > 0.5 * 2000 * (1 - OWN_HUE_SHARE) / 4
     # The hue alone cannot distinguish the two classes that share it.
     assert np.mean(found == own) / 2 == pytest.approx(0.45, abs=0.01)
 
@@ -49,7 +56,7 @@ def test_coloured_keeps_the_digit_in_grey():
     assert found.train.images.shape == (4000, 28, 28, 3)
     grey = encode(found.test.images, "grey")[..., :1]
     # The luma of full ink is 128 of 255, rounded.
-    np.testing.assert_array_equal(grey, np.rint(dataset.test.images * (FULL / 255)))
+    np.testing.assert_array_equal(grey, np.rint(dataset.test.images * (FULL_INK_LUMA / 255)))
     np.testing.assert_array_equal(found.test.labels, dataset.test.labels)
     assert (found.class_names, found.name) == (dataset.class_names, dataset.name)
     # Full ink shows the tint; the test images have tints of another seed.

@@ -25,7 +25,7 @@ from experiments.layout_study.cases import (
 )
 from experiments.layout_study.report import (
     best,
-    made_of,
+    compiled_summary,
     markdown_layouts,
     picture,
     recommendation,
@@ -89,8 +89,8 @@ def test_recommendation_has_the_reason():
     )
 
 
-def test_made_of_sums_over_the_cases():
-    made = made_of(ROWS, OTHER, "loop")
+def test_compiled_summary_sums_over_the_cases():
+    made = compiled_summary(ROWS, OTHER, "loop")
     assert (made.convolutions, made.physical) == ("2 own loops", "2 CHWN")
     assert (made.transposes, made.copies, made.moved_mib) == (2, 4, 2)
 
