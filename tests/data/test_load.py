@@ -175,9 +175,9 @@ def test_load_prefers_a_name_to_a_folder(tmp_path, monkeypatch):
         ((None,), "name_or_path must be a path .* got NoneType: None"),
         (("a\0b/",), r"name_or_path must be .* got str: 'a\\x00b/'"),
         (("x" * 5000,), "name_or_path must be one of .* got 'xxx"),
-        (("~nobody-of-this-name",), "name_or_path must be one of"),
+        (("~unknown-user-name",), "name_or_path must be one of"),
         (("mnist", 5), "data_dir must be a path .* got int: 5"),
-        (("mnist", "~nobody-of-this-name"), "~nobody-of-this-name is not a folder"),
+        (("mnist", "~unknown-user-name"), "~unknown-user-name is not a folder"),
         (("mnist", "x" * 5000), "xxx is not a folder"),
     ],
 )

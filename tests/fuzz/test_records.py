@@ -82,7 +82,7 @@ def test_a_record_whose_arrays_do_not_fit(arrays, path, data):
         try:
             record = Record.load(path)
         except RecordError as error:
-            assert str(path) in str(error)  # noqa: PT017  # the other way is no error
+            assert str(path) in str(error)  # noqa: PT017  # the alternative is no error
             return
         use(record)
 

@@ -43,7 +43,7 @@ def check_run(path):
         try:
             run = load_run(path)
         except (RunError, RecordError) as error:
-            assert str(path) in str(error)  # noqa: PT017  # the other way is no error
+            assert str(path) in str(error)  # noqa: PT017  # the alternative is no error
             return
     assert isinstance(run.config, dict)
     assert all(isinstance(row, dict) for row in run.metrics)
@@ -102,7 +102,7 @@ def test_read_object_reads_or_rejects_json(tmp_path, value):
         assert read_objects(path) == [value]
     except JsonError as error:
         assert "file.json" in str(error)  # noqa: PT017
-        # Only for a reason: another form, or what is no JSON of 64 bits and whole characters.
+        # Rejected only for another form, numbers beyond 64 bits, or halves of surrogate pairs.
         assert not isinstance(value, dict) or odd(value)
     else:
         assert isinstance(value, dict)

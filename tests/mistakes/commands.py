@@ -100,7 +100,7 @@ ROWS = _rows(
     ),
     ("train --heartbeat -1", ("--heartbeat must be a positive number of seconds, got -1.0",)),
     ("train --piece 0", ("--piece must be a whole number, at least 1, got 0",)),
-    ("train --data ~nobodyx/y", ("~nobodyx/y is not a folder", "Give the path")),
+    ("train --data ~unknownx/y", ("~unknownx/y is not a folder", "Give the path")),
     ("train --cluster --processes 2 --out new", ("--cluster must be given without --coordinator",)),
     (
         "train --coordinator here --processes 2 --process-id 0 --out new",

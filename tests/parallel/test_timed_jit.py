@@ -138,7 +138,7 @@ def test_timed_jit_measures_compilation_only():
     program = TimedJit(slow)
     began = time.perf_counter()
     program(np.float32(1)).block_until_ready()
-    # Sleeping takes at least as long as it is told: no upper bounds, whatever the machine's load.
+    # Sleeping takes at least the given time. There are no upper bounds: the machine may be busy.
     assert time.perf_counter() - began - program.compile_seconds >= 0.4
     assert program.compile_seconds >= 0.2
 

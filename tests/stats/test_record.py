@@ -1,4 +1,4 @@
-"""What a record tells of its training: layers, shares, NaNs and ranges of steps."""
+"""The queries of a record: layers, shares, NaNs and ranges of steps."""
 
 import dataclasses
 

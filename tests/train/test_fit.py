@@ -189,11 +189,11 @@ class TestErrors:
 
     def test_fit_rejects_wrong_arguments(self, trainer, tmp_path):
         model, (train, test) = trainings.conv_net(), (trainings.split(), trainings.split())
-        for arguments, told in [
+        for arguments, message in [
             ((model, train, None, fits.plan()), "test must be Images, got NoneType"),
             ((model, train, test, None), r"plan must be Plan, got NoneType: None\. convjax"),
         ]:
-            with pytest.raises(TypeError, match=told):
+            with pytest.raises(TypeError, match=message):
                 fit(trainer, *arguments)
         with pytest.raises(TypeError, match=r"folder must be RunFolder, got str: 'my-run'\."):
             Keeping("my-run")
@@ -209,12 +209,12 @@ class TestErrors:
                 raise AssertionError("a step was taken")
 
         train = trainings.split()
-        for test, told in [
+        for test, message in [
             (Images(train.images[:0], train.labels[:0]), "test must hold at least one example"),
             (train._replace(images=train.images[:5]), "test must hold as many labels as images"),
             (train._replace(labels=train.labels + 1), "labels must be below the model's 3 logits"),
         ]:
-            with pytest.raises(ValueError, match=told):
+            with pytest.raises(ValueError, match=message):
                 fit(
                     trainer,
                     trainings.conv_net(),

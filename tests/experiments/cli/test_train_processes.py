@@ -18,11 +18,11 @@ RUN = (
     *("--quick", "--batch-size", 32, "--norm", "batch", "--lr-max", 0.001, "--epochs", 30),
     *("--watch", "nothing"),
 )
-MANNER = ("--save-seconds", 0.2, "--heartbeat", 3)
+SAVE_OPTIONS = ("--save-seconds", 0.2, "--heartbeat", 3)
 
 
-class Together:
-    """Processes of one training; leaving the block ends those that are left."""
+class ProcessGroup:
+    """Processes of one training; the end of the block kills those still running."""
 
     def __init__(self, count, *arguments):
         port = free_port()
@@ -44,7 +44,7 @@ class Together:
 
 
 def finish(count, *arguments):
-    with Together(count, *arguments) as processes:
+    with ProcessGroup(count, *arguments) as processes:
         for process in processes:
             out, stderr = process.communicate(timeout=400)
             assert process.returncode == 0, stderr
@@ -70,13 +70,13 @@ def test_train_with_two_processes_writes_and_prints_once(two):
 
 def test_train_resumes_after_a_killed_process(two, tmp_path):
     out, victim = tmp_path / "run", 1  # `test_distributed` kills process 0, too
-    with Together(2, *RUN, *MANNER, "--out", out) as processes:
+    with ProcessGroup(2, *RUN, *SAVE_OPTIONS, "--out", out) as processes:
         wait_for(lambda: checkpoints(out), processes[0])
         processes[victim].send_signal(signal.SIGKILL)
         began = time.monotonic()
         other = processes[1 - victim]
         _, stderr = other.communicate(timeout=60)
-        # The bound is heartbeat and a few beats; a machine at work on other things adds to it.
+        # The heartbeat and a few more seconds; more for a busy machine.
         assert time.monotonic() - began < 30
         assert other.returncode == 4, stderr
         assert re.search(rf"process {victim} \(of 0 to 1\) is gone or did not answer", stderr), (
@@ -85,13 +85,13 @@ def test_train_resumes_after_a_killed_process(two, tmp_path):
         assert f"train --resume --out {out}" in stderr
     steps = max(map(int, checkpoints(out)))
     assert 0 < steps < 90
-    list(finish(2, "--resume", *MANNER, "--out", out, "--quiet"))
+    list(finish(2, "--resume", *SAVE_OPTIONS, "--out", out, "--quiet"))
     assert_same_runs(out, two[0])
 
 
 def test_train_saves_and_stops_all_after_a_signal_to_one(two, tmp_path):
     out = tmp_path / "run"
-    with Together(2, *RUN, *MANNER, "--out", out) as processes:
+    with ProcessGroup(2, *RUN, *SAVE_OPTIONS, "--out", out) as processes:
         wait_for(lambda: checkpoints(out), processes[0])
         processes[1].send_signal(signal.SIGTERM)
         ended = [(p.communicate(timeout=60)[1], p.returncode) for p in processes]
@@ -103,9 +103,9 @@ def test_train_saves_and_stops_all_after_a_signal_to_one(two, tmp_path):
 def test_train_ends_all_after_an_error_in_one(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "file").touch()
-    with Together(2, *RUN, *MANNER, "--out", tmp_path / "run") as processes:
+    with ProcessGroup(2, *RUN, *SAVE_OPTIONS, "--out", tmp_path / "run") as processes:
         ended = [(p.communicate(timeout=60)[1], p.returncode) for p in processes]
     assert [status for _, status in ended] == [2, 4], ended
-    # Process 0 looks at the folder; the other is stderr why it ends.
+    # Process 0 checks the folder; the other prints why process 0 stopped.
     assert ended[0][0].startswith("error: --out must be a new or empty folder"), ended
     assert "process 0 (of 0 to 1) stopped: ValueError: --out must be a new or empty" in ended[1][0]

@@ -58,13 +58,13 @@ def test_measure_claims_resumes_a_stopped_run(calls, tmp_path):
         measure_claims(claims, lab(tmp_path), ["command"])
     assert ids(tmp_path) == ["one"]
     claims[1] = claim("two", calls)
-    going_on = lab(tmp_path, resume=True)
-    results = measure_claims(claims, going_on, ["command"])
+    resumed = lab(tmp_path, resume=True)
+    results = measure_claims(claims, resumed, ["command"])
     assert calls == ["one", "two", "two", "three"]
     assert [result.measured["a"] for result in results] == [[1.0], [3.0], [4.0]]
     assert ids(tmp_path) == ["one", "two", "three"]
-    assert [heard[:3] for heard in going_on.observer.claims] == [("two", 2, 3), ("three", 3, 3)]
-    assert going_on.observer.already == 1
+    assert [call[:3] for call in resumed.observer.claims] == [("two", 2, 3), ("three", 3, 3)]
+    assert resumed.observer.already == 1
 
 
 def test_measure_claims_repeats_a_claim_with_new_figures(calls, tmp_path):
@@ -204,7 +204,7 @@ def test_measure_claims_estimates_the_time_left_from_saved_results(calls, tmp_pa
     watched = lab(tmp_path, seeds=2)
     monkeypatch.setattr(runner, "time", clock)
     measure_claims([claim(id, calls) for id in ("one", "two", "three")], watched, [])
-    assert [heard[3] for heard in watched.observer.claims] == [40, 30 * 15 / 20, 0]
+    assert [call[3] for call in watched.observer.claims] == [40, 30 * 15 / 20, 0]
 
 
 @pytest.mark.usefixtures("saved")
@@ -219,7 +219,7 @@ def test_measure_claims_gives_no_estimate_for_a_part_or_an_unknown_comparison(ca
         replace(claim("three", calls), compares=True),
     ]
     measure_claims(claims, unknown, [])
-    assert {heard[3] for heard in part.observer.claims + unknown.observer.claims} == {None}
+    assert {call[3] for call in part.observer.claims + unknown.observer.claims} == {None}
 
 
 def decided(rule, measured):

@@ -1,4 +1,4 @@
-"""The command `explore`, what it says to mistakes, and the folder of a run for it."""
+"""The command `explore`, its error messages, and the folder of a run for it."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +24,7 @@ def assert_mistake(result, message, out):
 
 
 def leave_run(lab, setting, path):
-    """A run's folder as a training leaves it, with weights and statistics out of the air."""
+    """A run's folder as a training leaves it, with invented weights and statistics."""
     config, image = lab.run_config(setting, 0), lab.device_dataset(setting).dataset.train.images[0]
     classes = len(config["classes"])
     # Without the initial numbers, which take seconds to compile.

@@ -1,4 +1,4 @@
-"""A page of the explorer in the browser, moved as a reader would; each move waits to be drawn."""
+"""A page of the explorer in the browser, used as a reader would; each move waits to be drawn."""
 
 from io import BytesIO
 
@@ -15,7 +15,7 @@ const nested = ({channels, height, width, values}) => Array.from({length: channe
     (c * height + r) * width, (c * height + r + 1) * width))));
 return {
   maps: explorer.maps.map((map) => map.impossible ? null : nested(map)),
-  told: explorer.maps.map((map) => map.impossible ?? null),
+  messages: explorer.maps.map((map) => map.impossible ?? null),
   marks: explorer.marks, cell: explorer.cell,
 };
 """

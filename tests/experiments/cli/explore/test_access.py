@@ -113,7 +113,7 @@ def test_explorer_text_has_contrast(fresh, scheme):
     assert any("whole number" in text for _, text in found)
     # WCAG 2.1, level AA, for text of any size.
     assert [(ratio, text) for ratio, text in found if ratio < 4.5] == []
-    # What is no text: level AA asks for 3 to 1. The left end of the scale, and the sign for marks.
+    # Graphics need 3 to 1 at level AA: the left end of the scale, and the colour of marks.
     screen = fresh.pixels()
     ground = screen[2, 2]
     for selector, inward in (("#scale", 2), (".swatch", 1)):

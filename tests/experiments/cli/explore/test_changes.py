@@ -1,4 +1,4 @@
-"""Settings and weights that a reader changes, and those that no map can be made with."""
+"""Settings and weights that a reader changes, and those with which no map is possible."""
 
 import numpy as np
 from selenium.webdriver.common.keys import Keys
@@ -47,19 +47,19 @@ def test_explorer_reports_impossible_settings(fresh):
         "(28 + padding 1 + 1). Pad more or dilate less."
     )
     assert state["maps"][1:] == [None, None]
-    assert state["told"][1:] == [message, "There is no map before this one."]
+    assert state["messages"][1:] == [message, "There is no map before this one."]
     assert fresh.text("#formula .mistake") == message
     assert fresh.text("[aria-label='conv 1'].stage .mistake") == message
-    assert fresh.text("#live") == state["told"][2]
-    assert fresh.text("#sum .steps") == state["told"][2]
+    assert fresh.text("#live") == state["messages"][2]
+    assert fresh.text("#sum .steps") == state["messages"][2]
     fresh.type("dilation", 14)  # spans 29 of 30
     assert np.shape(fresh.state["maps"][1]) == (2, 1, 1)
     fresh.type("padding", 300)
-    assert "at most 128" in fresh.state["told"][1]
-    before = fresh.state["told"]
+    assert "at most 128" in fresh.state["messages"][1]
+    before = fresh.state["messages"]
     fresh.type("padding", -1)
     assert fresh.text("#settings > .mistake") == "padding must be a whole number of at least 0."
-    assert fresh.state["told"] == before
+    assert fresh.state["messages"] == before
     for value in ("1.5", Keys.BACKSPACE):
         fresh.type("padding", value)
         assert fresh.text("#settings > .mistake") == "padding must be a whole number of at least 0."

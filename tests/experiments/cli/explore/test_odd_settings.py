@@ -56,4 +56,4 @@ def test_explorer_changes_a_single_side(odd):
     assert_maps(odd.state["maps"][:2], expected_maps(ODD_IMAGE, wanted[:1]))
     assert "rows: ⌊(12 + 0 + 4 − 5) / 2⌋ + 1 = 6" in odd.text("#formula")
     assert "columns: ⌊(14 + 1 + 3 − 4) / 2⌋ + 1 = 8" in odd.text("#formula")
-    assert "unit has weights for a map of 6 × 5 cells" in odd.state["told"][4]
+    assert "unit has weights for a map of 6 × 5 cells" in odd.state["messages"][4]

@@ -1,4 +1,4 @@
-"""A report in the browser, read and moved as a reader would."""
+"""A report in the browser, read and used as a reader would."""
 
 import numpy as np
 from selenium.webdriver.common.by import By
@@ -8,7 +8,7 @@ from tests.experiments.browser import after_a_frame
 
 DRAWN = "return document.documentElement.dataset.drawn"
 
-# Of a line by its name, or of all; NaN becomes null on its way out of the browser.
+# Of a line by its name, or of all; NaN becomes null in JSON.
 TRACE = """
 const [chart, name] = arguments;
 const trace = document.getElementById(`chart-${chart}`).data.find((t) => t.name === name);
@@ -88,7 +88,7 @@ class Report:
         x, y, width, height = self.box(chart)
         self.mouse("mouseMoved", x + across * width, y + down * height)
 
-    def told(self, chart):
+    def label(self, chart):
         """The texts of the label that Plotly shows."""
         lines = ".hoverlayer text:not(:has(tspan)), .hoverlayer tspan"
         found = self.browser.find_elements(By.CSS_SELECTOR, f"#chart-{chart} :is({lines})")

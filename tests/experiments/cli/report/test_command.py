@@ -1,4 +1,4 @@
-"""The command `report`: where it writes, and what it says to mistakes."""
+"""The command `report`: the files that it writes, and its error messages."""
 
 import os
 

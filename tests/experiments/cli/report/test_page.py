@@ -34,13 +34,13 @@ def test_report_charts_have_the_values_of_the_record(report, records):
 def test_report_pointer_shows_values(report, records):
     report.show("loss")
     report.point("loss", 0.4)
-    told = report.told("loss")
-    step = int(float(told[0].replace(",", "")))
+    label = report.label("loss")
+    step = int(float(label[0].replace(",", "")))
     assert 400 < step < 800
-    assert told[1] == f"training, each batch : {records[0].loss[step]:.4g}"
+    assert label[1] == f"training, each batch : {records[0].loss[step]:.4g}"
     report.show("dimension-0")
     report.point("dimension-0", 0.4)
-    where, output, count = report.told("dimension-0")
+    where, output, count = report.label("dimension-0")
     # Every column holds two steps, of which the first was watched.
     row = int(float(where.removeprefix("about step "))) // 2
     assert 0.2 < row / 750 < 0.6
@@ -75,7 +75,7 @@ def test_report_keyboard_shows_values(report, records):
     report.keys("loss", *[Keys.ARROW_RIGHT] * 3, Keys.ARROW_LEFT)
     assert report.live.startswith("step 2: ")
     # The label follows, twenty times a second at most.
-    report.wait(lambda: report.told("loss")[:1] == ["2"])
+    report.wait(lambda: report.label("loss")[:1] == ["2"])
     report.keys("loss", Keys.END)
     assert report.live.startswith("step 1499: ")
     low, high = report.range("loss")
