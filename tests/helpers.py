@@ -1,7 +1,10 @@
-"""Helpers of several test modules: layouts by letters, recorded cases, comparison of trees."""
+"""Helpers of several test modules: layouts by letters, processes, recorded cases, records."""
 
 import os
 import socket
+import subprocess
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -33,6 +36,17 @@ def free_port() -> int:
     with socket.socket() as trial:
         trial.bind(("127.0.0.1", 0))
         return trial.getsockname()[1]
+
+
+def wait_for(
+    condition: Callable[[], object], process: subprocess.Popen[Any], seconds: float = 120
+) -> None:
+    """Waits until a condition holds; fails if the process ends or the time is over before."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def reorder(array: Any, source: str, target: str) -> np.ndarray:

@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.mistakes import check_message, damaged, library
+from tests.mistakes import check_message, damaged, library, listing
 
 
 @pytest.fixture(autouse=True)
@@ -22,10 +22,6 @@ def valid_run(tmp_path_factory):
     path = tmp_path_factory.mktemp("valid") / "run"
     damaged.make_run(path)
     return path
-
-
-def listing(folder):
-    return sorted((str(path), path.stat().st_size) for path in folder.rglob("*"))
 
 
 @pytest.mark.parametrize("mistake", library.ROWS, ids=lambda mistake: mistake.what)

@@ -107,7 +107,7 @@ def cached(
 
 def _store(path: Path, fingerprint: str, dataset: Dataset) -> None:
     """Writes an entry whose lock is held, with a warning if that fails."""
-    # Files of hundreds of megabytes, which killed processes left.
+    # Killed processes leave files of hundreds of megabytes.
     for partial in partial_files(path.parent):
         if partial.name.startswith(f".{path.name}."):
             partial.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg")
 GREY_MODES = ("L", "1")
 # Not every format that Pillow recognises by its content: it passes PostScript to another program.
 FORMATS = ("PNG", "JPEG")
-# An image of 4096×4096; a file of a few kilobytes may declare, and unfold to, thousands as many.
+# An image of 4096×4096. A file of a few kilobytes may unfold to thousands of times as many.
 _MAX_PIXELS = 1 << 24
 
 # The image files of one split by class: classes sorted, files in natural order.

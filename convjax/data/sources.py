@@ -157,7 +157,7 @@ def _memmap_position(images: np.ndarray) -> tuple[str | os.PathLike[str], int, i
         isinstance(mapped, np.memmap) and isinstance(mapped.base, mmap.mmap) and mapped.filename
     ):
         return None
-    # The pixels of one image must lie next to each other, and no image before the first.
+    # The pixels of one image must lie next to each other, and the images in ascending order.
     one = images[0]
     if not one.flags.c_contiguous or images.strides[0] < one.nbytes:
         return None

@@ -51,8 +51,10 @@ class Evidence:
 
     @cached_property
     def hidden(self) -> tuple[int, ...]:
-        """Columns of the layers before a non-linearity: without the last layer of the network, and
-        without layers that a normalisation follows."""
+        """Columns of the layers before a non-linearity.
+
+        The last layer of the network, and layers that a normalisation follows, are left out.
+        """
         last = self.network[-1:]
         if last and self._is_norm(last[0]):
             last = self.network[-2:]
@@ -128,7 +130,7 @@ class Evidence:
     def since(self, bad: Bool[np.ndarray, " S"]) -> int:
         """Returns the first step of the watched rows from which a condition holds to the end.
 
-        If it does not hold at the end, returns the step at which it holds first.
+        If it does not hold at the end, returns the first step at which it holds.
         """
         if not len(bad):
             return 0

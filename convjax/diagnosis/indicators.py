@@ -102,8 +102,8 @@ def dead(evidence: Evidence) -> list[IndicatorValue]:
     steps = max(DEAD_STEPS, DEAD_ROWS * evidence.every)
     for column in evidence.hidden:
         active = record.active_channels(column)
-        # How many rows begin before each channel was active for the last time. The layer is dead
-        # from the row on at which only the last tenth of its channels is still active later.
+        # For each channel, the number of rows up to the last in which it was active. From `row` on,
+        # a share of DEAD_SHARE of the channels is never active again.
         alive = np.where(active.any(0), len(active) - active[::-1].argmax(0), 0)
         row = np.sort(alive)[min(int(DEAD_SHARE * len(alive)), len(alive) - 1)]
         first = evidence.step(min(int(row), len(active) - 1))

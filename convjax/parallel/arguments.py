@@ -50,7 +50,7 @@ def check_processes(coordinator: str | None, processes: int | None, process_id: 
 
 
 def check_port_free(coordinator: str) -> None:
-    """Raises ValueError if the port is in use, at which JAX 0.12 crashes without a message."""
+    """Raises ValueError if the port is in use; JAX 0.12 would crash without a message."""
     port = int(coordinator.rpartition(":")[2])
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -101,8 +101,8 @@ def initialize(
             f"no cluster was detected (JAX: {error}) Name the processes with {FLAGS}, the same N "
             "and address for each, and I from 0 to N − 1."
         ) from error
-    # JAX takes SIGTERM for its notice of preemption; without use of that notice SIGTERM would not
-    # terminate the process.
+    # JAX handles SIGTERM as a notice of preemption. Nothing here uses that notice, so SIGTERM would
+    # not terminate the process.
     if threading.current_thread() is threading.main_thread() and handler is not None:
         signal.signal(signal.SIGTERM, handler)
     state = _jax_distributed.global_state
@@ -117,7 +117,7 @@ def initialize(
 
 
 def process_count() -> int:
-    """Returns how many processes there are; unlike `jax.process_count` without using a device.
+    """Returns the number of processes. Unlike `jax.process_count`, it uses no device.
 
     Examples:
       >>> from convjax import distributed

@@ -108,8 +108,11 @@ def activation_stats(
 
 
 def _fine_bin(x: Float[Array, " N"]) -> Int[Array, " N"]:
-    """Returns 0 for x < −0.05, 1 for −0.05 ≤ x < 0, 2 for 0 ≤ x ≤ 0.05, then 3 + the fastai bin of
-    x, 43 for x > 10 and 44 for NaN."""
+    """Returns the index of a bin that separates values near zero.
+
+    0 for x < −0.05, 1 for −0.05 ≤ x < 0, 2 for 0 ≤ x ≤ 0.05, then 3 + the fastai bin of x, 43 for
+    x > 10 and 44 for NaN.
+    """
     index = 3 + _bin(x, FASTAI)
     index = jnp.where(x <= NEAR_ZERO, 2, index)
     index = jnp.where(x < 0, 1, index)

@@ -83,8 +83,10 @@ class ParameterRecord:
         return 2.0 ** np.arange(LOG_FIRST, LOG_FIRST + LOG_BINS + 1)
 
     def between(self, start: int, stop: int) -> "ParameterRecord":
-        """Returns the rows that begin at the steps from `start` to before `stop`, with steps
-        counted from `start`."""
+        """Returns the rows that begin at the steps from `start` to before `stop`.
+
+        Their steps are counted from `start`.
+        """
         inside = slice(*np.searchsorted(self.watched, (start, stop)))
         cut = {name: getattr(self, name)[inside] for name in _ROWS}
         return replace(self, **cut | {"watched": cut["watched"] - start})

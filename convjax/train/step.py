@@ -235,8 +235,7 @@ class TrainStep:
     def _forward(
         self, structure: Any, params: Any, variables: Any, images: jax.Array, labels: jax.Array
     ) -> tuple[Any, Any, Any, Any]:
-        """Returns logits, the outputs and the channel axis of each watched layer by name, and the
-        new variables."""
+        """Returns logits, outputs and channel axes of the watched layers, and new variables."""
         # copy=True: the variables belong to this trace, so that batch norm may update them.
         model = nnx.merge(structure, params, variables, copy=True)
         x = self._input(params, images)

@@ -46,7 +46,7 @@ def tree_from_arrays(like: Any, arrays: Arrays, path: str | os.PathLike[str]) ->
     Args:
       like: a tree of arrays.
       arrays: by their paths, as `arrays_by_path` returns them.
-      path: of the checkpoint that they are from, for messages.
+      path: the path of their checkpoint, for messages.
 
     Raises:
       CheckpointError: if their names, shapes or dtypes differ from those of `like`.

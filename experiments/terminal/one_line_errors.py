@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-# The base class of all errors of usage, in the Click that comes with Typer as in another one.
+# The base class of all usage errors, of the Click that Typer itself uses.
 UsageError: Any = typer.BadParameter.__mro__[1]
 
 # Words of the library that checks values, and their replacements.

@@ -5,6 +5,7 @@ row, write what a user would type and the parts that the message must contain: t
 rule, the value received, and the fix.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -29,3 +30,8 @@ def check_message(message: str, mistake: Mistake) -> None:
     assert "Traceback" not in message
     assert "Input should" not in message  # pydantic's words
     assert "\n" not in message.strip(), f"more than one line: {message!r}"
+
+
+def listing(folder: Path) -> list[tuple[str, int]]:
+    """Returns the files and folders below a folder with their sizes, to find changes."""
+    return sorted((str(path), path.stat().st_size) for path in folder.rglob("*"))

@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +11,7 @@ from typer.testing import CliRunner
 from convjax.runs.run import load_run
 from experiments.cli.app import app
 from experiments.harness import registry
+from tests.helpers import wait_for
 
 
 def invoke(*arguments):
@@ -126,14 +126,6 @@ def test_run_resumes_after_a_kill(tmp_path):
     assert [entry["id"] for entry in after[2:]] == ["norm-layers"]
     assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
     assert len(list(out.rglob("record.npz"))) == 5
-
-
-def wait_for(happened, process, seconds=120):
-    end = time.monotonic() + seconds
-    while not happened():
-        assert process.poll() is None, "the process ended before it was killed"
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_run_reports_how_to_resume_after_an_interrupt(tmp_path, monkeypatch):

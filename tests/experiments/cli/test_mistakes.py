@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from experiments.cli.app import app
-from tests.mistakes import check_message, commands
+from tests.mistakes import check_message, commands, listing
 
 
 @pytest.fixture
@@ -20,10 +20,6 @@ def somewhere(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.delenv("CONVJAX_DATA_DIR", raising=False)
     commands.make_files(tmp_path)
     return tmp_path
-
-
-def listing(folder):
-    return sorted((str(path), path.stat().st_size) for path in folder.rglob("*"))
 
 
 @pytest.mark.parametrize("mistake", commands.ROWS, ids=lambda mistake: mistake.what)

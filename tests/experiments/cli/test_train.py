@@ -18,6 +18,7 @@ from convjax.runs.checkpoints import Checkpoints
 from convjax.runs.predictions import Predictions
 from convjax.runs.run import load_run
 from experiments.cli.app import app
+from tests.helpers import wait_for
 from tests.train.fits import assert_same_records, untimed
 
 # Three steps per epoch, and an evaluation after each.
@@ -315,11 +316,3 @@ class TestSignals:
 
 def checkpoints(out):
     return {path.name for path in (out / "checkpoints").glob("*") if path.name.isdigit()}
-
-
-def wait_for(condition, process, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)

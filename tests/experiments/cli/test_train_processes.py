@@ -7,8 +7,8 @@ import time
 import pytest
 
 from convjax.runs.run import load_run
-from tests.experiments.cli.test_train import assert_same_runs, checkpoints, start, wait_for
-from tests.helpers import free_port
+from tests.experiments.cli.test_train import assert_same_runs, checkpoints, start
+from tests.helpers import free_port, wait_for
 
 pytestmark = pytest.mark.slow
 

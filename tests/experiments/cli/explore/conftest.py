@@ -1,4 +1,4 @@
-"""One browser for all tests of the explorer, the page that its command writes, and a laboratory."""
+"""One browser for all tests of the explorer, the page that its command writes, and a lab."""
 
 import pytest
 
