@@ -8,7 +8,7 @@ from convjax._checks import check_whole
 from convjax._display import Displayed
 from convjax.diagnosis.evidence import NONLINEARITIES, Evidence, network_columns
 from convjax.diagnosis.indicators import IndicatorValue
-from convjax.diagnosis.symptoms import ENOUGH, SYMPTOMS, Symptom
+from convjax.diagnosis.symptoms import ENOUGH_STEPS, SYMPTOMS, Symptom
 from convjax.diagnosis.thresholds import PATIENCE
 from convjax.stats.record import Record, check_record
 from convjax.stats.watch import INPUT, LABELS
@@ -124,7 +124,7 @@ def diagnose(
         classes = _outputs(record)
     evidence = Evidence(record, classes, nonlinearity)
     kept = quantities(record) | ({"classes"} if classes else set())
-    kept |= {ENOUGH} if record.steps >= PATIENCE else set()
+    kept |= {ENOUGH_STEPS} if record.steps >= PATIENCE else set()
     findings: list[Finding] = []
     consequences: list[Finding] = []
     unchecked: dict[str, tuple[str, ...]] = {}

@@ -17,10 +17,10 @@ from convjax.diagnosis.thresholds import (
     DEAD_STEPS,
     FLAT_LEVEL,
     HIGH_RATIO,
-    LEARNED,
+    LEARNED_LOSS,
     PATIENCE,
-    RISEN,
-    SLOW,
+    RISEN_LOSS,
+    SLOW_PROGRESS,
     SPIKE_GRADIENT,
     SPIKE_LOSS,
     SPIKE_WINDOW,
@@ -239,10 +239,14 @@ def high_rate(evidence: Evidence) -> list[IndicatorValue]:
     if row is None or (spike is not None and spike[0] <= row):
         return []
     before, after = np.split(evidence.loss, [evidence.rows[row] + 1])
-    worst = RISEN * evidence.guess
+    worst = RISEN_LOSS * evidence.guess
     if before[-1] > worst:  # due to an output that was not scaled, not to the learning rate
-        worst = RISEN * float(before[-1])
-    if np.isfinite(after).all() and not (after > worst).any() and not _progress(evidence) < SLOW:
+        worst = RISEN_LOSS * float(before[-1])
+    if (
+        np.isfinite(after).all()
+        and not (after > worst).any()
+        and not _progress(evidence) < SLOW_PROGRESS
+    ):
         return []
     ratio = np.median(evidence.ratios, axis=1)
     largest = np.max(ratio[np.isfinite(ratio)], initial=HIGH_RATIO)
@@ -252,7 +256,7 @@ def high_rate(evidence: Evidence) -> list[IndicatorValue]:
 
 def low_rate(evidence: Evidence) -> list[IndicatorValue]:
     """The median update-to-weight ratio, if the loss falls slowly."""
-    if not _progress(evidence) < SLOW or not evidence.ratios.size:
+    if not _progress(evidence) < SLOW_PROGRESS or not evidence.ratios.size:
         return []
     return [IndicatorValue("", 0, float(np.median(evidence.ratios)))]
 
@@ -274,5 +278,5 @@ def collapses(evidence: Evidence) -> list[IndicatorValue]:
         return []
     loss = evidence.loss / evidence.guess
     lowest = np.fmin.accumulate(loss)
-    lost = np.where(lowest < LEARNED, loss - lowest, 0)
+    lost = np.where(lowest < LEARNED_LOSS, loss - lowest, 0)
     return [IndicatorValue(where, evidence.step(crashed[where][0]), float(np.fmax.reduce(lost)))]

@@ -14,7 +14,7 @@ from convjax.diagnosis.evidence import NONLINEARITIES, Evidence
 from convjax.diagnosis.indicators import IndicatorValue
 
 # Needed by symptoms for which a short training is too early.
-ENOUGH = f"{limits.PATIENCE} steps"
+ENOUGH_STEPS = f"{limits.PATIENCE} steps"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Symptom:
       low: a value below it is a finding.
       high: a value above it is a finding.
       needs: quantities without which the symptom is not checked: those of `convjax.Watch`,
-        "labels", "classes" (their number), and `ENOUGH`.
+        "labels", "classes" (their number), and `ENOUGH_STEPS`.
       edges: edges of the histogram's bins that it needs, by the non-linearity.
       explains: whether findings after it may be its consequences.
     """
@@ -139,7 +139,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "share of the loss of guessing that was gained and lost again, as active units crashed",
         "divide the learning rate by three, warm it up for longer, or normalise the layers",
         _CHAPTER,
-        high=limits.LOST_AGAIN,
+        high=limits.LOST_PROGRESS,
         needs=("activations", "histogram", "classes"),
         edges=dict.fromkeys(NONLINEARITIES, (limits.ACTIVE_LEVEL,)),
         explains=True,
@@ -199,7 +199,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "multiply the learning rate by ten; convjax.lr_find suggests one",
         _FINDER,
         low=limits.LOW_RATIO,
-        needs=("updates", "classes", ENOUGH),
+        needs=("updates", "classes", ENOUGH_STEPS),
         explains=True,
     ),
     Symptom(
@@ -209,7 +209,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "lower the momentum of the running statistics, or evaluate after more steps",
         "Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167",
         high=limits.EVALUATION_GAP,
-        needs=("activations", "evaluation", ENOUGH),
+        needs=("activations", "evaluation", ENOUGH_STEPS),
     ),
     Symptom(
         "loss stuck at guessing",
@@ -217,7 +217,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "share of the loss of guessing by which the loss has fallen",
         "inspect pairs of image and label as they enter the loss: they may not match",
         "Karpathy 2019, https://karpathy.github.io/2019/04/25/recipe/",
-        low=limits.STUCK,
-        needs=("classes", ENOUGH),
+        low=limits.STUCK_PROGRESS,
+        needs=("classes", ENOUGH_STEPS),
     ),
 )

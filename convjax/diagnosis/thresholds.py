@@ -31,13 +31,13 @@ SPIKE_LOSS, SPIKE_GRADIENT, SPIKE_WINDOW = 3.0, 20.0, 20
 HIGH_RATIO = 0.5
 
 # A loss of this many times that of guessing is worse than no training.
-RISEN = 1.25
+RISEN_LOSS = 1.25
 
 # A training has begun to learn where its loss is below this share of that of guessing.
-LEARNED = 0.7
+LEARNED_LOSS = 0.7
 
 # A training whose loss has fallen by less than this share of that of guessing is slow.
-SLOW = 0.6
+SLOW_PROGRESS = 0.6
 
 # --- limits of the figures, beyond which they are findings ---------------------------------------
 
@@ -48,8 +48,8 @@ FLAT_SHARE = 0.5
 RELATIVE_STD = 20.0
 RELATIVE_GRADIENT = 0.03
 RELATIVE_UPDATE = (0.001, 20.0)
-LOST_AGAIN = 0.25
+LOST_PROGRESS = 0.25
 DEAD_SHARE = 0.9
 LOW_RATIO = 7e-4
 EVALUATION_GAP = 0.2
-STUCK = 0.1
+STUCK_PROGRESS = 0.1

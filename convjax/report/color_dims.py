@@ -10,7 +10,7 @@ from convjax.diagnosis.evidence import network_columns
 from convjax.plots import heatmap
 from convjax.plots.figure import MAX_COLUMNS
 from convjax.report.components import Chart, Charts, LineStyle
-from convjax.report.layer_charts import layer_names, penultimate
+from convjax.report.layer_charts import layer_names_of_runs, penultimate
 from convjax.report.named_run import NamedRun
 from convjax.report.typed_arrays import TypedArrays
 from convjax.stats.record import Record
@@ -50,7 +50,7 @@ def dimensions_of_several(
         for line, run in runs
         if run.record and has_histograms(run.record)
     ]
-    names = layer_names(record for _, record in known)
+    names = layer_names_of_runs(record for _, record in known)
     heatmaps = [
         {layer: _heatmap(record, layer) for layer in names if layer in record.layers}
         for _, record in known
@@ -111,11 +111,11 @@ def _spec(
     }
 
 
-def describe_columns(record: Record) -> str:
+def column_caption(record: Record) -> str:
     """Returns what a column of a chart stands for."""
     return heatmap.describe_columns(heatmap.steps_per_column(record.merged(MAX_COLUMNS)))
 
 
-def describe_bins(records: Sequence[Record]) -> str:
+def bins_caption(records: Sequence[Record]) -> str:
     """Returns what the bins of the charts hold, once per kind of bins."""
     return " ".join(dict.fromkeys(heatmap.describe_bins(record, "Empty") for record in records))

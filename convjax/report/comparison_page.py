@@ -107,7 +107,7 @@ def _dimensions(lines: _Lines, arrays: TypedArrays) -> Section:
         lacking = [run.name for _, run in lines if run not in kept]
         blocks = [color_dims.dimensions_of_several(lines, arrays)]
         blocks += [Text(f"Without histograms: {', '.join(lacking)}.")] if lacking else []
-        words = color_dims.describe_bins([run.record for run in kept if run.record])
+        words = color_dims.bins_caption([run.record for run in kept if run.record])
         blocks.append(Text(f"All charts have one colour scale. {words}", quiet=True))
     return Section("dimensions", "Colour dimensions", HOW_TO_READ, blocks)
 

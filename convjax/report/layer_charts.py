@@ -51,7 +51,7 @@ def layers_of_one(record: Record, arrays: TypedArrays) -> Charts:
 def layers_of_several(runs: Sequence[tuple[LineStyle, NamedRun]], arrays: TypedArrays) -> Charts:
     """Returns charts of the statistics of the layer that the reader chooses, one line per run."""
     known = [(line, bounded(run.record)) for line, run in runs if run.record and _has(run)]
-    names = layer_names(record for _, record in known)
+    names = layer_names_of_runs(record for _, record in known)
     charts = []
     for name, title, axis, factor in STATISTICS:
         of_each = []  # the rows of each run, which its layers refer to
@@ -72,7 +72,7 @@ def layers_of_several(runs: Sequence[tuple[LineStyle, NamedRun]], arrays: TypedA
     return Charts(charts, lines, "layer", names, chosen=penultimate(names))
 
 
-def layer_names(records: Iterable[Record]) -> list[str]:
+def layer_names_of_runs(records: Iterable[Record]) -> list[str]:
     """Returns the names of the networks' layers, each once, in the order of their calls."""
     names = (record.layers[i] for record in records for i in network_columns(record))
     return list(dict.fromkeys(names))

@@ -165,8 +165,8 @@ def _dimensions(run: NamedRun, arrays: TypedArrays) -> Section:
         text = NO_RECORD if run.record is None else NO_HISTOGRAMS
         return Section("dimensions", "Colour dimensions", HOW_TO_READ, [Text(text)])
     words = (
-        f"A column is {color_dims.describe_columns(run.record)}. "
-        f"{color_dims.describe_bins([run.record])}"
+        f"A column is {color_dims.column_caption(run.record)}. "
+        f"{color_dims.bins_caption([run.record])}"
     )
     charts = color_dims.dimensions_of_one(run.record, arrays)
     return Section(

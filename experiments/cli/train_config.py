@@ -140,7 +140,7 @@ def resolved(
     return replace(config, setting=setting, **own)
 
 
-def check_data(base: Mapping[str, Any], full: Mapping[str, Any], source: str) -> None:
+def check_same_images(base: Mapping[str, Any], full: Mapping[str, Any], source: str) -> None:
     """Checks that a training is repeated on the images of the first time.
 
     Args:

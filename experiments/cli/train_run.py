@@ -25,7 +25,7 @@ from convjax.train._fit import Callback, FitResult, TrainingStopped, fit
 from convjax.train.device_data import Images
 from convjax.train.tree_arrays import CheckpointError
 from experiments.cli.results_folder import check_new
-from experiments.cli.train_config import check_data, resolved
+from experiments.cli.train_config import check_same_images, resolved
 from experiments.cli.train_devices import show_cpu_devices, training_devices
 from experiments.cli.train_observers import CallbackPair, EventOutput, TrainObserver, train_output
 from experiments.cli.train_options import TrainCommand, TrainOptions
@@ -98,7 +98,7 @@ class TrainRun:
         if command.resume:
             check_config(out, self.full, same_environment=False)
         if base is not None and "data" not in given:
-            check_data(base, self.full, str(source))
+            check_same_images(base, self.full, str(source))
         setting, seed = config.setting, config.seed
         self.plan = self.lab.plan(setting, seed, config.piece)
         batch = self.plan.order(0).shape[1]

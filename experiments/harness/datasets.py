@@ -2,13 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from convjax.data import Dataset, load, normalization
 from convjax.train.device_data import Images
 from experiments.features.colour_encodings import encoded
 from experiments.features.tinted_digits import coloured
 from experiments.harness.setting import Setting
-from experiments.harness.training import DeviceDataset
+
+
+class DeviceDataset(NamedTuple):
+    """A data set, and its images on the device."""
+
+    dataset: Dataset
+    train: Images
+    test: Images
 
 
 class SettingDatasets:

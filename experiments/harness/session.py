@@ -18,11 +18,10 @@ from convjax.data.paths import expanded
 from convjax.stats.watch import Watch
 from convjax.train.plan import PIECE, Plan
 from convjax.train.trainer import Trainer
-from experiments.harness.datasets import SettingDatasets
+from experiments.harness.datasets import DeviceDataset, SettingDatasets
 from experiments.harness.finished_runs import FinishedRuns
 from experiments.harness.observer import Observer
 from experiments.harness.setting import Setting
-from experiments.harness.training import DeviceDataset
 
 # One epoch of the chapter on the embedded sample is 15 passes: as many updates as on MNIST.
 PASSES = {"mnist5k": 15}

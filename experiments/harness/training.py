@@ -1,11 +1,9 @@
-"""The results of a training, and the data on the device."""
+"""The results of a training."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from convjax.data import Dataset
 from convjax.stats.record import Record
-from convjax.train.device_data import Images
 from experiments.harness.setting import Setting
 
 
@@ -44,11 +42,3 @@ class Training(Outcome):
 
     record: Record
     model: Any
-
-
-class DeviceDataset(NamedTuple):
-    """A data set, and its images on the device."""
-
-    dataset: Dataset
-    train: Images
-    test: Images
