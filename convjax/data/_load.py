@@ -41,7 +41,7 @@ def load(
         cifar10; the files must be there. Without this argument, a $CONVJAX_DATA_DIR that has none
         of the IDX files is ignored.
       classes: keeps only the images of these classes, with labels renumbered in the order given;
-        an int stands for the name it is written as.
+        an int means the class with that name, so 3 is the class "3".
       cache_dir: where prepared data are kept; default $CONVJAX_CACHE_DIR, else the user's cache
         folder.
 

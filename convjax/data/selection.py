@@ -15,7 +15,7 @@ def select_classes(dataset: Dataset, classes: Sequence[str | int]) -> Dataset:
 
     Args:
       dataset: the data set to restrict.
-      classes: class names; an int stands for the name it is written as, so 3 is the class "3".
+      classes: class names; an int means the class with that name, so 3 is the class "3".
 
     Returns:
       A data set whose `class_names` are the given ones.

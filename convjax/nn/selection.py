@@ -28,7 +28,7 @@ def has_parameters(name: str, module: Any) -> bool:
 
 
 def predicate(select: Select) -> Predicate:
-    """Returns the predicate that a selection stands for.
+    """Returns the predicate of a selection.
 
     Raises:
       TypeError: if `select` is none of the kinds of `Select`, such as a module instead of its type.

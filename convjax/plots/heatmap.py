@@ -169,7 +169,7 @@ def steps_per_column(record: Record, size: int = 1) -> int:
 
 
 def describe_columns(steps: int) -> str:
-    """Returns what a column of so many watched steps stands for.
+    """Returns what a column of `steps` watched steps shows.
 
     Examples:
       >>> from convjax.plots.heatmap import describe_columns

@@ -112,7 +112,7 @@ def _spec(
 
 
 def column_caption(record: Record) -> str:
-    """Returns what a column of a chart stands for."""
+    """Returns what a column of a chart shows."""
     return heatmap.describe_columns(heatmap.steps_per_column(record.merged(MAX_COLUMNS)))
 
 

@@ -30,7 +30,7 @@ def bounded(record: Record) -> Record:
 
 
 def points(of: Record) -> str:
-    """Returns a sentence on what a point of a chart stands for."""
+    """Returns a sentence on what a point of a chart shows."""
     most = int(of.counts.max(initial=1))
     return "Each point is one step." if most == 1 else f"A point is the mean of up to {most} steps."
 

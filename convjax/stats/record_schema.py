@@ -88,7 +88,7 @@ def check_parameter_arrays(arrays: Arrays, steps: int) -> None:
     """Checks the arrays of a record's parameters, by the names of `ParameterRecord`'s fields.
 
     Raises:
-      ValueError: if they do not make a record of the parameters of so many steps.
+      ValueError: if they are not a record of parameters over this number of steps.
     """
     check_fields(arrays, PARAMETER_FIELDS, _FIXED)
     _check_watched(arrays, steps)

@@ -22,14 +22,14 @@ from convjax.train.trainer import Trainer
 
 StepValues = Float[np.ndarray, " T"]
 
-# The losses end where the smoothed loss is so many times its lowest so far.
+# The losses end where the smoothed loss exceeds this many times its lowest value so far.
 DIVERGED = 4.0
 
 # No rate is suggested from the first tenth of the steps, where the average has not settled, nor
 # from the last five, where the loss has diverged.
 SKIPPED_SHARE, SKIPPED_END = 0.1, 5
 
-# `slide` compares slopes of the loss so many steps apart, and stops where they differ by at most
+# `slide` compares slopes of the loss this many steps apart, and stops where they differ by at most
 # this, in units of the loss per step.
 SLIDE_STEPS, SLIDE_SLOPE = 15, 0.005
 

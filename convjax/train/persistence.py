@@ -19,8 +19,8 @@ from convjax.train.progress import Progress
 from convjax.train.step import TrainState
 from convjax.train.tree_arrays import CheckpointError, arrays_by_path, tree_from_arrays
 
-# Metrics and record are written after an evaluation at most once in so many seconds: writing, with
-# all bytes on the disk before the old file is replaced, takes longer than a short epoch.
+# Metrics and record are written after an evaluation, at most once in this many seconds. To
+# write all bytes to the disk before the old file is replaced takes longer than a short epoch.
 WRITE_SECONDS = 1.0
 
 

@@ -166,7 +166,7 @@ class Trainer:
             the same bit for bit.
           order: indices of the examples of each batch.
           table: "learning_rate" and "momentum" of each step.
-          rows: the record has at most so many rows. For more steps, neighbouring steps are merged,
+          rows: the most rows of the record. For more steps, neighbouring steps are merged,
             see `Record.merged`.
           on_steps: called with the number of steps whose record has arrived.
 

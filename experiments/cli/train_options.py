@@ -83,7 +83,7 @@ class ProcessOptions:
         return self.cluster or any(value is not None for value in self._address)
 
     def connect(self) -> None:
-        """Connects to the other processes, if there are to be any.
+        """Connects to the other processes, if the options name any.
 
         Raises:
           ValueError: for contradictory options, or as `convjax.parallel.distributed.initialize`.

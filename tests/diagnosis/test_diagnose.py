@@ -106,14 +106,14 @@ def crashing():
 
 
 def spiky(row, size):
-    """A record whose loss and gradient are so many times larger in one step."""
+    """A record whose loss and gradient are `size` times larger in one step."""
     record, loss = with_parameters(row, grad_norm=size), HEALTHY.loss.copy()
     loss[row] *= size
     return replace(record, loss=loss)
 
 
 def late(loss, step):
-    """The healthy loss, to which so much is added from a step on."""
+    """The healthy record with `loss` added to its losses from a step on."""
     found = HEALTHY.loss.copy()
     found[step:] += loss
     return found

@@ -92,14 +92,14 @@ def test_trainer_over_processes_is_that_of_one(tmp_path, alone, count, devices, 
         for other in found[1:]:
             np.testing.assert_array_equal(other[name], value, err_msg=name)
         if name.startswith("streamed "):
-            # Of a few batches in one chunk, as here, the scores as well.
+            # The scores, too, because these few batches are one chunk.
             kept = name.removeprefix("streamed ")
             np.testing.assert_array_equal(value, found[0][kept], err_msg=name)
             continue
         for wanted in alone.values():
-            # Float64 numbers of order 1, whose sums Gloo and XLA take in other orders, and what
-            # Adam makes of that: as for several devices of one process. Statistics are sums in
-            # float32 of at most 256 values of order 1; counts are exact.
+            # Float64 numbers of order 1. Gloo and XLA sum in different orders, and Adam magnifies
+            # the roundings, as for several devices of one process. Statistics are sums in float32
+            # of at most 256 values of order 1; counts are exact.
             atol = 1e-6 if name in ("mean", "std") else 1e-11
             np.testing.assert_allclose(value, wanted[name], rtol=1e-9, atol=atol, err_msg=name)
 

@@ -94,7 +94,7 @@ class Trained(NamedTuple):
 
 @cache
 def trained(norm: str, count: int | None, *, every: int = 1, fixed: bool = False) -> Trained:
-    """A training in float64 in chunks of four steps, on so many devices, or on none named."""
+    """A training in float64 in chunks of four steps, on devices or the default one."""
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
         patch.setattr(scan_loop, "CHUNK_STEPS", 4)
         patch.setattr(scan_loop, "fixed_loops", lambda: fixed)

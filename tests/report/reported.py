@@ -31,7 +31,7 @@ def left_run(path, *, steps=30, layers=3, record=None, metrics=True, predictions
 
 
 def row(step):
-    """The metrics of an evaluation after so many steps."""
+    """The metrics of an evaluation after a number of steps."""
     return {
         "epoch": step,
         "step": step,

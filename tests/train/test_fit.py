@@ -123,8 +123,8 @@ def started(folder):
 def start_and_kill(folder, chance):
     """Returns the last line that the process printed before it was killed.
 
-    Most of its time goes into starting: so the moment is drawn among the pieces that it may reach,
-    the start itself being one of them, and then within what takes longer than a piece.
+    Starting takes most of the time. The moment is therefore drawn in two steps: first the number of
+    pieces to wait for, 0 being the start, and then a delay.
     """
     pieces = chance.choice([0, 1, 2, 3, 4, 5])
     with started(folder) as process:

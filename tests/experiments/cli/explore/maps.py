@@ -1,4 +1,4 @@
-"""What a page is to show: all maps by NumPy, and the marks by `trace_precedents`."""
+"""The expected content of a page: all maps by NumPy, and the marks by `trace_precedents`."""
 
 import numpy as np
 

@@ -106,7 +106,7 @@ def luminance(colours):
 def test_explorer_text_has_contrast(fresh, scheme):
     view(fresh.browser, scheme=scheme)
     fresh.choose("#layer", 0)
-    fresh.type("padding", -1)  # a mistake is to be read, too
+    fresh.type("padding", -1)  # the message of a mistake has contrast, too
     fresh.point(2, 3, 3)
     found = fresh.browser.execute_script(CONTRASTS)
     assert len(found) > 80
