@@ -113,7 +113,7 @@ def spiky(row, size):
 
 
 def late(loss, step):
-    """The healthy record with `loss` added to its losses from a step on."""
+    """The healthy losses with `loss` added from a step on."""
     found = HEALTHY.loss.copy()
     found[step:] += loss
     return found
