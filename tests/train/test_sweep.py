@@ -259,7 +259,7 @@ def test_groups_have_one_size(runs, at_once, wanted):
         ({"at_once": 0}, ValueError, "at_once must be at least 1, got 0"),
         ({"scalars": {"weight_decay": [0.1]}}, ValueError, r"one number per table \(3\)"),
         ({"scalars": {"b2": [0.1] * 3}}, ValueError, "among eps, weight_decay.*got b2"),
-        ({"scalars": {"learning_rate": [0.1] * 3}}, ValueError, "Rate and momentum go into"),
+        ({"scalars": {"learning_rate": [0.1] * 3}}, ValueError, "Rate and momentum are columns"),
         ({"scalars": [0.1]}, TypeError, "scalars must be Mapping, got list"),
         ({"test": None}, TypeError, r"test must be Images.*Images\.put"),
         ({"test": Images(split().images[:0], split().labels[:0])}, ValueError, "test must hold"),
