@@ -4,12 +4,22 @@ Rooms and names are loaded when they are first used; `__init__.pyi` lists them.
 """
 
 import importlib
+import threading
+from typing import Any
 
 import lazy_loader
 
 from convjax._display import before_first_display
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_loading = threading.RLock()
+
+
+def __getattr__(name: str) -> Any:
+    # JAX's modules import each other in circles, which fails in several threads at once.
+    with _loading:
+        return _load(name)
+
 
 # The displays are in the top room, report, which the displayed types must not import.
 before_first_display(lambda: importlib.import_module("convjax.report.notebook"))

@@ -23,5 +23,6 @@ class Displayed:
 
     def _repr_html_(self) -> str | None:
         while _loaders:
-            _loaders.pop()()
+            _loaders[0]()  # stays in the list until it has returned, in case it is interrupted
+            del _loaders[:1]
         return html(self)

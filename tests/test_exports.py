@@ -121,3 +121,13 @@ def test_import_of_every_room_stays_light():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_names_load_in_several_threads_at_once():
+    code = (
+        "import convjax; from concurrent.futures import ThreadPoolExecutor as Pool\n"
+        "with Pool(8) as pool:\n"
+        "    print(len(list(pool.map(lambda name: getattr(convjax, name), convjax.__all__))))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(found.stdout) == len(convjax.__all__)

@@ -47,10 +47,13 @@ class Bins:
         if self.high <= self.low:
             raise ValueError(f"high must be above low, got low {self.low:g}, high {self.high:g}.")
         largest = max(abs(self.low), abs(self.high))
-        if largest > float(np.finfo(np.float32).max) or self.width < _NARROWEST * largest:
+        float32 = np.finfo(np.float32)
+        # Devices treat numbers below the smallest normal one as 0.
+        narrowest = max(_NARROWEST * largest, float(float32.smallest_normal))
+        if largest > float(float32.max) or self.width < narrowest:
             raise ValueError(
                 f"bins must be at least {_NARROWEST:g} of the larger of |low| and |high| wide, and "
-                f"in the range of float32, got {self}. Use fewer bins or a smaller range."
+                f"in the range of float32, got {self}. Use fewer bins or another range."
             )
 
     @property

@@ -85,6 +85,7 @@ def test_bins_edges_increase_from_low_to_high(bins):
         (("0", 1.0, 4), TypeError, "low must be a number, got str: '0'"),
         ((1e6, 1e6 + 1, 2), ValueError, "bins must be at least 1e-06 of the larger of"),
         ((0.0, 1e39, 2), ValueError, "in the range of float32, got Bins"),
+        ((0.0, 1e-40, 1), ValueError, "in the range of float32, got Bins"),
     ],
 )
 def test_bins_reject(given, error, message):
