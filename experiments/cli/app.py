@@ -31,7 +31,7 @@ from experiments.cli.train import EXAMPLES, run_train
 from experiments.diagnosis_study.report import tables
 from experiments.diagnosis_study.results import DiagnosisResult
 from experiments.diagnosis_study.run import run_diagnosis
-from experiments.harness import registry
+from experiments.cli import registry
 from experiments.harness.claim import Result
 from experiments.layout_study.report import markdown_layouts
 from experiments.receptive_fields.run import markdown_fields, run_fields

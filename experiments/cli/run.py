@@ -9,7 +9,7 @@ import typer
 
 from convjax.io.lock import FolderLock, LockedError
 from experiments.cli.results_folder import check_new, check_output, results_folder
-from experiments.harness import registry
+from experiments.cli import registry
 from experiments.harness.claim import Claim
 from experiments.harness.observer import Observer
 from experiments.terminal.command import NOTHING_WRITTEN, mistakes_reported
@@ -79,6 +79,7 @@ def run(
     with mistakes_reported(NOTHING_WRITTEN):
         check_output(quiet, json_line)
         claims = registry.find(names)
+        chapter = [claim.id for _, claim in registry.all_claims()]
         resolve_layout(layout)
         _check_out(out, resume)
         if spreadsheet and any(claim.id == "spreadsheet" for claim in claims):
@@ -117,7 +118,7 @@ def run(
             with FolderLock(where):
                 _check_out(out, resume)  # another process may have written there meanwhile
                 with observer.display():
-                    results = measure_claims(claims, lab, command)
+                    results = measure_claims(claims, lab, command, chapter)
         except LockedError:
             raise
         except (ValueError, ImportError):

@@ -8,7 +8,6 @@ from pathlib import Path
 from convjax.data.catalog import DATASET_NAMES
 from convjax.io.json_files import differences, write_json
 from convjax.runs.environment import environment
-from experiments.harness import registry
 from experiments.harness.claim import Claim, Result, judge
 from experiments.harness.lab import Lab
 
@@ -24,7 +23,9 @@ class ResultsError(ValueError):
     """A file is not a results.json of `run`, or not one that can be resumed."""
 
 
-def measure_claims(claims: Sequence[Claim], lab: Lab, command: Sequence[str]) -> list[Result]:
+def measure_claims(
+    claims: Sequence[Claim], lab: Lab, command: Sequence[str], chapter: Sequence[str]
+) -> list[Result]:
     """Measures claims, and writes results.json after each, so that a stopped run can be resumed.
 
     Where the lab resumes, a claim that was measured with the same seeds and rule keeps its figures,
@@ -34,6 +35,7 @@ def measure_claims(claims: Sequence[Claim], lab: Lab, command: Sequence[str]) ->
       claims: to measure, in this order.
       lab: runs the trainings.
       command: written into results.json.
+      chapter: ids of all claims there are, in the order of results.json.
 
     Returns:
       One result for each claim.
@@ -46,13 +48,13 @@ def measure_claims(claims: Sequence[Claim], lab: Lab, command: Sequence[str]) ->
     reused = _reusable(results, claims, lab)
     results |= reused
     missing = [claim for claim in claims if claim.id not in reused]
-    whole = len(claims) == len(registry.all_claims())
+    whole = len(claims) == len(chapter)
     shares = _expected_seconds(missing, lab) if whole else {}
     if reused:
         lab.observer.resumed(len(reused))
     # Not where the lab resumes: the file's time shows which trainings followed the last claim.
     if not lab.resume:
-        _write(lab.out, command, results)
+        _write(lab.out, command, results, chapter)
     start, done = time.perf_counter(), 0.0
     for number, claim in enumerate(claims, 1):
         if claim.id in reused:
@@ -64,8 +66,8 @@ def measure_claims(claims: Sequence[Claim], lab: Lab, command: Sequence[str]) ->
             lab.observer.claim(claim.id, number, len(claims), left)
         results[claim.id] = judge(claim, lab)
         done += shares.get(claim.id, 0.0)
-        _write(lab.out, command, results)
-    _write(lab.out, command, results)
+        _write(lab.out, command, results, chapter)
+    _write(lab.out, command, results, chapter)
     return [results[claim.id] for claim in claims]
 
 
@@ -157,10 +159,10 @@ def _expected_seconds(claims: Sequence[Claim], lab: Lab) -> dict[str, float]:
     return {claim.id: per_seed.get(claim.id, 0.0) * len(lab.seeds) for claim in asked}
 
 
-def _write(out: Path, command: Sequence[str], results: Mapping[str, Result]) -> None:
-    entries = [
-        results[claim.id].as_json() for _, claim in registry.all_claims() if claim.id in results
-    ]
+def _write(
+    out: Path, command: Sequence[str], results: Mapping[str, Result], chapter: Sequence[str]
+) -> None:
+    entries = [results[id].as_json() for id in chapter if id in results]
     write_json(
         out / "results.json",
         {"environment": environment(), "command": list(command), "claims": entries},

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from experiments.batch_norm_benefits import steps_to
-from experiments.harness import registry
+from experiments.cli import registry
 from experiments.harness.setting import BASELINE
 from experiments.harness.training import Outcome
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from convjax.runs.run import load_run
 from experiments.cli.app import app
-from experiments.harness import registry
+from experiments.cli import registry
 from tests.helpers import wait_for
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from convjax.ops.layout import KERNEL_AXES
 from experiments.cli.app import app
-from experiments.harness import registry
+from experiments.cli import registry
 from experiments.harness.claim import judge
 from experiments.harness.lab import Lab
 from experiments.layout_study.cases import (
