@@ -22,6 +22,7 @@ from experiments.bench.speed import run_bench
 from experiments.bench.speedrun import speedrun
 from experiments.bench.stream import markdown_streams, run_bench_stream
 from experiments.bench.sweep import bench_sweep, markdown_costs
+from experiments.cli import registry
 from experiments.cli.events import run_events
 from experiments.cli.explore import run_explore
 from experiments.cli.gallery import run_gallery
@@ -31,7 +32,6 @@ from experiments.cli.train import EXAMPLES, run_train
 from experiments.diagnosis_study.report import tables
 from experiments.diagnosis_study.results import DiagnosisResult
 from experiments.diagnosis_study.run import run_diagnosis
-from experiments.cli import registry
 from experiments.harness.claim import Result
 from experiments.layout_study.report import markdown_layouts
 from experiments.receptive_fields.run import markdown_fields, run_fields

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convjax.io.lock import FolderLock, LockedError
-from experiments.cli.results_folder import check_new, check_output, results_folder
 from experiments.cli import registry
+from experiments.cli.results_folder import check_new, check_output, results_folder
 from experiments.harness.claim import Claim
 from experiments.harness.observer import Observer
 from experiments.terminal.command import NOTHING_WRITTEN, mistakes_reported

@@ -12,6 +12,7 @@ app = typer.Typer()
 app.command()(stream.run_bench_stream)
 
 
+@pytest.mark.slow
 def test_bench_stream_quick_run(tmp_path):
     out = tmp_path / "stream.json"
     result = CliRunner().invoke(app, ["--quick", "--out", str(out)])

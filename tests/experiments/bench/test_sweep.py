@@ -9,6 +9,7 @@ from experiments.bench import sweep
 from experiments.cli.app import app
 
 
+@pytest.mark.slow
 def test_bench_sweep_quick_run(tmp_path):
     out = tmp_path / "sweep.json"
     result = CliRunner().invoke(app, ["bench-sweep", "--quick", "--out", str(out)])
