@@ -1,6 +1,7 @@
 """Summaries of networks: shapes, parameters, multiplications and receptive fields by layer."""
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from convjax._checks import describe_value
 from convjax._display import Displayed
 from convjax.analysis.receptive_field import ReceptiveField, receptive_fields
 from convjax.nn._capture import capture, layer_names
@@ -123,7 +125,7 @@ def summary(model: nnx.Module, input_shape: Sequence[int] = (1, 28, 28, 1)) -> S
       input_shape: of the images, (N, H, W, C).
 
     Raises:
-      TypeError: if model is not an NNX module.
+      TypeError: if model is not an NNX module, or input_shape is not a sequence of whole numbers.
       ValueError: if a size is below 1, or no module with parameters is found.
 
     Examples:
@@ -141,7 +143,13 @@ def summary(model: nnx.Module, input_shape: Sequence[int] = (1, 28, 28, 1)) -> S
             f"model must be a flax.nnx.Module, got {got}. Instantiate a class first; for a Linen "
             "module use flax.linen.tabulate."
         )
-    shape = tuple(input_shape)
+    try:
+        shape = tuple(map(operator.index, input_shape))
+    except TypeError:
+        raise TypeError(
+            "input_shape must be the whole numbers (N, H, W, C), got "
+            f"{describe_value(input_shape)}. For given images pass images.shape."
+        ) from None
     if not shape or min(shape) < 1:
         raise ValueError(
             f"input_shape must have sizes of at least 1, got {shape}. Pass (N, H, W, C)."

@@ -60,8 +60,8 @@ def layer_stats(
 
     Raises:
       TypeError: if outputs is not a mapping of arrays, or bins is of another type.
-      ValueError: if outputs is empty, an output does not have the axis, or bins is not the name of
-        a preset.
+      ValueError: if there is no output, one has no values or does not have the axis, or bins is
+        not the name of a preset.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -80,6 +80,11 @@ def layer_stats(
         raise ValueError("outputs must hold the output of one layer or more, got none.")
     axes = dict.fromkeys(outputs, -1) | dict(channel_axes or {})
     for name, x in outputs.items():
+        if not x.size:
+            raise ValueError(
+                f"outputs[{name!r}] must hold one value or more, got the shape {x.shape}. Leave "
+                "out empty batches."
+            )
         if x.ndim and not -x.ndim <= axes[name] < x.ndim:
             raise ValueError(
                 f"channel_axes[{name!r}] must be an axis of the shape {x.shape}, got {axes[name]}."

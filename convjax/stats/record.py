@@ -128,7 +128,8 @@ class Record(Displayed):
 
     def has_edge(self, level: float) -> bool:
         """Returns whether a level is one of the edges of the histogram's bins."""
-        return bool(np.isclose(self.hist_edges, level).any())
+        edges = self.hist_edges
+        return bool(np.isclose(edges, level, rtol=1e-6, atol=1e-6 * np.diff(edges).min()).any())
 
     def active_share(
         self, layer: int | str, above: float = FASTAI.width

@@ -142,7 +142,8 @@ def fit(
             "convjax.Keeping(folder, checkpoints) makes one."
         )
     check_whole("rows", rows, 1)
-    callback = callback or Callback()
+    callback = Callback() if callback is None else callback
+    check_type("callback", callback, Callback, "Derive its class from convjax.train.Callback.")
     state = trainer.start(model)
     for images in (train, test):
         trainer.check_labels(state, images)

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from convjax._checks import check_type, check_whole
+from convjax._checks import check_function, check_type, check_whole
 from convjax._display import Displayed
 from convjax.stats.record import Record
 from convjax.stats.record_builder import concatenate
@@ -113,7 +113,7 @@ def sweep(
         the numbers of models, orders, tables and scalars do not match, the steps are not a multiple
         of the epochs, at_once is below 1, or, as for `Trainer.run`, orders, tables or labels do not
         fit the data.
-      TypeError: if trainer or splits are of another type.
+      TypeError: if trainer, splits, on_steps or on_run are of another type.
 
     Examples:
       Two seeds and three learning rates, four steps each:
@@ -148,6 +148,8 @@ def sweep(
         ("tables", tables, "Pass one per setting: [schedule.table(steps)]."),
     ):
         check_type(name, value, Sequence, fix)
+    check_function("on_steps", on_steps, "of a number of steps")
+    check_function("on_run", on_run, "of a SweepRun")
     if not len(models) or not len(tables) or len(orders) != len(models):
         raise ValueError(
             "models must be one or more, with an order for each, and tables one or more, got "

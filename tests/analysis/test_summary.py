@@ -257,3 +257,8 @@ def test_summary_rejects_wrong_arguments():
         summary(model, (1, 0, 28, 1))
     with pytest.raises(ValueError, match=r"at least 1, got \(\)"):
         summary(model, ())
+    for shape in (np.ones((1, 28, 28, 1)), (1, 28.0, 28, 1), "NHWC", 28):
+        with pytest.raises(
+            TypeError, match=r"the whole numbers \(N, H, W, C\), got .*images\.shape"
+        ):
+            summary(model, shape)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from convjax.stats.bins import as_bins
+from convjax.stats.bins import Bins, as_bins
 from tests.helpers import make_record, without_histograms
 from tests.stats.record_kinds import KINDS, RECORD
 
@@ -72,6 +72,13 @@ def test_active_share_uses_the_edges_of_the_record():
     assert record.active_share(0, above=-4)[0] == 0.375
     assert record.has_edge(-5)
     assert not RECORD.has_edge(-5)
+    narrow = dataclasses.replace(RECORD, hist_edges=Bins(-1e-9, 1e-9, 40).edges)
+    assert [narrow.has_edge(level) for level in (0, 5e-11, 7e-11, 0.25)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_between_by_hand():

@@ -250,6 +250,8 @@ def test_recorder_rejects_mistakes():
         recorder.add(1.0, {"a": 1})
     with pytest.raises(ValueError, match="output of one layer or more, got none"):
         layer_stats({})
+    with pytest.raises(ValueError, match=r"outputs\['a'\] must hold one value .* shape \(0, 3\)"):
+        layer_stats({"a": jnp.ones((0, 3))})
     recorder.add(1.0, layer_stats({"a": jnp.ones(3)}))
     with pytest.raises(ValueError, match=r"{'a': 2}.* after .*{'a': 3}, .* Drop the last"):
         recorder.add(1.0, layer_stats({"a": jnp.ones(2)}))
@@ -298,7 +300,7 @@ def test_recorder_keeps_the_bins_and_rejects_others():
     record = recorder.record()
     assert record.hist_edges[[0, -1]].tolist() == [-5, 5]
     assert np.flatnonzero(record.hist[0, 0]).tolist() == [12, 20, 32]
-    with pytest.raises(ValueError, match=r"the same bins.* low=0\.0.* after .*low=-5\.0"):
+    with pytest.raises(ValueError, match=r"the same bins.*low=0\.0.* after .*low=-5\.0"):
         recorder.add(1.0, layer_stats({"a": jnp.ones(3)}))
     with pytest.raises(ValueError, match=r"bins must be 'fastai'.* got 'gelu'"):
         layer_stats({"a": jnp.ones(3)}, bins="gelu")

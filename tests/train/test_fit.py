@@ -195,6 +195,8 @@ class TestErrors:
         ]:
             with pytest.raises(TypeError, match=message):
                 fit(trainer, *arguments)
+        with pytest.raises(TypeError, match=r"callback must be Callback, got list: \[\]\. Derive"):
+            fit(trainer, model, train, test, fits.plan(), callback=[])
         with pytest.raises(TypeError, match=r"folder must be RunFolder, got str: 'my-run'\."):
             Keeping("my-run")
         with RunFolder(tmp_path, {}) as folder:

@@ -261,6 +261,8 @@ def test_groups_have_one_size(runs, at_once, wanted):
         ({"scalars": {"b2": [0.1] * 3}}, ValueError, "among eps, weight_decay.*got b2"),
         ({"scalars": {"learning_rate": [0.1] * 3}}, ValueError, "Rate and momentum are columns"),
         ({"scalars": [0.1]}, TypeError, "scalars must be Mapping, got list"),
+        ({"on_steps": 3}, TypeError, "on_steps must be a function of a number of steps, got int"),
+        ({"on_run": None}, TypeError, "on_run must be a function of a SweepRun, got NoneType"),
         ({"test": None}, TypeError, r"test must be Images.*Images\.put"),
         ({"test": Images(split().images[:0], split().labels[:0])}, ValueError, "test must hold"),
         (
