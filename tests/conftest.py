@@ -14,6 +14,11 @@ from tests import trainings
 # experiments use it; all others compile what they test.
 jax.config.update("jax_enable_compilation_cache", False)
 
+# Most of the tests' time is compilation, which takes half as long without LLVM's optimisations.
+# .ci/run turns them on for the slow tests and for all tests on Python 3.12.
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    jax.config.update("jax_disable_most_optimizations", True)
+
 # Before JAX looks for devices, so that tests can split a training over several.
 jax.config.update("jax_num_cpu_devices", 4)
 
