@@ -150,10 +150,15 @@ class Recorder:
         )
         self._kind = self._kind or kind
         if kind != self._kind:
+            pairs = zip(_Kind._fields, kind, self._kind, strict=True)
+            differing = [
+                f"{name} {now} after {before}" for name, now, before in pairs if now != before
+            ]
             raise ValueError(
                 "layers must be the same at all watched steps, with as many values, the same bins, "
                 "and at all of them histograms, units and eval_loss or at none, got "
-                f"{kind} after {self._kind}. Drop the last, smaller batch of an epoch."
+                f"{'; '.join(differing)}. Take the same statistics at every step, and drop the "
+                "smaller last batch of an epoch."
             )
         names = tuple(self._kind.sizes)
         if names == layers.names:
