@@ -253,9 +253,9 @@ def test_recorder_rejects_mistakes():
     with pytest.raises(ValueError, match=r"outputs\['a'\] must hold one value .* shape \(0, 3\)"):
         layer_stats({"a": jnp.ones((0, 3))})
     recorder.add(1.0, layer_stats({"a": jnp.ones(3)}))
-    with pytest.raises(ValueError, match=r"sizes {'a': 2} after {'a': 3}\..* drop the smaller last"):
+    with pytest.raises(ValueError, match=r"sizes {.a.: 2} after {.a.: 3}\..* smaller last"):
         recorder.add(1.0, layer_stats({"a": jnp.ones(2)}))
-    with pytest.raises(ValueError, match=r"histograms=False.* after .*histograms=True"):
+    with pytest.raises(ValueError, match=r"histograms False after True\."):
         recorder.add(1.0, layer_stats({"a": jnp.ones(3)}, histogram=False))
     several = jax.vmap(lambda x: layer_stats({"a": x}))(jnp.ones((2, 3)))
     with pytest.raises(ValueError, match=r"means of the shape \(2, 1\) for 1 layers"):
