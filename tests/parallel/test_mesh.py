@@ -187,7 +187,7 @@ def test_images_put_keeps_placed_arrays():
     assert trainer._placement.put(data).images is data.images
     assert len(data.images.devices()) == 2
     with jax.enable_x64(True):
-        scores = trainer.evaluate(trained("none", 2).state, data)
+        scores = trainer.evaluate(trained("none", 2).state, data, batch_size=7)
     assert scores == trained("none", 2).scores
 
 

@@ -60,7 +60,7 @@ def test_load_run_rejects_damaged_files(tmp_path):
     folder = RunFolder(tmp_path, {})
     folder.write_metrics([{"epoch": 0}])
     (tmp_path / "record.npz").write_bytes(b"PK not a zip")
-    with pytest.raises(RecordError, match="not a whole record"):
+    with pytest.raises(RecordError, match="not a complete record"):
         load_run(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("{half")
     with pytest.raises(RunError, match="damaged"):

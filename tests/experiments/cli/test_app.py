@@ -38,6 +38,7 @@ def test_list_names_every_claim():
     assert all(claim.id in result.stdout for _, claim in registry.all_claims())
 
 
+@pytest.mark.slow
 def test_run_writes_results_runs_and_pictures(quick_run):
     out, result = quick_run
     assert result.exit_code == 0, result.output
@@ -57,6 +58,7 @@ def test_run_writes_results_runs_and_pictures(quick_run):
     assert "train_loss" in result.stdout
 
 
+@pytest.mark.slow
 def test_run_repeats_a_seed_bit_for_bit(quick_run, tmp_path):
     out, _ = quick_run
     result = invoke("run", "batch-norm", "--quick", "--seeds", 2, "--out", tmp_path / "again")

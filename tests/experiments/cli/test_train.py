@@ -50,6 +50,7 @@ def assert_same_runs(actual, expected):
     assert_same_records(left.record, right.record)
 
 
+@pytest.mark.slow
 class TestShortRun:
     def test_train_writes_its_folder(self, short):
         out, result = short
@@ -169,6 +170,7 @@ class TestShortRun:
         assert load_run(tmp_path / "run").config["devices"] == 2
 
 
+@pytest.mark.slow
 def test_train_json_prints_an_object_per_event(tmp_path):
     result = invoke(*SHORT, "--json", "--out", tmp_path / "run")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
@@ -186,6 +188,7 @@ def test_train_dry_run_prints_the_configuration_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_train_non_finite_stops_or_continues(tmp_path):
     options = ("--quick", "--lr-max", 1e30, "--epochs", 3, "--out", tmp_path / "run")
     result = invoke(*options)
@@ -199,6 +202,7 @@ def test_train_non_finite_stops_or_continues(tmp_path):
     assert load_run(tmp_path / "run").record.steps == 9
 
 
+@pytest.mark.slow
 def test_train_config_repeats_a_run_of_the_claims(tmp_path):
     ran = CliRunner().invoke(app, ["run", "longer", "--quick", "--out", str(tmp_path / "claims")])
     assert ran.exit_code == 0, ran.output
@@ -209,6 +213,7 @@ def test_train_config_repeats_a_run_of_the_claims(tmp_path):
 
 
 @pytest.mark.parametrize("network", ["threes-sevens", "linear"])
+@pytest.mark.slow
 def test_train_supports_other_networks(tmp_path, network):
     result = invoke("--quick", "--network", network, "--watch", "nothing", "--out", tmp_path / "r")
     assert result.exit_code == 0, result.output
@@ -257,6 +262,7 @@ def test_train_reports_a_missing_library_before_the_training(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_train_reports_an_error_of_the_last_checkpoint(tmp_path, monkeypatch):
     """It is written in the background: its error is raised when the end waits for it."""
 
@@ -269,6 +275,7 @@ def test_train_reports_an_error_of_the_last_checkpoint(tmp_path, monkeypatch):
     assert "no checkpoint could be written. Files saved before are complete" in result.stderr
 
 
+@pytest.mark.slow
 def test_train_tensorboard_replaces_events_of_a_run_without_checkpoint(short, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -82,7 +82,7 @@ def test_write_events_of_damaged_runs_leaves_no_files(run):
     (run / "metrics.jsonl").write_text('{"accuracy": 1}\n')
     fails(RunError, r'metrics\.jsonl is not that of a run: row must have a "step"')
     (run / "record.npz").write_bytes(b"PK")
-    fails(RecordError, "not a whole record")
+    fails(RecordError, "not a complete record")
     (run / "record.npz").unlink()
     fails(RunError, r"holds no steps yet: record\.npz is missing")
     (run / "config.json").unlink()
