@@ -5,8 +5,8 @@ import pytest
 
 from experiments.arithmetic import amount_does_not_change, sizes
 from experiments.batch_norm_modes import two_modes
-from experiments.edge_kernels import formula_is_the_kernel
 from experiments.cli import registry
+from experiments.edge_kernels import formula_is_the_kernel
 from experiments.harness.chapter_data import CENTRES
 from experiments.harness.claim import judge
 from experiments.harness.lab import Lab

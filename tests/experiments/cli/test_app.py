@@ -9,8 +9,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from convjax.runs.run import load_run
-from experiments.cli.app import app
 from experiments.cli import registry
+from experiments.cli.app import app
 from tests.helpers import wait_for
 
 

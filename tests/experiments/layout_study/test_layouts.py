@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from convjax.ops.layout import KERNEL_AXES
-from experiments.cli.app import app
 from experiments.cli import registry
+from experiments.cli.app import app
 from experiments.harness.claim import judge
 from experiments.harness.lab import Lab
 from experiments.layout_study.cases import (
