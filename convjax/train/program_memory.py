@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from convjax.train.step import TrainState, TrainStep
 
 # A single run already keeps the cores busy, and XLA's batched products are no faster than its plain
-# ones. Time per run with 1, 2, 4 and 8 at once, relative to `Trainer.run`: 1.00, 1.09, 1.13, 1.24 at
-# batch 64 and 0.97, 1.08, 1.13, 1.16 at batch 512 (the chapter's network on two cores that other
+# ones. Time per run with 1, 2, 4 and 8 at once, relative to `Trainer.run`: 1.00, 1.09, 1.13, 1.24
+# at batch 64 and 0.97, 1.08, 1.13, 1.16 at batch 512 (the chapter's network on two cores that other
 # work shared; README, "Speed").
 RUNS_ON_CPU = 1
 
