@@ -54,7 +54,7 @@ def test_plan_rejects_wrong_arguments():
                 use(make(order=lambda epoch, wrong=wrong: wrong))
     with pytest.raises(TypeError, match=r"order must hold indices, whole numbers, got float64"):
         list(make(order=lambda epoch: np.zeros((5, 2))).pieces(0))
-    with pytest.raises(ValueError, match="taken must end with a piece, got 4 steps"):
+    with pytest.raises(ValueError, match="taken must end with a piece of the plan, got 4 steps"):
         list(make().pieces(4))
     with pytest.raises(TypeError, match=r"epochs must be a whole number, got float: 2\.0"):
         make(epochs=2.0)
