@@ -15,7 +15,7 @@ from tests import trainings
 jax.config.update("jax_enable_compilation_cache", False)
 
 # Most of the tests' time is compilation, which takes half as long without LLVM's optimisations.
-# .ci/run turns them on for the slow tests and for all tests on Python 3.12.
+# They are on in all processes that tests start, and in .ci/run on Python 3.12.
 if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
     jax.config.update("jax_disable_most_optimizations", True)
 
