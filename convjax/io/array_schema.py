@@ -55,6 +55,6 @@ def check_fields(
             raise ValueError(f"{name} has the shape {array.shape}, its axes are ({wanted})")
 
 
-def _widest(kinds: str) -> float:
+def _widest(kinds: str) -> int | float:
     """Returns the most bytes of an entry; for numbers, the widest that every machine computes."""
     return {"U": np.inf, "u": 1}.get(kinds, 8)
