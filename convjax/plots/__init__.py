@@ -10,6 +10,7 @@ from convjax.plots.figure import BLUE, ORANGE, new_figure
 from convjax.plots.findings import mark
 from convjax.plots.images import show_batch, show_feature_maps, show_kernels
 from convjax.plots.layers import color_dim, plot_layer_stats
+from convjax.plots.overview import color_dims
 from convjax.plots.parameters import color_magnitudes, plot_update_ratios
 from convjax.plots.receptive_fields import plot_effective_field
 from convjax.plots.sweeps import plot_sweep
@@ -22,6 +23,7 @@ __all__ = [
     "ORANGE",
     "chapter",
     "color_dim",
+    "color_dims",
     "color_magnitudes",
     "drawings",
     "mark",

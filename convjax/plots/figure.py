@@ -3,10 +3,10 @@
 import textwrap
 from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -59,6 +59,17 @@ def check_steps(steps: Shaped[np.ndarray, " rows"]) -> None:
         raise ValueError(
             "record must hold at least one step to draw, got none. Draw it after the first step."
         )
+
+
+def point_style(values: Float[np.ndarray, " rows"]) -> dict[str, Any]:
+    """Returns the style of a line that marks points without a finite neighbour.
+
+    A line of one step, or a value between two NaN, would otherwise be invisible.
+    """
+    finite = np.pad(np.isfinite(values), 1)
+    alone = np.flatnonzero(finite[1:-1] & ~finite[:-2] & ~finite[2:])
+    style = {"marker": "o", "markersize": 4, "markevery": alone.tolist()}
+    return style if len(alone) else {}
 
 
 def _png(figure: "matplotlib.figure.Figure") -> bytes:

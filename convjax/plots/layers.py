@@ -8,7 +8,15 @@ import numpy.typing as npt
 from jaxtyping import Float
 
 from convjax.plots import heatmap
-from convjax.plots.figure import BLUE, MAX_COLUMNS, ORANGE, caption, check_steps, new_figure
+from convjax.plots.figure import (
+    BLUE,
+    MAX_COLUMNS,
+    ORANGE,
+    caption,
+    check_steps,
+    new_figure,
+    point_style,
+)
 from convjax.stats.record import Record, check_record
 
 if TYPE_CHECKING:
@@ -46,19 +54,20 @@ def plot_layer_stats(record: Record, layer: int | str) -> "matplotlib.figure.Fig
     figure = new_figure(11, 3.4)
     figure.suptitle(f"Outputs of layer {record.layers[column]}")
     mean, std, zero = figure.subplots(1, 3, sharex=True)
-    mean.plot(steps, record.mean[:, column], color=BLUE)
-    mean.set(ylabel="mean")
-    std.plot(steps, record.std[:, column], color=BLUE)
-    std.set(ylabel="standard deviation")
     threshold = record.near_zero_threshold
-    zero.plot(steps, 100 * record.near_zero[:, column], color=BLUE, label=f"x ≤ {threshold:g}")
-    zero.plot(
-        steps,
-        100 * record.abs_near_zero[:, column],
-        color=ORANGE,
-        linewidth=0.8,
-        label=f"|x| ≤ {threshold:g}",
-    )
+    for axes, values, how in (
+        (mean, record.mean, {"color": BLUE}),
+        (std, record.std, {"color": BLUE}),
+        (zero, 100 * record.near_zero, {"color": BLUE, "label": f"x ≤ {threshold:g}"}),
+        (
+            zero,
+            100 * record.abs_near_zero,
+            {"color": ORANGE, "linewidth": 0.8, "label": f"|x| ≤ {threshold:g}"},
+        ),
+    ):
+        axes.plot(steps, values[:, column], **how, **point_style(values[:, column]))
+    mean.set(ylabel="mean")
+    std.set(ylabel="standard deviation")
     # The space above 100 % is for the legend.
     zero.set(ylabel="near zero, % of values", ylim=(0, 125), yticks=range(0, 101, 20))
     zero.legend(loc="upper center", fontsize="small", ncols=2)
@@ -168,6 +177,6 @@ def _draw_strips(
     """Draws one percentage per panel, on the vertical axis that the row shares."""
     for axes, record, values in zip(row, records, percent, strict=True):
         axes.fill_between(record.watched, values, color=BLUE, alpha=0.4, linewidth=0)
-        axes.plot(record.watched, values, color=BLUE, linewidth=0.8)
+        axes.plot(record.watched, values, color=BLUE, linewidth=0.8, **point_style(values))
         axes.locator_params(axis="y", nbins=2)
     row[0].set_ylim(0, heatmap.highest_percent(*percent))

@@ -8,35 +8,49 @@ from jaxtyping import UInt8
 
 from convjax.plots import heatmap
 from convjax.plots.figure import caption, check_steps, new_figure
-from convjax.stats.record import Record
+from convjax.plots.layer_choice import Layers, choose, describe_choice
+from convjax.stats.record import Record, check_record
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
 MAX_COLUMNS = 256  # of one panel, which has a quarter of the figure's width
-MAX_LAYERS = 12
 PANELS_PER_ROW = 4
 IMAGES_PER_ROW = 6
 
 
-def color_dims(record: Record) -> "matplotlib.figure.Figure":
-    """Draws the colourful dimension of every layer in a small panel, on one colour scale.
+def color_dims(record: Record, layers: Layers | None = None) -> "matplotlib.figure.Figure":
+    """Draws the colourful dimension of several layers in small panels, on one colour scale.
 
-    At most 12 layers are drawn, evenly spaced, including the first and the last. `color_dim` draws
-    one layer large, with the values outside the bins.
+    `color_dim` draws one layer large, with the values outside the bins.
 
     Args:
       record: a record with histograms.
+      layers: which, as `convjax.plots.layer_choice.choose` takes them: "*" draws all. By default
+        at most 12, evenly spaced, with the first and the last, and those that a finding of
+        `convjax.diagnose` names.
 
     Raises:
-      ValueError: if the record has no watched steps or no histograms.
+      TypeError: if record is not a `Record`, or layers is of another type.
+      ValueError: if the record has no watched steps or no histograms, or no such layer.
+      IndexError: if the record has no layer of an index.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax import Recorder, layer_stats, plots
+      >>> recorder = Recorder()
+      >>> outputs = {f"conv{i}": jnp.arange(8.0) for i in range(40)}
+      >>> recorder.add(2.0, layer_stats(outputs))
+      >>> figure = plots.color_dims(recorder.record(), ["conv1", "conv3?"])
+      >>> sum(axes.get_title().startswith("conv") for axes in figure.axes)
+      11
     """
+    check_record("record", record)
     check_steps(record.watched)
     record.check_histograms()
+    drawn = choose(record, record.layers, layers)
     record = record.merged(MAX_COLUMNS)
-    layers = len(record.layers)
-    drawn = np.unique(np.linspace(0, layers - 1, min(layers, MAX_LAYERS)).round().astype(int))
-    counts = [heatmap.layer_counts(record, layer) for layer in drawn.tolist()]
+    counts = [heatmap.layer_counts(record, layer) for layer in drawn]
     top = heatmap.highest_count(*counts)
     rows = -(-len(drawn) // PANELS_PER_ROW)
     figure = new_figure(11, 1.1 + 1.9 * rows)
@@ -53,8 +67,11 @@ def color_dims(record: Record) -> "matplotlib.figure.Figure":
         panel.set_xlabel("step")
         panel.tick_params(labelbottom=True)  # also where the row below is shorter
     heatmap.draw_count_bar(figure, mesh, panels, top)
-    omitted = f" {layers - len(drawn)} layers are not drawn." if len(drawn) < layers else ""
-    caption(figure, f"{heatmap.HOW_TO_READ} Grey: only NaN.{omitted}")
+    total = len(record.layers)
+    text = f"{heatmap.HOW_TO_READ} Grey: only NaN."
+    if len(drawn) < total:
+        text += f' {describe_choice(len(drawn), total, "layers")} are drawn; layers="*" draws all.'
+    caption(figure, text)
     return figure
 
 

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Float
 
 from convjax.plots import heatmap
-from convjax.plots.figure import MAX_COLUMNS, new_figure
+from convjax.plots.figure import MAX_COLUMNS, caption, new_figure, point_style
+from convjax.plots.layer_choice import Layers, choose, describe_choice
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.parameters import LOG_BINS
 from convjax.stats.record import Record, check_record
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 RULE_OF_THUMB = 1e-3  # Karpathy's: a good norm of the update over that of the weights
 
 
-def plot_update_ratios(record: Record) -> "matplotlib.figure.Figure":
-    """Draws the norm of the gradient and the update-to-weight ratio of every kernel.
+def plot_update_ratios(record: Record, layers: Layers | None = None) -> "matplotlib.figure.Figure":
+    """Draws the norm of the gradient and the update-to-weight ratio of kernels.
 
     Both axes are logarithmic; a gradient of zero leaves a gap in its line. In a healthy training
     the ratios stay within a few decades of each other and of 10⁻³, the dashed rule of thumb. A
@@ -27,14 +28,21 @@ def plot_update_ratios(record: Record) -> "matplotlib.figure.Figure":
 
     Args:
       record: a record with updates, and perhaps gradients.
+      layers: which kernels, by their names or those of their layers, as
+        `convjax.plots.layer_choice.choose` takes them: "*" draws all. By default at most 12,
+        evenly spaced, with the first and the last, and those that a finding of `convjax.diagnose`
+        names.
 
     Raises:
-      TypeError: if record is not a `Record`.
-      ValueError: if the record has no updates.
+      TypeError: if record is not a `Record`, or layers is of another type.
+      ValueError: if the record has no updates, or no such kernel.
+      IndexError: if the record has no kernel of an index.
     """
     parameters = _parameters(record)
     ratio = parameters.update_ratio
-    drawn = np.flatnonzero(parameters.kernels).tolist()
+    kernels = kernel_columns(parameters)
+    names = [parameters.names[i] for i in kernels]
+    drawn = [kernels[i] for i in choose(record, names, layers)]
     has_gradients = len(parameters.grad_norm) > 0
     figure = new_figure(11 if has_gradients else 7, 4.2)
     panels = figure.subplots(1, 2 if has_gradients else 1, squeeze=False, sharex=True)[0]
@@ -48,7 +56,16 @@ def plot_update_ratios(record: Record) -> "matplotlib.figure.Figure":
         panels[0].set(ylabel="norm of the gradient")
     lines, labels = panels[-1].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside right upper", fontsize="small")
+    if len(drawn) < len(kernels):
+        count = describe_choice(len(drawn), len(kernels), "kernels")
+        caption(figure, f'{count} are drawn; layers="*" draws all.')
     return figure
+
+
+def kernel_columns(parameters: ParameterRecord) -> list[int]:
+    """Returns the columns of the kernels; of all parameters, if none is a kernel."""
+    found = np.flatnonzero(parameters.kernels).tolist()
+    return found or list(range(len(parameters.names)))
 
 
 def _draw_lines(
@@ -63,7 +80,7 @@ def _draw_lines(
     for colour, i in zip(colours, drawn, strict=False):
         # A logarithmic axis cannot show zero.
         shown = np.where(values[:, i] > 0, values[:, i], np.nan)
-        axes.plot(record.watched, shown, color=colour, label=record.names[i])
+        axes.plot(record.watched, shown, color=colour, label=record.names[i], **point_style(shown))
     axes.set(xlabel="step", yscale="log")
     axes.grid(alpha=0.3)
 

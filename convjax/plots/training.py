@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
 from convjax._checks import check_type
-from convjax.plots.figure import BLUE, ORANGE, check_steps, new_figure
+from convjax.plots.figure import BLUE, ORANGE, check_steps, new_figure, point_style
 from convjax.stats.record import Record, check_record
 from convjax.train.lr_finder import LRFind
 
@@ -19,12 +20,14 @@ LOG_RATIO = 20  # on a linear axis, the late part of a loss with a larger span i
 def plot_sched(record: Record) -> "matplotlib.figure.Figure":
     """Draws the learning rate and the momentum that the optimiser used, against the step.
 
+    One of them that was not recorded is left out.
+
     Args:
       record: the record of a training.
 
     Raises:
       TypeError: if record is not a `Record`.
-      ValueError: if the record has no steps.
+      ValueError: if the record has no steps, or neither of the two.
 
     Examples:
       >>> from convjax import Recorder, plots
@@ -35,15 +38,25 @@ def plot_sched(record: Record) -> "matplotlib.figure.Figure":
     """
     check_record("record", record)
     check_steps(record.loss)
-    figure = new_figure(8, 3.2)
-    rate, momentum = figure.subplots(1, 2)
-    rate.plot(record.first, record.learning_rate, color=BLUE)
-    rate.set(xlabel="step", ylabel="learning rate")
-    momentum.plot(record.first, record.momentum, color=BLUE)
-    momentum.set(xlabel="step", ylabel="momentum")
-    for axes in (rate, momentum):
+    kept = schedules(record)
+    if not kept:
+        raise ValueError(
+            "record must hold a learning rate or a momentum, got none. Give Recorder.add "
+            "learning_rate=… at each step."
+        )
+    figure = new_figure(4 * len(kept), 3.2)
+    panels = figure.subplots(1, len(kept), squeeze=False)[0]
+    for axes, (name, values) in zip(panels, kept.items(), strict=True):
+        axes.plot(record.first, values, color=BLUE, **point_style(values))
+        axes.set(xlabel="step", ylabel=name)
         axes.grid(alpha=0.3)
     return figure
+
+
+def schedules(record: Record) -> dict[str, Float[np.ndarray, " rows"]]:
+    """Returns the learning rate and the momentum of each row; without one that has no number."""
+    both = {"learning rate": record.learning_rate, "momentum": record.momentum}
+    return {name: values for name, values in both.items() if not np.isnan(values).all()}
 
 
 def plot_loss(
@@ -95,6 +108,7 @@ def plot_loss(
         alpha=0.4,
         linewidth=0.6,
         label=each,
+        **point_style(record.loss),
     )
     axes.plot(record.first, smoothed, color=BLUE, linewidth=2, label="training, smoothed")
     if valid:

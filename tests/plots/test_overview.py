@@ -5,6 +5,7 @@ import pytest
 
 from convjax.plots.overview import color_dims, plot_images
 from tests.helpers import make_record, without_histograms, without_layers
+from tests.plots.drawn import caption
 
 
 def drawn(figure):
@@ -47,7 +48,17 @@ def test_color_dims_draws_a_dozen_of_many_layers():
     figure = color_dims(varied(steps=2, layers=30))
     names = list(drawn(figure))
     assert (len(names), names[0], names[-1]) == (12, "blocks.0.conv", "blocks.29.conv")
-    assert "18 layers are not drawn" in " ".join(figure.get_supxlabel().split())
+    assert '12 of 30 layers are drawn; layers="*" draws all.' in caption(figure)
+
+
+def test_color_dims_draws_the_chosen_layers():
+    record = varied(steps=2, layers=30)
+    found = drawn(color_dims(record, ["blocks.1", "blocks.2?", -1]))
+    assert list(found) == [f"blocks.{i}.conv" for i in (1, *range(20, 30))]
+    np.testing.assert_array_equal(found["blocks.1.conv"], np.log1p(record.hist[:, 1]))
+    figure = color_dims(record, "*")
+    assert list(drawn(figure)) == list(record.layers)
+    assert "are drawn" not in caption(figure)
 
 
 def test_color_dims_leaves_steps_of_nan_empty():
