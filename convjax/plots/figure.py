@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from convjax.stats.record import Record
+
 if TYPE_CHECKING:
+    import matplotlib.axes
     import matplotlib.figure
 
 # Blue and vermilion of Okabe and Ito, which colour-blind readers can distinguish.
@@ -53,6 +56,12 @@ def caption(figure: "matplotlib.figure.Figure", text: str) -> None:
     figure.supxlabel(textwrap.fill(text, width), x=0.01, ha="left", fontsize="small")
 
 
+def label_steps(axes: "matplotlib.axes.Axes") -> None:
+    """Labels the horizontal axis as steps, which are whole numbers."""
+    axes.set(xlabel="step")
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+
+
 def check_steps(steps: Shaped[np.ndarray, " rows"]) -> None:
     """Raises ValueError if there is no step to draw."""
     if not len(steps):
@@ -70,6 +79,16 @@ def point_style(values: Float[np.ndarray, " rows"]) -> dict[str, Any]:
     alone = np.flatnonzero(finite[1:-1] & ~finite[:-2] & ~finite[2:])
     style = {"marker": "o", "markersize": 4, "markevery": alone.tolist()}
     return style if len(alone) else {}
+
+
+def check_layers(record: Record) -> None:
+    """Raises ValueError if there are no statistics of layers to draw."""
+    check_steps(record.first)
+    if not len(record.watched) or not record.layers:
+        raise ValueError(
+            "record must hold statistics of layers, got none. Train with Watch(), or give "
+            "Recorder.add what layer_stats(outputs) returns."
+        )
 
 
 def _png(figure: "matplotlib.figure.Figure") -> bytes:

@@ -13,7 +13,8 @@ from convjax.plots.figure import (
     MAX_COLUMNS,
     ORANGE,
     caption,
-    check_steps,
+    check_layers,
+    label_steps,
     new_figure,
     point_style,
 )
@@ -37,7 +38,7 @@ def plot_layer_stats(record: Record, layer: int | str) -> "matplotlib.figure.Fig
       KeyError: if the record has no layer of this name.
       IndexError: if the record has no layer of this index.
       TypeError: if record is not a `Record`.
-      ValueError: if the record has no watched steps.
+      ValueError: if the record has no statistics of layers.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -49,7 +50,7 @@ def plot_layer_stats(record: Record, layer: int | str) -> "matplotlib.figure.Fig
       ['mean', 'standard deviation', 'near zero, % of values']
     """
     check_record("record", record)
-    check_steps(record.watched)
+    check_layers(record)
     column, steps = record.layer(layer), record.watched
     figure = new_figure(11, 3.4)
     figure.suptitle(f"Outputs of layer {record.layers[column]}")
@@ -72,7 +73,7 @@ def plot_layer_stats(record: Record, layer: int | str) -> "matplotlib.figure.Fig
     zero.set(ylabel="near zero, % of values", ylim=(0, 125), yticks=range(0, 101, 20))
     zero.legend(loc="upper center", fontsize="small", ncols=2)
     for axes in (mean, std, zero):
-        axes.set(xlabel="step")
+        label_steps(axes)
         axes.grid(alpha=0.3)
     return figure
 
@@ -121,7 +122,7 @@ def color_dim(
         )
     for record in records:
         check_record("records", record)
-        check_steps(record.watched)
+        check_layers(record)
         record.check_histograms()
     if any(not np.array_equal(r.hist_edges, records[0].hist_edges) for r in records):
         ranges = ", ".join(f"{r.hist_edges[0]:g} to {r.hist_edges[-1]:g}" for r in records)
@@ -151,7 +152,7 @@ def color_dim(
         mesh = heatmap.draw_mesh(panel, across, record.hist_edges, counts[i], top)
         panel.set(xlim=(-0.5, record.steps - 0.5))
         over.set(title=labels[i])
-        under.set(xlabel="step")
+        label_steps(under)
     below, above = zip(*(heatmap.outside_percent(record, layer) for record in records), strict=True)
     _draw_strips(rows[0], records, above)
     _draw_strips(rows[2], records, below)

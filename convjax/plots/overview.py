@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from convjax.plots import heatmap
-from convjax.plots.figure import caption, check_steps, new_figure
+from convjax.plots.figure import caption, check_layers, label_steps, new_figure
 from convjax.plots.layer_choice import Layers, choose, describe_choice
 from convjax.stats.record import Record, check_record
 
@@ -32,7 +32,7 @@ def color_dims(record: Record, layers: Layers | None = None) -> "matplotlib.figu
 
     Raises:
       TypeError: if record is not a `Record`, or layers is of another type.
-      ValueError: if the record has no watched steps or no histograms, or no such layer.
+      ValueError: if the record has no histograms of layers, or no such layer.
       IndexError: if the record has no layer of an index.
 
     Examples:
@@ -46,15 +46,16 @@ def color_dims(record: Record, layers: Layers | None = None) -> "matplotlib.figu
       11
     """
     check_record("record", record)
-    check_steps(record.watched)
+    check_layers(record)
     record.check_histograms()
     drawn = choose(record, record.layers, layers)
     record = record.merged(MAX_COLUMNS)
     counts = [heatmap.layer_counts(record, layer) for layer in drawn]
     top = heatmap.highest_count(*counts)
-    rows = -(-len(drawn) // PANELS_PER_ROW)
+    columns = min(len(drawn), PANELS_PER_ROW)
+    rows = -(-len(drawn) // columns)
     figure = new_figure(11, 1.1 + 1.9 * rows)
-    panels = figure.subplots(rows, PANELS_PER_ROW, squeeze=False, sharex=True, sharey=True)
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     across = heatmap.column_edges(record)
     for panel, layer, of_layer in zip(panels.flat, drawn, counts, strict=False):
         mesh = heatmap.draw_mesh(panel, across, record.hist_edges, of_layer, top)
@@ -63,8 +64,8 @@ def color_dims(record: Record, layers: Layers | None = None) -> "matplotlib.figu
         panel.set_axis_off()
     for panel in panels[:, 0]:
         panel.set_ylabel("output")
-    for panel in panels.flat[max(0, len(drawn) - PANELS_PER_ROW) : len(drawn)]:
-        panel.set_xlabel("step")
+    for panel in panels.flat[max(0, len(drawn) - columns) : len(drawn)]:
+        label_steps(panel)
         panel.tick_params(labelbottom=True)  # also where the row below is shorter
     heatmap.draw_count_bar(figure, mesh, panels, top)
     total = len(record.layers)

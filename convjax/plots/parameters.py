@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from convjax.plots import heatmap
-from convjax.plots.figure import MAX_COLUMNS, caption, new_figure, point_style
+from convjax.plots.figure import MAX_COLUMNS, caption, label_steps, new_figure, point_style
 from convjax.plots.layer_choice import Layers, choose, describe_choice
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.parameters import LOG_BINS
@@ -81,7 +81,8 @@ def _draw_lines(
         # A logarithmic axis cannot show zero.
         shown = np.where(values[:, i] > 0, values[:, i], np.nan)
         axes.plot(record.watched, shown, color=colour, label=record.names[i], **point_style(shown))
-    axes.set(xlabel="step", yscale="log")
+    label_steps(axes)
+    axes.set(yscale="log")
     axes.grid(alpha=0.3)
 
 
@@ -114,7 +115,8 @@ def color_magnitudes(
     counts = parameters.grad_hist if of == "gradients" else parameters.update_hist
     if not len(counts):
         raise ValueError(
-            f"record must hold histograms of {of}, got none. Train with Watch({of}=True)."
+            f"record must hold histograms of {of}, got none. Train with Watch({of}=True), or give "
+            f"parameter_stats the {'grads' if of == 'gradients' else 'updated parameters'}."
         )
     column = parameters.names.index(parameter)
     size = -(-len(parameters.watched) // MAX_COLUMNS)
@@ -134,7 +136,8 @@ def color_magnitudes(
     for strip, percent, name in ((above, over, "above"), (below, under, "below")):
         strip.stairs(percent, edges, fill=True, color="0.5")
         strip.set(ylabel=f"{name}\n%", ylim=(0, 100))
-    below.set(xlabel="step", xlim=(-0.5, record.steps - 0.5))
+    label_steps(below)
+    below.set(xlim=(-0.5, record.steps - 0.5))
     heatmap.draw_count_bar(figure, mesh, panel, top, what="elements")
     return figure
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from convjax._checks import check_type
-from convjax.plots.figure import BLUE, ORANGE, check_steps, new_figure, point_style
+from convjax.plots.figure import BLUE, ORANGE, check_steps, label_steps, new_figure, point_style
 from convjax.stats.record import Record, check_record
 from convjax.train.lr_finder import LRFind
 
@@ -48,7 +48,8 @@ def plot_sched(record: Record) -> "matplotlib.figure.Figure":
     panels = figure.subplots(1, len(kept), squeeze=False)[0]
     for axes, (name, values) in zip(panels, kept.items(), strict=True):
         axes.plot(record.first, values, color=BLUE, **point_style(values))
-        axes.set(xlabel="step", ylabel=name)
+        label_steps(axes)
+        axes.set(ylabel=name)
         axes.grid(alpha=0.3)
     return figure
 
@@ -117,7 +118,8 @@ def plot_loss(
     shown = np.concatenate([smoothed, np.asarray(valid, np.float64)])
     shown = shown[np.isfinite(shown)]
     logarithmic = shown.size and shown.min() > 0 and shown.max() > LOG_RATIO * shown.min()
-    axes.set(xlabel="step", ylabel="loss (log scale)" if logarithmic else "loss")
+    label_steps(axes)
+    axes.set(ylabel="loss (log scale)" if logarithmic else "loss")
     if logarithmic:
         axes.set_yscale("log")
     axes.grid(alpha=0.3)

@@ -231,5 +231,5 @@ def test_plots_of_layers_reject_a_record_without_layers():
     (axes,) = plots.plot_loss(record).axes
     np.testing.assert_array_equal(lines(axes), [record.loss, record.smoothed_loss()])
     for plot in (plots.plot_layer_stats, plots.color_dim):
-        with pytest.raises(ValueError, match="record must hold at least one step to draw, got"):
+        with pytest.raises(ValueError, match="record must hold statistics of layers, got none"):
             plot(record, 0)

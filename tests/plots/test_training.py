@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from convjax import plots
+from convjax.plots.figure import point_style
 from convjax.train.lr_finder import LRFind
 from tests.plots.drawn import PNG, draw, lines, make_record
 
@@ -95,3 +96,32 @@ def test_plot_lr_find_without_a_suggestion():
     assert len(axes.get_lines()) == 2
     assert not axes.patches
     assert axes.get_ylim()[1] >= 9.3
+
+
+def test_plot_sched_leaves_out_what_was_not_recorded():
+    record = make_record()
+    none = np.full_like(record.momentum, np.nan)
+    (rate,) = plots.plot_sched(replace(record, momentum=none)).axes
+    assert rate.get_ylabel() == "learning rate"
+    np.testing.assert_array_equal(lines(rate), [record.learning_rate])
+    (momentum,) = plots.plot_sched(replace(record, learning_rate=none)).axes
+    assert momentum.get_ylabel() == "momentum"
+    with pytest.raises(ValueError, match=r"a learning rate or a momentum, got none\. Give"):
+        plots.plot_sched(replace(record, learning_rate=none, momentum=none))
+
+
+def test_plots_mark_a_single_step_and_label_it_by_a_whole_number():
+    record = make_record().between(2, 3)
+    for figure in (plots.plot_sched(record), plots.plot_loss(record)):
+        draw(figure)
+        for axes in figure.axes:
+            assert axes.lines[0].get_marker() == "o"
+            assert not (axes.get_xticks() % 1).any()
+
+
+def test_point_style_marks_values_without_a_neighbour():
+    nan = np.nan
+    values = np.array([1, nan, 2, 3, nan, np.inf, 4, np.inf, nan, 5])
+    assert point_style(values)["markevery"] == [0, 6, 9]
+    assert point_style(values[2:4]) == {}
+    assert point_style(values[1:2]) == {}
