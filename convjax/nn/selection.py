@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+import jax.numpy as jnp
 from flax import linen, nnx
 
 # A function of a layer's name and the module.
@@ -20,11 +21,20 @@ def has_parameters(name: str, module: Any) -> bool:
     The named values of a function, which have no module (None), all count as layers.
     """
     del name
+    if module is None:
+        return True
     if isinstance(module, linen.Module):
         # Those of submodules are in mappings; a parameter may be boxed.
         found = module.variables.get("params", {}).values()
         return any(not isinstance(value, Mapping) for value in found)
-    return module is None or any(isinstance(value, nnx.Param) for value in vars(module).values())
+    if isinstance(module, nnx.Module):
+        if isinstance(module, nnx.bridge.ToNNX):  # its Linen modules are the layers
+            return False
+        return any(isinstance(value, nnx.Param) for value in vars(module).values())
+    if hasattr(module, "params_dict"):  # Haiku
+        return any(path.rpartition("/")[0] == module.module_name for path in module.params_dict())
+    leaves = (value for value in vars(module).values() if hasattr(value, "dtype"))  # Equinox
+    return any(jnp.issubdtype(value.dtype, jnp.inexact) for value in leaves)
 
 
 def predicate(select: Select) -> Predicate:
