@@ -68,6 +68,33 @@ def choose(
     return sorted({*spread, *named})
 
 
+def choose_parameters(
+    record: Record,
+    names: Sequence[str],
+    layers: Layers | None = None,
+    diagnosis: Diagnosis | None = None,
+) -> list[int]:
+    """Returns the indices of the parameters of the chosen layers, where both are shown.
+
+    Where the names of parameters do not begin with those of the layers, these are the parameters
+    of the default.
+
+    Args:
+      record: of the training.
+      names: of parameters.
+      layers: of the record, or parameters where it has no layers, as for `choose`.
+      diagnosis: as for `choose`.
+
+    Raises:
+      IndexError, TypeError, ValueError: as `choose`.
+    """
+    if layers is None or not record.layers:
+        return choose(record, names, layers, diagnosis)
+    chosen = [record.layers[i] for i in choose(record, record.layers, layers)]
+    found = [i for i, name in enumerate(names) if any(_related(name, of) for of in chosen)]
+    return found or choose(record, names, None, diagnosis)
+
+
 def describe_choice(shown: int, total: int, what: str) -> str:
     """Returns how many are shown of how many.
 

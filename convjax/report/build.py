@@ -1,77 +1,118 @@
-"""`report.html`: the page of a run, or of several side by side, in one file without network."""
+"""The page of a run or a record, or of several runs side by side, in one file without network."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from convjax._checks import check_type
+from convjax.diagnosis._diagnose import Diagnosis
 from convjax.io.atomic import atomic_write
+from convjax.plots.layer_choice import Layers
 from convjax.report import comparison_page, html, run_page
 from convjax.report.components import Charts, Section
 from convjax.report.named_run import NamedRun, short_names
 from convjax.report.typed_arrays import TypedArrays
+from convjax.stats.record import Record
 
 NAME = "report.html"
 
 
-def report(path: str | os.PathLike[str]) -> str:
-    """Returns the HTML page of a run.
+def report(
+    run: str | os.PathLike[str] | Record,
+    *,
+    layers: Layers | None = None,
+    diagnosis: Diagnosis | None = None,
+) -> str:
+    """Returns the HTML page of a run, or of a record.
 
-    The page says which files the run does not have, or not yet.
+    The page of a run says which files the folder does not have, or not yet. The page of a record
+    leaves out what was not recorded.
 
     Args:
-      path: the run's folder, see `convjax.runs`.
+      run: the run's folder, see `convjax.runs`, or the record of any training.
+      layers: those whose statistics, histograms and kernels are drawn, as
+        `convjax.plots.layer_choice.choose` takes them: "*" draws all. By default at most 12, evenly
+        spaced, and those that a finding names. The tables can be unfolded to all.
+      diagnosis: of the record, for example one with the number of classes or another nonlinearity;
+        by default that of `convjax.diagnose`.
 
     Raises:
       convjax.runs.config.RunError: if the folder holds no run, or one of its files is damaged.
       convjax.stats.RecordError: if record.npz is damaged.
       convjax.runs.predictions.PredictionsError: if predictions.npz is damaged.
+      ValueError: if the record has no steps or no such layer.
+      IndexError: if the record has no layer of an index.
+      TypeError: if diagnosis is not a diagnosis, or layers is of another type.
       ImportError: if jinja2 or plotly is not installed.
 
     Examples:
-      >>> import tempfile
+      >>> from convjax import Recorder
       >>> from convjax.report import report
-      >>> from convjax.runs import RunFolder
-      >>> with tempfile.TemporaryDirectory() as path:
-      ...     with RunFolder(path + "/run", {"lr": 0.06}) as folder:
-      ...         folder.write_metrics([{"step": 5, "accuracy": 0.5}])
-      ...     page = report(path + "/run")
-      >>> page.startswith("<!doctype html>"), "The run in numbers" in page
+      >>> recorder = Recorder()
+      >>> for loss in (2.0, 1.5):
+      ...     recorder.add(loss)
+      >>> page = report(recorder.record())
+      >>> page.startswith("<!doctype html>"), "Training of 2 steps" in page
       (True, True)
     """
     arrays = TypedArrays()
-    run = NamedRun.read(path)
-    return _page(f"Training {run.name}", run_page.LEAD, run_page.sections(run, arrays), arrays)
+    if diagnosis is not None:
+        check_type("diagnosis", diagnosis, Diagnosis, "convjax.diagnose(record) returns one.")
+    if isinstance(run, Record):
+        if not run.steps:
+            raise ValueError("run must be a record with at least one step, got none.")
+        named = NamedRun.of(run)
+        parts = run_page.sections_of_record(named, arrays, layers, diagnosis)
+        return _page(f"Training {named.name}", run_page.RECORD_LEAD, parts, arrays)
+    named = NamedRun.read(run)
+    parts = run_page.sections(named, arrays, layers, diagnosis)
+    return _page(f"Training {named.name}", run_page.LEAD, parts, arrays)
 
 
-def write_report(path: str | os.PathLike[str]) -> Path:
-    """Writes the page of a run as report.html into its folder, atomically.
+def write_report(
+    run: str | os.PathLike[str] | Record,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    layers: Layers | None = None,
+    diagnosis: Diagnosis | None = None,
+) -> Path:
+    """Writes the page of a run or a record, atomically.
 
     Args:
-      path: the run's folder, see `convjax.runs`.
+      run: the run's folder, see `convjax.runs`, or the record of any training.
+      path: the page's file; by default report.html in the run's folder.
+      layers: as for `report`.
+      diagnosis: as for `report`.
 
     Returns:
       The path of the page.
 
     Raises:
       OSError: if the page cannot be written.
-      ValueError: if a file of the run is damaged, as `report`.
+      ValueError: if a file of the run is damaged, as `report`, or there is no path for a record.
+      IndexError, TypeError: as `report`.
       ImportError: if jinja2 or plotly is not installed.
 
     Examples:
       >>> import tempfile
+      >>> from convjax import Recorder
       >>> from convjax.report import write_report
-      >>> from convjax.runs import RunFolder
-      >>> with tempfile.TemporaryDirectory() as path:
-      ...     with RunFolder(path + "/run", {"lr": 0.06}) as folder:
-      ...         folder.write_metrics([{"step": 5, "accuracy": 0.5}])
-      ...     write_report(path + "/run").name
-      'report.html'
+      >>> recorder = Recorder()
+      >>> recorder.add(2.0)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     write_report(recorder.record(), folder + "/mine.html").name
+      'mine.html'
     """
-    out = Path(path) / NAME
-    text = report(path)
-    with atomic_write(out) as file:
+    if path is None:
+        if isinstance(run, Record):
+            raise ValueError(
+                'path must be a file for the page of a record, got None. Pass "report.html".'
+            )
+        path = Path(run) / NAME
+    text = report(run, layers=layers, diagnosis=diagnosis)
+    with atomic_write(path) as file:
         file.write(text.encode())
-    return out
+    return Path(path)
 
 
 def comparison(paths: Sequence[str | os.PathLike[str]]) -> str:

@@ -25,10 +25,9 @@ def has_histograms(record: Record | None) -> bool:
     return 0 < len(record.watched) <= len(record.hist)
 
 
-def dimensions_of_one(record: Record, arrays: TypedArrays) -> Charts:
-    """Returns one chart per layer."""
+def dimensions_of_one(record: Record, columns: Sequence[int], arrays: TypedArrays) -> Charts:
+    """Returns one chart per layer of these columns."""
     record = record.merged(MAX_COLUMNS)
-    columns = network_columns(record)
     heatmaps = [_heatmap(record, i) for i in columns]
     scale = _scale(heatmaps)
     return Charts(

@@ -19,6 +19,7 @@ from convjax.report.run_page import (
     NO_LAYERS,
     NO_METRICS,
     NO_RECORD,
+    NO_SCHEDULE,
     diagnosis,
 )
 from convjax.report.typed_arrays import TypedArrays
@@ -85,7 +86,8 @@ def _schedule(lines: _Lines, arrays: TypedArrays) -> Section:
     lead = "The learning rate and the momentum that each optimiser used at each step."
     if all(run.record is None for _, run in lines):
         return Section("schedule", "Schedule", lead, [Text(NO_RECORD)])
-    block = Charts(training_curves.schedule(lines, arrays), [line for line, _ in lines])
+    charts = training_curves.schedule(lines, arrays)
+    block = Charts(charts, [line for line, _ in lines]) if charts else Text(NO_SCHEDULE)
     return Section("schedule", "Schedule", lead, [block])
 
 

@@ -34,9 +34,8 @@ def has_layers(record: Record | None) -> bool:
     return record is not None and bool(network_columns(record)) and len(record.watched) > 0
 
 
-def layers_of_one(record: Record, arrays: TypedArrays) -> Charts:
-    """Returns charts of the statistics, one line per layer."""
-    columns = network_columns(record)
+def layers_of_one(record: Record, columns: Sequence[int], arrays: TypedArrays) -> Charts:
+    """Returns charts of the statistics, one line per layer of these columns."""
     record = bounded(record)
     lines, steps = ordered_lines([record.layers[i] for i in columns]), arrays.add(record.watched)
     charts = []
@@ -83,26 +82,26 @@ def penultimate(names: Sequence[str]) -> int:
     return max(len(names) - 2, 0)
 
 
-def parameters_of_one(record: Record, arrays: TypedArrays) -> Charts | None:
-    """Returns charts of the gradient norms and update-to-weight ratios of the kernels.
+def has_parameters(record: Record | None) -> bool:
+    """Whether the record has gradients or updates."""
+    parameters = None if record is None else record.parameters
+    return parameters is not None and bool(_kept(parameters)) and bool(parameters.names)
 
-    None if the record has neither.
-    """
+
+def parameters_of_one(record: Record, columns: Sequence[int], arrays: TypedArrays) -> Charts:
+    """Returns charts of the gradient norms and update-to-weight ratios of these columns."""
     parameters = bounded(record).parameters
-    if parameters is None or not len(parameters.watched):
-        return None
-    lines = ordered_lines(
-        [n for n, kernel in zip(parameters.names, parameters.kernels, strict=True) if kernel]
-    )
+    assert parameters is not None
+    lines = ordered_lines([parameters.names[i] for i in columns])
     charts = []
     for name, title, axis, values in _kept(parameters):
         # A logarithmic axis cannot show zero.
-        shown = np.where(values > 0, values, np.nan)[:, parameters.kernels].astype(np.float32)
+        shown = np.where(values > 0, values, np.nan)[:, columns].astype(np.float32)
         rows, steps = arrays.rows(shown.T), arrays.add(parameters.watched)
         traces = [trace(line, steps, row) for line, row in zip(lines, rows, strict=True)]
         rule = {"rule": RULE_OF_THUMB} if name == "update-ratio" else {}
         charts.append(Chart(name, title, [spec(f"{axis} (log scale)", traces, **rule)]))
-    return Charts(charts, lines) if charts and lines else None
+    return Charts(charts, lines)
 
 
 def _kept(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from convjax.runs.run import PartialRun, load_run
+from convjax.stats.record import Record
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -17,6 +18,11 @@ class NamedRun(PartialRun):
     """
 
     name: str = field(kw_only=True)
+
+    @classmethod
+    def of(cls, record: Record) -> "NamedRun":
+        """Returns the run of a record alone, whose name is its number of steps."""
+        return cls({}, [], record, name=f"of {record.steps:,} step{'s' * (record.steps != 1)}")
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], name: str | None = None) -> "NamedRun":

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convjax._display import html
-from convjax.analysis._summary import Summary, field_text, shape_text
+from convjax.analysis._summary import Summary, field_text
 from convjax.data.dataset import Dataset, Split
-from convjax.diagnosis._diagnose import Diagnosis
+from convjax.diagnosis._diagnose import Diagnosis, diagnose
+from convjax.plots.layer_choice import choose
 from convjax.plots.overview import color_dims, plot_images
 from convjax.plots.sweeps import plot_sweep
 from convjax.plots.training import plot_loss, plot_lr_find
 from convjax.report import tables
 from convjax.report.html import picture
-from convjax.report.table import MISSING, Table, format_value
+from convjax.report.table import MISSING, Table, format_value, paragraph
 from convjax.runs.run import Run
 from convjax.stats.record import Record
 from convjax.train._sweep import Sweep
@@ -35,7 +36,11 @@ MAX_IMAGES = 12
 
 @html.register
 def record_html(record: Record) -> str:
-    """Shows the last statistics of the layers, the loss and the colourful dimensions."""
+    """Shows the diagnosis, the last statistics of the layers, the loss and the histograms.
+
+    Of more than 12 layers it shows those that `convjax.plots.layer_choice.choose` chooses. The
+    statistics of the others can be unfolded.
+    """
     return _title(record) + _record_parts(record, [])
 
 
@@ -58,44 +63,28 @@ def run_html(run: Run) -> str:
 def diagnosis_html(diagnosis: Diagnosis) -> str:
     """Shows each finding with its figure, threshold and fix, and the symptoms not checked."""
     parts = [_title(diagnosis)]
-    if diagnosis.findings:
-        head = ("finding", "where", "from step", "what", "figure", "threshold", "try", "see")
-        rows = [
-            (
-                finding.symptom,
-                finding.where,
-                finding.step,
-                finding.what,
-                float(finding.figure),
-                f"{'above' if finding.figure > finding.threshold else 'below'} "
-                + format_value(float(finding.threshold)),
-                finding.change,
-                finding.reference,
-            )
-            for finding in diagnosis.findings
-        ]
-        parts.append(_table(head, rows))
-    if diagnosis.consequences:
-        names = dict.fromkeys(finding.symptom for finding in diagnosis.consequences)
-        parts.append(paragraph(f"Possible consequences, also found: {', '.join(names)}."))
-    if diagnosis.unchecked:
-        missing = [f"{name} ({', '.join(of)})" for name, of in diagnosis.unchecked.items()]
-        parts.append(
-            paragraph(f"Not checked, with the missing records in brackets: {', '.join(missing)}.")
-        )
+    table = tables.findings(diagnosis)
+    parts += [table.html(inline=True)] if table else []
+    parts += map(paragraph, tables.notes(diagnosis))
     return "".join(parts)
 
 
 @html.register
 def summary_html(summary: Summary) -> str:
     """Shows the layers with their shapes, parameters, multiplications and receptive fields."""
-    shape = "output shape" + (f" ({summary.layout})" if summary.layout else "")
-    head = ("layer", "kind", shape, "parameters", "multiplications", "receptive field")
+    head = (
+        "layer",
+        "kind",
+        summary.shape_title,
+        "parameters",
+        "multiplications",
+        "receptive field",
+    )
     rows: list[Sequence[Any]] = [
         (
             row.name,
             row.kind,
-            shape_text(row.output_shape),
+            summary.shown_shape(row),
             row.parameters,
             MISSING if row.multiplications is None else row.multiplications,
             field_text(row.receptive_field),
@@ -170,11 +159,6 @@ def sweep_html(found: Sweep) -> str:
     return _title(found) + _first_rows(head, rows, "settings") + pictures(*[curve] * (settings > 1))
 
 
-def paragraph(text: str) -> str:
-    """Returns a paragraph of text."""
-    return f'<p style="margin:0.4em 0">{escape(text)}</p>'
-
-
 def pictures(*plots: "tuple[str, Callable[[], matplotlib.figure.Figure]]") -> str:
     """Returns plots one below the other; without matplotlib, how to install it.
 
@@ -216,17 +200,24 @@ def _first_rows(head: Sequence[str], rows: Sequence[Sequence[Any]], plural: str)
 
 
 def _record_parts(record: Record, metrics: Sequence[Mapping[str, Any]]) -> str:
+    parts = []
+    found = diagnose(record) if record.steps else Diagnosis((), (), {})
+    if found.findings:
+        names = [f.symptom + (f" in {f.where}" if f.where else "") for f in found.findings]
+        parts.append(paragraph(f"Found by convjax.diagnose(record): {', '.join(names)}."))
     has_layers = bool(record.layers) and len(record.watched) > 0
-    layers = paragraph("No layer was watched.")
     if has_layers:
-        layers = tables.layers(record).html(inline=True)
+        parts.append(tables.layers(record, None, found).html(inline=True))
+    else:
+        parts.append(paragraph("No layer was watched."))
     plots = []
     if len(record.first) > 1:  # a curve needs two points
         evaluations = [row for row in metrics if {"step", "valid_loss"} <= row.keys()]
         plots.append(("loss", lambda: plot_loss(record, evaluations)))
     if has_layers and len(record.hist):
-        plots.append(("histograms of the layers' outputs", lambda: color_dims(record)))
-    return layers + pictures(*plots)
+        drawn = choose(record, record.layers, None, found)
+        plots.append(("histograms of the layers' outputs", lambda: color_dims(record, drawn)))
+    return "".join(parts) + pictures(*plots)
 
 
 def _examples(split: Split, names: Sequence[str] | None) -> str:

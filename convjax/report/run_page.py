@@ -1,9 +1,13 @@
 """The page of one run, from its results to its configuration."""
 
+from collections.abc import Sequence
+
 from convjax.diagnosis._diagnose import Diagnosis, diagnose
 from convjax.diagnosis.evidence import network_columns
 from convjax.io.json_files import flatten
 from convjax.plots.heatmap import HOW_TO_READ
+from convjax.plots.layer_choice import Layers, choose, choose_parameters, describe_choice
+from convjax.plots.parameters import kernel_columns
 from convjax.report import color_dims, layer_charts, predictions, tables, training_curves
 from convjax.report.components import Block, Charts, Findings, LineStyle, Section, Text, series
 from convjax.report.named_run import NamedRun
@@ -15,9 +19,18 @@ LEAD = (
     "The results of this training, its course, the statistics of the network's layers, and the "
     "answers that are wrong."
 )
+RECORD_LEAD = (
+    "The course of this training, the statistics of the network's layers, gradients and updates, "
+    "and the diagnosis."
+)
 NO_RECORD = "There is no record of the steps yet. record.npz is written at the first evaluation."
+RESULT_OF_RECORD = "The steps and the loss of this training, and what the diagnosis says."
 NO_LAYERS = "The record has no statistics of layers, because the training watched none."
 NO_HISTOGRAMS = "The record has no histograms of layers. Train with Watch(histogram=True)."
+NO_SCHEDULE = (
+    "The record has no learning rate and no momentum. Give Recorder.add learning_rate=… at each "
+    "step."
+)
 NO_PARAMETERS = (
     "The record has no gradients and updates. Train with Watch(gradients=True, updates=True)."
 )
@@ -28,20 +41,56 @@ NO_PREDICTIONS = (
 NO_METRICS = "There are no metrics yet. metrics.jsonl is written at the first evaluation."
 
 
-def sections(run: NamedRun, arrays: TypedArrays) -> list[Section]:
-    """Returns the parts of the page."""
-    found = diagnosis(run)
+def sections(
+    run: NamedRun,
+    arrays: TypedArrays,
+    layers: Layers | None = None,
+    found: Diagnosis | None = None,
+) -> list[Section]:
+    """Returns the parts of the page of a run's folder.
+
+    Args:
+      run: the run.
+      arrays: gets the numbers of the charts.
+      layers: the layers to show, see `convjax.plots.layer_choice.choose`.
+      found: the diagnosis of the record, by default that of `diagnosis`.
+    """
+    found = diagnosis(run) if found is None else found
     return [
         _outcome(run, found),
-        _curves(run, arrays, found),
-        _schedule(run, arrays),
-        _network(run),
-        _statistics(run, arrays),
-        _dimensions(run, arrays),
-        _parameters(run, arrays),
-        _diagnosis(found),
+        *_of_record(run, arrays, layers, found),
         _predictions(run),
         _setup(run),
+    ]
+
+
+def sections_of_record(
+    run: NamedRun,
+    arrays: TypedArrays,
+    layers: Layers | None = None,
+    found: Diagnosis | None = None,
+) -> list[Section]:
+    """Returns the parts of the page of a record alone, without those that it has nothing for.
+
+    The arguments are those of `sections`.
+    """
+    found = diagnosis(run) if found is None else found
+    outcome = Section("outcome", "Results", RESULT_OF_RECORD, _results(run, found))
+    parts = [outcome, *_of_record(run, arrays, layers, found)]
+    return [part for part in parts if any(not isinstance(block, Text) for block in part.blocks)]
+
+
+def _of_record(
+    run: NamedRun, arrays: TypedArrays, layers: Layers | None, found: Diagnosis | None
+) -> list[Section]:
+    return [
+        _curves(run, arrays, found),
+        _schedule(run, arrays),
+        _network(run, layers, found),
+        _statistics(run, arrays, layers, found),
+        _dimensions(run, arrays, layers, found),
+        _parameters(run, arrays, layers, found),
+        _diagnosis(found),
     ]
 
 
@@ -75,12 +124,20 @@ def _outcome(run: NamedRun, found: Diagnosis | None) -> Section:
     blocks: list[Block] = []
     steps = run.record.steps if run.record else 0
     planned = run.config.get("steps")
-    if run.record and (nonfinite := first_non_finite(run.record)):
-        blocks.append(Text(f"This training diverged: {nonfinite}."))
     if not run.metrics:
         blocks.append(Text(NO_METRICS))
     elif isinstance(planned, int) and steps < planned:
         blocks.append(Text(f"Not finished: {steps:,} of {planned:,} steps so far."))
+    blocks += _results(run, found)
+    lead = "Accuracy and validation loss are measured on images that are not used for training."
+    return Section("outcome", "Results", lead, blocks)
+
+
+def _results(run: NamedRun, found: Diagnosis | None) -> list[Block]:
+    """Returns whether the training diverged, the findings in words, and the figures."""
+    blocks: list[Block] = []
+    if run.record and (nonfinite := first_non_finite(run.record)):
+        blocks.append(Text(f"This training diverged: {nonfinite}."))
     if found is not None:
         count = len(found.findings)
         blocks.append(
@@ -94,8 +151,7 @@ def _outcome(run: NamedRun, found: Diagnosis | None) -> Section:
     table = tables.outcome(run)
     blocks += [table] if table.rows else []
     blocks += [tables.evaluations(run)] if len(run.metrics) > 1 else []
-    lead = "Accuracy and validation loss are measured on images that are not used for training."
-    return Section("outcome", "Results", lead, blocks)
+    return blocks
 
 
 def _curves(run: NamedRun, arrays: TypedArrays, found: Diagnosis | None) -> Section:
@@ -114,7 +170,8 @@ def _curves(run: NamedRun, arrays: TypedArrays, found: Diagnosis | None) -> Sect
     )
     if findings:
         words += " The numbered dotted lines mark the first step of each finding of the diagnosis."
-    return Section("curves", "Loss and accuracy", lead, [*blocks, Text(words, quiet=True)])
+    title = "Loss and accuracy" if run.metrics else "Loss"
+    return Section("curves", title, lead, [*blocks, Text(words, quiet=True)])
 
 
 def _schedule(run: NamedRun, arrays: TypedArrays) -> Section:
@@ -124,13 +181,12 @@ def _schedule(run: NamedRun, arrays: TypedArrays) -> Section:
     )
     blocks: list[Block] = [Text(NO_RECORD)]
     if run.record is not None:
-        blocks = [
-            Charts(training_curves.schedule([(LineStyle("this run", series(0)), run)], arrays))
-        ]
+        charts = training_curves.schedule([(LineStyle("this run", series(0)), run)], arrays)
+        blocks = [Charts(charts) if charts else Text(NO_SCHEDULE)]
     return Section("schedule", "Schedule", lead, blocks)
 
 
-def _network(run: NamedRun) -> Section:
+def _network(run: NamedRun, layers: Layers | None, found: Diagnosis | None) -> Section:
     lead = (
         "The layers in the order of their calls. Means that move away from 0 or standard "
         "deviations that move away from 1 from layer to layer show values that vanish or explode."
@@ -139,15 +195,34 @@ def _network(run: NamedRun) -> Section:
     if run.record is not None:
         blocks = [Text(NO_LAYERS)]
         if run.record.layers:
-            blocks = [tables.layers(run.record)]
-        of_parameters = tables.parameters(run.record)
+            blocks = [tables.layers(run.record, layers, found)]
+        of_parameters = tables.parameters(run.record, layers, found)
         blocks += [of_parameters] if of_parameters else []
     return Section("network", "The network", lead, blocks)
 
 
-def _statistics(run: NamedRun, arrays: TypedArrays) -> Section:
+def _columns(record: Record, layers: Layers | None, found: Diagnosis | None) -> list[int]:
+    """Returns the columns of the layers to draw, without input and labels unless chosen."""
+    if layers is not None:
+        return choose(record, record.layers, layers)
+    network = network_columns(record)
+    names = [record.layers[i] for i in network]
+    return [network[i] for i in choose(record, names, None, found)]
+
+
+def _count(shown: Sequence[int], total: int, what: str) -> str:
+    """Returns a sentence with the number of layers that are drawn, if it is not all."""
+    if len(shown) >= total:
+        return ""
+    count = describe_choice(len(shown), total, what)
+    return f'{count} are drawn; write_report(…, layers="*") draws all. '
+
+
+def _statistics(
+    run: NamedRun, arrays: TypedArrays, layers: Layers | None, found: Diagnosis | None
+) -> Section:
     lead = (
-        "The outputs of every layer at every step, before a ReLU that follows. The standard "
+        "The outputs of the layers at the watched steps, before a ReLU that follows. The standard "
         "deviation should be similar in all layers and stay so. fastai's count of values near "
         "zero, x ≤ 0.05, includes all values that a ReLU sets to zero; close to 100 %, the layer "
         "is dead."
@@ -155,34 +230,51 @@ def _statistics(run: NamedRun, arrays: TypedArrays) -> Section:
     if run.record is None or not layer_charts.has_layers(run.record):
         text = NO_RECORD if run.record is None else NO_LAYERS
         return Section("layers", "Layer by layer", lead, [Text(text)])
-    blocks: list[Block] = [layer_charts.layers_of_one(run.record, arrays)]
-    words = Text(training_curves.points(training_curves.bounded(run.record)), quiet=True)
-    return Section("layers", "Layer by layer", lead, [*blocks, words])
+    columns = _columns(run.record, layers, found)
+    count = _count(columns, len(network_columns(run.record)), "layers")
+    words = count + training_curves.points(training_curves.bounded(run.record))
+    charts = layer_charts.layers_of_one(run.record, columns, arrays)
+    return Section("layers", "Layer by layer", lead, [charts, Text(words, quiet=True)])
 
 
-def _dimensions(run: NamedRun, arrays: TypedArrays) -> Section:
+def _dimensions(
+    run: NamedRun, arrays: TypedArrays, layers: Layers | None, found: Diagnosis | None
+) -> Section:
     if run.record is None or not color_dims.has_histograms(run.record):
         text = NO_RECORD if run.record is None else NO_HISTOGRAMS
         return Section("dimensions", "Colour dimensions", HOW_TO_READ, [Text(text)])
+    columns = _columns(run.record, layers, found)
     words = (
+        f"{_count(columns, len(network_columns(run.record)), 'layers')}"
         f"A column is {color_dims.column_caption(run.record)}. "
         f"{color_dims.bins_caption([run.record])}"
     )
-    charts = color_dims.dimensions_of_one(run.record, arrays)
+    charts = color_dims.dimensions_of_one(run.record, columns, arrays)
     return Section(
         "dimensions", "Colour dimensions", HOW_TO_READ, [charts, Text(words, quiet=True)]
     )
 
 
-def _parameters(run: NamedRun, arrays: TypedArrays) -> Section:
+def _parameters(
+    run: NamedRun, arrays: TypedArrays, layers: Layers | None, found: Diagnosis | None
+) -> Section:
     lead = (
         "The gradients and updates of each kernel. In a healthy training the ratio of update to "
         "weight is within a few decades of 10⁻³, the dashed rule of thumb. A line far from the "
         "others is a kernel that learns at another rate."
     )
-    charts = None if run.record is None else layer_charts.parameters_of_one(run.record, arrays)
-    text = NO_RECORD if run.record is None else NO_PARAMETERS
-    return Section("parameters", "Gradients and updates", lead, [charts or Text(text)])
+    title = "Gradients and updates"
+    if run.record is None or not layer_charts.has_parameters(run.record):
+        text = NO_RECORD if run.record is None else NO_PARAMETERS
+        return Section("parameters", title, lead, [Text(text)])
+    assert run.record.parameters is not None
+    kernels = kernel_columns(run.record.parameters)
+    names = [run.record.parameters.names[i] for i in kernels]
+    columns = [kernels[i] for i in choose_parameters(run.record, names, layers, found)]
+    blocks: list[Block] = [layer_charts.parameters_of_one(run.record, columns, arrays)]
+    count = _count(columns, len(kernels), "kernels")
+    blocks += [Text(count.strip(), quiet=True)] if count else []
+    return Section("parameters", title, lead, blocks)
 
 
 def _diagnosis(found: Diagnosis | None) -> Section:

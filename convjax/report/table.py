@@ -1,8 +1,9 @@
-"""The HTML table of pages and notebooks, and the text of its cells."""
+"""The table of pages, notebooks and terminals, and the text of its cells."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -18,6 +19,9 @@ _CELL_STYLE = (
     "border:0;border-bottom:1px solid rgba(128,128,128,0.45);text-align:{side}"
 )
 
+# What Markdown would interpret within a cell.
+_MARKED = re.compile(r"[\\`*|<>~]|\](?=\()|(?<![^\W_])_|_(?![^\W_])")
+
 
 class Share(float):
     """A share from 0 to 1, which a table shows in percent."""
@@ -27,11 +31,15 @@ class Share(float):
 class Table:
     """A table with a caption. Columns of numbers are aligned to the right.
 
+    A long table shows some of its rows and says how many. In HTML the others can be unfolded.
+
     Attributes:
       caption: above the table; may be empty in a notebook.
       head: titles of the columns.
       rows: the cells, values that `format_value` takes; the first of a row is its title.
       exact: numbers have all their digits.
+      shown: indices of the rows shown at first; None shows all.
+      what: the rows hold, such as "layers", where not all are shown.
       kind: the name of the template's macro.
 
     Examples:
@@ -41,12 +49,24 @@ class Table:
       [False, True]
       >>> "<td class=\\"number\\">12,544</td>" in table.html()
       True
+      >>> print(table.text())
+      Layers
+      layer  values
+      conv1  12,544
+      >>> print(table.markdown())
+      **Layers**
+      <BLANKLINE>
+      | layer | values |
+      | :--- | ---: |
+      | conv1 | 12,544 |
     """
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[Any]]
     exact: bool = False
+    shown: Sequence[int] | None = None
+    what: str = "rows"
     kind: str = "table"
 
     @property
@@ -59,6 +79,41 @@ class Table:
             for column in columns
         ]
 
+    def text(self) -> str:
+        """Returns the table as aligned text of fixed-width letters."""
+        short, count = self._short()
+        cells, numeric = short._texts(), short.numeric
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(
+                cell.rjust(width) if number else cell.ljust(width)
+                for cell, width, number in zip(row, widths, numeric, strict=True)
+            ).rstrip()
+            for row in cells
+        ]
+        return "\n".join([self.caption] * bool(self.caption) + lines + count)
+
+    def markdown(self) -> str:
+        """Returns the table in GitHub's Markdown."""
+        short, count = self._short()
+        head, *rows = (list(map(_unmarked, cells)) for cells in short._texts())
+        sides = ["---:" if number else ":---" for number in short.numeric]
+        lines = [f"| {' | '.join(row)} |" for row in (head, sides, *rows)]
+        before = [f"**{_unmarked(self.caption)}**", ""] if self.caption else []
+        return "\n".join([*before, *lines, *(["", *count] if count else [])])
+
+    def _texts(self) -> list[list[str]]:
+        """Returns the cells of the head and of each row, each in one line."""
+        rows = [self.head, *self.rows]
+        return [[" ".join(format_value(c, exact=self.exact).split()) for c in row] for row in rows]
+
+    def _short(self) -> "tuple[Table, list[str]]":
+        """Returns the table of the shown rows, and a line with their number if it is not all."""
+        if self.shown is None or len(self.shown) == len(self.rows):
+            return replace(self, shown=None), []
+        short = replace(self, rows=[self.rows[i] for i in self.shown], shown=None)
+        return short, [f"{len(self.shown):,} of {len(self.rows):,} {self.what}"]
+
     def html(self, *, inline: bool = False) -> str:
         """Returns the table as HTML.
 
@@ -69,6 +124,13 @@ class Table:
         Raises:
           ValueError: if a row has more or fewer cells than the head.
         """
+        short, count = self._short()
+        if count:
+            whole = replace(self, shown=None)
+            # A notebook's styles are in each cell, ten times as long as the text.
+            folded = f"<pre>{escape(whole.text())}</pre>" if inline else whole.html()
+            details = f"<details><summary>{count[0]}; all:</summary>{folded}</details>"
+            return short.html(inline=inline) + details
 
         def cell(tag: str, scope: str, value: Any, number: bool) -> str:
             attributes = f' scope="{scope}"' if scope else ""
@@ -102,6 +164,11 @@ class Table:
         )
 
 
+def paragraph(text: str) -> str:
+    """Returns a paragraph of text as HTML for a notebook."""
+    return f'<p style="margin:0.4em 0">{escape(text)}</p>'
+
+
 def format_value(value: Any, *, exact: bool = False) -> str:
     """Returns the text of plain data, as tables show it.
 
@@ -133,6 +200,10 @@ def format_value(value: Any, *, exact: bool = False) -> str:
     if isinstance(value, float | np.floating):
         return _format_float(float(value), exact)
     return str(value)
+
+
+def _unmarked(text: str) -> str:
+    return _MARKED.sub(r"\\\g<0>", text)
 
 
 def _format_float(value: float, exact: bool) -> str:

@@ -1,15 +1,18 @@
-"""Tables of a report: the configuration, the results, and the differences between runs."""
+"""Tables of a report: configuration, results, layers, findings, and differences between runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from convjax._checks import check_type
+from convjax.diagnosis._diagnose import Diagnosis, diagnose
 from convjax.io.json_files import flatten
+from convjax.plots.layer_choice import Layers, choose, choose_parameters
 from convjax.report.named_run import NamedRun
-from convjax.report.table import MISSING, Share, Table, format_value
+from convjax.report.table import MISSING, Share, Table, format_value, paragraph
 from convjax.report.training_curves import column
-from convjax.stats.record import Record
+from convjax.stats.record import Record, check_record
 
 # Titles of metrics; other metrics keep their names.
 _TITLES = {
@@ -54,6 +57,8 @@ def _totals(run: NamedRun) -> dict[str, Any]:
     if run.metrics:
         totals["evaluations"] = len(run.metrics)
     last = {name: value for row in run.metrics for name, value in row.items()}
+    if run.record is not None and run.record.steps and "train_loss" not in last:
+        totals[_TITLES["train_loss"]] = float(run.record.smoothed_loss()[-1])
     names = [*_TITLES, *(name for name in last if name not in _TITLES)]
     for name in names:
         if name in last and name not in ("epoch", "step"):
@@ -77,8 +82,100 @@ def evaluations(run: NamedRun) -> Table:
     return Table("Every evaluation", names, rows)
 
 
-def layers(record: Record) -> Table:
-    """Returns the layers with their last statistics, and their values per step."""
+def record_tables(
+    record: Record,
+    *,
+    layers: Layers | None = None,
+    diagnosis: Diagnosis | None = None,
+    format: str = "text",
+) -> str:
+    """Returns the diagnosis of a record and the last statistics of its layers and parameters.
+
+    Args:
+      record: of any training; what it does not have is left out.
+      layers: which to show, as `convjax.plots.layer_choice.choose` takes them: "*" shows all. By
+        default at most 12, evenly spaced, and those that a finding names.
+      diagnosis: of the record; by default that of `convjax.diagnose`.
+      format: "text", "markdown" or "html", a fragment for a notebook or a page.
+
+    Raises:
+      TypeError: if record is not a record, diagnosis is not a diagnosis, or layers is of another
+        type.
+      ValueError: if format is another name, or the record has no such layer.
+      IndexError: if the record has no layer of an index.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax import Recorder, layer_stats, report
+      >>> recorder = Recorder()
+      >>> recorder.add(2.0, layer_stats({"conv": jnp.arange(8.0), "relu": jnp.ones(8)}))
+      >>> text = report.record_tables(recorder.record(), layers="conv")
+      >>> print(text.split("\\n\\n")[-1])
+      Layers at the end
+      layer  values per step  mean  standard deviation  x ≤ 0.05  |x| ≤ 0.05
+      conv                 8   3.5               2.449    12.5 %      12.5 %
+      1 of 2 layers
+    """
+    check_record("record", record)
+    if format not in ("text", "markdown", "html"):
+        raise ValueError(f"format must be 'text', 'markdown' or 'html', got {format!r}.")
+    found = diagnosis
+    if found is None:
+        found = diagnose(record)
+    check_type("diagnosis", found, Diagnosis, "convjax.diagnose(record) returns one.")
+    parts = [_layers(record, layers, found)] if record.layers else []
+    of_parameters = parameters(record, layers, found)
+    parts += [of_parameters] if of_parameters else []
+    if format == "text":
+        return "\n\n".join([repr(record), str(found), *(table.text() for table in parts)])
+    of_findings = findings(found)
+    said = [table for table in [of_findings] if table] or ["Nothing was found."]
+    blocks = [repr(record), *said, *notes(found), *parts]
+    if format == "markdown":
+        return "\n\n".join(b.markdown() if isinstance(b, Table) else b for b in blocks)
+    return "".join(b.html(inline=True) if isinstance(b, Table) else paragraph(b) for b in blocks)
+
+
+def findings(diagnosis: Diagnosis) -> Table | None:
+    """Returns the findings with their figures, thresholds and fixes; None if there is none."""
+    head = ("finding", "where", "from step", "what", "figure", "threshold", "try", "see")
+    rows = [
+        (
+            finding.symptom,
+            finding.where,
+            finding.step,
+            finding.what,
+            float(finding.figure),
+            f"{'above' if finding.figure > finding.threshold else 'below'} "
+            + format_value(float(finding.threshold)),
+            finding.change,
+            finding.reference,
+        )
+        for finding in diagnosis.findings
+    ]
+    return Table("", head, rows) if rows else None
+
+
+def notes(diagnosis: Diagnosis) -> list[str]:
+    """Returns sentences on the consequences and on what could not be checked."""
+    texts = []
+    if diagnosis.consequences:
+        names = dict.fromkeys(finding.symptom for finding in diagnosis.consequences)
+        texts.append(f"Possible consequences, also found: {', '.join(names)}.")
+    if diagnosis.unchecked:
+        missing = [f"{name} ({', '.join(of)})" for name, of in diagnosis.unchecked.items()]
+        texts.append(f"Not checked, with the missing records in brackets: {', '.join(missing)}.")
+    return texts
+
+
+def layers(record: Record, which: Layers | None = None, found: Diagnosis | None = None) -> Table:
+    """Returns the layers with their last statistics, values per step and findings.
+
+    Args:
+      record: with layers.
+      which: layers to show at first, see `convjax.plots.layer_choice.choose`.
+      found: the diagnosis of the record, if there is one.
+    """
     head = ["layer", "values per step"]
     columns: list[Any] = [record.layers, record.sizes]
     if len(record.active):
@@ -89,15 +186,41 @@ def layers(record: Record) -> Table:
         head += ["mean", "standard deviation", f"x ≤ {threshold}", f"|x| ≤ {threshold}"]
         columns += [record.mean[-1], record.std[-1]]
         columns += [map(Share, s[-1]) for s in (record.near_zero, record.abs_near_zero)]
-    return Table("Layers at the end", head, list(zip(*columns, strict=True)))
+    _add_findings(head, columns, record.layers, found)
+    shown = choose(record, record.layers, which, found)
+    rows = list(zip(*columns, strict=True))
+    return Table("Layers at the end", head, rows, shown=shown, what="layers")
 
 
-def parameters(record: Record) -> Table | None:
-    """Returns the parameters with their last norms; None if they were not watched."""
+_layers = layers  # `record_tables` has an argument of this name
+
+
+def _add_findings(
+    head: list[str], columns: list[Any], names: Sequence[str], found: Diagnosis | None
+) -> None:
+    """Adds a column of the findings in each layer or parameter, if there are any."""
+    every = (*found.findings, *found.consequences) if found else ()
+    of_each = [", ".join(f.symptom for f in every if f.where == name) for name in names]
+    if any(of_each):
+        head.append("found")
+        columns.append(of_each)
+
+
+def parameters(
+    record: Record, which: Layers | None = None, diagnosis: Diagnosis | None = None
+) -> Table | None:
+    """Returns the parameters with their last norms and findings; None if they were not watched.
+
+    Args:
+      record: of the training.
+      which: layers whose parameters are shown at first, see `choose_parameters`.
+      diagnosis: of the record, if there is one.
+    """
     found = record.parameters
     if found is None or not len(found.watched):
         return None
-    head, columns = ["parameter", "numbers"], [found.names, found.sizes]
+    head: list[str] = ["parameter", "numbers"]
+    columns: list[Any] = [found.names, found.sizes]
     for title, norm in (
         ("norm", found.weight_norm),
         ("norm of the gradient", found.grad_norm),
@@ -106,7 +229,10 @@ def parameters(record: Record) -> Table | None:
         if len(norm):
             head.append(title)
             columns.append(norm[-1])
-    return Table("Parameters at the end", head, list(zip(*columns, strict=True)))
+    _add_findings(head, columns, found.names, diagnosis)
+    shown = choose_parameters(record, found.names, which, diagnosis)
+    rows = list(zip(*columns, strict=True))
+    return Table("Parameters at the end", head, rows, shown=shown, what="parameters")
 
 
 def differing(runs: Sequence[NamedRun], which: str, caption: str) -> Table | None:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from convjax.diagnosis._diagnose import Finding
-from convjax.plots.training import LOG_RATIO
+from convjax.plots.training import LOG_RATIO, schedules
 from convjax.report.components import Chart, Charts, LineStyle, series
 from convjax.report.named_run import NamedRun
 from convjax.report.typed_arrays import Reference, TypedArrays
@@ -79,18 +79,25 @@ def curves_of_one(run: NamedRun, arrays: TypedArrays, findings: Sequence[Finding
             traces.append(trace(line, arrays.add(steps), arrays.add(values), points=True))
     if traces:
         charts.append(Chart("accuracy", "Accuracy", [spec("accuracy", traces)]))
-    return Charts(charts, [_BATCHES, _TRAINING, _VALIDATION])
+    drawn = {trace["name"] for chart in charts for trace in chart.variants[0]["traces"]}
+    lines = [line for line in (_BATCHES, _TRAINING, _VALIDATION) if line.name in drawn]
+    return Charts(charts, lines)
 
 
 def schedule(runs: Sequence[tuple[LineStyle, NamedRun]], arrays: TypedArrays) -> list[Chart]:
-    """Returns charts of the learning rate and the momentum that the optimisers used."""
+    """Returns charts of the learning rate and the momentum that the optimisers used.
+
+    One that no run recorded is left out.
+    """
     found = []
-    for name, title in (("learning_rate", "Learning rate"), ("momentum", "Momentum")):
+    for name in ("learning rate", "momentum"):
         traces = [
-            trace(line, arrays.add(record.first), arrays.add(getattr(record, name)))
+            trace(line, arrays.add(record.first), arrays.add(schedules(record)[name]))
             for line, record in _records(runs)
+            if name in schedules(record)
         ]
-        found.append(Chart(name.replace("_", "-"), title, [spec(title.lower(), traces)]))
+        if traces:
+            found.append(Chart(name.replace(" ", "-"), name.capitalize(), [spec(name, traces)]))
     return found
 
 

@@ -23,7 +23,8 @@ const plain = (text) =>
 function lines(spec, hidden) {
   const traces = spec.traces.map((trace) => ({
     type: "scatter",
-    mode: trace.points ? "lines+markers" : "lines",
+    // A line of one point would be invisible.
+    mode: trace.points || values(trace.x).length === 1 ? "lines+markers" : "lines",
     name: plain(trace.name),
     meta: trace.key,
     visible: !hidden.has(trace.key),
