@@ -90,6 +90,9 @@ class RunFolder:
                 ) from error
             self._held = held.pop_all()
 
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r}{', resumed' * self.resumed})"
+
     def _check_taken(self, resume: bool) -> None:
         exists = (self.path / CONFIG).exists()
         if exists and not resume:

@@ -50,6 +50,14 @@ class FitResult(NamedTuple):
     record: Record
     metrics: list[dict[str, Any]]
 
+    def __repr__(self) -> str:
+        count, last = len(self.metrics), self.metrics[-1] if self.metrics else {}
+        accuracy = f"accuracy {last['accuracy']:.4g}, " if "accuracy" in last else ""
+        return (
+            f"FitResult({self.record!r}, {count:,} evaluation{'s' * (count != 1)}, {accuracy}"
+            f"{self.state!r})"
+        )
+
 
 class Callback:
     """Base class for callbacks of a training; every method does nothing."""

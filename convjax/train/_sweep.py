@@ -41,6 +41,11 @@ class SweepRun(NamedTuple):
     record: Record
     metrics: list[dict[str, Any]]
 
+    def __repr__(self) -> str:
+        last = self.metrics[-1] if self.metrics else {}
+        accuracy = f", accuracy {last['accuracy']:.4g}" if "accuracy" in last else ""
+        return f"SweepRun(seed {self.seed}, setting {self.setting}, {self.record!r}{accuracy})"
+
 
 @dataclass(frozen=True, repr=False)
 class Sweep(Displayed):

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int, Int32, Num, UInt8
 
 from convjax._checks import check_type
+from convjax._display import array_text
 from convjax.data import Split, Stream
 from convjax.parallel.mesh import SPLIT_FIRST, data_mesh, replicate
 from convjax.train._arguments import check_images, check_split
@@ -36,6 +37,9 @@ class Images(NamedTuple):
 
     images: UInt8[Array, "N H W C"]
     labels: Int[Array, " N"]
+
+    def __repr__(self) -> str:
+        return f"Images({array_text(self.images)}, labels {array_text(self.labels)})"
 
     @classmethod
     def put(cls, split: Split, devices: Sequence[jax.Device] | None = None) -> "Images":

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from convjax._display import tree_text
 from convjax.io.json_files import differences
 from convjax.parallel import distributed
 from convjax.stats.record import Record
@@ -38,6 +39,9 @@ class Checkpoint(NamedTuple):
     state: Any
     record: Record
     progress: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Checkpoint(step {self.step:,}, {tree_text(self.state)}, {self.record!r})"
 
 
 @runtime_checkable

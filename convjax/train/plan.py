@@ -33,13 +33,18 @@ class Piece(NamedTuple):
     order: Order
     evaluated: bool
 
+    def __repr__(self) -> str:
+        last = self.first + len(self.order) - 1
+        evaluated = ", then an evaluation" if self.evaluated else ""
+        return f"Piece(epoch {self.epoch}, steps {self.first:,} to {last:,}{evaluated})"
+
     @property
     def steps(self) -> slice:
         """The numbers of its steps."""
         return slice(self.first, self.first + len(self.order))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """The batch and the rates of each step of a training, and its evaluations.
 
@@ -91,6 +96,11 @@ class Plan:
                 f"table must have equally many steps for each of {self.epochs} epochs, got "
                 f"{self.steps}."
             )
+
+    def __repr__(self) -> str:
+        epochs = f"{self.epochs:,} epoch{'s' * (self.epochs != 1)}"
+        each = f"{self.evaluations:,} evaluation{'s' * (self.evaluations != 1)} in each"
+        return f"Plan({epochs}, {self.steps:,} steps, {each})"
 
     @property
     def steps(self) -> int:

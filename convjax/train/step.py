@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Num, UInt8
 
 from convjax._checks import check_function, check_type, describe_value
+from convjax._display import array_text, tree_text
 from convjax.nn.sync_batch_norm import check_splits, set_axis_name
 from convjax.optim.optimizers import Optimizer
 from convjax.parallel.mesh import AXIS, mean_over_devices
@@ -31,6 +32,13 @@ class TrainState(NamedTuple):
     variables: Any  # the model's other variables: running statistics of batch norm
     opt_state: Any
 
+    def __repr__(self) -> str:
+        return (
+            f"TrainState({tree_text(self.params, 'parameters')}, "
+            f"{tree_text(self.variables, 'other variables')}, "
+            f"{tree_text(self.opt_state, 'numbers of the optimiser')})"
+        )
+
 
 class StepMetrics(NamedTuple):
     """The metrics of every step: scalars, or one row per step."""
@@ -39,6 +47,10 @@ class StepMetrics(NamedTuple):
     learning_rate: Any
     momentum: Any
 
+    def __repr__(self) -> str:
+        fields = (f"{name}={array_text(value)}" for name, value in self._asdict().items())
+        return f"StepMetrics({', '.join(fields)})"
+
 
 class StepStats(NamedTuple):
     """The statistics of a watched step; those that are not watched are empty or None."""
@@ -46,6 +58,15 @@ class StepStats(NamedTuple):
     layers: tuple[ActivationStats, ...] = ()
     parameters: Norms | None = None
     eval_loss: Any = None
+
+    def __repr__(self) -> str:
+        parts = [f"{len(self.layers):,} layers"]
+        if self.parameters is not None:
+            norms = np.shape(self.parameters.weight_norm)
+            parts.append(f"{norms[-1]:,} parameters" if norms else "parameters")
+        if self.eval_loss is not None:
+            parts.append(f"eval_loss={array_text(self.eval_loss)}")
+        return f"StepStats({', '.join(parts)})"
 
 
 class WatchedNames(NamedTuple):
@@ -60,6 +81,10 @@ class WatchedNames(NamedTuple):
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     parameters: Described
+
+    def __repr__(self) -> str:
+        parameters = len(self.parameters.names)
+        return f"WatchedNames({len(self.names):,} layers, {parameters:,} parameters)"
 
 
 def cross_entropy(logits: Float[Array, "N K"], labels: Int[Array, " N"]) -> Float[Array, " N"]:

@@ -7,6 +7,7 @@ runs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Num, UInt8
 
 from convjax._checks import check_type
+from convjax._display import tree_text
 from convjax.data import Stream
 from convjax.optim.optimizers import Optimizer
 from convjax.parallel.mesh import gather
@@ -107,12 +109,25 @@ class Trainer:
             watch=watch,
             synchronized=self._placement.mesh is not None,
         )
+        parameters = tree_text(nnx.state(model, nnx.Param), "parameters")
+        self._model = f"{type(model).__name__} with {parameters}"
         self._every = 1 if watch is None else watch.every
         self._recorder = ChunkRecorder(self.step, self._placement, watch)
         self._run_start = TimedJit(self._start)
         self.chunks = ChunkPrograms(self.step, self._placement, self._every)
         self._scoring = Evaluator(self.step, self._placement, checks_labels=loss is cross_entropy)
         self.vmapped_runs = VmappedRuns(self.chunks.take, self._scoring.sums)
+
+    def __repr__(self) -> str:
+        watched = "nothing"
+        if self.watch is not None:
+            kept = [f.name for f in fields(self.watch) if getattr(self.watch, f.name) is True]
+            watched = f"{', '.join(kept)} every {self.watch.every:,} steps".replace(
+                "1 steps", "step"
+            )
+        count = 0 if self.devices is None else len(self.devices)
+        devices = f", {count:,} device{'s' * (count != 1)}" if count else ""
+        return f"Trainer({self._model}, watching {watched}{devices})"
 
     @property
     def compile_seconds(self) -> float:

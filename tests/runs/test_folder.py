@@ -86,3 +86,11 @@ def test_environment_is_json():
     found = json.loads(json.dumps(environment()))
     assert found["jax"]
     assert found["devices"]
+
+
+def test_repr_is_the_path(tmp_path):
+    path = tmp_path / "run"
+    with RunFolder(path, {"lr": 0.06}) as folder:
+        assert repr(folder) == f"RunFolder('{path}')"
+    with RunFolder(path, {"lr": 0.06}, resume=True) as folder:
+        assert repr(folder) == f"RunFolder('{path}', resumed)"

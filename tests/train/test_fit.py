@@ -21,6 +21,7 @@ from convjax.runs.run import load_run
 from convjax.stats.nonfinite import NonFiniteError
 from convjax.train._fit import Callback, TrainingStopped, fit
 from convjax.train.device_data import Images
+from convjax.train.persistence import Checkpoint
 from convjax.train.tree_arrays import CheckpointError
 from tests import trainings
 from tests.train import fits
@@ -284,3 +285,17 @@ def test_fit_notifies_the_callback_of_everything(trainer, tmp_path):
         ("restored", 0, 0),
         ("recorded", 0, 7),
     ]
+
+
+def test_reprs_of_results_and_checkpoints_are_short(untouched):
+    assert repr(untouched) == (
+        f"FitResult({untouched.record!r}, 32 evaluations, accuracy "
+        f"{untouched.metrics[-1]['accuracy']:.4g}, {untouched.state!r})"
+    )
+    assert len(repr(untouched)) < 300
+    assert repr(untouched._replace(metrics=[])).count("0 evaluations, TrainState(") == 1
+    assert len(jax.tree.leaves(untouched.state)) == len(jax.tree.leaves(untouched[0]))
+    checkpoint = Checkpoint(1200, untouched.state, untouched.record, {"metrics": [{}] * 100})
+    assert repr(checkpoint).startswith("Checkpoint(step 1,200, ")
+    assert repr(checkpoint).endswith(f" arrays, {untouched.record!r})")
+    assert len(repr(checkpoint)) < 200

@@ -67,3 +67,11 @@ def test_plan_rejects_wrong_arguments():
 
 def test_pieces_are_multiples_of_the_watched_distance():
     assert [len(piece.order) for piece in make(evaluations=1).pieces(0, every=3)] == [3, 2, 3, 2]
+
+
+def test_reprs_of_plans_and_pieces():
+    assert repr(make()) == "Plan(2 epochs, 10 steps, 2 evaluations in each)"
+    assert repr(make(epochs=1, evaluations=1)) == "Plan(1 epoch, 10 steps, 1 evaluation in each)"
+    first, second, *_ = make().pieces(0)
+    assert repr(first) == "Piece(epoch 0, steps 0 to 1)"
+    assert repr(second) == "Piece(epoch 0, steps 2 to 2, then an evaluation)"

@@ -120,3 +120,37 @@ def test_train_step_unwatched_equals_training_without_watch(x64):
     # The same operations, not only the same results: it has no extra cost.
     assert traced(Watch(), False) == traced(None, True) == traced(None, False)
     assert traced(Watch(), False) != traced(Watch(), True)
+
+
+def test_reprs_of_states_metrics_and_stats_are_short_and_stay_trees():
+    trainer = Trainer(conv_net(), adam(), mean=MEAN, std=STD, watch=Watch.everything())
+    state = trainer.start(conv_net())
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    arrays = len(jax.tree.leaves(state.params))
+    assert repr(state).startswith(f"TrainState({parameters:,} parameters in {arrays} arrays, ")
+    assert len(repr(state)) < 200
+    data, rates = split(), table()
+    first = data.images[:BATCH], data.labels[:BATCH]
+    taken, metrics, stats = jax.jit(trainer.step)(
+        state, *first, rates["learning_rate"][0], rates["momentum"][0]
+    )
+    assert repr(metrics).startswith(f"StepMetrics(loss={float(metrics.loss):.6g}, learning_rate=")
+    layers = len(stats.layers)
+    assert repr(stats).startswith(f"StepStats({layers} layers, {arrays} parameters, eval_loss=")
+    assert repr(type(stats)()) == "StepStats(0 layers)"
+    rows = jax.tree.map(lambda x: jnp.stack([x, x]), metrics)
+    assert "loss=float32[2]" in repr(rows)
+    # Of what has no values, too: shapes, tracers, donated buffers and the indices of vmap.
+    assert repr(jax.eval_shape(lambda s: s, state)) == repr(state)
+    assert "loss=float32[]" in repr(jax.eval_shape(lambda m: m, metrics))
+    traced = []
+    jax.jit(lambda *values: traced.extend(map(repr, values)))(taken, metrics, stats)
+    assert traced[0] == repr(taken)
+    assert "loss=float32[]" in traced[1]
+    assert "eval_loss=float32[]" in traced[2]
+    assert repr(jax.tree.map(lambda x: 0, stats)).endswith("parameters, eval_loss=0)")
+    jax.tree.map(lambda x: x.delete(), (state, metrics))
+    assert repr(state) == repr(taken)
+    assert "loss=float32[]" in repr(metrics)
+    names = trainer.step.layers(taken, jax.ShapeDtypeStruct(first[0].shape, jnp.uint8))
+    assert repr(names) == f"WatchedNames({layers} layers, {arrays} parameters)"

@@ -12,10 +12,11 @@ from convjax.optim.schedules import constant
 from convjax.stats.record import PER_STEP
 from convjax.stats.watch import Watch
 from convjax.train._fit import fit
-from convjax.train._sweep import Sweep, groups, sweep
+from convjax.train._sweep import Sweep, SweepRun, groups, sweep
 from convjax.train.device_data import Images
 from convjax.train.plan import Plan
 from convjax.train.trainer import Trainer
+from tests.helpers import make_record
 from tests.train.fits import untimed
 from tests.trainings import (
     CLASSES,
@@ -288,3 +289,9 @@ def test_sweep_rejects_a_trainer_with_watch_or_devices(networks):
             sweep(trainer, *rest, test=networks.test)
     with pytest.raises(TypeError, match="trainer must be Trainer, got ConvNet"):
         sweep(model, *rest, test=networks.test)
+
+
+def test_repr_of_a_run_is_short():
+    found = SweepRun(3, 1, make_record(steps=5, layers=0), [{"accuracy": 0.25}] * 100)
+    assert repr(found) == "SweepRun(seed 3, setting 1, Record(5 steps, 0 layers), accuracy 0.25)"
+    assert repr(found._replace(metrics=[])).endswith("Record(5 steps, 0 layers))")

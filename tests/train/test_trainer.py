@@ -292,3 +292,21 @@ def test_run_rejects_a_donated_state(run):
 def test_arguments_of_another_kind(run, use, message):
     with pytest.raises(TypeError, match=message):
         use(run)
+
+
+def test_repr_says_model_and_what_is_watched():
+    model = conv_net()
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    short = repr(Trainer(model, adam()))
+    assert short.startswith(f"Trainer({type(model).__name__} with {parameters:,} parameters in ")
+    assert short.endswith("arrays, watching activations, histogram every step)")
+    everything = repr(Trainer(model, adam(), watch=Watch.everything(every=8)))
+    assert everything.endswith("gradients, updates, evaluation every 8 steps)")
+    assert len(everything) < 300
+    unwatched = repr(Trainer(model, adam(), watch=None, devices=jax.devices()[:1]))
+    assert unwatched.endswith(", watching nothing, 1 device)")
+
+
+def test_repr_of_images_says_their_shape():
+    assert repr(split()).startswith(f"Images(uint8[{EXAMPLES},")
+    assert repr(split()).endswith(f"labels int32[{EXAMPLES}])")
