@@ -78,12 +78,11 @@ def check_array(name: str, value: Any) -> None:
         )
 
 
-def check_scalar(name: str, value: Any) -> None:
-    """Checks that a value is one number, without waiting for the device that it may be on.
+def check_real(name: str, value: Any) -> None:
+    """Checks that a value is a number or numbers, without waiting for the device with them.
 
     Raises:
-      TypeError: if the value is not a number, or is a tracer.
-      ValueError: if the value has several elements.
+      TypeError: if the value is not a real number or an array of them, or is a tracer.
     """
     import jax
     import jax.numpy as jnp
@@ -96,5 +95,3 @@ def check_scalar(name: str, value: Any) -> None:
     array = value if hasattr(value, "dtype") else np.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.number) or jnp.iscomplexobj(array):
         raise TypeError(f"{name} must be a number, got {describe_value(value)}.")
-    if np.shape(array) != ():
-        raise ValueError(f"{name} must be a scalar, got the shape {np.shape(array)}.")

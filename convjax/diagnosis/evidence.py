@@ -118,22 +118,26 @@ class Evidence:
         """The loss, averaged over about the last ten rows."""
         return smooth(self.record.loss, 0.9)
 
-    @property
-    def tail(self) -> slice:
-        """The last quarter of the watched rows."""
-        return slice(-max(len(self.record.watched) // 4, 1), None)
-
     def step(self, row: int) -> int:
         """Returns the first step of a watched row."""
         return int(self.record.watched[row])
 
-    def since(self, bad: Bool[np.ndarray, " S"]) -> int:
-        """Returns the first step of the watched rows from which a condition holds to the end.
+    @cached_property
+    def evaluated(self) -> Int[np.ndarray, " E"]:
+        """The watched rows whose loss was also taken in evaluation mode."""
+        return np.flatnonzero(~np.isnan(self.record.eval_loss))
+
+    def since(self, bad: Bool[np.ndarray, " E"], rows: Int[np.ndarray, " E"]) -> int:
+        """Returns the first step from which a condition holds to the end.
 
         If it does not hold at the end, returns the first step at which it holds.
+
+        Args:
+          bad: whether it holds.
+          rows: the watched rows that were asked.
         """
         if not len(bad):
             return 0
         good = np.flatnonzero(~bad)
-        row = int(good[-1]) + 1 if len(good) else 0
-        return self.step(row if row < len(bad) else int(np.argmax(bad)))
+        first = int(good[-1]) + 1 if len(good) else 0
+        return self.step(int(rows[first if first < len(bad) else int(np.argmax(bad))]))

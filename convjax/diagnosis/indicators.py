@@ -75,9 +75,12 @@ def statistics_gap(evidence: Evidence) -> list[IndicatorValue]:
     record = evidence.record
     if not evidence.has_norms:
         return []
-    gap = record.eval_loss - record.loss[evidence.row_of(record.watched)]
-    figure = float(np.median(gap[evidence.tail]))
-    return [IndicatorValue("", evidence.since(gap > figure / 2), figure)]
+    rows = evidence.evaluated
+    if not len(rows):
+        return []
+    gap = record.eval_loss[rows] - record.loss[evidence.row_of(record.watched[rows])]
+    figure = float(np.median(gap[-max(len(rows) // 4, 1) :]))
+    return [IndicatorValue("", evidence.since(gap > figure / 2, rows), figure)]
 
 
 def saturation(evidence: Evidence) -> list[IndicatorValue]:

@@ -32,8 +32,9 @@ def layer_counts(
 ) -> Float[np.ndarray, "columns bins"]:
     """Returns a layer's counts per step, averaged over groups of rows.
 
-    A column is NaN where all of its values were NaN; otherwise it would look like a layer whose
-    values all lie outside the bins.
+    A step has as many values as `Record.sizes` says: the counts of a smaller batch are scaled up,
+    which would otherwise look like a darker stripe. A column is NaN where all of its values were
+    NaN; otherwise it would look like a layer whose values all lie outside the bins.
 
     Args:
       record: a record with histograms.
@@ -47,10 +48,11 @@ def layer_counts(
     record.check_histograms()
     column = record.layer(layer)
     starts = np.arange(0, len(record.watched), size)
-    steps = np.add.reduceat(record.watched_count, starts)[:, None]
+    values = np.add.reduceat(record.values[:, column], starts)[:, None]
+    steps = values / record.sizes[column]  # of batches of that size
     counts = np.add.reduceat(record.hist[:, column], starts, axis=0) / steps
     nan = np.add.reduceat(record.nan()[:, column], starts)[:, None]
-    return np.where(nan == record.sizes[column] * steps, np.nan, counts)
+    return np.where(nan == values, np.nan, counts)
 
 
 def outside_percent(

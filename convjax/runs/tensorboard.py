@@ -89,13 +89,18 @@ class EventWriter:
             self._held = held.pop_all()
         self._events, self._summaries = event_pb2, summary_pb2
         self._row: int | None = None  # step of the last row with statistics
+        self._end = 0  # the step after the last that was added
         if purge_step is not None:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._write(purge_step, session_log=start)
         self._file.flush()
 
     def add_record(self, piece: Record, first_step: int) -> None:
-        """Adds the record of a piece of the training.
+        """Adds the record of a piece of the training, or of all of it so far.
+
+        Rows that begin before the end of what was added are left out. In a loop of your own,
+        `add_record(recorder.record(), 0)` therefore adds the steps since the last call, also where
+        the record has merged earlier ones.
 
         Scalars of every row, under its first step: training/loss, training/learning_rate,
         training/momentum, training/evaluation_mode_loss, activations/LAYER/mean (std, near_zero,
@@ -115,7 +120,8 @@ class EventWriter:
             raise ValueError(f"first_step must be at least 0, got {first_step}.")
         self._check_open()
         for steps, tags, table in scalars(piece):
-            for step, row in zip(steps.tolist(), table.tolist(), strict=True):
+            new = first_step + steps >= self._end
+            for step, row in zip(steps[new].tolist(), table[new].tolist(), strict=True):
                 values = zip(tags, row, strict=True)
                 self._add(first_step + step, [{"tag": t, "simple_value": x} for t, x in values])
         for row in self._with_histograms(piece, first_step):
@@ -124,6 +130,7 @@ class EventWriter:
                 for tag, fields in histograms(piece, row)
             ]
             self._add(first_step + int(piece.watched[row]), protos)
+        self._end = max(self._end, first_step + piece.steps)
         self._file.flush()
 
     def add_metrics(self, row: Mapping[str, Any]) -> None:
@@ -199,6 +206,8 @@ class EventWriter:
             spaced = watched[1] - watched[0] if len(watched) > 1 else 1
             self._row = watched[0] - spaced
         for row, step in enumerate(watched):
+            if step < self._end:
+                continue
             every = histograms_every(step)
             if self._row is None or step // every > self._row // every:
                 yield row

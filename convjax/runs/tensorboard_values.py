@@ -28,7 +28,9 @@ def scalars(record: Record) -> Iterator[tuple[Array, tuple[str, ...], Array]]:
     of_training = ("training/loss", "training/learning_rate", "training/momentum")
     yield record.first, of_training, np.stack(columns, 1)
     if len(record.eval_loss):
-        yield record.watched, ("training/evaluation_mode_loss",), record.eval_loss[:, None]
+        taken = ~np.isnan(record.eval_loss)
+        tag = "training/evaluation_mode_loss"
+        yield record.watched[taken], (tag,), record.eval_loss[taken, None]
     if record.layers and len(record.watched):
         tags = tuple(f"activations/{layer}/{s}" for layer in record.layers for s in STATISTICS)
         table = np.stack([getattr(record, statistic) for statistic in STATISTICS], 2)

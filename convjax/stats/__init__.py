@@ -1,5 +1,6 @@
 """Statistics taken in the training step, and the record that stores them."""
 
+from convjax.stats._scalars import scalars
 from convjax.stats.activations import ActivationStats, activation_stats
 from convjax.stats.bins import Bins
 from convjax.stats.layers import LayerStats, layer_stats
@@ -10,6 +11,7 @@ from convjax.stats.record import Record
 from convjax.stats.record_file import RecordError
 from convjax.stats.recorder import Recorder
 from convjax.stats.watch import Watch
+from convjax.stats.watched_step import watch_step
 
 __all__ = [
     "ActivationStats",
@@ -27,4 +29,6 @@ __all__ = [
     "first_non_finite",
     "layer_stats",
     "parameter_stats",
+    "watch_step",
+    "scalars",
 ]

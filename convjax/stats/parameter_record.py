@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-from convjax.stats.merging import count_dtype, group_starts
+from convjax.stats.merging import count_dtype, group_starts, sum_of_rows
 from convjax.stats.parameters import LOG_BINS, LOG_FIRST, Described, Norms
 
 _NORMS = ("weight_norm", "grad_norm", "update_norm")
@@ -25,7 +25,8 @@ class ParameterRecord:
       sizes: (P,) number of elements.
       ndims: (P,) number of axes.
       watched: (S,) the first step of each row.
-      watched_count: (S,) the number of steps in each row.
+      watched_count: (S,) the number of steps in each row; for an ensemble, times its members, which
+        count as steps do.
       weight_norm: (S, P) norm of the weights, root mean square over the steps of a row.
       grad_norm: (S, P) norm of the gradient, likewise.
       update_norm: (S, P) norm of the update, likewise.
@@ -109,7 +110,7 @@ class ParameterRecord:
 
         def summed(hist: Any) -> Any:
             dtype = count_dtype(total[:, None] * self.sizes)
-            return np.add.reduceat(hist, starts, dtype=dtype) if len(hist) else hist
+            return sum_of_rows(hist, starts, dtype) if len(hist) else hist
 
         changed: dict[str, Any] = {
             "watched": self.watched[starts],
@@ -121,9 +122,20 @@ class ParameterRecord:
 
     @classmethod
     def from_steps(
-        cls, of: Described, watched: Int[np.ndarray, " S"], stats: Norms
+        cls,
+        of: Described,
+        watched: Int[np.ndarray, " S"],
+        stats: Norms,
+        members: Int[np.ndarray, " S"] | int = 1,
     ) -> "ParameterRecord":
-        """Returns the record of statistics whose first axis is the watched step."""
+        """Returns the record of statistics whose first axis is the watched step.
+
+        Args:
+          of: the parameters.
+          watched: the steps.
+          stats: the root mean square of the norms of all members, and their summed counts.
+          members: of the ensemble at each step.
+        """
 
         def column(name: str) -> Any:
             value = getattr(stats, name)
@@ -137,7 +149,7 @@ class ParameterRecord:
             np.array(of.sizes, np.int64),
             np.array(of.ndims, np.int64),
             np.asarray(watched, np.int64),
-            np.ones(len(watched), np.int64),
+            np.full(len(watched), members, np.int64),
             **{name: column(name) for name in Norms._fields},
         )
 

@@ -20,7 +20,7 @@ from convjax.io.atomic import atomic_write
 from convjax.io.npz import read_npz, read_npz_file
 from convjax.stats.activations import NEAR_ZERO, ActivationStats
 from convjax.stats.bins import FASTAI
-from convjax.stats.merging import group_starts, mean_of_rows, merge_rows
+from convjax.stats.merging import group_starts, mean_of_rows, merge_rows, row_span
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record_file import from_arrays, to_arrays
 from convjax.stats.smoothing import smooth
@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 
 # Fields with one row per watched step, or per group of them; and those with one per step.
 _STATS = ActivationStats._fields
-WATCHED = (*_STATS, "watched", "watched_count", "eval_loss")
+WATCHED = (*_STATS, "watched", "watched_count", "counted", "eval_loss")
 PER_STEP = ("loss", "learning_rate", "momentum", "first")
 
 
@@ -43,7 +43,9 @@ class Record(Displayed):
 
     Attributes:
       layers: names of the layers, in the order of their first call.
-      sizes: (L,) values per layer and step: examples × units.
+      sizes: (L,) values per layer and step: examples × units, of all members of an ensemble. Where
+        batches have several sizes, these are those of the first watched step, and `counted` has
+        the numbers of all.
       steps: number of training steps T.
       first: (R,) the first step of each row.
       loss: (R,) loss of each batch before its update.
@@ -61,10 +63,13 @@ class Record(Displayed):
       channels: (L,) number of channels of each layer; empty without units.
       active: (S, bytes) whether each channel was active, one bit each in the order of the layers;
         `active_channels` unpacks it.
-      eval_loss: (S,) loss of the batches of `watched` with the model in evaluation mode.
+      eval_loss: (S,) loss of the batches of `watched` with the model in evaluation mode; NaN where
+        it was not taken.
       parameters: norms and magnitudes of gradients and updates, or None.
       hist_edges: (B + 1,) edges of the bins, in units of the activation.
       near_zero_threshold: in units of the activation.
+      counted: (S, L) the number of values of each row's statistics, see `values`; no rows if every
+        step has `sizes`.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -103,6 +108,7 @@ class Record(Displayed):
     parameters: ParameterRecord | None = None
     hist_edges: Float[np.ndarray, " edges"] = field(default_factory=lambda: FASTAI.edges)
     near_zero_threshold: float = NEAR_ZERO
+    counted: Int[np.ndarray, "_ _"] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
 
     def __repr__(self) -> str:
         rows = "" if len(self.first) == self.steps else f" in {len(self.first):,} rows"
@@ -116,7 +122,7 @@ class Record(Displayed):
     @property
     def values(self) -> Int[np.ndarray, "S L"]:
         """The number of values of each row's statistics."""
-        return self.watched_count[:, None] * self.sizes
+        return self.counted if len(self.counted) else self.watched_count[:, None] * self.sizes
 
     def check_histograms(self) -> None:
         """Raises ValueError if the record has no histograms."""
@@ -307,16 +313,15 @@ class Record(Displayed):
         """Returns the record with at most `rows` rows: every 2, 4, 8, … steps become one row.
 
         Counts are exact, and mean and std are those of all values, up to rounding. The loss, rate
-        and momentum of a row are means over its steps; a loss that is not finite stays so.
+        and momentum of a row are means over its steps; a loss that is not finite stays so. The loss
+        in evaluation mode is the mean of those taken.
 
         Raises:
           TypeError: if rows is not a whole number.
           ValueError: if rows is below 1.
         """
         check_whole("rows", rows, 1)
-        span = 1
-        while -(-self.steps // span) > rows:
-            span *= 2
+        span = row_span(self.steps, rows)
         starts = np.flatnonzero(np.diff(self.first // span, prepend=-1))
         if len(starts) == len(self.first):
             return self
@@ -340,7 +345,10 @@ class Record(Displayed):
         columns = {name: column for name, column in merged._asdict().items() if column is not None}
         counts = np.add.reduceat(self.watched_count, starts)
         if len(self.eval_loss):
-            columns["eval_loss"] = mean_of_rows(self.eval_loss, self.watched_count, starts)
+            taken = self.watched_count * ~np.isnan(self.eval_loss)
+            columns["eval_loss"] = mean_of_rows(self.eval_loss, taken, starts)
+        if len(self.counted):
+            columns["counted"] = np.add.reduceat(self.counted, starts)
         return {"watched": self.watched[starts], "watched_count": counts, **columns}
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from convjax.stats.activations import ActivationStats
 from convjax.stats.bins import Bins, as_bins
@@ -94,24 +94,76 @@ def from_steps(
       eval_loss: of the watched steps, in evaluation mode.
       bins: of the histograms in stats.
     """
-    edges = as_bins(bins).edges
+    units = [np.asarray(layer.active) for layer in stats if layer.active is not None]
+    stacked: Any = None
+    if stats:
+        columns: list[Any] = [
+            None if column[0] is None else np.stack([np.asarray(c) for c in column], axis=1)
+            for column in zip(*(layer._replace(active=None) for layer in stats), strict=True)
+        ]
+        stacked = ActivationStats(*columns)
+    return from_columns(
+        layers,
+        np.array(list(sizes), np.int64),
+        loss,
+        learning_rate,
+        momentum,
+        watched,
+        stacked,
+        units,
+        parameters=parameters,
+        eval_loss=eval_loss,
+        bins=bins,
+    )
+
+
+def from_columns(
+    layers: Iterable[str],
+    sizes: Int[np.ndarray, " L"],
+    loss: Float[np.ndarray, " R"],
+    learning_rate: Float[np.ndarray, " R"],
+    momentum: Float[np.ndarray, " R"],
+    watched: Int[np.ndarray, " S"] | Sequence[int],
+    stats: ActivationStats | None,
+    units: Sequence[Bool[np.ndarray, "S _"]] = (),
+    *,
+    counted: Int[np.ndarray, "S L"] | None = None,
+    parameters: ParameterRecord | None = None,
+    eval_loss: Float[np.ndarray, " S"] | None = None,
+    bins: Bins | str = "fastai",
+) -> Record:
+    """Returns the record of arrays whose first axis is the step and whose second is the layer.
+
+    Args:
+      layers: as for `from_steps`, like the other arguments that are not listed here.
+      sizes: likewise.
+      loss: likewise.
+      learning_rate: likewise.
+      momentum: likewise.
+      watched: likewise.
+      stats: of all layers, at these steps; `active` is not used. None without layers.
+      units: of each layer, whether a channel was active.
+      counted: the number of values, if it differs from `sizes` at some step.
+      parameters: likewise.
+      eval_loss: likewise.
+      bins: likewise.
+    """
+    edges, names = as_bins(bins).edges, tuple(layers)
 
     def column(name: str) -> Any:
-        values = [getattr(layer, name) for layer in stats]
+        value = None if stats is None else getattr(stats, name)
+        if value is not None:
+            return value
         shape = (len(edges) - 1,) if name == "hist" else ()
         dtype = np.int32 if name in ("hist", "under", "over") else np.float32
-        if not values:
-            return np.zeros((len(watched), 0, *shape), dtype)
-        if values[0] is None:
-            return np.zeros((0, len(values), *shape), dtype)
-        return np.stack([np.asarray(value) for value in values], axis=1)
+        return np.zeros((len(watched) if stats is None else 0, len(names), *shape), dtype)
 
     columns = {name: column(name) for name in ActivationStats._fields if name != "active"}
-    units = [np.asarray(layer.active) for layer in stats if layer.active is not None]
     packed = np.packbits(np.concatenate(units, axis=1), axis=1) if units else None
     return Record(
-        layers=tuple(layers),
-        sizes=np.array(list(sizes), np.int64),
+        layers=names,
+        sizes=sizes,
+        counted=np.zeros((0, 0), np.int64) if counted is None else counted,
         steps=len(loss),
         first=np.arange(len(loss)),
         loss=np.asarray(loss),
@@ -131,23 +183,25 @@ def from_steps(
 def concatenate(records: Sequence[Record]) -> Record:
     """Joins records of successive steps of one training; some of them may have no statistics.
 
+    Their batches may have several sizes. The loss in evaluation mode is NaN where it was not taken.
+
     Raises:
       ValueError: if there is no record, or their layers, quantities or bins differ.
     """
     if not records:
         raise ValueError("records must hold at least one record, got none.")
-    before = np.cumsum([0, *(record.steps for record in records)])
+    before = np.cumsum([0, *(record.steps for record in records)]).tolist()
     with_layers = [i for i, record in enumerate(records) if record.layers]
-    layers = {(records[i].layers, tuple(records[i].sizes)) for i in with_layers}
+    layers = {records[i].layers for i in with_layers}
     kept = {
-        tuple(len(getattr(records[i], name)) > 0 for name in ("hist", "active", "eval_loss"))
+        (*(len(getattr(records[i], name)) > 0 for name in ("hist", "active")), *records[i].channels)
         for i in with_layers
         if len(records[i].watched)
     }
     if len(layers) > 1 or len(kept) > 1:
         raise ValueError(
-            "records must be of one training: the same layers of the same sizes, and all of them "
-            "with histograms, units and evaluation or none."
+            "records must be of one training: the same layers with the same channels, and all of "
+            "them with histograms and units or none."
         )
     _check_same_bins(records)
 
@@ -160,14 +214,34 @@ def concatenate(records: Sequence[Record]) -> Record:
     every_record = range(len(records))
     of_layers = with_layers or every_record
     changed: dict[str, Any] = {name: joined(name, every_record) for name in PER_STEP}
-    changed |= {name: joined(name, of_layers) for name in WATCHED}
-    changed["steps"] = int(before[-1])
+    changed |= {name: joined(name, of_layers) for name in WATCHED if name not in _PARTIAL}
+    changed |= _joined_partly([records[i] for i in of_layers])
+    changed["steps"] = before[-1]
     of_parameters = [
         (r.parameters, b) for r, b in zip(records, before, strict=False) if r.parameters
     ]
     if of_parameters:
         changed["parameters"] = ParameterRecord.joined(*map(list, zip(*of_parameters, strict=True)))
     return replace(records[of_layers[0]], **changed)
+
+
+# Fields that some of the rows of one training may lack.
+_PARTIAL = ("counted", "eval_loss")
+
+
+def _joined_partly(records: Sequence[Record]) -> dict[str, Any]:
+    """Returns the joined fields `_PARTIAL`, without rows if no record has rows of them."""
+    found = {name: getattr(records[0], name) for name in _PARTIAL}
+    sizes = {tuple(record.sizes) for record in records if len(record.watched)}
+    if len(sizes) > 1 or any(len(record.counted) for record in records):
+        found["counted"] = np.concatenate([record.values for record in records])
+    if any(len(record.eval_loss) for record in records):
+        lacking = (np.full(len(r.watched), np.nan, r.loss.dtype) for r in records)
+        columns = zip(records, lacking, strict=True)
+        found["eval_loss"] = np.concatenate(
+            [r.eval_loss if len(r.eval_loss) else lacks for r, lacks in columns]
+        )
+    return found
 
 
 def _check_same_bins(records: Sequence[Record]) -> None:

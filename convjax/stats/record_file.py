@@ -18,8 +18,10 @@ from convjax.stats.record_schema import (
 )
 
 # Files of format 4 may lack these fields, and then have these values. A record with other values is
-# written as format 5, so that versions without these fields reject it.
-_FORMAT, _FORMAT_OF_OTHER_BINS = 4, 5
+# written as format 5, so that versions without these fields reject it. So is, as format 6, one with
+# batches of several sizes, or with more members than steps: earlier versions take `sizes` for the
+# number of values of every step, and do not know members.
+_FORMAT, _FORMAT_OF_OTHER_BINS, _FORMAT_OF_OTHER_SIZES = 4, 5, 6
 _IMPLIED: dict[str, Any] = {
     "hist_edges": FASTAI.edges,
     "near_zero_threshold": np.float64(NEAR_ZERO),
@@ -35,15 +37,18 @@ class RecordError(ValueError):
 
 def to_arrays(fields: Mapping[str, Any]) -> Arrays:
     """Returns the arrays of the file, given the fields of a `Record`."""
-    arrays = {name: fields[name] for name in FIELDS}
+    parameters, varied = fields["parameters"], len(fields["counted"]) > 0
+    arrays = {name: fields[name] for name in FIELDS if varied or name != "counted"}
     # In an .npz an array of strings is stored without pickle.
     arrays["layers"] = np.array(fields["layers"], dtype=np.str_)
-    if fields["parameters"] is not None:
-        of_parameters = asdict(fields["parameters"])
+    if parameters is not None:
+        varied |= int(parameters.watched_count.sum()) > fields["steps"]
+        of_parameters = asdict(parameters)
         of_parameters["names"] = np.array(of_parameters["names"], dtype=np.str_)
         arrays |= {_PARAMETERS + name: value for name, value in of_parameters.items()}
     implied = all(np.array_equal(fields[name], value) for name, value in _IMPLIED.items())
-    arrays["format"] = np.asarray(_FORMAT if implied else _FORMAT_OF_OTHER_BINS, np.int64)
+    version = _FORMAT if implied else _FORMAT_OF_OTHER_BINS
+    arrays["format"] = np.asarray(_FORMAT_OF_OTHER_SIZES if varied else version, np.int64)
     return {name: np.asarray(array) for name, array in arrays.items()}
 
 
@@ -62,12 +67,13 @@ def from_arrays(read: Callable[[], Arrays], name: str) -> dict[str, Any]:
         if "format" not in arrays:
             raise ValueError("format is missing")
         version = arrays["format"].tolist()
-        if version not in (_FORMAT, _FORMAT_OF_OTHER_BINS):
+        if version not in (_FORMAT, _FORMAT_OF_OTHER_BINS, _FORMAT_OF_OTHER_SIZES):
             raise RecordError(
                 f"{name} has record format {arrays['format']!s:.40}, this version reads "
-                f"{_FORMAT} and {_FORMAT_OF_OTHER_BINS}: read it with the version that wrote it, "
+                f"{_FORMAT} to {_FORMAT_OF_OTHER_SIZES}: read it with the version that wrote it, "
                 "or train again."
             )
+        arrays.setdefault("counted", np.zeros((0, 0), np.int64))
         if version == _FORMAT and not set(_IMPLIED) & set(arrays):
             arrays |= _IMPLIED
         check_record_arrays(arrays)

@@ -13,9 +13,10 @@ from convjax.io.array_schema import Axis, Field, check_fields
 from convjax.io.npz import Arrays
 from convjax.stats.parameters import LOG_BINS
 
-# Axes by what they count. There are two kinds of rows: of steps, and of watched steps.
+# Axes by what they count. There are two kinds of rows: of steps, and of watched steps. The axis of
+# the layers is empty, too, in `channels` without units and in `counted` without rows.
 _ROWS, _LAYERS, _WATCHED = Axis("rows"), Axis("layers"), Axis("watched rows")
-_KEPT = _WATCHED._replace(optional=True)
+_KEPT, _SOME_LAYERS = _WATCHED._replace(optional=True), _LAYERS._replace(optional=True)
 _BINS, _BYTES = Axis("bins"), Axis("bytes")
 _PARAMETERS, _LOG_BINS = Axis("parameters"), Axis("bins of magnitudes")
 _FIXED = {"bins of magnitudes": LOG_BINS + 2}
@@ -39,9 +40,10 @@ FIELDS = {
     "near_zero_threshold": Field("f"),
     "hist": Field("i", (_KEPT, _LAYERS, _BINS)),
     **dict.fromkeys(("under", "over"), _COUNTS),
-    "channels": Field("i", (_LAYERS._replace(optional=True),)),
+    "channels": Field("i", (_SOME_LAYERS,)),
     "active": Field("u", (_KEPT, _BYTES)),
     "eval_loss": Field("f", (_KEPT,)),
+    "counted": Field("i", (_KEPT, _SOME_LAYERS)),
 }
 _NORMS = Field("f", (_KEPT, _PARAMETERS))
 _MAGNITUDES = Field("i", (_KEPT, _PARAMETERS, _LOG_BINS))
@@ -72,8 +74,8 @@ def check_record_arrays(arrays: Arrays) -> None:
     _check_increasing("first", first, steps)
     _check_watched(arrays, steps)
     _check_sizes(arrays, steps)
-    counted = sum(_totals(arrays, name) for name in ("hist", "under", "over"))
-    if (counted > arrays["watched_count"][:, None] * arrays["sizes"]).any():
+    in_bins = sum(_totals(arrays, name) for name in ("hist", "under", "over"))
+    if (in_bins > _values(arrays)).any():
         raise ValueError("hist, under and over count more values than the layers have")
     if min(arrays["channels"], default=0) < 0:
         raise ValueError(f"channels has a negative number, {min(arrays['channels'])}")
@@ -91,8 +93,11 @@ def check_parameter_arrays(arrays: Arrays, steps: int) -> None:
       ValueError: if they are not a record of parameters over this number of steps.
     """
     check_fields(arrays, PARAMETER_FIELDS, _FIXED)
-    _check_watched(arrays, steps)
-    _check_sizes(arrays, steps)
+    _check_increasing("watched", arrays["watched"], steps)
+    counts = arrays["watched_count"]  # of steps times members
+    if min(counts, default=1) < 1:
+        raise ValueError(f"watched_count must be at least 1, got {_start(counts)}")
+    _check_sizes(arrays, max(steps, sum(map(int, counts))))
     for name in ("grad_hist", "update_hist"):
         if _totals(arrays, name).sum() >= _MOST:
             raise ValueError(f"{name} counts more values than 64 bits hold")
@@ -126,6 +131,18 @@ def _check_sizes(arrays: Arrays, steps: int) -> None:
         raise ValueError(
             f"sizes must be at least 1 and, times {steps} steps, below 2^62, got {sizes}"
         )
+
+
+def _values(arrays: Arrays) -> Any:
+    """Returns the number of values of each row's statistics, (S, L)."""
+    found = arrays["counted"]
+    if not len(found):
+        return arrays["watched_count"][:, None] * arrays["sizes"]
+    if found.shape[1] != len(arrays["layers"]) or min(found.ravel(), default=1) < 1:
+        raise ValueError(f"counted must be at least 1 for each layer, got {_start(found.ravel())}")
+    if found.sum(dtype=np.float64) >= _MOST:
+        raise ValueError("counted has more values than 64 bits hold")
+    return found
 
 
 def _totals(arrays: Arrays, name: str) -> Any:

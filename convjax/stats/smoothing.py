@@ -12,7 +12,8 @@ def smooth(
     """Returns the exponential average of all values so far, at each value.
 
     s ← weight·s + (1 − weight)·value from s = 0, divided by 1 − weight^count: the first average is
-    the first value itself.
+    the first value itself. A value that is not finite stands at its own place and is left out of
+    the averages after it.
 
     Args:
       values: in the order of the steps.
@@ -29,15 +30,20 @@ def smooth(
       >>> import numpy as np
       >>> smooth(np.array([4.0, 4.0, 8.0]), 0.5).round(3).tolist()
       [4.0, 4.0, 6.286]
+      >>> smooth(np.array([4.0, np.inf, 8.0]), 0.5).round(3).tolist()
+      [4.0, inf, 7.2]
     """
     if not 0 <= weight < 1:
         raise ValueError(f"weight must be at least 0 and below 1, got {weight}.")
     smoothed = np.empty(len(values), np.float64)
-    average, done = 0.0, 0
-    for i, value in enumerate(values):
+    average = lost = 0.0
+    done = 0
+    for i, value in enumerate(map(float, values)):
         count = 1 if counts is None else int(counts[i])
         kept = weight**count
-        average = kept * average + (1 - kept) * float(value)
+        finite = np.isfinite(value)
+        average = kept * average + (1 - kept) * (value if finite else 0.0)
+        lost = kept * lost + (1 - kept) * (not finite)  # the weights of what is left out
         done += count
-        smoothed[i] = average / (1 - weight**done)
+        smoothed[i] = average / (1 - weight**done - lost) if finite else value
     return smoothed

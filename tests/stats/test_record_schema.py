@@ -110,7 +110,7 @@ WRONG = {
     "active": [(of("active").astype(np.uint16), "active is of the type uint16")],
     "eval_loss": [(of("eval_loss")[:-1], r"eval_loss has the shape \(3,\)")],
     "format": [
-        (np.array([4, 4]), r"has record format \[4 4\], this version reads 4 and 5"),
+        (np.array([4, 4]), r"has record format \[4 4\], this version reads 4 to 6"),
         (np.array("four"), "has record format four"),
     ],
     "parameters.names": [

@@ -1,5 +1,8 @@
 """Custom training loops: the record of the recorder, against the statistics by hand."""
 
+import dataclasses
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +16,10 @@ from convjax.plots import color_dim, plot_layer_stats
 from convjax.stats import recorder as recorders
 from convjax.stats.activations import activation_stats
 from convjax.stats.layers import LayerStats, layer_stats
-from convjax.stats.parameters import parameter_stats
+from convjax.stats.parameters import ParameterStats, parameter_stats
+from convjax.stats.record import Record
 from convjax.stats.recorder import Recorder
+from tests.stats.record_kinds import assert_equal
 
 X = np.random.default_rng(0).standard_normal((30, 4, 8, 8, 1)).astype(np.float32)
 Y = np.random.default_rng(1).integers(0, 3, (30, 4))
@@ -185,7 +190,7 @@ def test_recorder_bounds_the_rows_of_a_long_training(every):
     for loss, layers in added:
         bounded.add(loss, layers)
         whole.add(loss, layers)
-        assert sum(len(piece.first) for piece in bounded._record._pieces) <= 32 + recorders.BLOCK
+        assert sum(len(part.first) for part in bounded._builder._parts) <= 32 + 2 * recorders.BLOCK
     record, wanted = bounded.record(), whole.record().merged(16)
     assert (record.steps, len(record.first)) == (500, 16)
     assert set(record.counts[:-1]) == {32}
@@ -244,25 +249,18 @@ def test_recorder_rejects_mistakes():
     recorder = Recorder()
     with pytest.raises(ValueError, match=r"no steps yet: add\(loss, layers\)"):
         recorder.record()
-    with pytest.raises(ValueError, match=r"loss must be a scalar, got the shape \(2,\)"):
-        recorder.add(np.zeros(2))
+    with pytest.raises(TypeError, match="loss must be a number, got str"):
+        recorder.add("1.0")
     with pytest.raises(TypeError, match=r"what layer_stats\(outputs\) returns, got dict"):
         recorder.add(1.0, {"a": 1})
-    with pytest.raises(ValueError, match="output of one layer or more, got none"):
-        layer_stats({})
-    with pytest.raises(ValueError, match=r"outputs\['a'\] must hold one value .* shape \(0, 3\)"):
-        layer_stats({"a": jnp.ones((0, 3))})
-    recorder.add(1.0, layer_stats({"a": jnp.ones(3)}))
-    with pytest.raises(ValueError, match=r"sizes {.a.: 2} after {.a.: 3}\..* smaller last"):
-        recorder.add(1.0, layer_stats({"a": jnp.ones(2)}))
-    with pytest.raises(ValueError, match=r"histograms False after True\."):
-        recorder.add(1.0, layer_stats({"a": jnp.ones(3)}, histogram=False))
-    several = jax.vmap(lambda x: layer_stats({"a": x}))(jnp.ones((2, 3)))
-    with pytest.raises(ValueError, match=r"means of the shape \(2, 1\) for 1 layers"):
-        recorder.add(1.0, several)
+    with pytest.raises(TypeError, match=r"parameters must be what parameter_stats"):
+        recorder.add(1.0, None, {"a": 1})
     with pytest.raises(TypeError, match=r"got a tracer: return the loss and the statistics"):
         jax.jit(recorder.add)(1.0)
-    assert recorder.record().steps == 1
+    stats = layer_stats({"a": jnp.ones(3)})
+    with pytest.raises(TypeError, match=r"layers must be a value, got a tracer"):
+        jax.jit(lambda layers: recorder.add(1.0, layers))(stats)
+    assert repr(recorder) == "Recorder(0 steps, 0 layers)"
 
 
 def test_recorder_keeps_the_order_of_layers():
@@ -276,34 +274,303 @@ def test_recorder_keeps_the_order_of_layers():
     assert record.mean.tolist() == [[0, 1], [0, 1]]
 
 
-def test_recorder_rejects_other_parameters():
-    params = {"w": jnp.ones((2, 2))}
+# --- what changes between steps ------------------------------------------------------------------
+
+
+def layer(*values, name="a", **options):
+    return layer_stats({name: jnp.array(values, jnp.float32)}, **options)
+
+
+def test_recorder_merges_batches_of_two_sizes():
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(0.3, 2, 3 if i % 3 == 2 else 12).astype(np.float32) for i in range(30)]
+    every, bounded = Recorder(), Recorder(rows=4)
+    for x in batches:
+        for recorder in (every, bounded):
+            recorder.add(1.0, layer(*x))
+    record = every.record()
+    assert record.sizes.tolist() == [12]
+    assert record.counted[:, 0].tolist() == [12, 12, 3] * 10
+    assert not record.nan().any()
+    np.testing.assert_allclose(record.active_share(0), [(x >= 0.25).mean() for x in batches])
+    merged = bounded.record()
+    assert merged.watched_count.tolist() == [8, 8, 8, 6]
+    for row, start in enumerate(range(0, 30, 8)):
+        values = np.concatenate(batches[start : start + 8])
+        assert merged.values[row, 0] == len(values)
+        # Rounding of float32, in three merges.
+        assert merged.mean[row, 0] == pytest.approx(values.mean(), rel=1e-5)
+        assert merged.std[row, 0] == pytest.approx(values.std(ddof=1), rel=1e-5)
+        assert merged.near_zero[row, 0] == pytest.approx((values <= 0.05).mean(), rel=1e-6)
+        np.testing.assert_array_equal(merged.hist[row, 0], np.histogram(values, 40, (0, 10))[0])
+        assert merged.active_share(0)[row] == (values >= 0.25).mean()
+    assert not merged.nan().any()
+
+
+def test_recorder_counts_nan_in_batches_of_two_sizes():
+    recorder = Recorder()
+    recorder.add(1.0, layer(1, 2, np.nan, 3))
+    recorder.add(1.0, layer(np.nan, 2))
+    record = recorder.record()
+    assert record.nan().tolist() == [[1], [1]]
+    assert record.merged(1).nan().tolist() == [[2]]
+
+
+def test_recorder_leaves_out_layers_that_the_first_step_lacks():
+    recorder = Recorder()
+    recorder.add(1.0, layer(1, 1))
+    both = {"b": jnp.zeros(2), "a": jnp.full(2, 2.0)}
+    with pytest.warns(UserWarning, match=r"got b, too, left out\. .*Recorder of its own.*Step 1\."):
+        recorder.add(2.0, layer_stats(both))
+    recorder.add(3.0, layer_stats(both))  # warns once
+    record = recorder.record()
+    assert record.layers == ("a",)
+    assert record.mean.tolist() == [[1], [2], [2]]
+
+
+def test_recorder_records_the_loss_of_a_step_without_its_layers():
+    recorder = Recorder()
+    recorder.add(1.0, layer_stats({"a": jnp.ones(2), "b": jnp.ones(2)}))
+    with pytest.warns(UserWarning, match=r"layers must be .* got no b\. .*recorded without layers"):
+        recorder.add(2.0, layer(1, 1), eval_loss=0.5)
+    record = recorder.record()
+    assert (record.loss.tolist(), record.watched.tolist()) == ([1, 2], [0])
+
+
+@pytest.mark.parametrize(
+    ("later", "message"),
+    [
+        ({"histogram": False}, "got no histograms"),
+        ({"bins": "symmetric"}, r"got Bins\(low=-5\.0.* after Bins\(low=0\.0"),
+        ({"units": False}, "got no units"),
+    ],
+)
+def test_recorder_leaves_out_steps_with_fewer_quantities(later, message):
+    recorder = Recorder()
+    recorder.add(1.0, layer(1, 2, units=True))
+    with pytest.warns(UserWarning, match=message):
+        recorder.add(2.0, layer(1, 2, **{"units": True} | later))
+    recorder.add(3.0, layer(3, 4, units=True))
+    record = recorder.record()
+    assert (record.steps, record.watched.tolist()) == (3, [0, 2])
+
+
+def test_recorder_leaves_out_quantities_that_the_first_step_lacks():
+    recorder = Recorder()
+    recorder.add(1.0, layer(1, 2, histogram=False))
+    with pytest.warns(UserWarning, match="got histograms, units, too, left out"):
+        recorder.add(2.0, layer(3, 4, units=True))
+    record = recorder.record()
+    assert record.mean.tolist() == [[1.5], [3.5]]
+    assert len(record.hist) == len(record.active) == 0
+
+
+def test_recorder_leaves_out_steps_with_other_channels():
+    recorder = Recorder()
+    recorder.add(1.0, layer_stats({"a": jnp.ones((2, 3))}, units=True))
+    with pytest.warns(UserWarning, match="another number of channels in a"):
+        recorder.add(1.0, layer_stats({"a": jnp.ones((2, 4))}, units=True))
+    recorder.add(1.0, layer_stats({"a": jnp.ones((1, 3))}, units=True))
+    assert recorder.record().active_channels("a").shape == (2, 3)
+
+
+def test_recorder_without_any_layer_is_without_layers():
+    none = LayerStats((), (), layer(1).stats)
+    recorder = Recorder()
+    recorder.add(1.0, none)
+    recorder.add(2.0, layer(1))
+    recorder.add(3.0, none)
+    assert recorder.record().watched.tolist() == [1]
+
+
+def test_recorder_leaves_out_parameters_that_do_not_fit():
+    params = {"w": jnp.ones((2, 2)), "b": jnp.ones(3)}
     recorder = Recorder()
     recorder.add(1.0, None, parameter_stats(params, grads=params))
-    with pytest.raises(ValueError, match=r"parameters must be the same .* update_norm"):
+    with pytest.warns(UserWarning, match=r"parameters must be .* got no grad_norm"):
         recorder.add(1.0, None, parameter_stats(params, updated=params))
-    scanned = jax.vmap(lambda p: parameter_stats(p, grads=p))({"w": jnp.ones((3, 2, 2))})
-    with pytest.raises(ValueError, match=r"of one step, got norms of the shape \(3, 1\)"):
-        recorder.add(1.0, None, scanned)
-    with pytest.raises(TypeError, match=r"parameters must be what parameter_stats"):
-        recorder.add(1.0, None, params)
-    recorder.add(1.0)
+    with pytest.warns(UserWarning, match="got no b"):
+        recorder.add(1.0, None, parameter_stats({"w": params["w"]}, grads={"w": params["w"]}))
+    other = {"w": jnp.ones((3, 3)), "b": jnp.ones(3)}
+    with pytest.warns(UserWarning, match="another number of elements in w"):
+        recorder.add(1.0, None, parameter_stats(other, grads=other))
+    more = {"a": jnp.full(2, 7.0), **params}
+    with pytest.warns(UserWarning, match="got a, too"):
+        recorder.add(1.0, None, parameter_stats(more, grads=more))
     record = recorder.record()
-    assert (record.steps, record.parameters.watched.tolist()) == (2, [0])
+    assert (record.steps, record.parameters.watched.tolist()) == (5, [0, 4])
+    np.testing.assert_array_equal(record.parameters.weight_norm, np.float32([[3**0.5, 2]] * 2))
 
 
-def test_recorder_keeps_the_bins_and_rejects_others():
+class Accumulated(ParameterStats):
+    """The statistics of a step that may only accumulate its gradients."""
+
+    def __init__(self, found, applied):
+        super().__init__(found.of, found.stats)
+        object.__setattr__(self, "applied", applied)
+
+
+def accumulated(params, applied):
+    found = parameter_stats(params, updated=params)
+    if "applied" in {field.name for field in dataclasses.fields(ParameterStats)}:
+        return dataclasses.replace(found, applied=applied)
+    return Accumulated(found, applied)
+
+
+jax.tree_util.register_pytree_node(
+    Accumulated,
+    lambda a: ((a.stats, a.applied), a.of),
+    lambda of, values: Accumulated(ParameterStats(of, values[0]), values[1]),
+)
+
+
+def test_recorder_leaves_out_parameters_of_accumulating_steps():
+    params = {"w": jnp.ones(2)}
     recorder = Recorder()
-    stats = layer_stats({"a": jnp.array([-2.0, 0.0, 3.0])}, bins="symmetric")
+    for i in range(9):
+        recorder.add(1.0, None, accumulated(params, jnp.array(i % 4 == 3)))
+    recorder.add(1.0, None, accumulated(params, None))
+    assert recorder.record().parameters.watched.tolist() == [3, 7, 9]
+
+
+def test_recorder_takes_the_evaluation_loss_at_some_steps():
+    recorder = Recorder(rows=8)
+    for i in range(16):
+        recorder.add(1.0, layer(1), eval_loss=float(i) if i in (3, 4, 5) else None)
+    with pytest.warns(UserWarning, match="eval_loss must go with layers"):
+        recorder.add(1.0, eval_loss=1.0)
+    eval_loss = recorder.record().eval_loss  # of four steps a row
+    np.testing.assert_array_equal(eval_loss, [3, 4.5, np.nan, np.nan])
+
+
+def test_recorder_leaves_out_arrays_that_were_donated():
+    recorder, loss = Recorder(), jnp.float32(2.0)
+    recorder._waiting.append(None)  # keeps the next step waiting
+    recorder._convert_finished = lambda: None
+    recorder.add(loss, layer(1))
+    recorder._waiting.popleft()
+    loss.delete()
+    with pytest.warns(UserWarning, match="donated to a later step"):
+        record = recorder.record()
+    assert np.isnan(record.loss[0])
+    assert record.mean.tolist() == [[1]]
+
+
+def test_recorder_keeps_the_bins():
+    recorder = Recorder()
     recorder.add(1.0)
-    recorder.add(1.0, jax.jit(lambda s: s)(stats))
+    recorder.add(1.0, jax.jit(lambda s: s)(layer(-2, 0, 3, bins="symmetric")))
     record = recorder.record()
     assert record.hist_edges[[0, -1]].tolist() == [-5, 5]
     assert np.flatnonzero(record.hist[0, 0]).tolist() == [12, 20, 32]
-    with pytest.raises(ValueError, match=r"the same bins.*low=0\.0.* after .*low=-5\.0"):
-        recorder.add(1.0, layer_stats({"a": jnp.ones(3)}))
     with pytest.raises(ValueError, match=r"bins must be 'fastai'.* got 'gelu'"):
-        layer_stats({"a": jnp.ones(3)}, bins="gelu")
+        layer(1, bins="gelu")
+
+
+# --- further axes --------------------------------------------------------------------------------
+
+
+def taken(x, params):
+    """The loss and the statistics of one member."""
+    grads = {"w": params["w"] * 2}
+    stats = layer_stats({"a": x[None], "b": x[None, :2] - 1}, units=True)
+    return x.sum(), stats, parameter_stats(params, grads=grads, updated={"w": params["w"] + 1})
+
+
+def members(*lead):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(*lead, 5)).astype(np.float32)
+    return jnp.asarray(x), {"w": jnp.asarray(rng.normal(size=(*lead, 4)).astype(np.float32))}
+
+
+@pytest.mark.parametrize("lead", [(3,), (2, 3), (1,)])
+def test_recorder_merges_the_members_of_an_ensemble(lead):
+    x, params = members(*lead)
+    of_members = taken
+    for _ in lead:
+        of_members = jax.vmap(of_members)
+    loss, layers, parameters = of_members(x, params)
+    recorder, wanted = Recorder(), Recorder()
+    recorder.add(loss, layers, parameters, learning_rate=np.full(lead, 0.5), eval_loss=loss)
+    recorder.add(loss, layers, parameters, learning_rate=0.5, eval_loss=loss)
+    flat = np.asarray(x).reshape(-1, 5)
+    stats = layer_stats({"a": jnp.asarray(flat), "b": jnp.asarray(flat[:, :2] - 1)})
+    wanted.add(np.mean(loss), stats)
+    found, whole = recorder.record(), wanted.record()
+    assert found.sizes.tolist() == whole.sizes.tolist() == [flat.size, flat[:, :2].size]
+    assert len(found.counted) == 0
+    for name in ("loss", "mean", "std", "near_zero", "abs_near_zero"):
+        # Another order of summing in float32.
+        row, expected = getattr(found, name)[0], getattr(whole, name)[0]
+        np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
+    for name in ("hist", "under", "over"):
+        np.testing.assert_array_equal(getattr(found, name)[0], getattr(whole, name)[0])
+    assert (found.learning_rate.tolist(), found.eval_loss[0]) == ([0.5, 0.5], found.loss[0])
+    assert found.active_channels("a")[0].tolist() == (flat > 0).any(0).tolist()
+    of = found.parameters
+    weights, count = np.asarray(params["w"], np.float64).reshape(-1, 4), math.prod(lead)
+    rms = np.sqrt((weights**2).sum(1).mean())
+    np.testing.assert_allclose(of.weight_norm[:, 0], rms, rtol=1e-6)
+    np.testing.assert_allclose(of.grad_norm[:, 0], 2 * rms, rtol=1e-6)
+    np.testing.assert_allclose(of.update_norm[:, 0], 2, rtol=1e-6)
+    np.testing.assert_allclose(of.grad_rms[0], np.sqrt((4 * weights**2).mean()), rtol=1e-6)
+    assert of.sizes.tolist() == [4]
+    assert of.watched_count.tolist() == [count, count]
+    assert of.update_hist.sum(-1).tolist() == [[4 * count]] * 2
+    assert Record.from_bytes(found.to_bytes()).parameters.watched_count.tolist() == [count] * 2
+
+
+def test_recorder_keeps_the_norms_of_replicas():
+    x, params = members()
+    one = taken(x, params)
+    replicas = jax.tree.map(lambda value: jnp.stack([value] * 4), one)
+    alone, together = Recorder(), Recorder()
+    alone.add(*one)
+    together.add(*replicas)
+    for name in ("weight_norm", "grad_norm", "update_norm"):
+        found, wanted = (getattr(r.record().parameters, name) for r in (together, alone))
+        np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(together.record().mean, alone.record().mean)
+
+
+def test_recorder_of_one_member_each():
+    x, params = members(3)
+    found = jax.vmap(taken)(x, params)
+    recorders_of_members = [Recorder() for _ in range(3)]
+    for i, recorder in enumerate(recorders_of_members):
+        recorder.add(*jax.tree.map(lambda value, i=i: value[i], found))
+    for i, recorder in enumerate(recorders_of_members):
+        record = recorder.record()
+        assert record.sizes.tolist() == [5, 2]
+        np.testing.assert_allclose(record.mean[0, 0], x[i].mean(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_recorder_adds_the_steps_of_a_scan(lead):
+    x, params = members(9, *lead)
+    of_step = jax.vmap(taken) if lead else taken
+    _, found = jax.lax.scan(lambda carry, args: (carry, of_step(*args)), 0, (x, params))
+    at_once, one_by_one = Recorder(), Recorder()
+    rates = np.arange(9.0)
+    at_once.add(*found, steps=True, learning_rate=rates, momentum=0.9, eval_loss=found[0])
+    for i in range(9):
+        step = jax.tree.map(lambda value, i=i: value[i], found)
+        one_by_one.add(*step, learning_rate=rates[i], momentum=0.9, eval_loss=step[0])
+    assert repr(at_once) == "Recorder(9 steps, 2 layers)"
+    assert_equal(at_once.record(), one_by_one.record())
+
+
+def test_recorder_rejects_steps_without_their_axis():
+    x, params = members()
+    one = taken(x, params)
+    with pytest.raises(
+        ValueError, match=r"steps must be False .* axes \(\) of loss, \(\) of layers"
+    ):
+        Recorder().add(*one, steps=True)
+    with pytest.raises(ValueError, match=r"axes \(3,\) of loss, \(\) of layers, \(\) of param"):
+        Recorder().add(np.zeros(3), *one[1:], steps=True)
+    with pytest.raises(ValueError, match=r"axes \(3,\) of loss, \(2,\) of eval_loss"):
+        Recorder().add(np.zeros(3), eval_loss=np.zeros(2), steps=True)
 
 
 @pytest.mark.parametrize("layout", ["NHWC", "CHWN"])
