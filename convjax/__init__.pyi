@@ -48,8 +48,8 @@ from .stats import Watch as Watch
 from .stats import activation_stats as activation_stats
 from .stats import layer_stats as layer_stats
 from .stats import parameter_stats as parameter_stats
-from .stats import watch_step as watch_step
 from .stats import scalars as scalars
+from .stats import watch_step as watch_step
 from .train import Images as Images
 from .train import Plan as Plan
 from .train import Trainer as Trainer

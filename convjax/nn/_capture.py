@@ -9,7 +9,9 @@ import numpy as np
 from flax import linen, nnx
 from jaxtyping import Array, Shaped
 
-from convjax.nn._module_calls import LayerCalls, is_equinox, named_modules
+from convjax.nn._equinox_calls import equinox_modules, is_equinox
+from convjax.nn._module_calls import LayerCalls
+from convjax.nn._nnx_calls import nnx_modules
 from convjax.nn._traced_call import call_with_layers
 from convjax.nn.outputs import LayerOutputs
 from convjax.nn.selection import Select, has_parameters, no_match_error, predicate
@@ -129,9 +131,9 @@ def _as_call(
         return model.apply, args, []
     owner = getattr(model, "__self__", None)
     if _is_model(model):
-        return _called, (model, *args), list(named_modules(model))
+        return _called, (model, *args), list(_modules(model))
     if _is_model(owner):  # a bound method
-        return getattr(type(owner), model.__name__), (owner, *args), list(named_modules(owner))
+        return getattr(type(owner), model.__name__), (owner, *args), list(_modules(owner))
     if not callable(model):
         raise TypeError(f"model must be a Flax module or a function, got {type(model).__name__}.")
     equinox = sys.modules.get("equinox")
@@ -146,6 +148,10 @@ def _called(model: Any, *args: Any, **kwargs: Any) -> Any:
 
 def _is_model(value: Any) -> bool:
     return isinstance(value, nnx.Module) or is_equinox(value)
+
+
+def _modules(model: Any) -> dict[str, Any]:
+    return nnx_modules(model) if isinstance(model, nnx.Module) else equinox_modules(model)
 
 
 def _name(model: Any) -> str:
@@ -178,7 +184,7 @@ def layer_names(model: nnx.Module, select: Select = has_parameters) -> dict[str,
       >>> list(convjax.nn.layer_names(model, convjax.nn.Conv))
       ['blocks.0.conv', 'blocks.1.conv']
     """
-    modules, selects = named_modules(model), predicate(select)
+    modules, selects = nnx_modules(model), predicate(select)
     chosen = {name: module for name, module in modules.items() if selects(name, module)}
     if not chosen:
         raise no_match_error(type(model).__name__, sorted(modules))

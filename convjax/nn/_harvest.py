@@ -143,6 +143,11 @@ class _Rewriter:
                     values.append(equation.outvars[0])
                 equations.append(equation)
                 continue
+            if equation.primitive.name == "name" and not self.level:  # jax.ad_checkpoint's
+                found.append(Found(Tag(equation.params["name"], "name")))
+                values.append(equation.outvars[0])
+                equations.append(equation)
+                continue
             inner, names = self._transform(equation)
             if names:
                 replaced, further = inner(equation)
@@ -187,7 +192,8 @@ class _Rewriter:
             return partial(_inlined, call), found
         for program in programs:
             for tag in _tags(program.jaxpr, self.level):
-                self.lost.setdefault(tag.name, name)
+                if tag.kind == "layer":
+                    self.lost.setdefault(tag.name, name)
         return None, []
 
 
@@ -302,11 +308,12 @@ def _as_scan(params: dict[str, Any]) -> Any:
 
 
 def _as_jit(params: dict[str, Any]) -> Any:
-    # Shardings and donated arguments belong to the caller's program: the call stays as it is.
+    # Shardings belong to the caller's program: the call stays as it is. Only the outermost call
+    # donates arguments.
     given = (*params["in_shardings"], *params["out_shardings"])
     plain = all(type(s).__name__ == "UnspecifiedValue" for s in given)
     layouts = (*params["in_layouts"], *params["out_layouts"])
-    if not plain or any(layouts) or any(params["donated_invars"]):
+    if not plain or any(layouts):
         return None
     name = params["name"]
 

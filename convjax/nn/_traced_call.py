@@ -9,13 +9,10 @@ import jax
 from flax import nnx
 from jax.extend.core import Literal, jaxpr_as_fun
 
+from convjax.nn._equinox_calls import equinox_reporting, is_equinox
 from convjax.nn._harvest import Found, harvest
-from convjax.nn._module_calls import (
-    LayerCalls,
-    is_equinox,
-    make_reporting,
-    remove_reporting,
-)
+from convjax.nn._module_calls import LayerCalls
+from convjax.nn._nnx_calls import make_reporting, remove_reporting
 from convjax.nn.outputs import LayerOutputs
 from convjax.nn.selection import numbered
 
@@ -79,6 +76,8 @@ def call_with_layers(
 
 def _layers(pairs: list[tuple[Found, Any]], lost: dict[str, str]) -> Layers:
     layers = [pair for pair in pairs if pair[0].tag.kind == "layer"]
+    # A function without modules may name its values by jax.ad_checkpoint.checkpoint_name.
+    layers = layers or [pair for pair in pairs if pair[0].tag.kind == "name"]
     others = [pair for pair in pairs if pair[0].tag.kind != "layer"]
     return Layers(_named(layers), lost, others)
 
@@ -111,13 +110,16 @@ class _Arguments:
         )
         copied = nnx.merge(self._graph, state) if self._stateful else state
         args, kwargs = copied
-        models = list(_models(copied))
-        with calls.reporting():
-            for model, prefix in zip(models, self._prefixes, strict=True):
-                make_reporting(model, calls, prefix)
+        named = list(zip(_models(copied), self._prefixes, strict=True))
+        equinox = {prefix: model for model, prefix in named if is_equinox(model)}
+        with calls.reporting(), equinox_reporting(equinox, calls):
+            for model, prefix in named:
+                if isinstance(model, nnx.Module):
+                    make_reporting(model, calls, prefix)
             output = function(*args, **kwargs)
-            for model in [*models, *_models(output)]:
-                remove_reporting(model, calls)
+            for model in _models((copied, output)):
+                if isinstance(model, nnx.Module):
+                    remove_reporting(model, calls)
         if isinstance(output, tuple) and len(output) == 2 and isinstance(output[1], Mapping):
             calls.order = list(output[1])
         return self._split(copied, output)
@@ -287,11 +289,15 @@ def _leaves(tree: Any) -> list[Any]:
 
 
 def _models(tree: Any) -> Iterator[Any]:
-    """Yields the models of NNX and Equinox in a tree, each object once."""
-    seen = set[int]()
+    """Yields the models in a tree: each NNX object once, and the first of each Equinox class.
+
+    Further objects of an Equinox class are gradients and moments of the model.
+    """
+    seen = set[Any]()
     for leaf in jax.tree.leaves(tree, is_leaf=_is_node):
-        if (isinstance(leaf, nnx.Module) or is_equinox(leaf)) and id(leaf) not in seen:
-            seen.add(id(leaf))
+        key = id(leaf) if isinstance(leaf, nnx.Module) else type(leaf)
+        if (isinstance(leaf, nnx.Module) or is_equinox(leaf)) and key not in seen:
+            seen.add(key)
             yield leaf
 
 
@@ -304,10 +310,9 @@ def _prefixes(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> l
         arguments: Mapping[str, Any] = inspect.signature(function).bind(*args, **kwargs).arguments
     except (TypeError, ValueError):
         arguments = {str(i): value for i, value in enumerate(args)} | kwargs
-    prefixes = [
-        name if len(inside) == 1 else f"{name}.{i}"
-        for name, value in arguments.items()
-        for inside in [list(_models(value))]
-        for i in range(len(inside))
-    ]
-    return prefixes if len(prefixes) == len(models) else [str(i) for i in range(len(models))]
+    prefixes = {}
+    for name, value in arguments.items():
+        inside = [model for model in _models(value) if id(model) not in prefixes]
+        for i, model in enumerate(inside):
+            prefixes[id(model)] = name if len(inside) == 1 else f"{name}.{i}"
+    return [prefixes.get(id(model), str(i)) for i, model in enumerate(models)]

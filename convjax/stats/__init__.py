@@ -29,6 +29,6 @@ __all__ = [
     "first_non_finite",
     "layer_stats",
     "parameter_stats",
-    "watch_step",
     "scalars",
+    "watch_step",
 ]

@@ -218,9 +218,9 @@ class Recorder:
     ) -> Any:
         """Returns a compiled training step whose statistics this recorder gets.
 
-        Use it in place of `nnx.jit`, `jax.jit` or `eqx.filter_jit`. The step is called as before and
-        returns what it returned before. What it is and what is recorded, `convjax.watch_step` says.
-        What cannot be recorded is left out with a warning; the training goes on.
+        Use it in place of `nnx.jit`, `jax.jit` or `eqx.filter_jit`. The step is called as before,
+        and its results are the same. See `convjax.watch_step` for what is recorded. What cannot be
+        recorded is left out with a warning, and the training goes on.
 
         Args:
           step: takes one training step, not compiled; None if this is a decorator with arguments.
@@ -240,13 +240,13 @@ class Recorder:
           >>> recorder, optimizer = convjax.Recorder(), optax.sgd(0.1)
           >>> @recorder.watch  # instead of jax.jit
           ... def train_step(params, opt_state, x):
-          ...     loss, grads = jax.value_and_grad(lambda p: jnp.mean((p["w"] * x - 1) ** 2))(params)
+          ...     loss, grads = jax.value_and_grad(lambda p: jnp.mean(p["w"] * x - 1))(params)
           ...     updates, opt_state = optimizer.update(grads, opt_state, params)
           ...     return optax.apply_updates(params, updates), opt_state, loss
           >>> params = {"w": jnp.float32(0.0)}
           >>> params, _, loss = train_step(params, optimizer.init(params), jnp.ones(4))
-          >>> recorder.record().parameters.update_norm.round(3).tolist()
-          [[0.2]]
+          >>> round(float(recorder.record().parameters.update_norm[0, 0]), 3)
+          0.1
         """
         if watch is not None:
             check_type("watch", watch, Watch, "Pass Watch.everything() or another Watch.")
@@ -254,7 +254,7 @@ class Recorder:
         if step is None:
             return partial(self.watch, **options)
         return WatchedProgram(
-            self, step, jit=jit, watch=watch or Watch.everything(), loss=loss, labels=labels
+            self.add, step, jit=jit, watch=watch or Watch.everything(), loss=loss, labels=labels
         )
 
     def record(self) -> Record:

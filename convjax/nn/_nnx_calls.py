@@ -1,0 +1,115 @@
+"""The calls of the layers of a Flax NNX model while it is traced.
+
+NNX has no interception of calls. The modules of a copy of the model get a subclass of their class,
+whose methods report; the caller's model and its classes stay as they are, also for other threads.
+`flax.nnx.capture(model, Variable, method_outputs=Variable)` of Flax 0.12.8 was tried and left: it
+replaces methods of the classes themselves, loses the order of the calls, misses inherited methods,
+and adds Variables to the model, which nnx.cond, nnx.RNN and many nnx.scan reject.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial, wraps
+from typing import Any
+
+from flax import nnx
+
+from convjax.nn._module_calls import LayerCalls, active_captures, reports, suffixed
+from convjax.nn.selection import has_parameters
+
+# The attribute of a module in a copied model: the levels of the captures and its names in them. The
+# transforms of NNX copy it with the module.
+_NAMES = "_convjax_names"
+# The attribute of the subclasses that report.
+_REPORTS = "_convjax_reports"
+
+
+def nnx_modules(model: nnx.Module) -> dict[str, nnx.Module]:
+    """Returns the modules of a model by name; the model itself, by its class, if it has parameters.
+
+    Its own parameters are meant, not those of the modules in it.
+    """
+    found = {".".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
+    found.pop("", None)
+    own = {type(model).__name__: model} if has_parameters("", model) else {}
+    return own | found
+
+
+def make_reporting(model: nnx.Module, calls: LayerCalls, prefix: str = "") -> None:
+    """Makes the modules of a copied model report their calls.
+
+    Args:
+      model: a copy; its modules get other classes.
+      calls: the capture they report to.
+      prefix: put before the names, where several models are arguments of one function.
+    """
+    modules = nnx_modules(model)
+    if model not in modules.values():
+        modules = {"": model} | modules
+    for name, module in modules.items():
+        full = f"{prefix}.{name}" if prefix and name else name
+        _set_names(module, (*getattr(module, _NAMES, ()), (calls.level, full)))
+
+
+def remove_reporting(model: nnx.Module, calls: LayerCalls) -> None:
+    """Ends the reports of the modules of a model to one capture."""
+    for _, module in nnx.iter_modules(model):
+        names = getattr(module, _NAMES, ())
+        _set_names(module, tuple(pair for pair in names if pair[0] != calls.level))
+
+
+def _set_names(module: nnx.Module, names: tuple[tuple[int, str], ...]) -> None:
+    """Makes a module report by these names at the levels of captures; by none, not at all."""
+    cls = type(module)
+    plain = cls.__mro__[1] if _REPORTS in vars(cls) else cls
+    # ToNNX takes its attributes for those of a Linen module: its class has the names.
+    in_class = isinstance(module, nnx.bridge.ToNNX)
+    vars(module).pop(_NAMES, None)
+    if names and not in_class:
+        object.__setattr__(module, _NAMES, names)
+    reporting = _reporting_class(plain, names if in_class else ()) if names else plain
+    object.__setattr__(module, "__class__", reporting)
+
+
+@cache
+def _reporting_class(cls: type, names: tuple[tuple[int, str], ...]) -> type:
+    """Returns a subclass of the same name whose methods report their outputs."""
+    methods: dict[str, Any] = {}
+    for base in cls.__mro__:
+        if base in (nnx.Module, nnx.Pytree, object):
+            break
+        for method, function in vars(base).items():
+            other = isinstance(function, type | staticmethod | classmethod)
+            if callable(function) and not other and reports(method) and method not in methods:
+                methods[method] = _reporting_method(getattr(cls, method), method)
+    same = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    body = {**same, **methods, _REPORTS: True} | ({_NAMES: names} if names else {})
+    return type(cls)(cls.__name__, (cls,), body)
+
+
+def _reporting_method(function: Callable[..., Any], method: str) -> Callable[..., Any]:
+    @wraps(function)
+    def reporting(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+        call: Callable[..., Any] = partial(function, self, **kwargs)
+        for level, name in getattr(self, _NAMES, ()):
+            if level < len(active_captures()):
+                calls = active_captures()[level]
+                call = partial(_reported, calls, self, suffixed(name, method), call)
+        return call(*args)
+
+    return reporting
+
+
+def _reported(
+    calls: LayerCalls, module: nnx.Module, name: str, call: Callable[..., Any], *args: Any
+) -> Any:
+    if isinstance(module, nnx.bridge.ToNNX):  # its Linen modules report themselves
+        with calls.prefixed(name):
+            return call(*args)
+    parameters = (v.get_value() for v in vars(module).values() if isinstance(v, nnx.Param))
+    owner = next(parameters, None)
+    return calls.run(
+        (type(module), id(module)),
+        call,
+        args,
+        lambda output: calls.report(name, module, output, owner),
+    )

@@ -1,0 +1,294 @@
+"""A training step that also returns everything that `convjax.diagnose` uses."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import wraps
+from inspect import signature
+from typing import Any
+from warnings import warn
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from convjax._checks import check_function, check_type
+from convjax.nn._harvest import Tag
+from convjax.nn._module_calls import LayerCalls
+from convjax.nn._traced_call import Layers, call_with_layers
+from convjax.nn.outputs import LayerOutputs
+from convjax.nn.selection import predicate
+from convjax.stats._optimizer_calls import OptimizerCall, optimizer_calls
+from convjax.stats.layers import LayerStats, layer_stats
+from convjax.stats.parameters import ParameterStats, applied, parameter_stats
+from convjax.stats.watch import INPUT, LABELS, Watch
+
+Step = Callable[..., Any]
+
+
+def watch_step(
+    step: Step,
+    *,
+    watch: Watch | None = None,
+    loss: Callable[[Any], jax.Array] | None = None,
+    labels: Callable[..., jax.Array] | None = None,
+) -> Step:
+    """Returns a training step that also returns its statistics.
+
+    The step itself stays as it is. It may belong to any loop of Flax NNX, Flax Linen, Haiku,
+    Equinox or Optax alone. The statistics are those of the outputs of its layers, see
+    `convjax.capture`; of the network's input and the labels; and of the gradients, parameters and
+    updates of the Optax transformation that it calls. They are what `convjax.Recorder.add` takes.
+
+    `convjax.Recorder.watch` does all of this for a step that is compiled by itself. This function
+    is for a step inside a larger program, such as a scan over steps.
+
+    Args:
+      step: a function, before it is compiled.
+      watch: the quantities; by default all of `Watch.everything()`. Its `every` and `evaluation`
+        belong to `Recorder.watch`.
+      loss: returns the loss, given what the step returns. By default it is the scalar named "loss",
+        or else the first scalar.
+      labels: returns the labels, given the arguments of the step. By default they are the argument
+        that holds one integer per example, if there is one or if its name says so.
+
+    Returns:
+      A function that returns (what the step returns, {"loss": …, "layers": …, "parameters": …,
+      "learning_rate": …, "momentum": …}). The rate and momentum are those in the optimiser's state
+      after `optax.inject_hyperparams`, and otherwise absent, like all that is not known.
+
+    Raises:
+      TypeError: if an argument is of another type.
+
+    Examples:
+      >>> import convjax, jax, jax.numpy as jnp, optax
+      >>> from flax import nnx
+      >>> model = convjax.ConvNet((1, 4, 2), rngs=nnx.Rngs(0))
+      >>> optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
+      >>> @nnx.jit
+      ... @convjax.watch_step
+      ... def train_step(model, optimizer, x, y):
+      ...     def loss_fn(model):
+      ...         return optax.softmax_cross_entropy_with_integer_labels(model(x), y).mean()
+      ...     loss, grads = nnx.value_and_grad(loss_fn)(model)
+      ...     optimizer.update(model, grads)
+      ...     return loss
+      >>> loss, stats = train_step(model, optimizer, jnp.ones((3, 8, 8, 1)), jnp.array([0, 1, 0]))
+      >>> stats["layers"].names
+      ('input', 'labels', 'blocks.0.conv', 'blocks.1.conv')
+      >>> recorder = convjax.Recorder()
+      >>> recorder.add(**stats)
+    """
+    check_function("step", step, "that takes one training step")
+    check_type("watch", watch or Watch(), Watch, "Pass Watch.everything() or another Watch.")
+    chosen = watch or Watch.everything()
+
+    @wraps(step)
+    def watched(*args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        given = _Given(step, args, kwargs)
+        calls = LayerCalls(predicate(chosen.select), inputs=chosen.inputs)
+        optimizers = _Optimizers(calls)
+        try:
+            with optimizer_calls(optimizers.report):
+                result, layers = call_with_layers(step, args, kwargs, calls)
+        except Exception as error:
+            # A step that runs alone must run watched. If it is itself at fault, it raises here.
+            result = step(*args, **kwargs)
+            _leave_out("everything but the loss", f"{type(error).__name__}: {error}")
+            layers = Layers(LayerOutputs(), {}, [])
+        stats: dict[str, Any] = {}
+        try:
+            if (value := find_loss(result) if loss is None else loss(result)) is not None:
+                stats["loss"] = value
+            others = {f.tag.name: value for f, value in layers.others if not f.scans}
+            if chosen.activations or chosen.inputs:
+                stats["layers"] = _layer_stats(chosen, layers, given, labels)
+            if chosen.parameters:
+                stats["parameters"] = optimizers.stats(chosen, others, given)
+            stats |= {
+                name: others[name] for name in ("learning_rate", "momentum") if name in others
+            }
+        except Exception as error:
+            _leave_out("statistics", f"{type(error).__name__}: {error}")
+        return result, {name: value for name, value in stats.items() if value is not None}
+
+    return watched
+
+
+class _Given:
+    """The arguments of a step before it runs."""
+
+    def __init__(self, step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]):
+        self.args, self.kwargs = args, kwargs
+        try:
+            self.named: Mapping[str, Any] = signature(step).bind(*args, **kwargs).arguments
+        except (TypeError, ValueError):
+            self.named = {str(i): value for i, value in enumerate(args)} | kwargs
+
+    def labels(self, examples: int | None) -> jax.Array | None:
+        """Returns the only argument with an integer per example, or the one that is so named."""
+        leaves = jax.tree_util.tree_leaves_with_path(dict(self.named), is_leaf=_is_model)
+        found = [
+            (str(getattr(path[-1], "key", getattr(path[-1], "name", ""))).lower(), leaf)
+            for path, leaf in leaves
+            if _is_integers(leaf) and leaf.ndim == 1 and examples in (None, len(leaf))
+        ]
+        names = ("label", "target", "class")
+        named = [leaf for name, leaf in found if name == "y" or name.startswith(names)]
+        found = [(name, leaf) for name, leaf in found if leaf.size > 1]
+        if len(named) == 1:
+            return named[0]
+        return found[0][1] if len(found) == 1 else None
+
+    def images(self, examples: int) -> jax.Array | None:
+        """Returns the only argument with several numbers per example."""
+        leaves = jax.tree.leaves(dict(self.named), is_leaf=_is_model)
+        found = [x for x in leaves if _is_floats(x) and x.ndim > 1 and len(x) == examples]
+        return found[0] if len(found) == 1 else None
+
+    def like(self, tree: Any) -> Any:
+        """Returns the argument, or the `params` of one, with the structure and shapes of a tree."""
+        kind = jax.tree.structure(tree), [jnp.shape(x) for x in jax.tree.leaves(tree)]
+        for value in self.named.values():
+            for candidate in (value, getattr(value, "params", None)):
+                leaves, structure = jax.tree.flatten(candidate)
+                if (structure, [jnp.shape(x) for x in leaves]) == kind:
+                    return candidate
+        return None
+
+
+class _Optimizers:
+    """The calls of optimisers in one step; their arrays are tagged."""
+
+    def __init__(self, calls: LayerCalls):
+        self._calls = calls
+        self._structures: list[dict[str, Any]] = []
+
+    def report(self, call: OptimizerCall) -> None:
+        number = len(self._structures)
+        structures: dict[str, Any] = {}
+        for name in ("grads", "params", "updates"):
+            leaves, structures[name] = jax.tree.flatten(getattr(call, name))
+            for i, leaf in enumerate(leaves):
+                if isinstance(leaf, jax.Array):
+                    self._keep(f"{number}/{name}/{i}", leaf)
+        self._structures.append(structures)
+        if (done := applied(call.state)) is not None:
+            self._keep(f"{number}/applied", done)
+        if not number:
+            for name, keys in (("learning_rate", ("learning_rate",)), ("momentum", _MOMENTA)):
+                found = [v for key in keys for _, v in _state_values(call.state, key)]
+                if found and isinstance(found[0], jax.Array) and not found[0].ndim:
+                    self._keep(name, found[0])
+
+    def _keep(self, name: str, value: jax.Array) -> None:
+        self._calls.keep(Tag(name, "optimizer"), value)
+
+    def stats(
+        self, watch: Watch, values: Mapping[str, Any], given: _Given
+    ) -> ParameterStats | None:
+        """Returns the statistics of all parameters, from the tagged values by name."""
+        if not self._structures:
+            _leave_out(
+                "gradients and updates",
+                "the step calls no Optax optimiser. Pass parameter_stats(params, grads=, "
+                "updates=) to Recorder.add yourself",
+            )
+            return None
+        trees: dict[str, list[Any]] = {"grads": [], "params": [], "updates": []}
+        done = [v for name, v in values.items() if name.endswith("/applied")]
+        for number, structures in enumerate(self._structures):
+            for name, structure in structures.items():
+                keys = [f"{number}/{name}/{i}" for i in range(structure.num_leaves)]
+                if not all(key in values for key in keys):
+                    _leave_out(
+                        "gradients and updates",
+                        "the optimiser is called inside a scan or a branch. Apply "
+                        "convjax.watch_step to the inner step",
+                    )
+                    return None
+                tree = jax.tree.unflatten(structure, [values[key] for key in keys])
+                if name == "params" and not keys:
+                    tree = given.like(trees["grads"][number])
+                    if tree is None:
+                        _leave_out(
+                            "gradients and updates",
+                            "the optimiser does not get the parameters. Write "
+                            "update(grads, opt_state, params)",
+                        )
+                        return None
+                trees[name].append(tree)
+        one = len(self._structures) == 1
+        grads, params, updates = (t[0] if one else dict(enumerate(t)) for t in trees.values())
+        stats = parameter_stats(
+            params,
+            grads=grads if watch.gradients else None,
+            updates=updates if watch.updates else None,
+            histogram=watch.histogram,
+        )
+        return replace(stats, applied=jnp.all(jnp.stack(done))) if done else stats
+
+
+_MOMENTA = ("momentum", "b1")
+
+
+def _state_values(state: Any, key: str) -> list[tuple[Any, Any]]:
+    return list(optax.tree_utils.tree_get_all_with_path(state, key))
+
+
+def _layer_stats(
+    watch: Watch, layers: Layers, given: _Given, labels: Callable[..., jax.Array] | None
+) -> LayerStats | None:
+    outputs = layers.outputs if watch.activations else LayerOutputs()
+    if layers.lost:
+        inside = ", ".join(f"{name} (in {where})" for name, where in layers.lost.items())
+        _leave_out(inside, "values inside these transforms exist only there")
+    if watch.inputs:
+        x = next((value for f, value in layers.others if f.tag.kind == "input"), None)
+        y = given.labels(None if x is None else len(x)) if labels is None else None
+        if labels is not None:
+            y = labels(*given.args, **given.kwargs)
+        if x is None and y is not None:
+            x = given.images(len(y))
+        taken = {INPUT, LABELS} & set(outputs)
+        before = {INPUT: x, LABELS: y}
+        if taken:
+            _leave_out(f"the network's {taken.pop()}", "a layer has this name. Rename the layer")
+        outputs = {
+            name: value for name, value in before.items() if value is not None and name not in taken
+        } | outputs
+    if not outputs:
+        return None
+    return layer_stats(outputs, histogram=watch.histogram, bins=watch.bins, units=watch.units)
+
+
+def find_loss(result: Any) -> jax.Array | None:
+    """Returns the scalar named "loss" among the results of a step, or else the first scalar."""
+    leaves = jax.tree_util.tree_leaves_with_path(result, is_leaf=_is_model)
+    scalars = [
+        ("loss" not in jax.tree_util.keystr(path).lower(), len(path), i, leaf)
+        for i, (path, leaf) in enumerate(leaves)
+        if isinstance(leaf, jax.Array)
+        and not leaf.ndim
+        and jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+    if not scalars:
+        _leave_out("the loss", "the step returns no scalar. Pass loss=lambda result: ...")
+        return None
+    return min(scalars, key=lambda scalar: scalar[:3])[3]
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, nnx.Pytree | nnx.Variable)
+
+
+def _is_floats(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def _is_integers(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.integer)
+
+
+def _leave_out(what: str, why: str) -> None:
+    warn(f"the watched step leaves out {what}: {why}.", stacklevel=4)
