@@ -6,7 +6,9 @@ under and over the histogram.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from convjax.stats.bins import FASTAI, Bins, as_bins
+from convjax.stats.counting import count_rows, explicitly_sharded, replicated
+from convjax.stats.groups import groups_of, in_order, joined, stacked
 
 NEAR_ZERO = 0.05  # fastai's threshold, in units of the activation
 
@@ -73,41 +77,160 @@ def activation_stats(
       >>> int(activation_stats(jnp.array([-1.0, 0.3]), bins="symmetric").hist.sum())
       2
     """
-    bins = as_bins(bins)
-    x = jnp.asarray(jax.lax.stop_gradient(x).astype(jnp.float32))
+    axes = [channel_axis]
+    return per_layer(*stats_of([x], histogram=histogram, bins=as_bins(bins), channel_axes=axes))[0]
+
+
+class Units(NamedTuple):
+    """Which channels of several layers were active.
+
+    Attributes:
+      active: the channels of all layers, one after the other; None for no layers with channels.
+      channels: number of each layer, 0 where its channels are not known.
+    """
+
+    active: Bool[Array | np.ndarray, "... C"] | None
+    channels: tuple[int, ...]
+
+    def split(self) -> list[Any]:
+        """Returns which channels of each layer were active, None where they are not known."""
+        ends = np.cumsum(self.channels)
+        return [
+            None if self.active is None or not count else self.active[..., end - count : end]
+            for count, end in zip(self.channels, ends, strict=True)
+        ]
+
+
+def per_layer(stats: ActivationStats, units: Units) -> tuple[ActivationStats, ...]:
+    """Returns the statistics of each layer, given what `stats_of` returns."""
+
+    def layer(i: int, active: Any) -> ActivationStats:
+        row = partial(jax.lax.index_in_dim, index=i, keepdims=False)
+        return jax.tree.map(row, stats)._replace(active=active)
+
+    return tuple(layer(i, active) for i, active in enumerate(units.split()))
+
+
+def stats_of(
+    arrays: Sequence[Real[Array | np.ndarray, "..."]],
+    *,
+    histogram: bool,
+    bins: Bins,
+    channel_axes: Sequence[int | None],
+) -> tuple[ActivationStats, Units]:
+    """Returns the statistics of several layers' outputs, each as of `activation_stats`.
+
+    Args:
+      arrays: the outputs, of any shapes.
+      histogram, bins: as for `activation_stats`.
+      channel_axes: the axis of each, or None.
+
+    Returns:
+      The statistics, whose fields have a first axis of one entry per layer, without `active`, and
+      the channels that were active.
+    """
+    if not arrays:
+        none = jnp.zeros(0, jnp.float32)
+        zero = jnp.zeros(0, jnp.int32)
+        counts = (jnp.zeros((0, bins.count), jnp.int32), zero, zero) if histogram else (None,) * 3
+        return ActivationStats(none, none, none, none, *counts), Units(None, ())
+    pairs = [_arranged(x, axis) for x, axis in zip(arrays, channel_axes, strict=True)]
+    arranged, axes = [x for x, _ in pairs], [axis for _, axis in pairs]
+    groups = groups_of(arranged, axes)
+    rows = [
+        _of_rows(stacked(arranged, g), axes[g[0]], histogram, bins, jax.default_backend())
+        for g in groups
+    ]
+    channels = [0 if axis is None else x.shape[axis] for x, axis in pairs]
+    every = in_order(groups, [of_group._replace(active=None) for of_group in rows])
+    sizes = jnp.asarray([x.size for x in arranged], jnp.float32)
+    return (
+        _finished(every, sizes, histogram, bins),
+        Units(joined(groups, channels, [of_group.active for of_group in rows]), tuple(channels)),
+    )
+
+
+class _Rows(NamedTuple):
+    """What is taken of rows of values at once; `counts` is as `_fine_bin` or `_bin` says."""
+
+    mean: Any
+    std: Any
+    near: Any  # how many x <= 0.05 and |x| <= 0.05, None where the counts say it
+    counts: Any
+    active: Any
+
+
+def _arranged(x: Any, channel_axis: int | None) -> tuple[Any, int | None]:
+    """Returns an output with its axes merged as far as possible, and its axis of channels.
+
+    Outputs of different shapes then have the same operations.
+    """
+    x = jnp.asarray(jax.lax.stop_gradient(x))
+    if channel_axis is not None and x.ndim < 2:
+        x, channel_axis = x.reshape(-1, 1), 1
+    if channel_axis is not None:
+        channel_axis %= x.ndim
+    if explicitly_sharded(x):  # its axes must stay
+        return x, channel_axis
+    if channel_axis is None:
+        return x.reshape(-1), None
+    shape = x.shape
+    before, after = math.prod(shape[:channel_axis]), math.prod(shape[channel_axis + 1 :])
+    return x.reshape(before, shape[channel_axis], after), 1
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _of_rows(x: Any, channel_axis: int | None, histogram: bool, bins: Bins, backend: str) -> _Rows:
+    """Takes the statistics of rows; jitted, so that rows of one type are traced once.
+
+    Args:
+      x: (R, …) rows.
+      channel_axis: of a row.
+      histogram, bins: as for `activation_stats`.
+      backend: that the form of the counts depends on.
+    """
+    x = x.astype(jnp.float32)
     active = None
     if channel_axis is not None:
-        maps = x if x.ndim > 1 else x.reshape(-1, 1)
-        channel = channel_axis % maps.ndim
-        active = jnp.any(maps > 0, axis=tuple(i for i in range(maps.ndim) if i != channel))
-    x = x.reshape(-1)
+        axes = tuple(i for i in range(1, x.ndim) if i != channel_axis + 1)
+        active = replicated(jnp.any(x > 0, axis=axes))
+    if not explicitly_sharded(x):
+        x = x.reshape(len(x), -1)
+    axes = tuple(range(1, x.ndim))
+    size = math.prod(x.shape[1:])
     # Two passes: E[x²] − E[x]² would cancel where |mean| ≫ std.
-    mean = jnp.mean(x)
-    std = jnp.sqrt(jnp.sum(jnp.square(x - mean)) / max(x.size - 1, 1))
-    if histogram and bins == FASTAI:
-        # One pass counts everything: the values around zero have three bins of their own, which add
-        # up to the shares near zero, to `under` and to the first bin of the histogram.
-        low, below, above, *inside, over = count(_fine_bin(x), FASTAI.count + 4)
-        size = jnp.float32(x.size)
-        return ActivationStats(
-            mean=mean,
-            std=std,
-            near_zero=(low + below + above) / size,
-            abs_near_zero=(below + above) / size,
-            hist=jnp.stack([above + inside[0], *inside[1:]]),
-            under=low + below,
-            over=over,
-            active=active,
-        )
-    hist = under = over = None
+    mean = jnp.mean(x, axes, keepdims=True)
+    std = jnp.sqrt(jnp.sum(jnp.square(x - mean), axes) / max(size - 1, 1))
+    counts = near = None
     if histogram:
-        counts = _bin_counts(x, bins)
-        under, hist, over = counts[0], counts[1:-1], counts[-1]
-    shares = _share(x <= NEAR_ZERO), _share(jnp.abs(x) <= NEAR_ZERO)
-    return ActivationStats(mean, std, *shares, hist, under, over, active)
+        fine = bins == FASTAI
+        counts = count_rows(_fine_bin(x), FASTAI.count + 4) if fine else _bin_counts(x, bins)
+    if not (histogram and bins == FASTAI):
+        exact = jnp.float32 if size <= _EXACT_IN_FLOAT32 else jnp.int32
+        hits = (x <= NEAR_ZERO), (jnp.abs(x) <= NEAR_ZERO)
+        near = tuple(jnp.sum(hit, axes, dtype=exact).astype(jnp.float32) for hit in hits)
+    return _Rows(mean.reshape(-1), std, near, counts, active)
 
 
-def _fine_bin(x: Float[Array, " N"]) -> Int[Array, " N"]:
+def _finished(rows: _Rows, sizes: Any, histogram: bool, bins: Bins) -> ActivationStats:
+    """Returns the statistics of all layers."""
+    counts = rows.counts
+    if histogram and bins == FASTAI:
+        # One pass counted everything: the values around zero have three bins of their own, which
+        # add up to the shares near zero, to `under` and to the first bin of the histogram.
+        near = jnp.sum(counts[:, :3], 1), jnp.sum(counts[:, 1:3], 1)
+        first = counts[:, 2:3] + counts[:, 3:4]
+        hist = jnp.concatenate([first, counts[:, 4:-1]], 1)
+        under, over = jnp.sum(counts[:, :2], 1), counts[:, -1]
+    else:
+        near, hist, under, over = rows.near, None, None, None
+        if histogram:
+            under, hist, over = counts[:, 0], counts[:, 1:-1], counts[:, -1]
+    near_zero, abs_near_zero = (n.astype(jnp.float32) / sizes for n in near)
+    return ActivationStats(rows.mean, rows.std, near_zero, abs_near_zero, hist, under, over)
+
+
+def _fine_bin(x: Float[Array, "R ..."]) -> Int[Array, "R ..."]:
     """Returns the index of a bin that separates values near zero.
 
     0 for x < −0.05, 1 for −0.05 ≤ x < 0, 2 for 0 ≤ x ≤ 0.05, then 3 + the fastai bin of x, 43 for
@@ -121,15 +244,15 @@ def _fine_bin(x: Float[Array, " N"]) -> Int[Array, " N"]:
     return jnp.where(jnp.isnan(x), 4 + FASTAI.count, index)
 
 
-def _bin_counts(x: Float[Array, " N"], bins: Bins) -> Int[Array, " _"]:
-    """Returns the counts of under, the bins, and over; NaNs are not counted."""
+def _bin_counts(x: Float[Array, "R ..."], bins: Bins) -> Int[Array, "R _"]:
+    """Returns the counts of under, the bins, and over of each row; NaNs are not counted."""
     low, high = bins.edges[[0, -1]].astype(np.float32)
     index = 1 + _bin(x, bins)
     index = jnp.where(x < low, 0, jnp.where(x > high, bins.count + 1, index))
-    return count(jnp.where(jnp.isnan(x), bins.count + 2, index), bins.count + 2)
+    return count_rows(jnp.where(jnp.isnan(x), bins.count + 2, index), bins.count + 2)
 
 
-def _bin(x: Float[Array, " N"], bins: Bins) -> Int[Array, " N"]:
+def _bin(x: Float[Array, "R ..."], bins: Bins) -> Int[Array, "R ..."]:
     """Returns the bin of each value, the first or the last bin for values outside."""
     scale = bins.count / (bins.high - bins.low)
     offset = bins.low * scale
@@ -139,23 +262,7 @@ def _bin(x: Float[Array, " N"], bins: Bins) -> Int[Array, " N"]:
     # Elsewhere rounding may move a value to a neighbouring bin, which its edges correct.
     guess = jnp.clip(jnp.floor(x * scale - offset), 0, bins.count - 1).astype(jnp.int32)
     edges = jnp.asarray(bins.edges, jnp.float32)
+    if explicitly_sharded(x):  # refuses to look the edges up
+        return jnp.sum(x[..., None] >= edges[1:-1], -1, dtype=jnp.int32)
     index = guess + (x >= edges[guess + 1]) - (x < edges[guess])
     return jnp.clip(index, 0, bins.count - 1)
-
-
-def count(index: Int[Array, " N"], bins: int) -> Int[Array, " bins"]:
-    """Returns how often each of 0 … bins − 1 occurs; larger indices are not counted.
-
-    The cheapest exact form depends on the backend. On CPU it is a scatter-add, which runs in one
-    thread beside the products of the backward pass; comparing with every bin took longer than the
-    rest of the step. Elsewhere, by reasoning and not yet by measurement, a scatter-add would
-    serialise on the few addresses where most activations lie, and comparisons cost little.
-    """
-    if jax.default_backend() == "cpu":
-        return jnp.zeros(bins, jnp.int32).at[index].add(1, mode="drop")
-    return jnp.sum(index[:, None] == jnp.arange(bins), 0, dtype=jnp.int32)
-
-
-def _share(hits: Bool[Array, " N"]) -> Float[Array, ""]:
-    exact = jnp.float32 if hits.size <= _EXACT_IN_FLOAT32 else jnp.int32
-    return jnp.sum(hits, dtype=exact) / jnp.float32(hits.size)

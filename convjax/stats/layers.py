@@ -1,23 +1,26 @@
 """Statistics of several layers at one step, for a custom training loop."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Real
+from jaxtyping import Array, Bool
 
 from convjax._checks import check_array, check_type
-from convjax.stats.activations import ActivationStats, activation_stats
+from convjax.nn.outputs import LayerOutputs
+from convjax.stats.activations import ActivationStats, Units, stats_of
 from convjax.stats.bins import FASTAI, Bins, as_bins
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["stats", "active"],
-    meta_fields=["names", "sizes", "bins"],
+    data_fields=["stats", "units"],
+    meta_fields=["names", "sizes", "channels", "bins"],
 )
 @dataclass(frozen=True)
 class LayerStats:
@@ -26,20 +29,34 @@ class LayerStats:
     Attributes:
       names: of the layers, in the order of their calls.
       sizes: number of values of each.
-      stats: every field but `active` has a first axis L.
-      active: whether each channel was active, one array (C,) per layer; empty without units.
+      stats: every field has a first axis L; `active` is None.
+      units: whether each channel was active, those of all layers one after the other, so that one
+        array leaves the device; None without units.
+      channels: number of each layer; empty without units.
       bins: of the histograms.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     stats: ActivationStats
-    active: tuple[Bool[Array | np.ndarray, "..."], ...] = ()
+    units: Bool[Array | np.ndarray, "..."] | None = None
+    channels: tuple[int, ...] = ()
     bins: Bins = FASTAI
+
+    @property
+    def active(self) -> tuple[Bool[Array | np.ndarray, "..."], ...]:
+        """Whether each channel was active, one array (C,) per layer; empty without units."""
+        # On the host, cuts need no program.
+        units = (
+            np.asarray(self.units)
+            if isinstance(self.units, jax.Array) and not isinstance(self.units, jax.core.Tracer)
+            else self.units
+        )
+        return tuple(Units(units, self.channels).split())
 
 
 def layer_stats(
-    outputs: Mapping[str, Real[Array | np.ndarray, "..."]],
+    outputs: Mapping[str, Any],
     *,
     histogram: bool = True,
     bins: Bins | str = "fastai",
@@ -48,20 +65,24 @@ def layer_stats(
 ) -> LayerStats:
     """Returns the statistics of each layer's output; call it within the jitted step.
 
+    What cannot be measured is left out with a warning, because it must not end a training: outputs
+    without values and those that are not real numbers.
+
     Args:
       outputs: by the layer's name, as `convjax.capture` returns them. The network's input and
-        labels may be among them, by the names "input" and "labels".
+        labels may be among them, by the names "input" and "labels". The arrays of an output that
+        is a tuple or another tree are layers named "name:0", "name:1" or by their keys, "name:h".
       histogram: False leaves out the histograms, most of the cost.
       bins: of the histograms: "fastai" (40 over 0 to 10), "symmetric" (40 over -5 to 5) or a
         `convjax.Bins`.
       units: True adds which channels were active, for `Record.dead`.
-      channel_axes: the axis of the channels of outputs where it is not the last, as
-        `convjax.channel_axes(model, outputs)` returns it for this project's networks in any layout.
+      channel_axes: the axis of the channels of outputs where it is not the last; by default what
+        `convjax.capture` found.
 
     Raises:
-      TypeError: if outputs is not a mapping of arrays, or bins is of another type.
-      ValueError: if there is no output, one has no values or does not have the axis, or bins is
-        not the name of a preset.
+      TypeError: if outputs is not a mapping, an output is not an array or a tree of arrays, or bins
+        is of another type.
+      ValueError: if an output does not have the axis, or bins is not the name of a preset.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -71,35 +92,90 @@ def layer_stats(
       (('conv', 'head'), (96, 20), (2, 40))
       >>> layer_stats({"x": jnp.ones(3)}, bins="symmetric").bins.low
       -5.0
+      >>> layer_stats({"lstm": (jnp.ones(3), {"h": jnp.ones(2)})}).names
+      ('lstm:0', 'lstm:1:h')
     """
     bins = as_bins(bins)
     check_type("outputs", outputs, Mapping, "convjax.capture(model, x) returns one.")
-    for name, x in outputs.items():
-        check_array(f"outputs[{name!r}]", x)
-    if not outputs:
-        raise ValueError("outputs must hold the output of one layer or more, got none.")
-    axes = dict.fromkeys(outputs, -1) | dict(channel_axes or {})
-    for name, x in outputs.items():
-        if not x.size:
-            raise ValueError(
-                f"outputs[{name!r}] must hold one value or more, got the shape {x.shape}. Leave "
-                "out empty batches."
-            )
+    known = channel_axes is not None or isinstance(outputs, LayerOutputs)
+    found = measurable(outputs, channel_axes)
+    axes = {name: found.channel_axes.get(name, -1) for name in found}
+    for name, x in found.items():
         if x.ndim and not -x.ndim <= axes[name] < x.ndim:
             raise ValueError(
                 f"channel_axes[{name!r}] must be an axis of the shape {x.shape}, got {axes[name]}."
             )
-    stats = [
-        activation_stats(
-            x, histogram=histogram, bins=bins, channel_axis=axes[name] if units else None
+    if units and not known and (maps := {n: x.shape for n, x in found.items() if x.ndim > 2}):
+        name, shape = next(iter(maps.items()))
+        warnings.warn(
+            f"units=True takes the last axis for the channels, as of {name!r} with the shape "
+            f"{shape}. Pass the outputs as convjax.capture returns them, {{'input': x}} | outputs "
+            f"to add to them, or the axes: channel_axes={{{name!r}: -1}}.",
+            stacklevel=2,
         )
-        for name, x in outputs.items()
-    ]
-    alike = [layer._replace(active=None) for layer in stats]
+    stats, of_units = stats_of(
+        list(found.values()),
+        histogram=histogram,
+        bins=bins,
+        channel_axes=[axes[name] if units else None for name in found],
+    )
     return LayerStats(
-        tuple(outputs),
-        tuple(x.size for x in outputs.values()),
-        jax.tree.map(lambda *values: jnp.stack(values), *alike),
-        tuple(layer.active for layer in stats if layer.active is not None),
+        tuple(found),
+        tuple(x.size for x in found.values()),
+        stats,
+        of_units.active,
+        of_units.channels if units else (),
         bins,
     )
+
+
+def measurable(
+    outputs: Mapping[str, Any], channel_axes: Mapping[str, int] | None = None
+) -> LayerOutputs:
+    """Returns the arrays of real numbers among outputs, and those of their tuples and trees.
+
+    Everything else is left out with one warning.
+
+    Args:
+      outputs, channel_axes: as for `layer_stats`.
+
+    Raises:
+      TypeError: if an output is neither an array nor a tree of arrays.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> list(measurable({"conv": jnp.ones(2), "lstm": (jnp.ones(2), jnp.ones(3))}))
+      ['conv', 'lstm:0', 'lstm:1']
+    """
+    given = getattr(outputs, "channel_axes", {}) | dict(channel_axes or {})
+    found: dict[str, Any] = {}
+    axes: dict[str, int] = {}
+    left_out: list[str] = []
+    for layer, output in outputs.items():
+        for path, x in jax.tree_util.tree_leaves_with_path(output):
+            key = jax.tree_util.keystr(path, simple=True, separator=":")
+            name = f"{layer}:{key}" if key else layer
+            if not key:
+                check_array(f"outputs[{name!r}]", x)
+            if why := _unmeasurable(x):
+                left_out.append(f"{name!r} ({why})")
+                continue
+            found[name] = x
+            if (axis := given.get(name, given.get(layer))) is not None:
+                axes[name] = axis
+    if left_out:
+        warnings.warn(
+            f"layer_stats leaves out {', '.join(left_out)}. Statistics are of real numbers: pass "
+            "jnp.abs(x) of a complex output, x.astype(jnp.float32) of a boolean one.",
+            stacklevel=3,
+        )
+    return LayerOutputs(found, axes)
+
+
+def _unmeasurable(x: Any) -> str | None:
+    """Returns why something has no statistics, None if it has some."""
+    if not (hasattr(x, "shape") and hasattr(x, "dtype")):
+        return f"{type(x).__name__}, not an array"
+    if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
+        return f"dtype {x.dtype}"
+    return None if x.size else f"no values, shape {x.shape}"

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from convjax._checks import check_array
 from convjax.optim.optimizers import path_name
-from convjax.stats.activations import count
+from convjax.stats.counting import count_rows, explicitly_sharded
+from convjax.stats.groups import groups_of, in_order, stacked
 
 # Magnitudes have bins of a factor of 2, from 2^-34 (6e-11) to 2^6 (64). Powers of two, because the
 # bin of a float32 is then its exponent: exact, and a shift instead of a logarithm.
@@ -45,7 +46,7 @@ class Described(NamedTuple):
     ndims: tuple[int, ...]  # number of axes
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["stats"], meta_fields=["of"])
+@partial(jax.tree_util.register_dataclass, data_fields=["stats", "applied"], meta_fields=["of"])
 @dataclass(frozen=True)
 class ParameterStats:
     """Statistics of P parameters at one step; a pytree, so that a jitted step may return it.
@@ -53,28 +54,40 @@ class ParameterStats:
     Attributes:
       of: the parameters.
       stats: their statistics; every field has the first axis P.
+      applied: whether the optimiser changed the parameters at this step; False at steps that only
+        accumulate gradients, as of `optax.MultiSteps`; None where it always changes them.
     """
 
     of: Described
     stats: Norms
+    applied: Bool[Array | np.ndarray, "..."] | None = None
 
 
 def parameter_stats(
-    params: Any, *, grads: Any = None, updated: Any = None, histogram: bool = True
+    params: Any,
+    *,
+    grads: Any = None,
+    updated: Any = None,
+    updates: Any = None,
+    histogram: bool = True,
 ) -> ParameterStats:
     """Returns the statistics of each parameter; call it within the jitted step.
+
+    Parameters that are not real floating-point numbers are left out.
 
     Args:
       params: a pytree of arrays, before the update: the params of Linen or Optax, or the
         `nnx.state(model, nnx.Param)` of an NNX model.
-      grads: the gradients, a pytree of the same structure.
+      grads: the gradients, a pytree with the paths of params.
       updated: the parameters after the update; their difference from params is the update.
+      updates: the updates themselves, instead of `updated`, as Optax returns them.
       histogram: False leaves out the histograms of magnitudes.
 
     Raises:
       TypeError: if a parameter is not an array.
-      ValueError: if neither grads nor updated is given, there is no parameter, or the trees differ
-        in structure or shapes.
+      ValueError: if none of grads, updated and updates is given, or both of the latter; if there is
+        no parameter, or the trees differ in paths or shapes; if updated holds the very arrays of
+        params.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -86,62 +99,143 @@ def parameter_stats(
       >>> found.stats.update_norm is None
       True
     """
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        check_array(f"params{jax.tree_util.keystr(path)}", leaf)
-    if not jax.tree.leaves(params):
-        raise ValueError("params must hold one array or more, got none.")
-    if grads is None and updated is None:
+    if updated is not None and updates is not None:
+        raise ValueError("updated or updates must be given, got both. Optax's updates are enough.")
+    if grads is None and updated is None and updates is None:
         raise ValueError("grads or updated must be given, got neither.")
-    structure: Any = jax.tree.structure(params)
-    for name, tree in (("grads", grads), ("updated", updated)):
-        if tree is not None and jax.tree.structure(tree) != structure:
-            raise ValueError(f"{name} must have the structure of params, got another tree.")
-        if tree is not None and (shapes := _shapes(tree)) != _shapes(params):
-            raise ValueError(
-                f"{name} must have the shapes of params, got {shapes} for {_shapes(params)}."
-            )
-    before = jax.tree.leaves(params)
-    changes = None
+    kept = _floating(params)
+    if not kept:
+        raise ValueError(
+            "params must hold one array or more of real floating-point numbers, got none."
+        )
+    before = [leaf for _, leaf in kept]
+    gradients = None if grads is None else _matched("grads", grads, params, kept)
+    changes = None if updates is None else _matched("updates", updates, params, kept)
     if updated is not None:
-        changes = [new - old for new, old in zip(jax.tree.leaves(updated), before, strict=True)]
-    gradients = None if grads is None else jax.tree.leaves(grads)
-    hist = _magnitudes if histogram else lambda leaves: None
+        after = _matched("updated", updated, params, kept)
+        if all(new is old for new, old in zip(after, before, strict=True)):
+            raise ValueError(
+                "updated must hold the parameters after the update, got the very arrays of params: "
+                "the two are one state, as nnx.state(model, nnx.Param) before and after "
+                "optimizer.update, which share the model's variables. Pass updates=, those of "
+                "Optax, or take a copy before the update: jax.tree.map(jnp.copy, nnx.state(model, "
+                "nnx.Param))."
+            )
+        changes = [new - old for new, old in zip(after, before, strict=True)]
+    weight_norm, _ = _statistics(before, False)
+    changing, hists = _statistics([*(gradients or ()), *(changes or ())], histogram)
+    of_grads = slice(0, len(before) if gradients else 0)
+    of_changes = slice(of_grads.stop, None)
     norms = Norms(
-        weight_norm=_norm(before),
-        grad_norm=None if gradients is None else _norm(gradients),
-        update_norm=None if changes is None else _norm(changes),
-        grad_hist=None if gradients is None else hist(gradients),
-        update_hist=None if changes is None else hist(changes),
+        weight_norm=weight_norm,
+        grad_norm=changing[of_grads] if gradients else None,
+        update_norm=changing[of_changes] if changes else None,
+        grad_hist=hists[of_grads] if histogram and gradients else None,
+        update_hist=hists[of_changes] if histogram and changes else None,
     )
     return ParameterStats(describe(params), norms)
 
 
-def _shapes(tree: Any) -> list[tuple[int, ...]]:
-    return [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
-
-
 def describe(params: Any) -> Described:
-    """Returns the names, sizes and numbers of axes of the leaves of a pytree."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
+    """Returns the names, sizes and numbers of axes of the parameters that have statistics."""
+    kept = _floating(params)
     return Described(
-        tuple(path_name(path) for path, _ in leaves),
-        tuple(x.size for _, x in leaves),
-        tuple(x.ndim for _, x in leaves),
+        tuple(path_name(path) for path, _ in kept),
+        tuple(x.size for _, x in kept),
+        tuple(x.ndim for _, x in kept),
     )
 
 
-def _norm(leaves: list[Any]) -> Float[Array, " P"]:
-    """Returns the Euclidean norms, in float32."""
-    return jnp.stack([jnp.linalg.norm(x.astype(jnp.float32).reshape(-1)) for x in leaves])
+def applied(opt_state: Any) -> Bool[Array, ""] | None:
+    """Returns whether the optimiser changed the parameters at the last step.
+
+    Args:
+      opt_state: of Optax after the update, or an `nnx.Optimizer`.
+
+    Returns:
+      Whether no `optax.MultiSteps` in it waits for more gradients; None if there is none.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax
+      >>> from convjax.stats.parameters import applied
+      >>> transform, params = optax.MultiSteps(optax.sgd(0.1), 2), jnp.ones(3)
+      >>> state = transform.init(params)
+      >>> for _ in range(3):
+      ...     _, state = transform.update(params, state, params)
+      ...     print(applied(state))
+      False
+      True
+      False
+      >>> applied(optax.sgd(0.1).init(params)) is None
+      True
+    """
+    # By path, because an NNX state of an optimiser has these names but not the class.
+    leaves = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(opt_state)}
+    waiting = [
+        x
+        for name, x in leaves.items()
+        if (parts := name.rpartition("mini_step"))[1:] == ("mini_step", "")
+        and f"{parts[0]}gradient_step" in leaves
+    ]
+    return jnp.all(jnp.stack(waiting) == 0) if waiting else None
 
 
-def _magnitudes(leaves: list[Any]) -> Int[Array, "P 42"]:
+def _floating(params: Any) -> list[tuple[Any, Any]]:
+    """Returns the paths and arrays of the parameters that have statistics."""
+    found = jax.tree_util.tree_leaves_with_path(params)
+    for path, leaf in found:
+        check_array(f"params{jax.tree_util.keystr(path)}", leaf)
+    return [(path, x) for path, x in found if jnp.issubdtype(x.dtype, jnp.floating)]
+
+
+def _matched(
+    argument: str, tree: Any, params: Any, kept: list[tuple[Any, Any]]
+) -> list[Shaped[Array, "..."]]:
+    """Returns the arrays of a tree at the paths that are kept of params.
+
+    Trees of other containers match by the names of paths: an NNX state and a dictionary.
+    """
+    found = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    names = [path_name(path) for path, _ in kept]
+    every = {path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+    if odd := sorted((set(names) - set(found)) | (set(found) - every)):
+        raise ValueError(
+            f"{argument} must have the structure of params, got a tree that differs in "
+            f"{', '.join(map(repr, odd))}."
+        )
+    for name, (_, x) in zip(names, kept, strict=True):
+        if jnp.shape(found[name]) != x.shape:
+            raise ValueError(
+                f"{argument} must have the shapes of params, got {jnp.shape(found[name])} for "
+                f"{x.shape} in {name!r}."
+            )
+    return [found[name] for name in names]
+
+
+def _statistics(arrays: list[Any], histogram: bool) -> tuple[Any, Any]:
+    """Returns the norms of arrays and, if asked for, the counts of their magnitudes."""
+    if not arrays:
+        return None, None
+    arranged = [x if explicitly_sharded(x) else x.reshape(-1) for x in map(jnp.asarray, arrays)]
+    groups = groups_of(arranged)
+    rows = [_of_rows(stacked(arranged, g), histogram, jax.default_backend()) for g in groups]
+    return in_order(groups, rows)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _of_rows(x: Shaped[Array, "R ..."], histogram: bool, backend: str) -> tuple[Any, Any]:
+    """Returns the norm of each row and the counts of magnitudes, in the form for the backend.
+
+    Jitted, so that rows of one type are traced once.
+    """
+    x = x.astype(jnp.float32)
+    norms = jnp.sqrt(jnp.sum(jnp.square(x), tuple(range(1, x.ndim))))
+    return norms, _magnitudes(x) if histogram else None
+
+
+def _magnitudes(x: Float[Array, "R ..."]) -> Int[Array, "R 42"]:
     """Counts magnitudes by powers of two; zeros are under, NaNs are not counted."""
-    return jnp.stack([_magnitude_counts(x.astype(jnp.float32).reshape(-1)) for x in leaves])
-
-
-def _magnitude_counts(x: Float[Array, " N"]) -> Int[Array, " 42"]:
     bits = jax.lax.bitcast_convert_type(jnp.abs(x), jnp.int32)
     exponent = (bits >> 23) - 127  # of 2^exponent ≤ |x|; −127 for zero, 128 for infinity
     index = jnp.clip(exponent - LOG_FIRST + 1, 0, LOG_BINS + 1)
-    return count(jnp.where(jnp.isnan(x), LOG_BINS + 2, index), LOG_BINS + 2)
+    return count_rows(jnp.where(jnp.isnan(x), LOG_BINS + 2, index), LOG_BINS + 2)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int, Real
 
 from convjax.nn._capture import capture, channel_axes
 from convjax.nn.selection import Select, has_parameters, predicate
-from convjax.stats.activations import ActivationStats, activation_stats
+from convjax.stats.activations import ActivationStats, per_layer, stats_of
 from convjax.stats.bins import Bins, as_bins
 from convjax.stats.parameters import Norms, parameter_stats
 
@@ -113,14 +113,13 @@ class Watch:
         self, outputs: Mapping[str, Any], axes: Mapping[str, int]
     ) -> tuple[ActivationStats, ...]:
         """Returns the statistics of each output, given the axis of its channels."""
-        return tuple(
-            activation_stats(
-                x,
+        return per_layer(
+            *stats_of(
+                list(outputs.values()),
                 histogram=self.histogram,
-                bins=self.bins,
-                channel_axis=axes[name] if self.units else None,
+                bins=as_bins(self.bins),
+                channel_axes=[axes[name] if self.units else None for name in outputs],
             )
-            for name, x in outputs.items()
         )
 
     def parameter_stats(self, params: Any, grads: Any, updated: Any) -> Norms | None:

@@ -35,8 +35,16 @@ def compiled(backend, name):
     return traced_for(backend, FUNCTIONS[name], SIZE).lower().compile()
 
 
+def equations(jaxpr):
+    """All equations, those of jitted functions included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        if "jaxpr" in equation.params:
+            yield from equations(equation.params["jaxpr"].jaxpr)
+
+
 def primitives(traced):
-    return {equation.primitive.name for equation in traced.jaxpr.eqns}
+    return {equation.primitive.name for equation in equations(traced.jaxpr)}
 
 
 # No subnormal numbers: XLA flushes them to zero on CPU, NumPy does not.
@@ -213,8 +221,8 @@ def test_activation_stats_adds_integers_beyond_float32():
     # Traced only, so that nothing of this size is allocated: the dtypes of the four sums, of mean,
     # std, and both shares.
     def sums(size):
-        equations = traced_for("cpu", without_histogram, size).jaxpr.eqns
-        added = [eqn.invars[0].aval for eqn in equations if eqn.primitive.name == "reduce_sum"]
+        every = equations(traced_for("cpu", without_histogram, size).jaxpr)
+        added = [eqn.invars[0].aval for eqn in every if eqn.primitive.name == "reduce_sum"]
         return [str(values.dtype) for values in added]
 
     assert sums(2**24) == ["float32"] * 4

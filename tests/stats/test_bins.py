@@ -176,5 +176,5 @@ def test_activation_stats_with_other_bins_counts_alike_on_accelerators(monkeypat
 def test_activation_stats_with_fastai_bins_equals_the_general_count():
     x = np.array(neighbours(FASTAI), np.float32)
     found = activation_stats(x, bins=Bins(0.0, 10.0, 40))
-    counts = library._bin_counts(jax.numpy.asarray(x), FASTAI)
+    counts = library._bin_counts(jax.numpy.asarray(x)[None], FASTAI)[0]
     assert [found.under, *found.hist, found.over] == counts.tolist() == numpy_counts(x, FASTAI)

@@ -79,9 +79,9 @@ def test_parameter_stats_rejects_mistakes():
         parameter_stats(TREE)
     with pytest.raises(ValueError, match=r"updated must have the structure of params"):
         parameter_stats(TREE, updated={"b": TREE["b"]})
-    with pytest.raises(ValueError, match=r"grads must have the shapes of params, got \[\(1,\)"):
+    with pytest.raises(ValueError, match=r"grads must have the shapes of params, got \(1,\) for \(2,\) in 'b'"):
         parameter_stats(TREE, grads={"b": jnp.ones(1), "k": TREE["k"]})
-    with pytest.raises(ValueError, match=r"params must hold one array or more, got none"):
+    with pytest.raises(ValueError, match=r"params must hold one array or more of real .* got none"):
         parameter_stats({}, grads={})
 
 

@@ -126,7 +126,8 @@ def test_watch_parameter_stats_are_none_where_off():
     assert Watch().parameter_stats(params, params, params) is None
     grads = Watch(gradients=True).parameter_stats(params, params, params)
     assert (grads.update_norm, grads.update_hist) == (None, None)
-    updates = Watch(updates=True, histogram=False).parameter_stats(params, None, params)
+    updated = {"w": X.copy()}
+    updates = Watch(updates=True, histogram=False).parameter_stats(params, None, updated)
     assert (updates.grad_norm, updates.update_hist) == (None, None)
     assert updates.update_norm.tolist() == [0]
 
