@@ -51,12 +51,12 @@ def choose(
       [1, 5, 15, 25, 35, 45, 55, 65, 75, 85, 95, 99]
     """
     if layers is not None:
-        several = layers if isinstance(layers, Sequence) and not isinstance(layers, str) else None
-        if several is not None and not several:
+        each = [layers] if isinstance(layers, str) or not isinstance(layers, Sequence) else layers
+        if not each:
             raise ValueError(
                 "layers must choose at least one, got none. Leave it out, or pass one."
             )
-        return sorted({i for one in several or [layers] for i in _found(names, one)})
+        return sorted({i for one in each for i in _found(names, one)})
     if len(names) <= MAX_LAYERS:
         return list(range(len(names)))
     spread = np.linspace(0, len(names) - 1, MAX_LAYERS).round().astype(int).tolist()

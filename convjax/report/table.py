@@ -20,7 +20,7 @@ _CELL_STYLE = (
 )
 
 # What Markdown would interpret within a cell.
-_MARKED = re.compile(r"[\\`*|<>~]|\](?=\()|(?<![^\W_])_|_(?![^\W_])")
+_MARKED = re.compile(r"[\\`*|&<>~]|\](?=\()|(?<![^\W_])_|_(?![^\W_])")
 
 
 class Share(float):

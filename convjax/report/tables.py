@@ -128,12 +128,12 @@ def record_tables(
     parts += [of_parameters] if of_parameters else []
     if format == "text":
         return "\n\n".join([repr(record), str(found), *(table.text() for table in parts)])
-    of_findings = findings(found)
-    said = [table for table in [of_findings] if table] or ["Nothing was found."]
-    blocks = [repr(record), *said, *notes(found), *parts]
+    said = findings(found)
+    blocks: list[str | Table] = [repr(record), said or "Nothing was found."]
+    blocks += [*notes(found), *parts]
     if format == "markdown":
-        return "\n\n".join(b.markdown() if isinstance(b, Table) else b for b in blocks)
-    return "".join(b.html(inline=True) if isinstance(b, Table) else paragraph(b) for b in blocks)
+        return "\n\n".join(b if isinstance(b, str) else b.markdown() for b in blocks)
+    return "".join(paragraph(b) if isinstance(b, str) else b.html(inline=True) for b in blocks)
 
 
 def findings(diagnosis: Diagnosis) -> Table | None:

@@ -277,3 +277,16 @@ def test_paragraph_shows_any_text_and_nothing_else(text):
     parsed(paragraph(text))
     assert Texts(paragraph(text)).tags == {"p"}
     assert Texts(paragraph(text)).found == text
+
+
+def test_record_html_of_many_layers_is_short():
+    record = make_record(steps=120, layers=240)
+    html = record._repr_html_()
+    assert len(html) < 200_000
+    first, details = parsed(html).find("div[2]"), parsed(html).find("details")
+    assert 12 <= len(list(first.iter("tr"))) - 1 <= 15
+    assert details.find("summary").text.endswith("of 240 layers; all:")
+    assert all(f"\n{name} " in details.find("pre").text for name in record.layers)
+    findings = diagnose(record).findings
+    assert findings
+    assert f"Found by convjax.diagnose(record): {findings[0].symptom}" in shown_text(html)

@@ -1,5 +1,6 @@
 """The table of pages and notebooks: its cells, its alignment and its escaping."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from convjax.report.table import MISSING, Share, Table, format_value
 
@@ -125,3 +127,66 @@ def test_table_shows_any_text_and_nothing_else(first, second):
         assert found.tags <= {"div", "table", "caption", "thead", "tbody", "tr", "th", "td"}
         assert first in found.found
         assert cells(html) == [[first], [second]]
+
+
+# --- text, Markdown, and long tables -------------------------------------------------------------
+
+LONG = Table("Layers", ("layer", "mean"), [(f"conv{i}", i / 4) for i in range(30)], what="layers")
+
+
+def test_table_as_text_equals_a_table_by_hand():
+    table = Table("numbers", ("name", "count"), [("a\n b", 1), ("long name", 12345)])
+    assert table.text().splitlines() == [
+        "numbers",
+        "name        count",
+        "a b             1",
+        "long name  12,345",
+    ]
+    assert Table("", ("x",), []).text() == "x"
+
+
+def test_table_as_markdown_equals_a_table_by_hand():
+    table = Table("my_layers", ("|x|", "count"), [("blocks.0_b", 1), ("*", MISSING)])
+    assert table.markdown().splitlines() == [
+        "**my_layers**",
+        "",
+        r"| \|x\| | count |",
+        "| :--- | ---: |",
+        "| blocks.0_b | 1 |",
+        r"| \* | – |",
+    ]
+
+
+@given(st.lists(st.tuples(texts, st.floats()), min_size=1, max_size=3))
+def test_table_as_markdown_is_rendered_as_its_cells(rows):
+    rendered = MarkdownIt("commonmark").enable("table").enable("strikethrough")
+    html = rendered.render(Table("", ("name", "number"), rows).markdown())
+    shown = Table("", ("name", "number"), [(" ".join(name.split()), x) for name, x in rows])
+    found = [[" ".join(cell.split()) for cell in row] for row in cells(html)]
+    assert found == cells(shown.html())
+
+
+def test_long_table_shows_some_rows_and_unfolds_to_all():
+    table = replace(LONG, shown=[0, 7, 29])
+    short = ["conv0", "conv7", "conv29"]
+    assert [row.split()[0] for row in table.text().splitlines()[2:5]] == short
+    assert table.text().endswith("\n3 of 30 layers")
+    assert [row.split()[1] for row in table.markdown().splitlines()[4:7]] == short
+    assert table.markdown().endswith("|\n\n3 of 30 layers")
+    for inline in (False, True):
+        first, details = parsed(table.html(inline=inline))
+        assert [row[0].text for row in first.iter("tr")] == ["layer", *short]
+        assert details.tag == "details"
+        assert details.get("open") is None
+        assert details.find("summary").text == "3 of 30 layers; all:"
+    # A notebook has the others as text, because each styled cell is long.
+    assert details.find("pre").text == LONG.text()
+    whole = parsed(table.html()).find("details").iter("tr")
+    assert [row[0].text for row in whole] == ["layer", *(name for name, _ in LONG.rows)]
+
+
+def test_table_that_shows_all_rows_has_nothing_to_unfold():
+    for table in (LONG, replace(LONG, shown=range(30))):
+        assert table.html() == LONG.html()
+        assert table.text() == LONG.text()
+        assert "details" not in table.html() + table.html(inline=True) + table.markdown()
