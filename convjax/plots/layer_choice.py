@@ -13,13 +13,13 @@ from convjax.stats.record import Record
 MAX_LAYERS = 12  # more lines or panels than this are hard to tell apart
 
 # An index, a name or a pattern of names, or a list of these.
-Layers = int | str | Sequence[int | str]
+LayerChoice = int | str | Sequence[int | str]
 
 
 def choose(
     record: Record,
     names: Sequence[str],
-    layers: Layers | None = None,
+    layers: LayerChoice | None = None,
     diagnosis: Diagnosis | None = None,
 ) -> list[int]:
     """Returns the indices of the layers or parameters to show, in their order.
@@ -71,7 +71,7 @@ def choose(
 def choose_parameters(
     record: Record,
     names: Sequence[str],
-    layers: Layers | None = None,
+    layers: LayerChoice | None = None,
     diagnosis: Diagnosis | None = None,
 ) -> list[int]:
     """Returns the indices of the parameters of the chosen layers, where both are shown.

@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 
 from convjax.plots import heatmap
 from convjax.plots.figure import caption, check_layers, label_steps, new_figure
-from convjax.plots.layer_choice import Layers, choose, describe_choice
+from convjax.plots.layer_choice import LayerChoice, choose, describe_choice
 from convjax.stats.record import Record, check_record
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ PANELS_PER_ROW = 4
 IMAGES_PER_ROW = 6
 
 
-def color_dims(record: Record, layers: Layers | None = None) -> "matplotlib.figure.Figure":
+def color_dims(record: Record, layers: LayerChoice | None = None) -> "matplotlib.figure.Figure":
     """Draws the colourful dimension of several layers in small panels, on one colour scale.
 
     `color_dim` draws one layer large, with the values outside the bins.

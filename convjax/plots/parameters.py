@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from convjax.plots import heatmap
 from convjax.plots.figure import MAX_COLUMNS, caption, label_steps, new_figure, point_style
-from convjax.plots.layer_choice import Layers, choose, describe_choice
+from convjax.plots.layer_choice import LayerChoice, choose, describe_choice
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.parameters import LOG_BINS
 from convjax.stats.record import Record, check_record
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 RULE_OF_THUMB = 1e-3  # Karpathy's: a good norm of the update over that of the weights
 
 
-def plot_update_ratios(record: Record, layers: Layers | None = None) -> "matplotlib.figure.Figure":
+def plot_update_ratios(
+    record: Record, layers: LayerChoice | None = None
+) -> "matplotlib.figure.Figure":
     """Draws the norm of the gradient and the update-to-weight ratio of kernels.
 
     Both axes are logarithmic; a gradient of zero leaves a gap in its line. In a healthy training

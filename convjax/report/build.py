@@ -7,7 +7,7 @@ from pathlib import Path
 from convjax._checks import check_type
 from convjax.diagnosis._diagnose import Diagnosis
 from convjax.io.atomic import atomic_write
-from convjax.plots.layer_choice import Layers
+from convjax.plots.layer_choice import LayerChoice
 from convjax.report import comparison_page, html, run_page
 from convjax.report.components import Charts, Section
 from convjax.report.named_run import NamedRun, short_names
@@ -20,7 +20,7 @@ NAME = "report.html"
 def report(
     run: str | os.PathLike[str] | Record,
     *,
-    layers: Layers | None = None,
+    layers: LayerChoice | None = None,
     diagnosis: Diagnosis | None = None,
 ) -> str:
     """Returns the HTML page of a run, or of a record.
@@ -73,7 +73,7 @@ def write_report(
     run: str | os.PathLike[str] | Record,
     path: str | os.PathLike[str] | None = None,
     *,
-    layers: Layers | None = None,
+    layers: LayerChoice | None = None,
     diagnosis: Diagnosis | None = None,
 ) -> Path:
     """Writes the page of a run or a record, atomically.

@@ -6,7 +6,7 @@ from convjax.diagnosis._diagnose import Diagnosis, diagnose
 from convjax.diagnosis.evidence import network_columns
 from convjax.io.json_files import flatten
 from convjax.plots.heatmap import HOW_TO_READ
-from convjax.plots.layer_choice import Layers, choose, choose_parameters, describe_choice
+from convjax.plots.layer_choice import LayerChoice, choose, choose_parameters, describe_choice
 from convjax.plots.parameters import kernel_columns
 from convjax.report import color_dims, layer_charts, predictions, tables, training_curves
 from convjax.report.components import Block, Charts, Findings, LineStyle, Section, Text, series
@@ -44,7 +44,7 @@ NO_METRICS = "There are no metrics yet. metrics.jsonl is written at the first ev
 def sections(
     run: NamedRun,
     arrays: TypedArrays,
-    layers: Layers | None = None,
+    layers: LayerChoice | None = None,
     found: Diagnosis | None = None,
 ) -> list[Section]:
     """Returns the parts of the page of a run's folder.
@@ -67,7 +67,7 @@ def sections(
 def sections_of_record(
     run: NamedRun,
     arrays: TypedArrays,
-    layers: Layers | None = None,
+    layers: LayerChoice | None = None,
     found: Diagnosis | None = None,
 ) -> list[Section]:
     """Returns the parts of the page of a record alone, without those that it has nothing for.
@@ -81,7 +81,7 @@ def sections_of_record(
 
 
 def _of_record(
-    run: NamedRun, arrays: TypedArrays, layers: Layers | None, found: Diagnosis | None
+    run: NamedRun, arrays: TypedArrays, layers: LayerChoice | None, found: Diagnosis | None
 ) -> list[Section]:
     return [
         _curves(run, arrays, found),
@@ -186,7 +186,7 @@ def _schedule(run: NamedRun, arrays: TypedArrays) -> Section:
     return Section("schedule", "Schedule", lead, blocks)
 
 
-def _network(run: NamedRun, layers: Layers | None, found: Diagnosis | None) -> Section:
+def _network(run: NamedRun, layers: LayerChoice | None, found: Diagnosis | None) -> Section:
     lead = (
         "The layers in the order of their calls. Means that move away from 0 or standard "
         "deviations that move away from 1 from layer to layer show values that vanish or explode."
@@ -201,7 +201,7 @@ def _network(run: NamedRun, layers: Layers | None, found: Diagnosis | None) -> S
     return Section("network", "The network", lead, blocks)
 
 
-def _columns(record: Record, layers: Layers | None, found: Diagnosis | None) -> list[int]:
+def _columns(record: Record, layers: LayerChoice | None, found: Diagnosis | None) -> list[int]:
     """Returns the columns of the layers to draw, without input and labels unless chosen."""
     if layers is not None:
         return choose(record, record.layers, layers)
@@ -219,7 +219,7 @@ def _count(shown: Sequence[int], total: int, what: str) -> str:
 
 
 def _statistics(
-    run: NamedRun, arrays: TypedArrays, layers: Layers | None, found: Diagnosis | None
+    run: NamedRun, arrays: TypedArrays, layers: LayerChoice | None, found: Diagnosis | None
 ) -> Section:
     lead = (
         "The outputs of the layers at the watched steps, before a ReLU that follows. The standard "
@@ -238,7 +238,7 @@ def _statistics(
 
 
 def _dimensions(
-    run: NamedRun, arrays: TypedArrays, layers: Layers | None, found: Diagnosis | None
+    run: NamedRun, arrays: TypedArrays, layers: LayerChoice | None, found: Diagnosis | None
 ) -> Section:
     if run.record is None or not color_dims.has_histograms(run.record):
         text = NO_RECORD if run.record is None else NO_HISTOGRAMS
@@ -256,7 +256,7 @@ def _dimensions(
 
 
 def _parameters(
-    run: NamedRun, arrays: TypedArrays, layers: Layers | None, found: Diagnosis | None
+    run: NamedRun, arrays: TypedArrays, layers: LayerChoice | None, found: Diagnosis | None
 ) -> Section:
     lead = (
         "The gradients and updates of each kernel. In a healthy training the ratio of update to "

@@ -8,7 +8,7 @@ import numpy as np
 from convjax._checks import check_type
 from convjax.diagnosis._diagnose import Diagnosis, diagnose
 from convjax.io.json_files import flatten
-from convjax.plots.layer_choice import Layers, choose, choose_parameters
+from convjax.plots.layer_choice import LayerChoice, choose, choose_parameters
 from convjax.report.named_run import NamedRun
 from convjax.report.table import MISSING, Share, Table, format_value, paragraph
 from convjax.report.training_curves import column
@@ -85,7 +85,7 @@ def evaluations(run: NamedRun) -> Table:
 def record_tables(
     record: Record,
     *,
-    layers: Layers | None = None,
+    layers: LayerChoice | None = None,
     diagnosis: Diagnosis | None = None,
     format: str = "text",
 ) -> str:
@@ -168,7 +168,9 @@ def notes(diagnosis: Diagnosis) -> list[str]:
     return texts
 
 
-def layers(record: Record, which: Layers | None = None, found: Diagnosis | None = None) -> Table:
+def layers(
+    record: Record, which: LayerChoice | None = None, found: Diagnosis | None = None
+) -> Table:
     """Returns the layers with their last statistics, values per step and findings.
 
     Args:
@@ -207,7 +209,7 @@ def _add_findings(
 
 
 def parameters(
-    record: Record, which: Layers | None = None, diagnosis: Diagnosis | None = None
+    record: Record, which: LayerChoice | None = None, diagnosis: Diagnosis | None = None
 ) -> Table | None:
     """Returns the parameters with their last norms and findings; None if they were not watched.
 
