@@ -386,6 +386,56 @@ def test_diagnose_with_few_watched_steps():
     assert not diagnose(every(HEALTHY, 60)).findings
 
 
+def test_diagnose_of_evaluations_at_some_steps():
+    record = CASES["batch-norm statistics"][0]
+    eval_loss = np.full(STEPS, np.nan, np.float32)
+    eval_loss[4::20] = record.eval_loss[4::20]
+    found = diagnose(replace(record, eval_loss=eval_loss)).findings
+    assert [(f.symptom, f.step) for f in found] == [("batch-norm statistics", 4)]
+    assert found[0].figure == pytest.approx(2.01, abs=1e-5)
+    # A gap that opens at step 100.
+    gap = np.where(np.arange(STEPS) < 100, 0, 2)
+    late_gap = np.where(np.isnan(eval_loss), np.nan, HEALTHY.eval_loss + gap).astype(np.float32)
+    found = diagnose(replace(record, eval_loss=late_gap)).findings
+    assert [(f.symptom, f.step) for f in found] == [("batch-norm statistics", 104)]
+    for none in (np.full(STEPS, np.nan, np.float32), eval_loss - 2):
+        assert not diagnose(replace(record, eval_loss=none)).findings
+
+
+def accumulating(record):
+    """The record of a training whose parameters change at every fourth step, from step 3 on."""
+    of = record.parameters
+    rows = slice(3, None, 4)
+    fields = {name: getattr(of, name)[rows] for name in vars(of) if name in ROWS_OF_PARAMETERS}
+    return replace(record, parameters=replace(of, **fields))
+
+
+ROWS_OF_PARAMETERS = (
+    "watched",
+    "watched_count",
+    "weight_norm",
+    "grad_norm",
+    "update_norm",
+    "grad_hist",
+    "update_hist",
+)
+
+
+@pytest.mark.parametrize(
+    "name", ["update too large", "update too small", "vanishing gradients", "batch-norm statistics"]
+)
+def test_diagnose_of_accumulated_gradients(name):
+    assert not diagnose(accumulating(HEALTHY)).findings
+    record, where, _ = CASES[name]
+    found = diagnose(accumulating(record)).findings
+    assert [(f.symptom, f.where) for f in found] == [(name, where)]
+
+
+def test_diagnose_of_a_spike_of_accumulated_gradients():
+    found = diagnose(accumulating(spiky(71, 100))).findings
+    assert [(f.symptom, f.step) for f in found] == [("exploding gradients", 71)]
+
+
 def test_diagnose_rejects_mistakes():
     with pytest.raises(ValueError, match=r"nonlinearity must be one of 'relu', .*got 'gelu'"):
         diagnose(HEALTHY, nonlinearity="gelu")

@@ -14,6 +14,7 @@ KINDS = {
     "every 9": make_record(steps=7, layers=3, every=9),  # only the first step is watched
     "no histograms": without_histograms(make_record(steps=7, layers=3, every=2)),
     "no layers": without_layers(RECORD),
+    "several sizes": dataclasses.replace(RECORD, counted=RECORD.values + np.arange(7)[:, None]),
 }
 
 

@@ -31,6 +31,33 @@ def test_nan_counts_values_in_no_bin():
     ]
 
 
+def test_values_are_those_counted():
+    counted = np.array([[1000, 1000], [250, 500], [1000, 1000]])
+    hist = np.zeros((3, 2, 40), int)
+    hist[..., 4] = counted // 2
+    none = np.zeros((3, 2), int)
+    record = make_record(steps=3, layers=2)
+    record = dataclasses.replace(record, counted=counted, hist=hist, under=none, over=none)
+    np.testing.assert_array_equal(record.values, counted)
+    np.testing.assert_array_equal(record.nan(), counted // 2)
+    np.testing.assert_array_equal(record.active_share(0), [0.5] * 3)
+    np.testing.assert_array_equal(record.between(1, 2).values, counted[1:2])
+    merged = record.merged(2)
+    assert merged.values.tolist() == [[1250, 1500], [1000, 1000]]
+    assert merged.active_share(1).tolist() == [0.5, 0.5]
+    # The means of layer 0 are 0 and 1.
+    assert merged.mean[0, 0] == np.float32(0.2)
+
+
+def test_merged_evaluation_loss_is_the_mean_of_those_taken():
+    eval_loss = np.float32([1, np.nan, 3, np.nan, np.nan, np.inf, 7])
+    record = dataclasses.replace(RECORD, eval_loss=eval_loss)
+    np.testing.assert_array_equal(record.merged(2).eval_loss, np.float32([2, np.inf]))
+    np.testing.assert_array_equal(record.merged(4).eval_loss, np.float32([1, 3, np.inf, 7]))
+    eval_loss[:4] = np.nan
+    assert np.isnan(record.merged(2).eval_loss[0])
+
+
 def test_layer_by_name_or_index():
     assert RECORD.layer("blocks.1.conv") == RECORD.layer(1) == RECORD.layer(-2) == 1
     message = (

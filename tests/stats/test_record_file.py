@@ -208,6 +208,33 @@ def test_record_load_keeps_another_threshold():
     np.testing.assert_array_equal(OTHER.merged(2).hist_edges, OTHER.hist_edges)
 
 
+VARIED = dataclasses.replace(RECORD, counted=RECORD.values + np.arange(7)[:, None])
+
+
+def test_record_load_keeps_batches_of_several_sizes():
+    assert_equal(Record.from_bytes(VARIED.to_bytes()), VARIED)
+    # Versions that would take all batches for equal refuse the file.
+    assert saved_arrays(VARIED)["format"] == 6
+    assert "counted" not in saved_arrays(RECORD)  # a file of equal batches is as it was
+    both = dataclasses.replace(VARIED, hist_edges=OTHER.hist_edges)
+    assert_equal(Record.from_bytes(both.to_bytes()), both)
+
+
+def test_record_load_keeps_members():
+    of = dataclasses.replace(RECORD.parameters, watched_count=np.full(7, 3))
+    record = dataclasses.replace(RECORD, parameters=of)
+    assert_equal(Record.from_bytes(record.to_bytes()), record)
+    assert saved_arrays(record)["format"] == 6
+
+
+def test_record_load_keeps_evaluations_at_some_steps():
+    eval_loss = RECORD.eval_loss.copy()
+    eval_loss[2:] = np.nan
+    record = dataclasses.replace(RECORD, eval_loss=eval_loss)
+    assert_equal(Record.from_bytes(record.to_bytes()), record)
+    assert saved_arrays(record)["format"] == 4
+
+
 @pytest.mark.parametrize("name", ["hist_edges", "near_zero_threshold"])
 def test_record_load_rejects_a_file_of_other_bins_without_them(tmp_path, name):
     arrays = saved_arrays(OTHER)

@@ -24,6 +24,7 @@ def test_schema_has_every_field():
         RECORD,
         make_record(steps=1, layers=1),
         make_record(steps=9, layers=2).merged(3),
+        dataclasses.replace(RECORD, counted=RECORD.values + 1),
         RECORD.between(3, 5),
         RECORD.between(3, 3),  # of no step at all
         without_histograms(RECORD),
@@ -108,6 +109,19 @@ WRONG = {
         (np.array([-1, 5, 5]), "channels has a negative number, -1"),
     ],
     "active": [(of("active").astype(np.uint16), "active is of the type uint16")],
+    "counted": [
+        (np.full((4, 3), 999), "hist, under and over count more values than the layers have"),
+        (np.full((4, 2), 1000), r"counted has the shape \(4, 2\), .* layers 3\)"),
+        (np.full((3, 3), 1000), r"counted has the shape \(3, 3\)"),
+        (np.zeros((4, 0), int), "counted must be at least 1 for each layer, got none"),
+        (np.full((4, 3), 1000) * [[1], [1], [1], [0]], "counted must be at least 1"),
+        (np.full((4, 3), 2**60), "counted has more values than 64 bits hold"),
+        (np.full((4, 3), 1e3), "counted is of the type float64"),
+    ],
+    "parameters.watched_count": [
+        (np.zeros(4, int), "watched_count must be at least 1, got 0, 0"),
+        (np.full(4, 2**60), r"sizes must be at least 1 and, times \d+ steps, below 2.62"),
+    ],
     "eval_loss": [(of("eval_loss")[:-1], r"eval_loss has the shape \(3,\)")],
     "format": [
         (np.array([4, 4]), r"has record format \[4 4\], this version reads 4 to 6"),

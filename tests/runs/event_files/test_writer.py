@@ -68,6 +68,36 @@ def test_event_writer_puts_merged_rows_at_their_first_steps(tmp_path, read):
     assert scalars(read(), "activations/blocks.0.conv/mean") == ([10, 14], single([1.5, 5]))
 
 
+@pytest.mark.parametrize("rows", [8, 64, 1000])
+def test_event_writer_goes_on_past_merged_rows(tmp_path, read, rows):
+    """The whole record is added every 50 steps, and merges its rows meanwhile."""
+    whole = make_record(steps=600, layers=1, every=2)
+    with EventWriter(tmp_path) as events:
+        for end in range(50, 601, 50):
+            events.add_record(whole.between(0, end).merged(rows), 0)
+            steps = scalars(read(), "training/loss")[0]
+            assert end - 600 // rows * 2 - 2 <= steps[-1] < end
+    found = read()
+    tags = ("training/loss", "activations/blocks.0.conv/mean", "updates/conv.kernel/norm")
+    for tag in tags:
+        steps, values = scalars(found, tag)
+        assert steps == sorted(set(steps))
+        if rows == 1000:
+            assert steps == list(range(0, 600, 1 if tag == tags[0] else 2))
+            assert len(values) == len(steps)
+        else:
+            # The first steps as they were, then a row in as many steps as the record had then.
+            assert max(np.diff(steps)) <= 2 * 600 // rows
+    assert len(set(histogram_steps(read, tmp_path))) == len(histogram_steps(read, tmp_path))
+
+
+def test_event_writer_leaves_out_evaluations_that_were_not_taken(tmp_path, read):
+    eval_loss = RECORD.eval_loss.copy()
+    eval_loss[[0, 3]] = np.nan
+    write(tmp_path, (0, replace(RECORD, eval_loss=eval_loss)))
+    assert scalars(read(), "training/evaluation_mode_loss")[0] == [1, 2, 4, 5, 6]
+
+
 def test_event_writer_writes_numbers_that_are_not_finite(tmp_path, read):
     loss, mean = RECORD.loss.copy(), RECORD.mean.copy()
     loss[2:4], mean[3] = (np.inf, np.nan), np.nan
