@@ -137,7 +137,7 @@ class LayerCalls:
 def active_captures() -> list[LayerCalls]:
     if not hasattr(_active, "stack"):
         _active.stack = []
-    return _active.stack  # type: ignore[no-any-return]
+    return _active.stack
 
 
 def _trace_state() -> Any:

@@ -89,10 +89,10 @@ class _Arguments:
         self._given = args, kwargs
         self._prefixes = _prefixes(function, args, kwargs)
         self._stateful = any(map(_is_nnx, _leaves(self._given)))
+        self._graph: Any = None
+        state: Any = self._given
         if self._stateful:
             self._graph, state = nnx.split(self._given)
-        else:
-            self._graph, state = None, self._given
         leaves, self._structure = jax.tree.flatten(state)
         self._dynamic = [_is_array(leaf) for leaf in leaves]
         self._leaves = leaves

@@ -125,7 +125,7 @@ def _jit_of(arguments: Any) -> Jit:
     if any(map(is_equinox, leaves)):
         import equinox
 
-        return equinox.filter_jit  # type: ignore[no-any-return]
+        return equinox.filter_jit
     return jax.jit
 
 
@@ -137,5 +137,5 @@ def _with_further_output(jit: Any) -> Jit:
     """Returns a jit whose shardings of results hold for a step that also returns statistics."""
     given = jit.keywords.get("out_shardings") if isinstance(jit, partial) else None
     if given is None:
-        return jit  # type: ignore[no-any-return]
+        return jit
     return partial(jit.func, *jit.args, **{**jit.keywords, "out_shardings": (given, None)})

@@ -250,7 +250,7 @@ class Recorder:
         """
         if watch is not None:
             check_type("watch", watch, Watch, "Pass Watch.everything() or another Watch.")
-        options = {"jit": jit, "watch": watch, "loss": loss, "labels": labels}
+        options: dict[str, Any] = {"jit": jit, "watch": watch, "loss": loss, "labels": labels}
         if step is None:
             return partial(self.watch, **options)
         return WatchedProgram(

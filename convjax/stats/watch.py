@@ -7,7 +7,8 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array, Int, Real
 
-from convjax.nn._capture import capture, channel_axes
+from convjax.nn._capture import capture
+from convjax.nn.outputs import LayerOutputs
 from convjax.nn.selection import Select, has_parameters, predicate
 from convjax.stats.activations import ActivationStats, per_layer, stats_of
 from convjax.stats.bins import Bins, as_bins
@@ -99,15 +100,15 @@ class Watch:
         if self.activations:
             output, found = capture(model, x, select=self.select)
         else:
-            output, found = model(x), {}
+            output, found = model(x), LayerOutputs()
         if self.inputs:
             if taken := {INPUT, LABELS} & set(found):
                 raise ValueError(
                     f"inputs must be False for a model with a layer of the name {taken.pop()!r}, "
                     "which the record uses for the network's input or labels. Rename the layer."
                 )
-            found = {INPUT: x, LABELS: labels, **found}
-        return output, found, channel_axes(model, found)
+            found = {INPUT: x, LABELS: labels} | found
+        return output, found, dict.fromkeys(found, -1) | found.channel_axes
 
     def stats(
         self, outputs: Mapping[str, Any], axes: Mapping[str, int]
