@@ -1,44 +1,17 @@
-"""Summaries of networks: shapes, parameters, multiplications and receptive fields by layer."""
+"""Summaries of models: shapes, parameters, multiplications and receptive fields by layer."""
 
 import math
-import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
-
-from convjax._checks import describe_value
 from convjax._display import Displayed
-from convjax.analysis.receptive_field import ReceptiveField, receptive_fields
-from convjax.nn._capture import capture, layer_names
-from convjax.nn.layers import BatchNorm, Conv, Linear
-from convjax.ops import geometry
-from convjax.ops.layout import spatial_shape
-
-
-@dataclass(frozen=True)
-class LayerRow:
-    """One call of one layer.
-
-    Attributes:
-      name: path in the model, with dots; the second call of a layer is "name#2".
-      kind: class of the layer.
-      output_shape: in the layer's own layout, including the batch.
-      parameters: of the layer itself; 0 for a further call of the same layer.
-      multiplications: per example, see `summary`; None for an unknown kind.
-      receptive_field: (height, width) in pixels of the image; infinite if each cell depends on all
-        pixels; None if unknown.
-    """
-
-    name: str
-    kind: str
-    output_shape: tuple[int, ...]
-    parameters: int
-    multiplications: int | None
-    receptive_field: tuple[int | float, int | float] | None
+from convjax.analysis.layer_rows import LayerRow, layer_rows
+from convjax.analysis.model_kinds import DEFAULT_SHAPE, model_call
+from convjax.analysis.products import count_products
+from convjax.analysis.traced_call import traced_call
+from convjax.nn.selection import Select, has_parameters, no_match_error
+from convjax.ops.layout import KERNEL_AXES, permutation
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,39 +21,62 @@ class Summary(Displayed):
     Attributes:
       model: class of the model.
       layout: the model's `layout` if it has one: axes of four-dimensional output shapes.
-      input_shape: of the images, (N, H, W, C).
+      inputs: shapes of the input arrays.
+      examples: number of examples in the inputs: the size of the first axis, if the first input
+        and the output agree in it, else 1.
       parameters: of the whole model. Shared parameters count once, batch statistics do not count.
       batch_statistics: count of the running statistics of batch norm.
     """
 
     model: str
     layout: str | None
-    input_shape: tuple[int, ...]
+    inputs: tuple[tuple[int, ...], ...]
+    examples: int
     rows: tuple[LayerRow, ...]
     parameters: int
     batch_statistics: int
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the first input; of images (N, H, W, C)."""
+        return next(iter(self.inputs), ())
 
     @property
     def multiplications(self) -> int:
         """Multiplications per example, over all rows whose number is known."""
         return sum(row.multiplications or 0 for row in self.rows)
 
+    @property
+    def shape_title(self) -> str:
+        """Title of the column of shapes, with the order of the axes of `shown_shape`."""
+        return "output shape" + (f" ({self._shown_layout})" if self.layout else "")
+
+    def shown_shape(self, row: LayerRow) -> str:
+        """Returns the output shape of a row as text; axes CHWN, which few know, as NHWC."""
+        shape = row.output_shape
+        if self.layout != self._shown_layout and len(shape) == 4:
+            shape = tuple(shape[axis] for axis in permutation(str(self.layout), "NHWC"))
+        return shape_text(shape)
+
+    @property
+    def _shown_layout(self) -> str | None:
+        return "NHWC" if self.layout == "CHWN" else self.layout
+
     def __repr__(self) -> str:
-        images = shape_text(self.input_shape)
         return (
             f"Summary({self.model}, {len(self.rows):,} layers, {self.parameters:,} parameters, "
-            f"input {images})"
+            f"{inputs_text(self.inputs)})"
         )
 
     def __str__(self) -> str:
-        shape_title = "output shape" + (f" ({self.layout})" if self.layout else "")
-        lines = [("layer", "kind", shape_title, "parameters", "multiplications", "receptive field")]
+        head = ("layer", "kind", self.shape_title)
+        lines = [(*head, "parameters", "multiplications", "receptive field")]
         for row in self.rows:
             lines.append(
                 (
                     row.name,
                     row.kind,
-                    shape_text(row.output_shape),
+                    self.shown_shape(row),
                     f"{row.parameters:,}",
                     "?" if row.multiplications is None else f"{row.multiplications:,}",
                     field_text(row.receptive_field),
@@ -98,136 +94,126 @@ class Summary(Displayed):
         ]
         rule = "-" * max(map(len, texts))
         texts = [texts[0], rule, *texts[1:-1], rule, texts[-1]]
-        notes = [f"{self.model}, input {shape_text(self.input_shape)}; multiplications per example"]
+        whole = self.input_shape[:1] != (self.examples,)
+        per = "of the whole call" if whole else "per example"
+        notes = [f"{self.model}, {inputs_text(self.inputs)}; multiplications {per}"]
         after = []
         if self.batch_statistics:
             after.append(f"batch statistics, not among the parameters: {self.batch_statistics:,}")
         if any(row.multiplications is None for row in self.rows):
-            after.append("?: multiplications of this kind are unknown and not in the total")
+            after.append(UNKNOWN)
         return "\n".join(notes + texts + after)
 
 
-def summary(model: nnx.Module, input_shape: Sequence[int] = (1, 28, 28, 1)) -> Summary:
+# Why a number of multiplications is missing.
+UNKNOWN = (
+    "?: unknown; those of while loops are in no row, those of values that a function names in the "
+    "row (model)"
+)
+
+
+def summary(model: Any, *args: Any, select: Select | None = None, **kwargs: Any) -> Summary:
     """Summarises a model without running or changing it.
 
-    The layers are the modules with parameters that a call in evaluation mode reaches.
-    Multiplications count weights only: a convolution has one per weight and output cell, a linear
-    layer one per weight and position. Batch norm has one per channel, as in torchinfo: its scale
-    counts once per example and not once per pixel, because at inference it can be merged into the
-    convolution before it.
+    The layers are the modules that a call reaches and that have parameters or multiplications of
+    their own, such as an attention. What the model does and stores outside of them is a last row
+    named "(model)", so that the columns add up to the totals.
+
+    Multiplications are counted in the traced program, for one example: those of products of
+    matrices and of convolutions. A convolution has one per weight and output cell, products with
+    padding included; a transposed convolution has none with the zeros between pixels and beyond
+    the border. A look-up in an embedding has none. The body of a scan counts at every iteration,
+    and of the branches of a condition the one with most. Elementwise operations do not count, with
+    one exception: a parameter named "scale", as norms have it, counts once per channel and not once
+    per pixel, as in torchinfo, because batch norm can be merged into the convolution before it. A
+    layer that contains layers counts only its own.
 
     Receptive fields are those of `convjax.receptive_fields`, which also gives strides, paddings,
-    and the reason why a field is unknown.
+    and the reason why a field is unknown. They exist if the first input has four axes.
+
+    `flax.nnx.tabulate` is not used: it returns text alone, runs the model, has one row for calls of
+    a layer with equal shapes, counts the operations of a layer again in the layer around it, and
+    knows neither receptive fields nor layouts.
 
     Args:
-      model: a Flax NNX module that is called with images. The result of `nnx.eval_shape`, whose
-        parameters are shapes only, is accepted.
-      input_shape: of the images, (N, H, W, C).
+      model: a Flax NNX module, which is traced in evaluation mode and may be the result of
+        `nnx.eval_shape`; a Linen module; a bound method of either, such as `model.encode`; or
+        whatever else `convjax.capture` accepts.
+      *args: the model's inputs, arrays or `jax.ShapeDtypeStruct`s. A sequence of whole numbers
+        (N, H, W, C), also as the keyword `input_shape`, stands for float32 images of this shape;
+        (1, 28, 28, 1) without inputs. For a Linen module its variables come first; without them,
+        their shapes are those that it would initialise.
+      select: the layers to show, see `convjax.nn.selection.Select`; None for those named above.
+      **kwargs: keyword arguments of the model, such as train=False. A Linen module takes `rngs`,
+        too, but does not need them.
 
     Raises:
-      TypeError: if model is not an NNX module, or input_shape is not a sequence of whole numbers.
-      ValueError: if a size is below 1, or no module with parameters is found.
+      TypeError: if model is not a model, or there are inputs without an array.
+      ValueError: if a size is below 1, or `select` matches no layer.
 
     Examples:
-      >>> from flax import nnx
+      >>> import jax, jax.numpy as jnp
+      >>> from flax import linen, nnx
       >>> import convjax
       >>> table = convjax.summary(convjax.threes_sevens_net(layout="NHWC", rngs=nnx.Rngs(0)))
       >>> table.parameters, table.multiplications
       (6722, 58608)
       >>> table.rows[0].output_shape, table.rows[0].receptive_field
       ((1, 14, 14, 4), (3, 3))
+
+      Four texts of 16 tokens, and a Linen module without variables:
+
+      >>> class Classifier(linen.Module):
+      ...     @linen.compact
+      ...     def __call__(self, tokens):
+      ...         return linen.Dense(2)(linen.Embed(100, 8)(tokens).mean(1))
+      >>> print(convjax.summary(Classifier(), jax.ShapeDtypeStruct((4, 16), jnp.int32)))
+      Classifier, input 4×16; multiplications per example
+      layer    kind   output shape  parameters  multiplications  receptive field
+      --------------------------------------------------------------------------
+      Embed_0  Embed        4×16×8         800                0                -
+      Dense_0  Dense           4×2          18               16                -
+      --------------------------------------------------------------------------
+      total                                818               16
     """
-    if not isinstance(model, nnx.Module):
-        got = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
-        raise TypeError(
-            f"model must be a flax.nnx.Module, got {got}. Instantiate a class first; for a Linen "
-            "module use flax.linen.tabulate."
-        )
+    call = model_call(model, args, kwargs)
     try:
-        shape = tuple(map(operator.index, input_shape))
-    except TypeError:
-        raise TypeError(
-            "input_shape must be the whole numbers (N, H, W, C), got "
-            f"{describe_value(input_shape)}. For given images pass images.shape."
-        ) from None
-    if not shape or min(shape) < 1:
-        raise ValueError(
-            f"input_shape must have sizes of at least 1, got {shape}. Pass (N, H, W, C)."
+        traced = traced_call(call, has_parameters if select is None else select)
+    except Exception as error:
+        error.add_note(
+            f"convjax.summary called {call.name} with {inputs_text(call.input_shapes)}."
+            + ("" if args or kwargs else f" Without inputs it assumes images {DEFAULT_SHAPE}.")
         )
-    clone = nnx.clone(model)
-    clone.eval()
-    modules = layer_names(clone)
-    graphdef, state = nnx.split(clone)
-
-    names: list[str] = []
-
-    def call(state: Any, images: jax.Array) -> list[Any]:
-        # Merged inside, so that changes of the model to itself are only traced. The names are a
-        # side effect, because JAX would return a dictionary sorted by key.
-        outputs = capture(nnx.merge(graphdef, state), images)[1]
-        names.extend(outputs)
-        return list(outputs.values())
-
-    # Shapes do not depend on the dtype.
-    outputs = jax.eval_shape(call, state, jax.ShapeDtypeStruct(shape, jnp.float32))
-    fields: Mapping[str, ReceptiveField] = {}
-    if len(shape) == 4:
-        fields = receptive_fields(clone, jax.ShapeDtypeStruct(shape, jnp.float32))
-    rows = []
-    for name, output in zip(names, outputs, strict=True):
-        first_call = name in modules
-        module = modules[name if first_call else name.rpartition("#")[0]]
-        # A recurrent cell returns several arrays; the first represents them.
-        output_shape = jax.tree.leaves(output)[0].shape
-        rows.append(
-            LayerRow(
-                name=name,
-                kind=type(module).__name__,
-                output_shape=output_shape,
-                parameters=_own_parameters(module) if first_call else 0,
-                multiplications=_multiplications(module, output_shape),
-                receptive_field=fields[name].size if name in fields else None,
-            )
+        raise
+    products = count_products(traced.program)
+    if select is not None and not traced.names:
+        raise no_match_error(call.name, sorted(products.layers))
+    computing = {of.layer for of, number in products.known.items() if of and of.layer and number}
+    if select is None and not computing <= traced.layers:
+        # Such as an attention, whose parameters are those of its projections.
+        traced = traced_call(
+            call, lambda name, module: name in computing or has_parameters(name, module)
         )
+        products = count_products(traced.program)
+    first, returned = call.input_shape, traced.output_shape
+    examples = first[0] if first and returned and first[0] == returned[0] else 1
+    layout = getattr(call.model, "layout", None)
     return Summary(
-        model=type(model).__name__,
-        layout=getattr(model, "layout", None),
-        input_shape=shape,
-        rows=tuple(rows),
-        parameters=_count(nnx.state(clone, nnx.Param)),
-        batch_statistics=_count(nnx.state(clone, nnx.BatchStat)),
+        model=call.name,
+        layout=layout if isinstance(layout, str) and layout in KERNEL_AXES else None,
+        inputs=call.input_shapes,
+        examples=examples,
+        rows=layer_rows(traced, products, examples),
+        parameters=call.total("params"),
+        batch_statistics=call.total("batch_stats"),
     )
 
 
-def _kernel(module: nnx.Module) -> tuple[str, tuple[int, ...]] | None:
-    """Returns (layout, kernel shape) of a 2-D convolution, of convjax or Flax."""
-    if isinstance(module, Conv):
-        return module.layout, module.kernel.shape
-    if isinstance(module, nnx.Conv) and len(module.kernel.shape) == 4:
-        return "NHWC", module.kernel.shape
-    return None
-
-
-def _multiplications(module: nnx.Module, output_shape: tuple[int, ...]) -> int | None:
-    """Returns the multiplications of one call per example, None for an unknown kind."""
-    if kernel := _kernel(module):
-        layout, shape = kernel
-        return geometry.multiplications(spatial_shape(output_shape, layout), shape)
-    if isinstance(module, Linear | nnx.Linear):
-        return math.prod(output_shape[1:-1]) * math.prod(module.kernel.shape)
-    if isinstance(module, BatchNorm | nnx.BatchNorm):
-        return 0 if module.scale is None else math.prod(module.scale.shape)
-    return None
-
-
-def _own_parameters(module: nnx.Module) -> int:
-    # Submodules have their own rows.
-    own = (value for value in vars(module).values() if isinstance(value, nnx.Param))
-    return sum(math.prod(parameter.shape) for parameter in own)
-
-
-def _count(state: Any) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state))
+def inputs_text(shapes: Sequence[Sequence[int]]) -> str:
+    """Returns shapes such as "input 1×28×28×1"."""
+    if not shapes:
+        return "no inputs"
+    return f"input{'s' * (len(shapes) > 1)} {', '.join(map(shape_text, shapes))}"
 
 
 def field_text(size: tuple[int | float, int | float] | None) -> str:
@@ -238,5 +224,5 @@ def field_text(size: tuple[int | float, int | float] | None) -> str:
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """Returns a shape such as 1×28×28×1."""
-    return "×".join(map(str, shape))
+    """Returns a shape such as 1×28×28×1; that of a single number is "scalar"."""
+    return "×".join(map(str, shape)) or "scalar"

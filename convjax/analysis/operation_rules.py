@@ -28,9 +28,9 @@ ELEMENTWISE = frozenset(
     """
     abs acos acosh add add_any and asin asinh atan atan2 atanh bitcast_convert_type cbrt ceil clamp
     clz complex conj convert_element_type copy copy_p cos cosh device_put digamma div eq eq_to erf
-    erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le le_to lgamma log log1p
-    logistic lt lt_to max min mul name ne neg nextafter not or population_count pow pvary real
-    reduce_precision rem round rsqrt select_n sharding_constraint shift_left
+    erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite layer_output le le_to lgamma
+    log log1p logistic lt lt_to max min mul name ne neg nextafter not or population_count
+    pow pvary real reduce_precision rem round rsqrt select_n sharding_constraint shift_left
     shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh
     xor
     """.split()  # noqa: SIM905  # legible

@@ -9,10 +9,12 @@ References:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jax.extend.core import ClosedJaxpr
 
 from convjax.analysis._precedents import checked_cell
 from convjax.analysis.affine import (
@@ -146,16 +148,34 @@ def receptive_fields(
     traceable = as_function(model, args, layout=layout, select=select, **kwargs)
     images = traceable.images
     traced, shapes = jax.make_jaxpr(traceable.call, return_shape=True)(traceable.arrays, images)
+    return fields_of(traced, shapes, traceable.names, len(traceable.arrays), layout)
+
+
+def fields_of(
+    program: ClosedJaxpr, outputs: Any, names: Sequence[str], images: int, layout: str
+) -> dict[str, ReceptiveField]:
+    """Returns the receptive fields of a traced call of a model.
+
+    Args:
+      program: returns the outputs of the layers and of the model.
+      outputs: the shapes of these: (one tree for each layer, one tree).
+      names: of the layers.
+      images: the position of the images among the arguments of the program.
+      layout: of the images.
+    """
+    shape = program.in_avals[images].shape
     start = TracedArray((), {"H": PIXEL_SPAN, "W": PIXEL_SPAN}).with_axes(
         [
             (AxisFactor(size, letter if letter in "HW" else ""),)
-            for size, letter in zip(images.shape, layout, strict=True)
+            for size, letter in zip(shape, layout, strict=True)
         ]
     )
-    traced_values = iter(propagate(traced, [*[None] * len(traceable.arrays), start]))
-    layers, output = shapes
+    arguments: list[TracedValue] = [None] * len(program.in_avals)
+    arguments[images] = start
+    traced_values = iter(propagate(program, arguments))
+    layers, output = outputs
     fields = {}
-    for name, of_layer in [*zip(traceable.names, layers, strict=True), (OUTPUT, output)]:
+    for name, of_layer in [*zip(names, layers, strict=True), (OUTPUT, output)]:
         # A recurrent cell returns several arrays; the first represents them.
         found = [_field(next(traced_values)) for _ in jax.tree.leaves(of_layer)]
         fields[name] = (

@@ -5,6 +5,7 @@ References:
   https://arxiv.org/abs/1603.07285.
 """
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -157,19 +158,60 @@ def output_shape(
     return height, width
 
 
-def multiplications(output_shape: Pair, kernel_shape: Sequence[int]) -> int:
+def multiplications(output_shape: Sequence[int], kernel_shape: Sequence[int]) -> int:
     """Returns the number of products of a convolution of one image: one per weight and output cell.
 
+    Products with padding count. A convolution over any number of axes is accepted.
+
     Args:
-      output_shape: (height, width) of the output map.
-      kernel_shape: all four sizes of the kernel, in any order (input channels per group).
+      output_shape: sizes of the output map, without examples and channels, such as (height, width).
+      kernel_shape: all sizes of the kernel, in any order (input channels per group).
 
     Examples:
       >>> from convjax.ops import multiplications
       >>> multiplications((7, 7), (3, 3, 8, 16))
       56448
     """
-    weights = 1
-    for size in kernel_shape:
-        weights *= size
-    return output_shape[0] * output_shape[1] * weights
+    return math.prod(output_shape) * math.prod(kernel_shape)
+
+
+def transposed_taps(
+    size: int,
+    output_size: int,
+    kernel_size: int,
+    *,
+    spacing: int,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+) -> int:
+    """Returns the number of products along one axis of a transposed convolution.
+
+    A transposed convolution is a convolution of an image with zeros inserted between its pixels.
+    Only products with pixels count: those with inserted zeros and with padding are not computed by
+    its definition, in which every pixel adds the kernel to the output, cropped at the border.
+
+    Args:
+      size: pixels of the image, before zeros are inserted.
+      output_size: cells of the output.
+      kernel_size: taps of the kernel.
+      spacing: distance between pixels after zeros are inserted; the stride of the transposed
+        convolution.
+      stride: of the convolution; 1 for every transposed convolution.
+      padding: before the first pixel; negative if it is cut off.
+      dilation: distance between neighbouring taps.
+
+    Examples:
+      >>> from convjax.ops.geometry import transposed_taps
+      >>> transposed_taps(4, 9, 3, spacing=2, padding=2)  # 4 pixels of 3 taps each
+      12
+      >>> transposed_taps(4, 8, 3, spacing=2, padding=2)  # the last cell is cropped
+      11
+    """
+    last = spacing * (size - 1)
+    places = (
+        stride * cell + dilation * tap - padding
+        for cell in range(output_size)
+        for tap in range(kernel_size)
+    )
+    return sum(place % spacing == 0 and 0 <= place <= last for place in places)

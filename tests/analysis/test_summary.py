@@ -53,7 +53,10 @@ def test_summary_of_the_threes_sevens_net_has_the_chapters_figures(layout):
     assert table.multiplications == 58608
     assert [row.receptive_field for row in table.rows] == [(n, n) for n in (3, 7, 15, 31, 63)]
     assert table.layout == layout
-    assert f"output shape ({layout})" in str(table)
+    # Few people know CHWN: the text has NHWC instead.
+    shown = "NHWC" if layout == "CHWN" else layout
+    assert f"output shape ({shown})" in str(table)
+    assert ("1×4×14×14" if shown == "NCHW" else "1×14×14×4") in str(table)
     assert {row.kind for row in table.rows} == {"Conv"}
 
 
@@ -177,13 +180,36 @@ def test_summary_of_flax_layers():
     assert table.batch_statistics == 8
 
 
-def test_summary_marks_an_unknown_kind():
-    model = abstract(lambda rngs: Chain(nnx.LayerNorm(3, rngs=rngs), Linear(3, 2, rngs=rngs)))
-    table = summary(model, (1, 3))
-    assert [row.multiplications for row in table.rows] == [None, 6]
-    assert table.multiplications == 6
-    assert table.parameters == 6 + 8
-    assert str(table).splitlines()[-1].startswith("?: multiplications of this kind are unknown")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rngs: nnx.LayerNorm(3, rngs=rngs),
+        lambda rngs: nnx.RMSNorm(3, rngs=rngs),
+        lambda rngs: nnx.GroupNorm(3, num_groups=3, rngs=rngs),
+    ],
+)
+def test_summary_counts_the_scale_of_norms_once_per_channel(make):
+    model = abstract(lambda rngs: Chain(make(rngs), Linear(3, 2, rngs=rngs)))
+    table = summary(model, (4, 7, 3))
+    assert [row.multiplications for row in table.rows] == [3, 7 * 6]
+
+
+def test_summary_marks_what_is_unknown():
+    class Loop(nnx.Module):
+        def __init__(self, rngs):
+            self.linear = Linear(3, 3, rngs=rngs)
+
+        def __call__(self, x):
+            x = self.linear(x)
+            return jax.lax.while_loop(lambda x: x.sum() < 3, lambda x: x @ jnp.ones((3, 3)), x)
+
+    table = summary(abstract(Loop), (1, 3))
+    assert [(row.name, row.multiplications) for row in table.rows] == [
+        ("linear", 9),
+        ("(model)", None),
+    ]
+    assert table.multiplications == 9
+    assert str(table).splitlines()[-1].startswith("?: unknown; those of while loops are in no row")
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
@@ -250,15 +276,29 @@ def test_summary_table_is_aligned():
 
 
 def test_summary_rejects_wrong_arguments():
-    with pytest.raises(TypeError, match=r"flax\.nnx\.Module, got the class LinearNet. Instantiate"):
+    with pytest.raises(TypeError, match=r"model must be a .*, got the class LinearNet. Construct"):
         summary(LinearNet)
+    with pytest.raises(TypeError, match=r"model must be a module or a function, got int: 3. Pass"):
+        summary(3)
     model = abstract(lambda rngs: LinearNet(rngs=rngs))
     with pytest.raises(ValueError, match=r"at least 1, got \(1, 0, 28, 1\)"):
         summary(model, (1, 0, 28, 1))
     with pytest.raises(ValueError, match=r"at least 1, got \(\)"):
         summary(model, ())
-    for shape in (np.ones((1, 28, 28, 1)), (1, 28.0, 28, 1), "NHWC", 28):
-        with pytest.raises(
-            TypeError, match=r"the whole numbers \(N, H, W, C\), got .*images\.shape"
-        ):
+    for shape in ((1, 28.0, 28, 1), "NHWC", 28, (True, 28)):
+        with pytest.raises(TypeError, match=r"args must be .*\(N, H, W, C\) of .*, got "):
             summary(model, shape)
+    with pytest.raises(ValueError, match=r"select must match a layer of LinearNet, .* layers: "):
+        summary(model, select="nothing")
+
+
+def test_summary_adds_a_line_to_the_errors_of_the_model():
+    model = abstract(lambda rngs: LinearNet(rngs=rngs))
+    with pytest.raises(TypeError, match="contracting dimensions") as error:
+        summary(model, (2, 5, 5, 1))
+    assert error.value.__notes__[-1] == "convjax.summary called LinearNet with input 2×5×5×1."
+    with pytest.raises(TypeError, match="contracting dimensions") as error:
+        summary(Linear(3, 2, rngs=nnx.Rngs(0)))
+    assert error.value.__notes__[-1].endswith("Without inputs it assumes images (1, 28, 28, 1).")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'train'"):
+        summary(model, train=False)

@@ -165,3 +165,22 @@ def test_dilated_size_values():
     assert geometry.dilated_size(3, 3) == 7
     assert geometry.dilated_size(4) == 4
     assert geometry.dilated_size(1, 9) == 1
+
+
+@pytest.mark.parametrize("spacing", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+def test_transposed_taps_of_an_uncropped_convolution_are_all(kernel, spacing):
+    size, output = 4, 3 * spacing + kernel
+    taps = geometry.transposed_taps(size, output, kernel, spacing=spacing, padding=kernel - 1)
+    assert taps == size * kernel
+
+
+def test_transposed_taps_equal_the_entries_of_the_scatter():
+    """Each pixel adds the kernel to the output; a border of one cell is cropped."""
+    size, kernel, spacing = 5, 3, 2
+    uncropped = np.zeros(spacing * (size - 1) + kernel, int)
+    for pixel in range(size):
+        uncropped[spacing * pixel : spacing * pixel + kernel] += 1
+    cropped = uncropped[1:-1]
+    taps = geometry.transposed_taps(size, len(cropped), kernel, spacing=spacing, padding=1)
+    assert taps == cropped.sum() == 13
