@@ -1,8 +1,9 @@
 """The choice of the layers that a picture, a table or a page shows at once."""
 
+import operator
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from convjax.stats.record import Record
 MAX_LAYERS = 12  # more lines or panels than this are hard to tell apart
 
 # An index, a name or a pattern of names, or a list of these.
-LayerChoice = int | str | Sequence[int | str]
+LayerChoice = SupportsIndex | str | Sequence[SupportsIndex | str]
 
 
 def choose(
@@ -118,12 +119,15 @@ def _found(names: Sequence[str], one: Any) -> list[int]:
                 f"{near_match(one, names)}. The names: {listed or 'none'}."
             )
         return found
-    if isinstance(one, bool) or not hasattr(one, "__index__"):
+    try:
+        if isinstance(one, bool):
+            raise TypeError
+        index = operator.index(one)
+    except TypeError:
         raise TypeError(
             "layers must be a name, a pattern, an index or a list of these, got "
             f'{describe_value(one)}. Pass for example "blocks.*" or [0, -1].'
-        )
-    index = one.__index__()
+        ) from None
     if not -len(names) <= index < len(names):
         raise IndexError(
             f"layers must be an index of {len(names):,} names, got {index}. Pass a smaller one, "

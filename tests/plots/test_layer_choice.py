@@ -85,7 +85,7 @@ def test_choose_rejects_mistakes():
         choose(RECORD, NAMES, [])
     with pytest.raises(IndexError, match="index of 40 names, got 40"):
         choose(RECORD, NAMES, 40)
-    for wrong in (True, 1.5, [None], {"conv"}):
+    for wrong in (True, 1.5, [None], {"conv"}, np.arange(2)):
         with pytest.raises(TypeError, match="layers must be a name, a pattern, an index"):
             choose(RECORD, NAMES, wrong)
 

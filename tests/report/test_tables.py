@@ -37,8 +37,8 @@ def test_parameters_shows_those_of_the_chosen_layers():
     old = RECORD.parameters
     names = tuple(f"blocks.{i}.conv.{part}" for i in range(30) for part in ("bias", "kernel"))
     repeated = {
-        name: np.tile(getattr(old, name), (1, 30))
-        for name in ("weight_norm", "grad_norm", "update_norm")
+        name: np.repeat(getattr(old, name), 30, axis=1)
+        for name in ("weight_norm", "grad_norm", "update_norm", "grad_hist", "update_hist")
     }
     sizes, ndims = np.tile(old.sizes, 30), np.tile(old.ndims, 30)
     many = replace(old, names=names, sizes=sizes, ndims=ndims, **repeated)
