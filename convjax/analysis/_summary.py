@@ -117,16 +117,20 @@ def summary(model: Any, *args: Any, select: Select | None = None, **kwargs: Any)
 
     The layers are the modules that a call reaches and that have parameters or multiplications of
     their own, such as an attention. What the model does and stores outside of them is a last row
-    named "(model)", so that the columns add up to the totals.
+    named "(model)", so that the columns add up to the totals. A layer inside a branch or a while
+    loop, whose outputs exist only there, belongs to that row.
 
     Multiplications are counted in the traced program, for one example: those of products of
     matrices and of convolutions. A convolution has one per weight and output cell, products with
     padding included; a transposed convolution has none with the zeros between pixels and beyond
     the border. A look-up in an embedding has none. The body of a scan counts at every iteration,
     and of the branches of a condition the one with most. Elementwise operations do not count, with
-    one exception: a parameter named "scale", as norms have it, counts once per channel and not once
-    per pixel, as in torchinfo, because batch norm can be merged into the convolution before it. A
-    layer that contains layers counts only its own.
+    one exception: the scale of a norm counts once per channel and not once per pixel, as in
+    torchinfo, because batch norm can be merged into the convolution before it. A layer that
+    contains layers counts only its own.
+
+    The multiplications of the call are divided by the number of examples and rounded up. If the
+    output does not begin with the examples of the first input, they are those of the whole call.
 
     Receptive fields are those of `convjax.receptive_fields`, which also gives strides, paddings,
     and the reason why a field is unknown. They exist if the first input has four axes.
@@ -137,12 +141,13 @@ def summary(model: Any, *args: Any, select: Select | None = None, **kwargs: Any)
 
     Args:
       model: a Flax NNX module, which is traced in evaluation mode and may be the result of
-        `nnx.eval_shape`; a Linen module; a bound method of either, such as `model.encode`; or
-        whatever else `convjax.capture` accepts.
+        `nnx.eval_shape`; a module of Linen or Equinox; a bound method of these, such as
+        `model.encode`; a transform of Haiku; or a function as for `convjax.capture`.
       *args: the model's inputs, arrays or `jax.ShapeDtypeStruct`s. A sequence of whole numbers
         (N, H, W, C), also as the keyword `input_shape`, stands for float32 images of this shape;
         (1, 28, 28, 1) without inputs. For a Linen module its variables come first; without them,
-        their shapes are those that it would initialise.
+        their shapes are those that it would initialise. For a transform of Haiku its parameters,
+        its state if there is one, and a key or None come first.
       select: the layers to show, see `convjax.nn.selection.Select`; None for those named above.
       **kwargs: keyword arguments of the model, such as train=False. A Linen module takes `rngs`,
         too, but does not need them.

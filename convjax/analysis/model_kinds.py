@@ -163,7 +163,14 @@ def _linen_shapes(
         positional, named = rest[: len(args)], rest[len(args) :]
         return model.init(keys, *positional, **dict(zip(kwargs, named, strict=True)))
 
-    return jax.eval_shape(init, flat.arrays)
+    try:
+        return jax.eval_shape(init, flat.arrays)
+    except Exception as error:
+        error.add_note(
+            f"convjax.summary initialised {type(model).__name__} to know its parameters, because "
+            "no variables stand before its inputs."
+        )
+        raise
 
 
 def _function_call(

@@ -245,6 +245,12 @@ class Attending(linen.Module):
         return x + self.param("shift", linen.initializers.zeros, (8,))
 
 
+class Pair(linen.Module):
+    @linen.compact
+    def __call__(self, first, second):
+        return linen.Dense(2)(first + second)
+
+
 FEATURES = jax.ShapeDtypeStruct((2, 6, 8), jnp.float32)
 
 
@@ -272,6 +278,26 @@ def test_summary_of_linen_with_and_without_variables():
         summary(Attending().apply, variables, FEATURES),
     ]
     assert others == [table] * len(others)
+
+
+def test_summary_adds_a_line_to_the_errors_of_linen():
+    with pytest.raises(TypeError, match="missing 1 required positional argument") as error:
+        summary(Pair(), (2, 3))
+    assert "no variables stand before" in error.value.__notes__[-1]
+
+
+def test_summary_of_branches_belongs_to_the_model():
+    class Branches(nnx.Module):
+        def __init__(self, rngs):
+            self.first = nnx.Linear(3, 3, rngs=rngs)
+            self.second = nnx.Linear(3, 3, rngs=rngs)
+
+        def __call__(self, x):
+            x = self.first(x)
+            return nnx.cond(x.sum() > 0, lambda m, x: m(x), lambda m, x: x, self.second, x)
+
+    table = summary(abstract(Branches), (2, 3))
+    assert columns(table) == [("first", "Linear", 12, 9), ("(model)", "Branches", 12, 9)]
 
 
 def test_summary_of_a_linen_method():
