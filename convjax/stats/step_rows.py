@@ -21,7 +21,7 @@ from convjax.stats.record import Record
 from convjax.stats.record_builder import from_columns
 
 
-class LayerRow(NamedTuple):
+class StepLayers(NamedTuple):
     """The statistics of L layers at one step, as if taken of the values of all members.
 
     Attributes:
@@ -35,7 +35,7 @@ class LayerRow(NamedTuple):
     units: tuple[Bool[np.ndarray, " _"], ...]
 
 
-class ParameterRow(NamedTuple):
+class StepParameters(NamedTuple):
     """The statistics of P parameters at one step: as `convjax.stats.ParameterRecord` merges steps.
 
     Attributes:
@@ -60,15 +60,15 @@ class StepRow(NamedTuple):
     """A step of a record: its numbers, and its statistics where they were taken."""
 
     numbers: Numbers
-    layers: LayerRow | None
-    parameters: ParameterRow | None
+    layers: StepLayers | None
+    parameters: StepParameters | None
 
 
 def layer_row(
     layers: LayerStats,
     columns: Int[np.ndarray, " L"] | None = None,
     quantities: Sequence[str] = ("histograms", "units"),
-) -> LayerRow:
+) -> StepLayers:
     """Returns the row of a step's layers.
 
     Args:
@@ -94,14 +94,14 @@ def layer_row(
     if "units" not in quantities:
         units = ()
     first: Any = (None if column is None else column[0] for column in stats)
-    return LayerRow(ActivationStats(*first), sizes * members, units)
+    return StepLayers(ActivationStats(*first), sizes * members, units)
 
 
 def parameter_row(
     parameters: ParameterStats,
     columns: Int[np.ndarray, " P"] | None = None,
     quantities: Sequence[str] | None = None,
-) -> ParameterRow:
+) -> StepParameters:
     """Returns the row of a step's parameters.
 
     Args:
@@ -125,7 +125,7 @@ def parameter_row(
         else:
             found[name] = column.sum(0, dtype=count_dtype(largest))
     stats: dict[str, Any] = dict.fromkeys(Norms._fields)
-    return ParameterRow(Norms(**stats | found), members)
+    return StepParameters(Norms(**stats | found), members)
 
 
 def mean_of_members(number: Any) -> float:
