@@ -130,7 +130,11 @@ def _reporting_method(
         name = suffixed(names.of(self), method)
         owner = next(filter(is_float, vars(self).values()), None)
         return calls.run(
-            (cls, id(self)), call, args, lambda output: calls.report(name, self, output, owner)
+            (cls, id(self)),
+            method,
+            call,
+            args,
+            lambda output: calls.report(name, self, output, owner),
         )
 
     return reporting

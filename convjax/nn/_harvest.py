@@ -134,35 +134,47 @@ class _Rewriter:
         equations: list[JaxprEqn] = []
         found: list[Found] = []
         values: list[Any] = []
+        untagged: dict[Any, Any] = {}  # a tagged value -> the value itself
         depends_on = _Dependencies(jaxpr)
-        for equation in jaxpr.eqns:
-            if equation.primitive is layer_output_p:
-                tag = equation.params["tag"]
-                if tag.level == self.level:
-                    found.append(Found(tag, (), depends_on(equation.invars[1:])))
+
+        def plain(atoms: Sequence[Any]) -> list[Any]:
+            return [a if isinstance(a, Literal) else untagged.get(a, a) for a in atoms]
+
+        for old in jaxpr.eqns:
+            equation = old.replace(invars=plain(old.invars)) if untagged else old
+            tag = self._tag(equation)
+            if tag is not None:
+                found.append(Found(tag, (), depends_on(old.invars[1:])))
+                if equation.primitive is layer_output_p:
+                    untagged[equation.outvars[0]] = equation.invars[0]
+                    values.append(equation.invars[0])
+                else:
+                    equations.append(equation)
                     values.append(equation.outvars[0])
-                equations.append(equation)
-                continue
-            if equation.primitive.name == "name" and not self.level:  # jax.ad_checkpoint's
-                found.append(Found(Tag(equation.params["name"], "name")))
-                values.append(equation.outvars[0])
-                equations.append(equation)
                 continue
             inner, names = self._transform(equation)
-            if names:
-                replaced, further = inner(equation)
-                equations.extend(replaced)
-                for name, value in zip(names, further, strict=True):
-                    owners = [equation.invars[i] for i in sorted(name.owners)]
-                    found.append(name._replace(owners=depends_on(owners)))
-                    values.append(value)
-            else:
+            if not names:
                 equations.append(equation)
+                continue
+            replaced, further = inner(equation)
+            equations.extend(replaced)
+            for name, value in zip(names, further, strict=True):
+                owners = [old.invars[i] for i in sorted(name.owners)]
+                found.append(name._replace(owners=depends_on(owners)))
+                values.append(value)
         if not found:
             return jaxpr, []
         # Without debug information, which names the results one by one.
-        outvars = [*jaxpr.outvars, *values]
+        outvars = [*plain(jaxpr.outvars), *values]
         return jaxpr.replace(eqns=equations, outvars=outvars, debug_info=_unnamed(jaxpr)), found
+
+    def _tag(self, equation: JaxprEqn) -> Tag | None:
+        if equation.primitive is layer_output_p:
+            tag: Tag = equation.params["tag"]
+            return tag if tag.level == self.level else None
+        if equation.primitive.name == "name" and not self.level:  # jax.ad_checkpoint's
+            return Tag(equation.params["name"], "name")
+        return None
 
     def _transform(self, equation: JaxprEqn) -> tuple[Any, list[Found]]:
         """Returns what replaces an equation that runs programs with tags inside, and these tags."""

@@ -25,6 +25,15 @@ _active = threading.local()
 
 
 @dataclass
+class _Running:
+    """A call of a module's method that has not returned."""
+
+    key: Any  # of the module
+    method: str
+    reports: bool = True
+
+
+@dataclass
 class LayerCalls:
     """The layers of one capture whose calls are reported.
 
@@ -47,33 +56,39 @@ class LayerCalls:
     order: list[str] | None = None
     inputs: bool = False
     _trace: Any = None
-    _running: list[Any] = field(default_factory=list)
+    _running: list[_Running] = field(default_factory=list)
     _prefixes: list[str] = field(default_factory=list)
 
     def run(
         self,
         key: Any,
+        method: str,
         call: Callable[..., Any],
         args: tuple[Any, ...],
         report: Callable[[Any], Any],
     ) -> Any:
         """Calls a method of a module with its arguments and reports its output.
 
-        A method that calls another of the same module, as `super().__call__` does, reports once.
+        A method that calls the same of the same module, as `super().__call__` does, reports once.
+        Of a method and the `__call__` in it, `__call__` reports.
         """
-        if key in self._running:
-            return call(*args)
+        outer = next((running for running in self._running if running.key == key), None)
+        if outer is not None:
+            if outer.method == "__call__" or method != "__call__":
+                return call(*args)
+            outer.reports = False
         if self.inputs and not self._running:
             at = next((i for i, x in enumerate(args) if is_float(x) and x.ndim), None)
             if at is not None:
                 self.inputs = False
                 args = (*args[:at], self.keep(Tag("input", "input"), args[at]), *args[at + 1 :])
-        self._running.append(key)
+        running = _Running(key, method)
+        self._running.append(running)
         try:
             output = call(*args)
         finally:
             self._running.pop()
-        return report(output)
+        return report(output) if running.reports else output
 
     def report(self, name: str, module: Any, output: Any, owner: Any) -> Any:
         """Returns the output of a module, tagged if it is selected."""
@@ -211,7 +226,7 @@ def _linen_call(
         return calls.report(name, module, output, owner)
 
     key = ("linen", id(module.scope.root), module.path)
-    return calls.run(key, partial(next_call, **kwargs), args, report)
+    return calls.run(key, method, partial(next_call, **kwargs), args, report)
 
 
 def _haiku_call(calls: LayerCalls, next_call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -224,4 +239,5 @@ def _haiku_call(calls: LayerCalls, next_call: Any, args: Any, kwargs: Any, conte
         owner = next(iter(jax.tree.leaves(module.params_dict())), None)
         return calls.report(name, module, output, owner)
 
-    return calls.run(("haiku", name), partial(next_call, **kwargs), args, report)
+    key = ("haiku", module.module_name)
+    return calls.run(key, method, partial(next_call, **kwargs), args, report)

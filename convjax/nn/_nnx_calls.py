@@ -93,14 +93,19 @@ def _reporting_method(function: Callable[..., Any], method: str) -> Callable[...
         for level, name in getattr(self, _NAMES, ()):
             if level < len(active_captures()):
                 calls = active_captures()[level]
-                call = partial(_reported, calls, self, suffixed(name, method), call)
+                call = partial(_reported, calls, self, name, method, call)
         return call(*args)
 
     return reporting
 
 
 def _reported(
-    calls: LayerCalls, module: nnx.Module, name: str, call: Callable[..., Any], *args: Any
+    calls: LayerCalls,
+    module: nnx.Module,
+    name: str,
+    method: str,
+    call: Callable[..., Any],
+    *args: Any,
 ) -> Any:
     if isinstance(module, nnx.bridge.ToNNX):  # its Linen modules report themselves
         with calls.prefixed(name):
@@ -109,7 +114,8 @@ def _reported(
     owner = next(parameters, None)
     return calls.run(
         (type(module), id(module)),
+        method,
         call,
         args,
-        lambda output: calls.report(name, module, output, owner),
+        lambda output: calls.report(suffixed(name, method), module, output, owner),
     )
