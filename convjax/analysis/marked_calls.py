@@ -6,7 +6,6 @@ scan and other transforms.
 
 import itertools
 import re
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -48,16 +47,12 @@ class MarkedCalls(LayerCalls):
     def __init__(self, selects: Predicate):
         super().__init__(selects)
         self.called: dict[str, LayerCall] = {}
+        self._reported: dict[Any, LayerCall] = {}  # the last call of each module
 
-    def run(
-        self,
-        key: Any,
-        call: Callable[..., Any],
-        args: tuple[Any, ...],
-        report: Callable[[Any], Any],
-    ) -> Any:
+    def run(self, key: Any, *rest: Any) -> Any:
         """Calls a method of a module inside a scope."""
-        number = next(_numbers)
+        *method, call, args, report = rest
+        number, inner = next(_numbers), self._reported.get(key)
 
         def marked(*args: Any) -> Any:
             with jax.named_scope(f"convjax_call<{number}>"):
@@ -65,9 +60,16 @@ class MarkedCalls(LayerCalls):
 
         def reported(output: Any) -> Any:
             self._number = number
-            return report(output)
+            output = report(output)
+            if number in _calls:
+                self._reported[key] = _calls[number]
+            return output
 
-        return super().run(key, marked, args, reported)
+        output = super().run(key, *method, marked, args, reported)
+        # Of a method and the `__call__` of the same module in it, only the latter reports.
+        if number not in _calls and self._reported.get(key) is not inner:
+            _calls[number] = self._reported[key]
+        return output
 
     def report(self, name: str, module: Any, output: Any, owner: Any) -> Any:
         """Registers the call that has just ended."""

@@ -59,7 +59,7 @@ class ModelCall:
         return sum(count(found) for (_, of), found in self.variables.items() if of == kind)
 
 
-class Arrays:
+class FlatTrees:
     """A list of trees as a list of arrays, and back."""
 
     def __init__(self, trees: Sequence[Any]):
@@ -112,7 +112,7 @@ def made(
       function: maps what the model stores to what is called, and its arguments before the inputs.
     """
     names = list(kwargs)
-    flat = Arrays([stored, *args, *kwargs.values()])
+    flat = FlatTrees([stored, *args, *kwargs.values()])
     inputs = [
         position
         for i, value in enumerate([*args, *kwargs.values()], start=1)

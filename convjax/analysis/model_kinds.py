@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen, nnx
 
 from convjax._checks import describe_value
-from convjax.analysis.model_call import Arrays, ModelCall, holds_model, made
+from convjax.analysis.model_call import FlatTrees, ModelCall, holds_model, made
 from convjax.analysis.model_variables import (
     Variables,
     equinox_variables,
@@ -155,7 +155,7 @@ def _linen_shapes(
 ) -> Any:
     """Returns the shapes of the variables that a Linen module would initialise."""
     kwargs = {name: value for name, value in kwargs.items() if name != "mutable"}
-    flat = Arrays([rngs, *args, *kwargs.values()])
+    flat = FlatTrees([rngs, *args, *kwargs.values()])
 
     def init(arrays: Sequence[Any]) -> Any:
         rngs, *rest = flat.restored(arrays)

@@ -13,8 +13,6 @@ from convjax.analysis.model_call import ModelCall
 from convjax.analysis.receptive_field import ReceptiveField, fields_of
 from convjax.nn.selection import Select, predicate
 
-Shape = tuple[int, ...]
-
 
 @dataclass(frozen=True)
 class TracedCall:
@@ -41,19 +39,19 @@ class TracedCall:
         return set(map(layer_of, self.names))
 
     @property
-    def shapes(self) -> dict[str, Shape]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         """Output shapes of the layers.
 
         The first array of an output represents it: a recurrent cell returns several, which have
         the names "cell:0", "cell:1" and so on.
         """
-        shapes: dict[str, Shape] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for name, output in zip(self.names, self.outputs[0], strict=True):
             shapes.setdefault(_of_call(name), tuple(output.shape))
         return shapes
 
     @property
-    def output_shape(self) -> Shape:
+    def output_shape(self) -> tuple[int, ...]:
         """Shape of the first array of the model's output."""
         return tuple(self.outputs[1][0].shape) if self.outputs[1] else ()
 

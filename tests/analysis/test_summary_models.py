@@ -137,6 +137,32 @@ def test_summary_of_a_recurrent_network():
     check_sums(table)
 
 
+def test_summary_of_a_method_that_calls_its_model():
+    class Shared(nnx.Module):
+        def __init__(self, rngs):
+            self.weight = nnx.Param(jnp.ones((3, 3)))
+
+        def __call__(self, x):
+            return x @ self.weight
+
+        def twice(self, x):
+            return self(x) @ self.weight
+
+    class Outer(nnx.Module):
+        def __init__(self, rngs):
+            self.first, self.second = Shared(rngs), nnx.Linear(3, 3, rngs=rngs)
+
+        def __call__(self, x):
+            return self.second(self.first.twice(x))
+
+    table = summary(abstract(Outer), (2, 3))
+    assert [(row.kind, row.multiplications) for row in table.rows] == [
+        ("Shared", 18),
+        ("Linear", 9),
+    ]
+    check_sums(table)
+
+
 def test_summary_of_a_scanned_stack_has_a_row_for_each_depth():
     class Stack(nnx.Module):
         def __init__(self, rngs):
