@@ -46,8 +46,8 @@ class Fit(NamedTuple):
 
 def traits_of_layers(layers: LayerStats) -> Traits:
     """Returns what a record must know of layers."""
-    channels = [np.shape(active)[-1] for active in layers.active] or [0] * len(layers.names)
-    taken = {"histograms": layers.stats.hist is not None, "units": bool(layers.active)}
+    channels = layers.channels or (0,) * len(layers.names)
+    taken = {"histograms": layers.stats.hist is not None, "units": layers.units is not None}
     return Traits(
         "layers",
         dict(zip(layers.names, channels, strict=True)),

@@ -110,7 +110,8 @@ def from_steps(
         momentum,
         watched,
         stacked,
-        units,
+        tuple(active.shape[1] for active in units),
+        np.concatenate(units, axis=1) if units else None,
         parameters=parameters,
         eval_loss=eval_loss,
         bins=bins,
@@ -125,7 +126,8 @@ def from_columns(
     momentum: Float[np.ndarray, " R"],
     watched: Int[np.ndarray, " S"] | Sequence[int],
     stats: ActivationStats | None,
-    units: Sequence[Bool[np.ndarray, "S _"]] = (),
+    channels: Sequence[int] = (),
+    units: Bool[np.ndarray, "S C"] | None = None,
     *,
     counted: Int[np.ndarray, "S L"] | None = None,
     parameters: ParameterRecord | None = None,
@@ -142,7 +144,8 @@ def from_columns(
       momentum: likewise.
       watched: likewise.
       stats: of all layers, at these steps; `active` is not used. None without layers.
-      units: of each layer, whether a channel was active.
+      channels: the number of each layer, if there are units.
+      units: whether each channel was active, layer after layer.
       counted: the number of values, if it differs from `sizes` at some step.
       parameters: likewise.
       eval_loss: likewise.
@@ -159,7 +162,6 @@ def from_columns(
         return np.zeros((len(watched) if stats is None else 0, len(names), *shape), dtype)
 
     columns = {name: column(name) for name in ActivationStats._fields if name != "active"}
-    packed = np.packbits(np.concatenate(units, axis=1), axis=1) if units else None
     return Record(
         layers=names,
         sizes=sizes,
@@ -171,8 +173,8 @@ def from_columns(
         momentum=np.asarray(momentum),
         watched=np.asarray(watched, np.int64),
         watched_count=np.ones(len(watched), np.int64),
-        channels=np.array([active.shape[1] for active in units], np.int64),
-        active=np.zeros((0, 0), np.uint8) if packed is None else packed,
+        channels=np.array(channels, np.int64),
+        active=np.zeros((0, 0), np.uint8) if units is None else np.packbits(units, axis=1),
         eval_loss=np.zeros(0, np.float32) if eval_loss is None else np.asarray(eval_loss),
         parameters=parameters,
         hist_edges=edges,

@@ -27,12 +27,14 @@ class StepLayers(NamedTuple):
     Attributes:
       stats: every field has the first axis L; without `active`.
       sizes: number of values.
-      units: whether a channel of any member was active; empty without units.
+      channels: number of each layer; empty without units.
+      units: whether a channel of any member was active, layer after layer; None without units.
     """
 
     stats: ActivationStats
     sizes: Int[np.ndarray, " L"]
-    units: tuple[Bool[np.ndarray, " _"], ...]
+    channels: tuple[int, ...]
+    units: Bool[np.ndarray, " C"] | None
 
 
 class StepParameters(NamedTuple):
@@ -81,20 +83,24 @@ def layer_row(
         *(None if c is None else _selected(c, lead, columns) for c in layers.stats[:7])  # type: ignore[arg-type]
     )
     sizes = np.array(layers.sizes, np.int64)
-    units: tuple[Any, ...] = tuple(
-        np.asarray(active).reshape(-1, np.shape(active)[-1]).any(0) for active in layers.active
-    )
+    channels, units = layers.channels, None
+    if layers.units is not None and "units" in quantities:
+        units = np.asarray(layers.units).reshape(-1, sum(channels)).any(0)
     if columns is not None:
-        sizes, units = sizes[columns], tuple(units[i] for i in columns) if units else ()
+        sizes = sizes[columns]
+        if units is not None:
+            of_layers = np.split(units, np.cumsum(channels)[:-1])
+            units = np.concatenate([of_layers[i] for i in columns])
+            channels = tuple(channels[i] for i in columns)
     members = len(stats.mean)
     if members > 1:
         stats = merge_rows(stats, sizes, [0])
     if "histograms" not in quantities:
         stats = stats._replace(hist=None, under=None, over=None)
-    if "units" not in quantities:
-        units = ()
     first: Any = (None if column is None else column[0] for column in stats)
-    return StepLayers(ActivationStats(*first), sizes * members, units)
+    return StepLayers(
+        ActivationStats(*first), sizes * members, channels if units is not None else (), units
+    )
 
 
 def parameter_row(
@@ -158,6 +164,7 @@ def record_of_rows(
     counted = np.stack([row.sizes for row in found]) if found else None
     if counted is not None and (counted == sizes).all():
         counted = None
+    units = [row.units for row in found if row.units is not None]
     eval_loss = numbers.eval_loss[watched]
     parameter_record = None
     if parameters and of is not None:
@@ -175,7 +182,8 @@ def record_of_rows(
         numbers.momentum,
         watched,
         _stacked([row.stats for row in found]) if found else None,
-        [np.stack(active) for active in zip(*(row.units for row in found), strict=True)],
+        found[0].channels if found else (),
+        np.stack(units) if units else None,
         counted=counted,
         parameters=parameter_record,
         eval_loss=None if np.isnan(eval_loss).all() else eval_loss,

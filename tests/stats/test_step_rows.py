@@ -19,22 +19,25 @@ def test_layer_row_by_hand():
     std = np.full((2, 1), 2**0.5, np.float32)
     share, hist = np.float32([[0], [0.5]]), np.int32([[[1, 1]], [[2, 0]]])
     stats = ActivationStats(one, std, share, share, hist, hist[..., 0], hist[..., 1])
-    active = (np.array([[True, False, False], [True, True, False]]),)
-    row = layer_row(LayerStats(("a",), (2,), stats, active))
+    active = np.array([[True, False, False], [True, True, False]])
+    row = layer_row(LayerStats(("a",), (2,), stats, active, (3,)))
     assert row.sizes.tolist() == [4]
     assert row.stats.mean.tolist() == [4]
     assert row.stats.std[0] == pytest.approx((20 / 3) ** 0.5, rel=1e-6)
     assert row.stats.near_zero.tolist() == [0.25]
     assert (row.stats.hist.tolist(), row.stats.under.tolist()) == ([[3, 1]], [3])
-    assert row.units[0].tolist() == [True, True, False]
+    assert (row.channels, row.units.tolist()) == ((3,), [True, True, False])
 
 
 def test_layer_row_keeps_the_columns_asked_for():
-    stats = layer_stats({"a": jnp.ones(2), "b": jnp.zeros((3, 4)), "c": jnp.ones(1)}, units=True)
+    outputs = {"a": jnp.ones(2), "b": jnp.array([[-1.0, 2.0, 3.0]]), "c": jnp.ones(1)}
+    stats = layer_stats(outputs, units=True)
     row = layer_row(stats, np.array([1, 0]), ())
-    assert (row.sizes.tolist(), row.stats.mean.tolist()) == ([12, 2], [0, 1])
-    assert (row.stats.hist, row.units) == (None, ())
-    assert [len(active) for active in layer_row(stats, np.array([1, 0])).units] == [4, 1]
+    assert row.sizes.tolist() == [3, 2]
+    np.testing.assert_allclose(row.stats.mean, [4 / 3, 1], rtol=1e-6)
+    assert (row.stats.hist, row.channels, row.units) == (None, (), None)
+    row = layer_row(stats, np.array([1, 0]))
+    assert (row.channels, row.units.tolist()) == ((3, 1), [False, True, True, True])
 
 
 def test_layer_row_counts_beyond_32_bits():
