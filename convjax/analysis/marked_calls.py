@@ -65,7 +65,8 @@ class MarkedCalls(LayerCalls):
                 self._reported[key] = _calls[number]
             return output
 
-        output = super().run(key, *method, marked, args, reported)
+        run: Any = super().run
+        output = run(key, *method, marked, args, reported)
         # Of a method and the `__call__` of the same module in it, only the latter reports.
         if number not in _calls and self._reported.get(key) is not inner:
             _calls[number] = self._reported[key]
