@@ -49,13 +49,33 @@ def _run(program: ClosedJaxpr | Jaxpr, inputs: Sequence[TracedValue]) -> list[Tr
         # An empty array depends on nothing.
         return None if 0 in shape_of(value) else known.get(value)
 
+    stacks: dict[Var, list[TracedValue]] = {}  # the results of scans, one for each iteration
     for equation in jaxpr.eqns:
         operands = [traced_value(value) for value in equation.invars]
-        known.update(zip(equation.outvars, _results(equation, operands), strict=True))
+        results = _iteration(equation, stacks) or _results(equation, operands, stacks)
+        known.update(zip(equation.outvars, results, strict=True))
     return [traced_value(value) for value in jaxpr.outvars]
 
 
-def _results(equation: JaxprEqn, operands: Sequence[TracedValue]) -> Sequence[TracedValue]:
+def _iteration(
+    equation: JaxprEqn, stacks: dict[Var, list[TracedValue]]
+) -> list[TracedValue] | None:
+    """Returns one iteration of a result of a scan where an operation takes it, or else None."""
+    source = equation.invars[0] if equation.primitive.name == "slice" else None
+    if not isinstance(source, Var) or source not in stacks:
+        return None
+    first, *others = shape_of(equation.outvars[0])
+    if first != 1 or tuple(others) != shape_of(source)[1:]:
+        return None
+    found = stacks[source][equation.params["start_indices"][0]]
+    if isinstance(found, TracedArray):
+        found = found.with_axes([(AxisFactor(1),), *found.axes])
+    return [found]
+
+
+def _results(
+    equation: JaxprEqn, operands: Sequence[TracedValue], stacks: dict[Var, list[TracedValue]]
+) -> Sequence[TracedValue]:
     """Returns the traced value of each result of one operation."""
     name, outputs = equation.primitive.name, len(equation.outvars)
     if name in CALLS:
@@ -65,7 +85,7 @@ def _results(equation: JaxprEqn, operands: Sequence[TracedValue]) -> Sequence[Tr
     if name == "optimization_barrier":
         return operands
     if name == "scan":
-        return _scan(equation, operands)
+        return _scan(equation, operands, stacks)
     if name == "cond":
         return _branches(equation, operands)
     for operand in operands:
@@ -124,7 +144,9 @@ def _joined(results: Sequence[TracedValue]) -> TracedValue:
         return error
 
 
-def _scan(equation: JaxprEqn, operands: Sequence[TracedValue]) -> Sequence[TracedValue]:
+def _scan(
+    equation: JaxprEqn, operands: Sequence[TracedValue], stacks: dict[Var, list[TracedValue]]
+) -> Sequence[TracedValue]:
     """Propagates through each iteration of a loop, because the spans of the carry may grow."""
     params = equation.params
     if "ft_in" in params:  # from JAX 0.12 on
@@ -147,6 +169,9 @@ def _scan(equation: JaxprEqn, operands: Sequence[TracedValue]) -> Sequence[Trace
     found: list[TracedValue] = list(carry)
     for variable in equation.outvars[carries:]:
         iterations = [results[len(found) - carries] for results in stacked]
+        last = iterations[-1:] * (params["length"] - len(iterations))
+        in_order = [*iterations, *last]
+        stacks[variable] = in_order[::-1] if params["reverse"] else in_order
         joined = _joined(iterations)
         if isinstance(joined, TracedArray):
             joined = joined.with_axes([(AxisFactor(shape_of(variable)[0]),), *joined.axes])

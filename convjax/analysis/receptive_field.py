@@ -115,9 +115,10 @@ def receptive_fields(
 
     Branches are joined: the field of a cell covers all paths. A layer that reads the whole map,
     such as a global mean or attention, has an infinite field, however small the image is. A layer
-    that `scan` calls several times has one field, the union of its calls. The field is unknown
-    where rows or columns are reversed, concatenated (padding by reflection or wrapping), or
-    gathered at indices that are computed at run time.
+    that `scan` calls several times has one field, the union of its calls. The layers of a stack
+    that `scan` iterates over have a field each. The field is unknown where rows or columns are
+    reversed, concatenated (padding by reflection or wrapping), or gathered at indices that are
+    computed at run time.
 
     Args:
       model: as for `convjax.capture`: a Flax NNX module, which is traced in evaluation mode; a

@@ -129,7 +129,7 @@ def test_receptive_fields_of_a_layer_named_output():
     }
 
 
-def test_receptive_fields_of_scanned_layers_are_the_union():
+def test_receptive_fields_of_a_scanned_stack_are_those_of_each_depth():
     class Loop(linen.Module):
         @linen.compact
         def __call__(self, x):
@@ -144,7 +144,9 @@ def test_receptive_fields_of_scanned_layers_are_the_union():
     model, images = Loop(), jnp.ones((1, 16, 16, 1))
     variables = model.init(jax.random.key(0), images)
     fields = receptive_fields(model, variables, images)
-    assert (fields["conv"].size, fields["(output)"].size) == ((7, 7), (7, 7))
+    sizes = {name: field.size for name, field in fields.items()}
+    wanted = {"conv[0]": (3, 3), "conv[1]": (5, 5), "conv[2]": (7, 7), "(output)": (7, 7)}
+    assert sizes == wanted
 
 
 def test_receptive_field_box_ends_at_the_border():

@@ -19,8 +19,8 @@ def shapes_hold(monkeypatch):
     """Checks after each operation that the traced array has the shape of the result."""
     follow = jaxpr_walk._results
 
-    def checked(equation, operands):
-        results = follow(equation, operands)
+    def checked(equation, operands, stacks):
+        results = follow(equation, operands, stacks)
         for variable, result in zip(equation.outvars, results, strict=True):
             if isinstance(result, TracedArray):
                 assert result.shape == shape_of(variable), equation.primitive.name
