@@ -83,7 +83,8 @@ def layer_row(
         *(None if c is None else _selected(c, lead, columns) for c in layers.stats[:7])  # type: ignore[arg-type]
     )
     sizes = np.array(layers.sizes, np.int64)
-    channels, units = layers.channels, None
+    channels: tuple[int, ...] = layers.channels
+    units: Any = None
     if layers.units is not None and "units" in quantities:
         units = np.asarray(layers.units).reshape(-1, sum(channels)).any(0)
     if columns is not None:
