@@ -46,12 +46,9 @@ class LayerStats:
     @property
     def active(self) -> tuple[Bool[Array | np.ndarray, "..."], ...]:
         """Whether each channel was active, one array (C,) per layer; empty without units."""
-        # On the host, cuts need no program.
-        units = (
-            np.asarray(self.units)
-            if isinstance(self.units, jax.Array) and not isinstance(self.units, jax.core.Tracer)
-            else self.units
-        )
+        units: Any = self.units
+        if isinstance(units, jax.Array) and not isinstance(units, jax.core.Tracer):
+            units = np.asarray(units)  # cut on the host, which needs no program
         return tuple(Units(units, self.channels).split())
 
 

@@ -4,6 +4,7 @@ The size of an update relative to the weights that it changes, and the size of o
 relative to another's, reveal faults that the loss does not show.
 """
 
+import operator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -109,31 +110,19 @@ def parameter_stats(
             "params must hold one array or more of real floating-point numbers, got none."
         )
     before = [leaf for _, leaf in kept]
-    gradients = None if grads is None else _matched("grads", grads, params, kept)
-    changes = None if updates is None else _matched("updates", updates, params, kept)
-    if updated is not None:
-        after = _matched("updated", updated, params, kept)
-        if all(new is old for new, old in zip(after, before, strict=True)):
-            raise ValueError(
-                "updated must hold the parameters after the update, got the very arrays of params: "
-                "the two are one state, as nnx.state(model, nnx.Param) before and after "
-                "optimizer.update, which share the model's variables. Pass updates=, those of "
-                "Optax, or take a copy before the update: jax.tree.map(jnp.copy, nnx.state(model, "
-                "nnx.Param))."
-            )
-        changes = [new - old for new, old in zip(after, before, strict=True)]
-    weight_norm, _ = _statistics(before, False)
-    changing, hists = _statistics([*(gradients or ()), *(changes or ())], histogram)
-    of_grads = slice(0, len(before) if gradients else 0)
-    of_changes = slice(of_grads.stop, None)
-    norms = Norms(
-        weight_norm=weight_norm,
-        grad_norm=changing[of_grads] if gradients else None,
-        update_norm=changing[of_changes] if changes else None,
-        grad_hist=hists[of_grads] if histogram and gradients else None,
-        update_hist=hists[of_changes] if histogram and changes else None,
-    )
-    return ParameterStats(describe(params), norms)
+    trees = {
+        name: _matched(name, tree, params, kept)
+        for name, tree in (("grads", grads), ("updates", updates), ("updated", updated))
+        if tree is not None
+    }
+    if updated is not None and all(map(operator.is_, trees["updated"], before)):
+        raise ValueError(
+            "updated must hold the parameters after the update, got the very arrays of params: the "
+            "two are one state, as nnx.state(model, nnx.Param) before and after optimizer.update, "
+            "which share the model's variables. Pass updates=, those of Optax, or take a copy "
+            "before the update: jax.tree.map(jnp.copy, nnx.state(model, nnx.Param))."
+        )
+    return ParameterStats(describe(params), _norms({"params": before, **trees}, histogram))
 
 
 def describe(params: Any) -> Described:
@@ -212,25 +201,53 @@ def _matched(
     return [found[name] for name in names]
 
 
-def _statistics(arrays: list[Any], histogram: bool) -> tuple[Any, Any]:
-    """Returns the norms of arrays and, if asked for, the counts of their magnitudes."""
-    if not arrays:
-        return None, None
-    arranged = [x if explicitly_sharded(x) else x.reshape(-1) for x in map(jnp.asarray, arrays)]
-    groups = groups_of(arranged)
-    rows = [_of_rows(stacked(arranged, g), histogram, jax.default_backend()) for g in groups]
+def _norms(trees: dict[str, list[Any]], histogram: bool) -> Norms:
+    """Returns the statistics, given the leaves of each tree of `parameter_stats`."""
+    arranged = {
+        name: [x if explicitly_sharded(x) else x.reshape(-1) for x in map(jnp.asarray, leaves)]
+        for name, leaves in trees.items()
+    }
+    groups = groups_of(arranged["params"], list(zip(*map(_types, arranged.values()), strict=True)))
+    rows = [
+        _of_rows(
+            {name: stacked(leaves, group) for name, leaves in arranged.items()},
+            histogram,
+            jax.default_backend(),
+        )
+        for group in groups
+    ]
     return in_order(groups, rows)
 
 
+def _types(arrays: list[Any]) -> list[Any]:
+    return [jax.typeof(x) for x in arrays]
+
+
 @partial(jax.jit, static_argnums=(1, 2))
-def _of_rows(x: Shaped[Array, "R ..."], histogram: bool, backend: str) -> tuple[Any, Any]:
-    """Returns the norm of each row and the counts of magnitudes, in the form for the backend.
+def _of_rows(rows: dict[str, Shaped[Array, "R ..."]], histogram: bool, backend: str) -> Norms:
+    """Returns the statistics of the rows of each tree, with counts in the form for the backend.
 
     Jitted, so that rows of one type are traced once.
     """
-    x = x.astype(jnp.float32)
-    norms = jnp.sqrt(jnp.sum(jnp.square(x), tuple(range(1, x.ndim))))
-    return norms, _magnitudes(x) if histogram else None
+    changes = rows.get("updates")
+    if "updated" in rows:  # of the stacked rows, since a difference per parameter compiles longer
+        changes = rows["updated"] - rows["params"]
+
+    def norm(x: Any) -> Any:
+        x = x.astype(jnp.float32)
+        return jnp.sqrt(jnp.sum(jnp.square(x), tuple(range(1, x.ndim))))
+
+    def hist(x: Any) -> Any:
+        return _magnitudes(x.astype(jnp.float32)) if histogram else None
+
+    grads = rows.get("grads")
+    return Norms(
+        weight_norm=norm(rows["params"]),
+        grad_norm=None if grads is None else norm(grads),
+        update_norm=None if changes is None else norm(changes),
+        grad_hist=None if grads is None else hist(grads),
+        update_hist=None if changes is None else hist(changes),
+    )
 
 
 def _magnitudes(x: Float[Array, "R ..."]) -> Int[Array, "R 42"]:

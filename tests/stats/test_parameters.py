@@ -5,15 +5,24 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from convjax.nn.models import digits_net
 from convjax.stats.parameter_record import ParameterRecord
-from convjax.stats.parameters import LOG_BINS, LOG_FIRST, Described, parameter_stats
+from convjax.stats.parameters import (
+    LOG_BINS,
+    LOG_FIRST,
+    Described,
+    applied,
+    describe,
+    parameter_stats,
+)
 
 TREE = {"b": jnp.array([3.0, 4.0]), "k": jnp.array([[0.0, -2.0], [np.inf, np.nan]])}
 
@@ -77,12 +86,143 @@ def test_parameter_stats_names_are_paths_of_the_model():
 def test_parameter_stats_rejects_mistakes():
     with pytest.raises(ValueError, match=r"grads or updated must be given, got neither"):
         parameter_stats(TREE)
-    with pytest.raises(ValueError, match=r"updated must have the structure of params"):
+    with pytest.raises(ValueError, match=r"updated or updates must be given, got both"):
+        parameter_stats(TREE, updated=TREE, updates=TREE)
+    with pytest.raises(ValueError, match=r"updates must have the structure .* differs in 'c'"):
+        parameter_stats(TREE, updates={**TREE, "c": jnp.ones(2)})
+    with pytest.raises(ValueError, match=r"updated must have the structure .* differs in 'k'"):
         parameter_stats(TREE, updated={"b": TREE["b"]})
-    with pytest.raises(ValueError, match=r"grads must have the shapes of params, got \(1,\) for \(2,\) in 'b'"):
+    with pytest.raises(
+        ValueError, match=r"grads must have the shapes of params, got \(1,\) for \(2,\) in 'b'"
+    ):
         parameter_stats(TREE, grads={"b": jnp.ones(1), "k": TREE["k"]})
     with pytest.raises(ValueError, match=r"params must hold one array or more of real .* got none"):
         parameter_stats({}, grads={})
+
+
+def norms_of_nnx_step(how):
+    """The gradient's and the update's norms of one step of SGD with the rate 0.5."""
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.sgd(0.5), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer):
+        grads = nnx.grad(lambda model: jnp.mean((model(jnp.ones((4, 3))) - 2) ** 2))(model)
+        params = nnx.state(model, nnx.Param)
+        if how == "copied":
+            params = jax.tree.map(jnp.copy, params)
+        if how == "dictionary":
+            params = nnx.to_pure_dict(params)
+        if how == "updates":
+            updates = jax.tree.map(lambda g: -0.5 * g, grads)
+            return parameter_stats(params, grads=grads, updates=updates).stats
+        optimizer.update(model, grads)
+        return parameter_stats(params, grads=grads, updated=nnx.state(model, nnx.Param)).stats
+
+    return step(model, optimizer)
+
+
+@pytest.mark.parametrize("how", ["copied", "dictionary", "updates"])
+def test_parameter_stats_of_an_nnx_step_by_hand(how):
+    found = norms_of_nnx_step(how)
+    assert (found.grad_norm > 0).all()
+    # The differences of weights around 1 are rounded at 1e-7.
+    np.testing.assert_allclose(found.update_norm, 0.5 * found.grad_norm, rtol=1e-5)
+
+
+def test_parameter_stats_rejects_states_that_share_their_variables():
+    message = (
+        r"updated must .* got the very arrays of params.*share.*updates=.*tree\.map\(jnp\.copy"
+    )
+    with pytest.raises(ValueError, match=message):
+        norms_of_nnx_step("shared")
+
+
+def test_parameter_stats_of_many_shapes_are_those_of_each():
+    rng = np.random.default_rng(0)
+    shapes = [(3, 4), (2,), (12,), (4, 3), (), (2,), (0, 5)]
+    params, grads, updates = (
+        {
+            f"p{i}": jnp.asarray(rng.normal(size=shape), jnp.float32)
+            for i, shape in enumerate(shapes)
+        }
+        for _ in range(3)
+    )
+    grads["p1"] = grads["p1"].astype(jnp.bfloat16)
+    found = parameter_stats(params, grads=grads, updates=updates)
+    assert found.of.sizes == (12, 2, 12, 12, 1, 2, 0)
+    for i, name in enumerate(params):
+        one = parameter_stats(
+            *({name: t[name]} for t in (params,)),
+            grads={name: grads[name]},
+            updates={name: updates[name]},
+        )
+        for field, rows, row in zip(one.stats._fields, found.stats, one.stats, strict=True):
+            # Sums of at most 12 squares, whose order differs.
+            tolerance = 1e-6 if field.endswith("norm") else 0
+            np.testing.assert_allclose(rows[i], row[0], rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
+def test_parameter_stats_on_a_mesh(kind):
+    params = {"k": np.random.default_rng(0).normal(size=(8, 12)).astype(np.float32)}
+    params |= {"l": params["k"] / 3, "b": params["k"][:, 0]}
+    specs = {"k": PartitionSpec("x", "y"), "l": PartitionSpec(None, "x"), "b": PartitionSpec("x")}
+
+    @jax.jit
+    def stats(params):
+        halves = jax.tree.map(lambda p: p / 2, params)
+        return parameter_stats(params, grads=halves, updated=halves).stats
+
+    wanted = stats(params)
+    mesh = jax.make_mesh((2, 2), ("x", "y"), axis_types=(kind, kind))
+    with jax.set_mesh(mesh):
+        split = {k: jax.device_put(p, NamedSharding(mesh, specs[k])) for k, p in params.items()}
+        found = stats(split)
+    np.testing.assert_array_equal(found.grad_hist, wanted.grad_hist)
+    np.testing.assert_array_equal(found.update_hist, wanted.update_hist)
+    np.testing.assert_allclose(found.update_norm, wanted.update_norm, rtol=1e-6)
+
+
+def test_parameter_stats_leaves_out_what_is_no_real_number():
+    params = {
+        "w": jnp.ones(4),
+        "step": jnp.zeros((), int),
+        "mask": jnp.ones(2, bool),
+        "wave": jnp.ones(2, complex),
+        "key": jax.random.key(0),
+        "none": None,
+    }
+    found = parameter_stats(params, grads={"w": jnp.ones(4)}, updates=params)
+    assert found.of == describe(params) == (("w",), (4,), (1,))
+    assert found.stats.update_norm.tolist() == [2]
+    with pytest.raises(ValueError, match=r"one array or more of real floating.* got none"):
+        parameter_stats({"step": params["step"]}, grads={})
+
+
+def test_applied_is_whether_all_parameters_may_change():
+    params = {"w": jnp.ones(3), "v": jnp.ones(2)}
+    every = {"a": optax.MultiSteps(optax.adam(0.1), 2), "b": optax.MultiSteps(optax.sgd(0.1), 4)}
+    transform = optax.chain(
+        optax.clip(1.0), optax.transforms.partition(every, {"w": "a", "v": "b"})
+    )
+    state, done = transform.init(params), []
+    for _ in range(8):
+        updates, state = transform.update(params, state, params)
+        done.append(bool(jax.jit(applied)(state)))
+        assert done[-1] == all(bool(u.any()) for u in updates.values())
+    assert done == [False, False, False, True] * 2
+    assert applied(optax.adam(0.1).init({"mini_step": jnp.ones(2)})) is None
+
+
+def test_applied_of_an_nnx_optimizer():
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.MultiSteps(optax.sgd(0.1), 2), wrt=nnx.Param)
+    grads = nnx.grad(lambda model: model(jnp.ones((1, 3))).sum())(model)
+    for wanted in (False, True):
+        optimizer.update(model, grads)
+        assert bool(applied(optimizer)) is bool(applied(nnx.state(optimizer))) is wanted
+        assert bool(applied(optimizer.opt_state)) is wanted
 
 
 def of_steps(norms, hist=None):
