@@ -396,3 +396,19 @@ def test_capture_warns_of_layers_that_are_not_called():
 
     with pytest.warns(UserWarning, match=r"capture finds no layer of Idle: it calls none"):
         assert capture(Idle(), X)[1] == {}
+
+
+def test_capture_traces_compiled_layers_again():
+    class Compiled(nnx.Module):
+        def __init__(self):
+            rngs = nnx.Rngs(0)
+            self.a, self.b = nnx.Linear(2, 2, rngs=rngs), nnx.Linear(2, 2, rngs=rngs)
+
+        @nnx.jit
+        def __call__(self, x):
+            return self.b(self.a(x))
+
+    model = Compiled()
+    model(X)  # the first trace has no tags
+    assert list(capture(model, X, select="a")[1]) == ["a"]
+    assert list(capture(model, X)[1]) == ["a", "b"]
