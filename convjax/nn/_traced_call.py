@@ -16,6 +16,11 @@ from convjax.nn._nnx_calls import make_reporting, remove_reporting
 from convjax.nn.outputs import LayerOutputs
 from convjax.nn.selection import numbered
 
+# JAX traces an inner function, such as a jitted one, only once. In a capture it has another program
+# than outside, so that neither finds the other's: one has no tags, and the other those of the first
+# capture.
+_capture = jax.make_user_context(None)
+
 # Raised where the traced function needs the values of its arrays, which it has outside of jit.
 _NEEDS_VALUES = (
     jax.errors.ConcretizationTypeError,
@@ -55,7 +60,10 @@ def call_with_layers(
     arguments = _Arguments(function, args, kwargs)
     arrays = arguments.arrays
     try:
-        program = jax.make_jaxpr(lambda *arrays: arguments.run(function, arrays, calls))(*arrays)
+        with _capture(_key(arguments, calls)):
+            program = jax.make_jaxpr(lambda *arrays: arguments.run(function, arrays, calls))(
+                *arrays
+            )
     except _NEEDS_VALUES:
         calls.direct = []
         values = arguments.run(function, arrays, calls)
@@ -72,6 +80,21 @@ def call_with_layers(
     ]
     pairs = [(f, f.arranged(value)) for f, value in zip(found, values[count:], strict=True)]
     return arguments.result(results), _layers(pairs, lost)
+
+
+def _key(arguments: "_Arguments", calls: LayerCalls) -> Any:
+    """Returns what tells a capture from others: its own, or outside of jit that of equal ones.
+
+    Outside of jit the programs of the capture before need not be compiled again.
+    """
+    if any(isinstance(x, jax.core.Tracer) for x in arguments.arrays):
+        return object()
+    key = calls.selects, calls.level, arguments.kind
+    try:
+        hash(key)
+    except TypeError:
+        return object()
+    return key
 
 
 def _layers(pairs: list[tuple[Found, Any]], lost: dict[str, str]) -> Layers:
@@ -96,6 +119,11 @@ class _Arguments:
         leaves, self._structure = jax.tree.flatten(state)
         self._dynamic = [_is_array(leaf) for leaf in leaves]
         self._leaves = leaves
+
+    @property
+    def kind(self) -> Any:
+        """The models and containers, without their arrays."""
+        return self._graph, self._structure
 
     @property
     def arrays(self) -> list[Any]:

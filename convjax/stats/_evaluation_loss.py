@@ -19,6 +19,10 @@ from convjax.nn._equinox_calls import equinox_modules, is_equinox
 # The names of the arguments and attributes that choose evaluation, in Flax.
 _MODES = ("use_running_average", "deterministic")
 
+# JAX traces an inner function, such as a jitted one, only once. In evaluation mode it has another
+# program, which the training must not find.
+_evaluating = jax.make_user_context(None)
+
 
 def evaluation_loss(step: Callable[..., Any], find_loss: Callable[[Any], Any]) -> Any:
     """Returns a function of the arguments of a step that returns its loss in evaluation mode.
@@ -32,6 +36,7 @@ def evaluation_loss(step: Callable[..., Any], find_loss: Callable[[Any], Any]) -
         args, kwargs = _copied((args, kwargs))
         args, kwargs = jax.tree.map(mode.evaluating, (args, kwargs), is_leaf=_is_model)
         with ExitStack() as contexts:
+            contexts.enter_context(_evaluating(mode))
             contexts.enter_context(linen.intercept_methods(mode.linen_call))
             if haiku := sys.modules.get("haiku"):
                 contexts.enter_context(haiku.intercept_methods(mode.haiku_call))
@@ -65,9 +70,12 @@ class _Mode:
                 self.matters |= any(hasattr(module, mode) for mode in _MODES)
                 object.__setattr__(module, "__class__", _evaluating_class(type(module)))
         elif is_equinox(value):
-            modules = equinox_modules(value).values()
-            self.matters |= any(hasattr(module, "inference") for module in modules)
-            return sys.modules["equinox"].nn.inference_mode(value)
+            modules = [value, *equinox_modules(value).values()]
+            modes = [module.inference for module in modules if hasattr(module, "inference")]
+            # Gradients and moments of a model have None there.
+            if modes and all(isinstance(mode, bool) for mode in modes):
+                self.matters = True
+                return sys.modules["equinox"].nn.inference_mode(value)
         return value
 
     def linen_call(self, next_call: Any, args: Any, kwargs: Any, context: Any) -> Any:
