@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 MADE = ("ledger", "runs/", "comparison.html")
 
 
-def blocks(language):
-    text = (ROOT / "README.md").read_text()
+def blocks(language, file="README.md"):
+    text = (ROOT / file).read_text()
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
@@ -134,6 +134,24 @@ def test_readme_snippets_run(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     for line in shown.splitlines():  # except the figure, whose last digits depend on the machine
         assert re.sub(r": [0-9.]+, above", ": ", line) in re.sub(r": [0-9.]+, above", ": ", printed)
+
+
+@pytest.mark.slow
+def test_own_loops_run_and_record_everything(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    loops = blocks("python", "docs/own-loops.md")
+    assert len(loops) == 5
+    for loop in loops:
+        names: dict[str, object] = {}
+        exec(compile(loop, "own-loops.md", "exec"), names)
+        record = names["recorder"].record()
+        assert [loop.count(f"  # {mark}") for mark in ("1\n", "2, instead of ", "3\n")] == [1, 1, 1]
+        assert record.steps == len(record.watched) == len(record.parameters.watched) == 40
+        assert record.layers[:2] == ("input", "labels")
+        assert len(record.layers) >= 4
+        assert np.median(record.loss[-5:]) < np.median(record.loss[:5])  # it trains
+        assert len(record.active) == len(record.parameters.update_hist) == 40
+        assert capsys.readouterr().out.startswith("nothing found")
 
 
 def test_readme_links_exist():
