@@ -3,7 +3,6 @@
 NNX and Equinox have no interceptors, see `convjax.nn._nnx_calls` and `convjax.nn._equinox_calls`.
 """
 
-import itertools
 import re
 import sys
 import threading
@@ -23,11 +22,6 @@ from convjax.nn.selection import Predicate, has_parameters
 from convjax.ops.layout import KERNEL_AXES, axis_of
 
 _active = threading.local()
-
-# Part of the key of JAX's caches of traces: a function that was traced before, with other tags or
-# none, is traced again in each capture.
-_capture = jax.make_user_context(None)
-_numbers = itertools.count()
 
 
 @dataclass
@@ -147,7 +141,6 @@ class LayerCalls:
         stack.append(self)
         try:
             with ExitStack() as contexts:
-                contexts.enter_context(_capture(next(_numbers)))
                 contexts.enter_context(linen.intercept_methods(partial(_linen_call, self)))
                 if haiku := sys.modules.get("haiku"):
                     contexts.enter_context(haiku.intercept_methods(partial(_haiku_call, self)))
