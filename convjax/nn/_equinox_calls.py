@@ -4,7 +4,7 @@ Equinox has no interception of calls, and its transforms and JAX's make new obje
 which keep nothing but its class and fields. The methods of the classes of a model therefore report
 while it is traced, to the captures of this thread alone. When a model is called, its modules get
 their names, the paths in it. A module that is not part of a model that is being called, as one made
-in a scan, has the name of its class before the paths in it.
+in a scan, has the name of the only module of its structure, or else that of its class.
 """
 
 import itertools
@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from functools import partial, wraps
 from types import FunctionType
 from typing import Any
+
+import jax
 
 from convjax.nn._module_calls import LayerCalls, active_captures, is_float, reports, suffixed
 from convjax.nn.selection import has_parameters
@@ -44,6 +46,10 @@ def equinox_modules(model: Any) -> dict[str, Any]:
     return own | found
 
 
+def _joined(prefix: str, name: str) -> str:
+    return ".".join(filter(None, (prefix, name)))
+
+
 def _modules(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     if is_equinox(value):
         yield ".".join(path), value
@@ -61,22 +67,33 @@ def _modules(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
 class _Names:
     """The names of modules by object, for one capture."""
 
-    def __init__(self, calls: LayerCalls, prefixes: dict[type, str]):
-        self.calls, self._prefixes = calls, prefixes
+    def __init__(self, calls: LayerCalls, models: dict[str, Any]):
+        self.calls = calls
+        self._prefixes = {type(model): prefix for prefix, model in models.items()}
+        self._paths = [
+            (jax.tree.structure(module), _joined(prefix, name))
+            for prefix, model in models.items()
+            for name, module in _modules(model, ())
+        ]
         self._names: dict[int, str] = {}
         self._kept: list[Any] = []  # an object that is gone could leave its id to another
 
     def of(self, module: Any) -> str:
         if id(module) not in self._names:
             root = type(module) in self._prefixes
-            prefix = self._prefixes[type(module)] if root else type(module).__name__
+            prefix = self._prefixes[type(module)] if root else self._name_of_structure(module)
             self._kept.append(module)
             for name, inner in equinox_modules(module).items():
                 own = inner is module and not root
-                full = f"{prefix}.{name}" if prefix and not own else name
+                full = prefix if own else _joined(prefix, name)
                 self._names.setdefault(id(inner), full)
             self._names.setdefault(id(module), "" if root else prefix)
         return self._names[id(module)]
+
+    def _name_of_structure(self, module: Any) -> str:
+        structure = jax.tree.structure(module)
+        names = [name for other, name in self._paths if other == structure]
+        return names[0] if len(names) == 1 else type(module).__name__
 
 
 @contextmanager
@@ -91,7 +108,7 @@ def equinox_reporting(models: dict[str, Any], calls: LayerCalls) -> Iterator[Non
         yield
         return
     classes = {type(module) for model in models.values() for _, module in _modules(model, ())}
-    names = _Names(calls, {type(model): prefix for prefix, model in models.items()})
+    names = _Names(calls, models)
     with _lock:
         own = [(cls, method, vars(cls).get(method)) for cls in classes for method in _methods(cls)]
         reporting = [
@@ -108,6 +125,10 @@ def equinox_reporting(models: dict[str, Any], calls: LayerCalls) -> Iterator[Non
                     delattr(cls, method)
                 else:
                     setattr(cls, method, original)
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, sys.modules["equinox"].nn.State)
 
 
 def _methods(cls: type) -> list[str]:
@@ -129,12 +150,12 @@ def _reporting_method(
             return call(*args)
         name = suffixed(names.of(self), method)
         owner = next(filter(is_float, vars(self).values()), None)
-        return calls.run(
-            (cls, id(self)),
-            method,
-            call,
-            args,
-            lambda output: calls.report(name, self, output, owner),
-        )
+
+        def report(output: Any) -> Any:
+            if isinstance(output, tuple) and len(output) == 2 and _is_state(output[1]):
+                return calls.report(name, self, output[0], owner), output[1]
+            return calls.report(name, self, output, owner)
+
+        return calls.run((cls, id(self)), method, call, args, report)
 
     return reporting

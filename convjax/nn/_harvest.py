@@ -134,19 +134,19 @@ class _Rewriter:
         equations: list[JaxprEqn] = []
         found: list[Found] = []
         values: list[Any] = []
-        untagged: dict[Any, Any] = {}  # a tagged value -> the value itself
+        new: dict[Any, Any] = {}  # a value of the jaxpr -> what it is without tags
         depends_on = _Dependencies(jaxpr)
 
         def plain(atoms: Sequence[Any]) -> list[Any]:
-            return [a if isinstance(a, Literal) else untagged.get(a, a) for a in atoms]
+            return [a if isinstance(a, Literal) else new.get(a, a) for a in atoms]
 
         for old in jaxpr.eqns:
-            equation = old.replace(invars=plain(old.invars)) if untagged else old
+            equation = old.replace(invars=plain(old.invars)) if new else old
             tag = self._tag(equation)
             if tag is not None:
                 found.append(Found(tag, (), depends_on(old.invars[1:])))
                 if equation.primitive is layer_output_p:
-                    untagged[equation.outvars[0]] = equation.invars[0]
+                    new[equation.outvars[0]] = equation.invars[0]
                     values.append(equation.invars[0])
                 else:
                     equations.append(equation)
@@ -156,9 +156,11 @@ class _Rewriter:
             if not names:
                 equations.append(equation)
                 continue
-            replaced, further = inner(equation)
+            replaced, results = inner(equation)
             equations.extend(replaced)
-            for name, value in zip(names, further, strict=True):
+            count = len(equation.outvars)
+            new.update(zip(equation.outvars, results[:count], strict=True))
+            for name, value in zip(names, results[count:], strict=True):
                 owners = [old.invars[i] for i in sorted(name.owners)]
                 found.append(name._replace(owners=depends_on(owners)))
                 values.append(value)
@@ -259,18 +261,11 @@ def _unnamed(jaxpr: Jaxpr) -> Any:
 
 
 def _inlined(call: Callable[..., Any], equation: JaxprEqn) -> tuple[list[JaxprEqn], list[Any]]:
-    """Returns the equations of a call in place of an equation, and its further results."""
+    """Returns the equations of a call in place of an equation, and the call's results."""
     traced = jax.make_jaxpr(call)(*(atom.aval for atom in equation.invars))
     new: dict[Any, Any] = dict(zip(traced.jaxpr.invars, equation.invars, strict=True))
     if traced.consts:
         raise NotImplementedError("a program inside a transform has constants of its own")
-    count = len(equation.outvars)
-    old_outvars = traced.jaxpr.outvars[:count]
-    if len({id(v) for v in old_outvars}) < count or any(
-        isinstance(v, Literal) or v in new for v in old_outvars
-    ):
-        raise NotImplementedError("a transform returns one value twice")
-    new.update(zip(old_outvars, equation.outvars, strict=True))
 
     def renamed(atom: Any) -> Any:
         return atom if isinstance(atom, Literal) else new.get(atom, atom)
@@ -278,13 +273,12 @@ def _inlined(call: Callable[..., Any], equation: JaxprEqn) -> tuple[list[JaxprEq
     equations = [
         e.replace(
             invars=[renamed(a) for a in e.invars],
-            outvars=[renamed(a) for a in e.outvars],
             ctx=equation.ctx,
             source_info=equation.source_info,
         )
         for e in traced.jaxpr.eqns
     ]
-    return equations, [renamed(a) for a in traced.jaxpr.outvars[count:]]
+    return equations, [renamed(a) for a in traced.jaxpr.outvars]
 
 
 def _scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
@@ -358,4 +352,5 @@ _CALLS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "checkpoint": _as_checkpoint,
     "closed_call": _as_call,
     "core_call": _as_call,
+    "eval_jaxpr": _as_call,  # closed_call since JAX 0.12
 }

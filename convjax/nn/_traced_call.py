@@ -12,7 +12,7 @@ from jax.extend.core import Literal, jaxpr_as_fun
 from convjax.nn._equinox_calls import equinox_reporting, is_equinox
 from convjax.nn._harvest import Found, harvest
 from convjax.nn._module_calls import LayerCalls
-from convjax.nn._nnx_calls import make_reporting, remove_reporting
+from convjax.nn._nnx_calls import make_reporting, merged_reporting, remove_reporting
 from convjax.nn.outputs import LayerOutputs
 from convjax.nn.selection import numbered
 
@@ -89,7 +89,7 @@ def _key(arguments: "_Arguments", calls: LayerCalls) -> Any:
     """
     if any(isinstance(x, jax.core.Tracer) for x in arguments.arrays):
         return object()
-    key = calls.selects, calls.level, arguments.kind
+    key = type(calls), calls.selects, calls.inputs, arguments.kind
     try:
         hash(key)
     except TypeError:
@@ -101,8 +101,21 @@ def _layers(pairs: list[tuple[Found, Any]], lost: dict[str, str]) -> Layers:
     layers = [pair for pair in pairs if pair[0].tag.kind == "layer"]
     # A function without modules may name its values by jax.ad_checkpoint.checkpoint_name.
     layers = layers or [pair for pair in pairs if pair[0].tag.kind == "name"]
-    others = [pair for pair in pairs if pair[0].tag.kind != "layer"]
+    depths = {scan.key for f, _ in pairs for scan in f.scans if scan.depth}
+    others = [
+        _of_first_depth(f, value, depths) if f.tag.kind == "input" else (f, value)
+        for f, value in pairs
+        if f.tag.kind != "layer"
+    ]
     return Layers(_named(layers), lost, others)
+
+
+def _of_first_depth(found: Found, value: Any, depths: set[int]) -> tuple[Found, Any]:
+    """Returns the input of the network, which is that of the first of scanned layers."""
+    for scan in found.scans:
+        if scan.key in depths:
+            found, value = _without(found, scan), _at(found, scan, value, 0)
+    return found, value
 
 
 class _Arguments:
@@ -140,10 +153,11 @@ class _Arguments:
         args, kwargs = copied
         named = list(zip(_models(copied), self._prefixes, strict=True))
         equinox = {prefix: model for model, prefix in named if is_equinox(model)}
-        with calls.reporting(), equinox_reporting(equinox, calls):
+        with calls.reporting(), equinox_reporting(equinox, calls), merged_reporting():
             for model, prefix in named:
                 if isinstance(model, nnx.Module):
                     make_reporting(model, calls, prefix)
+                    calls.named[prefix] = None
             output = function(*args, **kwargs)
             for model in _models((copied, output)):
                 if isinstance(model, nnx.Module):

@@ -76,7 +76,7 @@ class WatchedProgram:
             return {}
         try:
             if self._evaluation is None:
-                jit = _jit_of((args, kwargs))
+                jit = _of_further_program(self._jit, (args, kwargs))
                 self._evaluation = jit(evaluation_loss(self._step, self._loss))
             loss = self._evaluation(*args, **kwargs)
         except Exception as error:
@@ -131,6 +131,18 @@ def _jit_of(arguments: Any) -> Jit:
 
 def _is_model(value: Any) -> bool:
     return isinstance(value, nnx.Pytree | nnx.Variable) or is_equinox(value)
+
+
+# What holds for the memory and the results of the step alone.
+_OF_STEP = ("donate", "donate_argnums", "donate_argnames", "out_axes", "out_shardings")
+
+
+def _of_further_program(jit: Any, arguments: Any) -> Jit:
+    """Returns a jit for a function of the arguments of a step, which keeps them."""
+    if not isinstance(jit, partial):
+        return _jit_of(arguments)
+    keywords = {name: value for name, value in jit.keywords.items() if name not in _OF_STEP}
+    return partial(jit.func, *jit.args, **keywords)
 
 
 def _with_further_output(jit: Any) -> Jit:

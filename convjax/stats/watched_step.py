@@ -147,14 +147,15 @@ class _Given:
         return found[0] if len(found) == 1 else None
 
     def like(self, tree: Any) -> Any:
-        """Returns the argument, or the `params` of one, with the structure and shapes of a tree."""
-        kind = jax.tree.structure(tree), [jnp.shape(x) for x in jax.tree.leaves(tree)]
-        for value in self.named.values():
-            for candidate in (value, getattr(value, "params", None)):
-                leaves, structure = jax.tree.flatten(candidate)
-                if (structure, [jnp.shape(x) for x in leaves]) == kind:
-                    return candidate
-        return None
+        """Returns the only argument, or `params` of one, whose floats are arranged as in a tree."""
+        wanted = jax.tree.map(jnp.shape, _only(_is_floats, tree))
+        candidates = [
+            _only(_is_floats, candidate)
+            for value in self.named.values()
+            for candidate in (value, getattr(value, "params", None))
+        ]
+        found = [tree for tree in candidates if jax.tree.map(jnp.shape, tree) == wanted]
+        return found[0] if len(found) == 1 else None
 
 
 class _Optimizers:
@@ -168,10 +169,11 @@ class _Optimizers:
         number = len(self._structures)
         structures: dict[str, Any] = {}
         for name in ("grads", "params", "updates"):
-            leaves, structures[name] = jax.tree.flatten(getattr(call, name))
+            # A whole model of Equinox among them has functions and settings, too.
+            tree = _only(lambda leaf: isinstance(leaf, jax.Array), getattr(call, name))
+            leaves, structures[name] = jax.tree.flatten(tree)
             for i, leaf in enumerate(leaves):
-                if isinstance(leaf, jax.Array):
-                    self._keep(f"{number}/{name}/{i}", leaf)
+                self._keep(f"{number}/{name}/{i}", leaf)
         self._structures.append(structures)
         if (done := applied(call.state)) is not None:
             self._keep(f"{number}/applied", done)
@@ -244,8 +246,12 @@ def _layer_stats(
         inside = ", ".join(f"{name} (in {where})" for name, where in layers.lost.items())
         _leave_out(inside, "values inside these transforms exist only there")
     if watch.inputs:
-        x = next((value for f, value in layers.others if f.tag.kind == "input"), None)
-        y = given.labels(None if x is None else len(x)) if labels is None else None
+        scans, x = next(
+            ((f.scans, value) for f, value in layers.others if f.tag.kind == "input"), ((), None)
+        )
+        # A scan over time around the first layer has its axis before that of the examples.
+        examples = None if x is None or scans else len(x)
+        y = given.labels(examples) if labels is None else None
         if labels is not None:
             y = labels(*given.args, **given.kwargs)
         if x is None and y is not None:
@@ -276,6 +282,11 @@ def find_loss(result: Any) -> jax.Array | None:
         _leave_out("the loss", "the step returns no scalar. Pass loss=lambda result: ...")
         return None
     return min(scalars, key=lambda scalar: scalar[:3])[3]
+
+
+def _only(kind: Callable[[Any], bool], tree: Any) -> Any:
+    """Returns a tree with None in place of other leaves."""
+    return jax.tree.map(lambda leaf: leaf if kind(leaf) else None, tree)
 
 
 def _is_model(value: Any) -> bool:
