@@ -46,6 +46,8 @@ class LayerCalls:
       order: of the keys of a mapping that the function returns beside its output.
       inputs: whether to keep the input of the network too: the first array of floats that the
         outermost call of a module gets.
+      named: what stands before the names of each NNX model, with the structure of a model that is
+        merged during the call.
     """
 
     selects: Predicate
@@ -55,6 +57,7 @@ class LayerCalls:
     lost: dict[str, str] = field(default_factory=dict)
     order: list[str] | None = None
     inputs: bool = False
+    named: dict[str, Any] = field(default_factory=dict)
     _trace: Any = None
     _running: list[_Running] = field(default_factory=list)
     _prefixes: list[str] = field(default_factory=list)

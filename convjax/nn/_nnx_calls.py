@@ -7,14 +7,21 @@ replaces methods of the classes themselves, loses the order of the calls, misses
 and adds Variables to the model, which nnx.cond, nnx.RNN and many nnx.scan reject.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial, wraps
 from typing import Any
 
+import jax
 from flax import nnx
 
 from convjax.nn._module_calls import LayerCalls, active_captures, reports, suffixed
-from convjax.nn.selection import has_parameters
+from convjax.nn.selection import has_parameters, numbered
+
+_own_merge = nnx.merge
+_lock, _merging = threading.Lock(), threading.local()
+_users = 0
 
 # The attribute of a module in a copied model: the levels of the captures and its names in them. The
 # transforms of NNX copy it with the module.
@@ -55,6 +62,54 @@ def remove_reporting(model: nnx.Module, calls: LayerCalls) -> None:
     for _, module in nnx.iter_modules(model):
         names = getattr(module, _NAMES, ())
         _set_names(module, tuple(pair for pair in names if pair[0] != calls.level))
+
+
+@contextmanager
+def on_merge(call: Callable[[nnx.Module], Any]) -> Iterator[None]:
+    """Calls a function with each model that this thread gets from `nnx.merge`.
+
+    Loops of split state merge their models in the step.
+    """
+    global _users
+    _merging.calls = [*getattr(_merging, "calls", ()), call]
+    with _lock:
+        _users += 1
+        nnx.merge = _merge
+    try:
+        yield
+    finally:
+        _merging.calls = _merging.calls[:-1]
+        with _lock:
+            _users -= 1
+            if not _users:
+                nnx.merge = _own_merge
+
+
+@wraps(_own_merge)
+def _merge(*args: Any, **kwargs: Any) -> Any:
+    merged = _own_merge(*args, **kwargs)
+    for model in jax.tree.leaves(merged, is_leaf=lambda value: isinstance(value, nnx.Module)):
+        if isinstance(model, nnx.Module):
+            for call in getattr(_merging, "calls", ()):
+                call(model)
+    return merged
+
+
+def make_merged_reporting(model: nnx.Module, calls: LayerCalls) -> None:
+    """Makes the modules of a merged model report their calls, unless they do."""
+    if not any(level == calls.level for level, _ in getattr(model, _NAMES, ())):
+        make_reporting(model, calls, _merged_name(model, calls))
+
+
+def _merged_name(model: nnx.Module, calls: LayerCalls) -> str:
+    """Returns what stands before the names of a model: nothing for the first of a step."""
+    graph = nnx.graphdef(model)
+    known = next((prefix for prefix, other in calls.named.items() if other == graph), None)
+    if known is not None:
+        return known
+    prefix = numbered(type(model).__name__, calls.named) if calls.named else ""
+    calls.named[prefix] = graph
+    return prefix
 
 
 def _set_names(module: nnx.Module, names: tuple[tuple[int, str], ...]) -> None:

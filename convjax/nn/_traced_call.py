@@ -3,6 +3,7 @@
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,12 @@ from jax.extend.core import Literal, jaxpr_as_fun
 from convjax.nn._equinox_calls import equinox_reporting, is_equinox
 from convjax.nn._harvest import Found, harvest
 from convjax.nn._module_calls import LayerCalls
-from convjax.nn._nnx_calls import make_reporting, merged_reporting, remove_reporting
+from convjax.nn._nnx_calls import (
+    make_merged_reporting,
+    make_reporting,
+    on_merge,
+    remove_reporting,
+)
 from convjax.nn.outputs import LayerOutputs
 from convjax.nn.selection import numbered
 
@@ -153,7 +159,8 @@ class _Arguments:
         args, kwargs = copied
         named = list(zip(_models(copied), self._prefixes, strict=True))
         equinox = {prefix: model for model, prefix in named if is_equinox(model)}
-        with calls.reporting(), equinox_reporting(equinox, calls), merged_reporting():
+        merged = partial(make_merged_reporting, calls=calls)
+        with calls.reporting(), equinox_reporting(equinox, calls), on_merge(merged):
             for model, prefix in named:
                 if isinstance(model, nnx.Module):
                     make_reporting(model, calls, prefix)

@@ -15,6 +15,7 @@ import jax
 from flax import linen, nnx
 
 from convjax.nn._equinox_calls import equinox_modules, is_equinox
+from convjax.nn._nnx_calls import on_merge
 
 # The names of the arguments and attributes that choose evaluation, in Flax.
 _MODES = ("use_running_average", "deterministic")
@@ -37,6 +38,7 @@ def evaluation_loss(step: Callable[..., Any], find_loss: Callable[[Any], Any]) -
         args, kwargs = jax.tree.map(mode.evaluating, (args, kwargs), is_leaf=_is_model)
         with ExitStack() as contexts:
             contexts.enter_context(_evaluating(mode))
+            contexts.enter_context(on_merge(mode.evaluating))
             contexts.enter_context(linen.intercept_methods(mode.linen_call))
             if haiku := sys.modules.get("haiku"):
                 contexts.enter_context(haiku.intercept_methods(mode.haiku_call))
