@@ -3,6 +3,7 @@
 Models are tiny: what matters is the way in which they are written.
 """
 
+import warnings
 from functools import partial
 
 import jax
@@ -17,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 import convjax
 from tests.stats.watched import nnx_models as models
-from tests.stats.watched.cases import STEPS, Case, check, returned_state
+from tests.stats.watched.cases import STEPS, Case, check, returned_state, run_watched
 
 RANDOM = np.random.default_rng(0)
 
@@ -97,9 +98,7 @@ def language_loss(model, tokens):
 KINDS = [
     Case(
         "NNX: ConvNet with batch norm, CHWN",
-        classifier(
-            lambda rngs: convjax.ConvNet((1, 4, 3), norm="batch", layout="CHWN", rngs=rngs)
-        ),
+        classifier(lambda rngs: convjax.ConvNet((1, 4, 3), norm="batch", layout="CHWN", rngs=rngs)),
         IMAGE_BATCHES,
         ("input", "labels", "blocks.0.conv", "blocks.0.norm", "blocks.1.conv", "blocks.1.norm"),
     ),
@@ -120,8 +119,11 @@ KINDS = [
         "NNX: ViT",
         classifier(models.ViT),
         IMAGE_BATCHES,
-        {"input", "labels", "patch", "block.norm1", "block.attention.query", "block.attention.out"}
-        | {"block.attention", "block.mlp.hidden", "norm", "head", "ViT"} - {"ViT"} - {"block.attention"},
+        (
+            *("input", "labels", "patch", "block.norm1"),
+            *(f"block.attention.{name}" for name in ("query", "key", "value", "out")),
+            *("block.norm2", "block.mlp.hidden", "block.mlp.head", "norm", "head", "ViT"),
+        ),
     ),
     Case(
         "NNX: autoencoder, ConvTranspose",
@@ -176,7 +178,7 @@ KINDS = [
         "NNX: LoRA, base frozen",
         classifier(models.LoRA, wrt=nnx.LoRAParam),
         VECTOR_BATCHES,
-        ("input", "labels", "hidden", "head"),
+        ("input", "labels", "hidden.lora", "hidden", "head.lora", "head"),
         params=lambda state: nnx.state(state[0], nnx.LoRAParam),
     ),
     Case(
@@ -187,9 +189,7 @@ KINDS = [
         VECTOR_BATCHES,
         ("input", "labels", "hidden", "head"),
     ),
-    Case(
-        "NNX: sown Intermediate", classifier(models.Sowing), VECTOR_BATCHES, MLP
-    ),
+    Case("NNX: sown Intermediate", classifier(models.Sowing), VECTOR_BATCHES, MLP),
     Case("NNX: counter of calls, an int", classifier(models.Counting), VECTOR_BATCHES, MLP),
     Case("NNX: cache Variable", classifier(models.Caching), VECTOR_BATCHES, MLP),
     Case(
@@ -356,8 +356,13 @@ SCHEDULED = optax.chain(
 )
 
 STEP_CASES = [
-    Case("NNX: step returns (loss, accuracy)", variant(pair_step), VECTOR_BATCHES, MLP,
-         loss=lambda result: result[0]),
+    Case(
+        "NNX: step returns (loss, accuracy)",
+        variant(pair_step),
+        VECTOR_BATCHES,
+        MLP,
+        loss=lambda result: result[0],
+    ),
     Case("NNX: step returns a dict of metrics", variant(metrics_step), VECTOR_BATCHES, MLP),
     Case(
         "NNX: MultiSteps",
@@ -424,7 +429,11 @@ STEP_CASES = [
         "NNX: eager step that needs values",
         variant(eager_step, jit=lambda step: step),
         VECTOR_BATCHES,
-        MLP,
+        {"labels"},
+        left_out={
+            "hidden (in a transform), head (in a transform)": "exist only there",
+            "the loss in evaluation mode": "TracerBoolConversionError",
+        },
     ),
     Case(
         "NNX: step that is already jitted",
@@ -459,12 +468,12 @@ def jax_step(params, opt_state, x, y):
     return optax.apply_updates(params, updates), opt_state, loss
 
 
-def of_jax(step=jax_step, *, sharding=None, params=None):
+def of_jax(step=jax_step, *, sharding=None, params=None, start=OPTIMIZER.init):
     def make():
-        start = params() if params else init(0)
+        first = params() if params else init(0)
         if sharding is not None:
-            start = jax.device_put(start, sharding())
-        return (start, OPTIMIZER.init(start)), step, jax.jit
+            first = jax.device_put(first, sharding())
+        return (first, start(first)), step, jax.jit
 
     return make
 
@@ -480,8 +489,10 @@ def sharded(kind):
         return VECTOR_BATCHES
     over = mesh(kind)
     return [
-        (jax.device_put(x, NamedSharding(over, P("data"))),
-         jax.device_put(y, NamedSharding(over, P("data"))))
+        (
+            jax.device_put(x, NamedSharding(over, P("data"))),
+            jax.device_put(y, NamedSharding(over, P("data"))),
+        )
         for x, y in VECTOR_BATCHES
     ]
 
@@ -537,8 +548,13 @@ EPOCHS = [(jnp.stack(VECTORS), jnp.stack(LABELS))]
 SEEDS = jax.vmap(jax_step, (0, 0, None, None))
 
 JAX_CASES = [
-    Case("JAX: checkpoint_name", of_jax(), VECTOR_BATCHES,
-         ("input", "labels", "hidden", "logits"), next_state=returned_state),
+    Case(
+        "JAX: checkpoint_name",
+        of_jax(),
+        VECTOR_BATCHES,
+        ("input", "labels", "hidden", "logits"),
+        next_state=returned_state,
+    ),
     Case(
         "JAX: explicit mesh",
         of_jax(sharding=lambda: NamedSharding(mesh("explicit"), P())),
@@ -583,7 +599,7 @@ JAX_CASES = [
     ),
     Case(
         "JAX: vmap over seeds",
-        of_jax(lambda *args: SEEDS(*args), params=lambda: jax.vmap(init)(jnp.arange(2))),
+        of_jax(SEEDS, params=lambda: jax.vmap(init)(jnp.arange(2)), start=jax.vmap(OPTIMIZER.init)),
         VECTOR_BATCHES,
         ("input", "labels", "hidden", "logits"),
         next_state=returned_state,
@@ -598,3 +614,86 @@ CASES = [*KINDS, *TRANSFORMS, *STEP_CASES, *JAX_CASES]
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_watched_loop_is_the_plain_one(case):
     check(case)
+
+
+def test_watched_step_raises_its_own_error_once():
+    (model, optimizer), _, _ = classifier(models.Mlp)()
+    calls = []
+
+    def train_step(model, optimizer, x, y):
+        calls.append(1)
+        raise KeyError("of the step")
+
+    recorder = convjax.Recorder()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what the recorder leaves out
+        with pytest.raises(KeyError, match="of the step") as raised:
+            recorder.watch(train_step)(model, optimizer, *VECTOR_BATCHES[0])
+    assert not isinstance(raised.value.__cause__, KeyError)
+
+
+def test_watched_step_does_not_change_inner_jitted_functions():
+    """JAX keeps the traces of inner functions: none may be those of evaluation mode."""
+
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            x = linen.Dense(32, name="hidden")(x)
+            x = linen.Dropout(0.5, deterministic=False)(x)
+            return linen.Dense(3, name="head")(x)
+
+    net, key = Net(), jax.random.key(1)
+    params = net.init({"params": key, "dropout": key}, VECTORS[0])
+
+    def loops():
+        apply = jax.jit(lambda params, x: net.apply(params, x, rngs={"dropout": key}))
+
+        def step(params, opt_state, x, y):
+            loss, grads = jax.value_and_grad(lambda p: cross_entropy(apply(p, x), y))(params)
+            updates, opt_state = OPTIMIZER.update(grads, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state, loss
+
+        return step
+
+    arguments = params, OPTIMIZER.init(params), *VECTOR_BATCHES[0]
+    plain = jax.jit(loops())(*arguments)
+    recorder, step = convjax.Recorder(), loops()
+    found = recorder.watch(step)(*arguments)
+    after = jax.jit(step)(*arguments)
+    for result in (found, after):
+        jax.tree.map(np.testing.assert_array_equal, result, plain)
+    # The other order: the trace without tags is the first.
+    recorder = convjax.Recorder()
+    recorder.watch(step)(*arguments)
+    record = recorder.record()
+    assert record.layers == MLP
+    assert record.eval_loss[0] != record.loss[0]
+
+
+def test_watched_step_records_rates_of_a_schedule():
+    case = next(case for case in CASES if "inject_hyperparams" in case.name)
+    record = run_watched(case).record
+    wanted = [optax.cosine_decay_schedule(1e-2, 10)(i) for i in range(STEPS)]
+    np.testing.assert_allclose(record.learning_rate, wanted, rtol=1e-6)
+
+
+def test_watched_step_has_split_state_of_two_models():
+    def make(rngs):
+        return nnx.split((models.Mlp(rngs), models.Owner(rngs)))
+
+    graph, state = make(nnx.Rngs(0))
+
+    def step(state, x, y):
+        def loss_fn(state):
+            first, second = nnx.merge(graph, state)
+            return cross_entropy(first(x) + second(x), y)
+
+        loss, grads = jax.value_and_grad(loss_fn)(state)
+        return jax.tree.map(lambda w, g: w - 0.1 * g, state, grads), loss
+
+    recorder = convjax.Recorder()
+    merge = nnx.merge
+    with pytest.warns(UserWarning, match="gradients and updates: the step calls no Optax optim"):
+        recorder.watch(step)(state, *VECTOR_BATCHES[0])
+    assert nnx.merge is merge
+    assert recorder.record().layers == (*MLP, "Owner.Owner")
