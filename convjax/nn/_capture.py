@@ -85,15 +85,17 @@ def capture(
     selects = predicate(select)
     function, args, known = _as_call(model, args)
     calls = LayerCalls(selects)
+    error = None
     try:
         result, (outputs, lost, _) = call_with_layers(function, args, kwargs, calls)
-    except Exception as error:
+    except Exception as failed:
+        error = f"{type(failed).__name__}: {failed}"
+    if error is not None:
         # A training that runs without a capture must run with it. If the call itself is at fault,
-        # it raises its own error here.
+        # it raises its own error here, and no other.
         result = function(*args, **kwargs)
         warn(
-            f"capture leaves out all layers of {_name(model)}: it cannot trace the call, "
-            f"{type(error).__name__}: {error}",
+            f"capture leaves out all layers of {_name(model)}: it cannot trace the call, {error}",
             stacklevel=2,
         )
         return result, LayerOutputs()

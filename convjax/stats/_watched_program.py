@@ -58,6 +58,8 @@ class WatchedProgram:
         if step % self._every == 0 and not self._fails:
             evaluated = self._evaluated(args, kwargs) if step % self._evaluation_steps == 0 else {}
             result, stats = self._run_watched(args, kwargs)
+            if failed := evaluated.pop("failed", None):
+                warn(f"the recorder leaves out the loss in evaluation mode: {failed}", stacklevel=2)
             stats |= evaluated if stats.get("layers") is not None else {}
         else:
             result = self._run_plain(args, kwargs)
@@ -80,12 +82,10 @@ class WatchedProgram:
                 self._evaluation = jit(evaluation_loss(self._step, self._loss))
             loss = self._evaluation(*args, **kwargs)
         except Exception as error:
-            warn(
-                "the recorder leaves out the loss in evaluation mode: "
-                f"{type(error).__name__}: {error}. Pass it to Recorder.add as eval_loss yourself.",
-                stacklevel=3,
-            )
-            loss = None
+            # The caller warns after the step, which may itself be at fault.
+            self._evaluates = False
+            advice = "Pass it to Recorder.add as eval_loss yourself."
+            return {"failed": f"{type(error).__name__}: {error}. {advice}"}
         self._evaluates = loss is not None
         return {} if loss is None else {"eval_loss": loss}
 
@@ -99,16 +99,16 @@ class WatchedProgram:
         except Exception as error:
             if self._works:
                 raise  # as the step alone would
-            # If the step is itself at fault, it raises here.
-            result = self._run_plain(args, kwargs)
-            self._fails = True
-            warn(
-                "the recorder leaves out all but the loss, because the step does not compile with "
-                f"its statistics: {type(error).__name__}: {error}. Write convjax.watch_step inside "
-                "your own transforms.",
-                stacklevel=3,
-            )
-            return result, {"loss": self._loss(result)}
+            failed = f"{type(error).__name__}: {error}"
+        # If the step is itself at fault, it raises here.
+        result = self._run_plain(args, kwargs)
+        self._fails = True
+        warn(
+            "the recorder leaves out all but the loss, because the step does not compile with its "
+            f"statistics: {failed}. Write convjax.watch_step inside your own transforms.",
+            stacklevel=3,
+        )
+        return result, {"loss": self._loss(result)}
 
     def _run_plain(self, args: Any, kwargs: Any) -> Any:
         if self._plain is None:

@@ -88,13 +88,16 @@ def watch_step(
         given = _Given(step, args, kwargs)
         calls = LayerCalls(predicate(chosen.select), inputs=chosen.inputs)
         optimizers = _Optimizers(calls)
+        failed = None
         try:
             with optimizer_calls(optimizers.report):
                 result, layers = call_with_layers(step, args, kwargs, calls)
         except Exception as error:
+            failed = f"{type(error).__name__}: {error}"
+        if failed is not None:
             # A step that runs alone must run watched. If it is itself at fault, it raises here.
             result = step(*args, **kwargs)
-            _leave_out("everything but the loss", f"{type(error).__name__}: {error}")
+            _leave_out("everything but the loss", failed)
             layers = Layers(LayerOutputs(), {}, [])
         stats: dict[str, Any] = {}
         try:
