@@ -208,10 +208,10 @@ def _run(case: Case, state: tuple[Any, ...], step: Callable[..., Any]) -> Run:
         for batch in case.batches:
             result = step(*state, *batch)
             state = case.next_state(state, result)
-            run.results.append(_numbers(result))
+            run.results.append(numbers(result))
             run.losses.append(np.asarray(case.loss(result)))
             run.params.append(_named(case, state))
-        run.state = _numbers(state)
+        run.state = numbers(state)
     run.warnings = [str(warning.message) for warning in caught]
     return run
 
@@ -227,7 +227,7 @@ def _named(case: Case, state: tuple[Any, ...]) -> dict[str, np.ndarray]:
     }
 
 
-def _numbers(tree: Any) -> list[Any]:
+def numbers(tree: Any) -> list[Any]:
     """Returns all numbers of a tree, copied: those of arrays and of the attributes of modules."""
     simple: list[Any] = []
     nodes = jax.tree.leaves(tree, is_leaf=_is_module)
