@@ -56,7 +56,9 @@ class WatchedProgram:
         if self._jit is None:
             self._jit = _jit_of((args, kwargs))
         if step % self._every == 0 and not self._fails:
-            evaluated = self._evaluated(args, kwargs) if step % self._evaluation_steps == 0 else {}
+            # Not at the first step, whose compilation takes long enough.
+            due = step > 0 and step % self._evaluation_steps == 0
+            evaluated = self._evaluated(args, kwargs) if due else {}
             result, stats = self._run_watched(args, kwargs)
             if failed := evaluated.pop("failed", None):
                 warn(f"the recorder leaves out the loss in evaluation mode: {failed}", stacklevel=2)

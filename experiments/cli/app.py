@@ -22,6 +22,7 @@ from experiments.bench.speed import run_bench
 from experiments.bench.speedrun import speedrun
 from experiments.bench.stream import markdown_streams, run_bench_stream
 from experiments.bench.sweep import bench_sweep, markdown_costs
+from experiments.bench.watched_loop import markdown_watched, run_bench_watch
 from experiments.cli import registry
 from experiments.cli.events import run_events
 from experiments.cli.explore import run_explore
@@ -90,6 +91,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "fields": lambda found: markdown_fields(found["fields"]),
     "layouts": markdown_layouts,
     "records": lambda found: markdown_records(found["records"]),
+    "watched_loops": lambda found: markdown_watched(found["watched_loops"]),
     "streams": lambda found: markdown_streams(found["streams"]),
     "sweeps": lambda found: markdown_costs(found["sweeps"]),
     "trainings": lambda found: "\n\n".join(
@@ -127,6 +129,7 @@ def table(
 app.command()(run)
 app.command("bench")(run_bench)
 app.command("bench-record")(run_bench_record)
+app.command("bench-watch")(run_bench_watch)
 app.command("diagnosis")(run_diagnosis)
 app.command("explore")(run_explore)
 app.command("gallery")(run_gallery)
