@@ -112,7 +112,7 @@ def equinox_reporting(models: dict[str, Any], calls: LayerCalls) -> Iterator[Non
     with _lock:
         own = [(cls, method, vars(cls).get(method)) for cls in classes for method in _methods(cls)]
         reporting = [
-            (cls, method, _reporting_method(cls, getattr(cls, method), method, names))
+            (cls, method, _reporting_method(getattr(cls, method), method, names))
             for cls, method, _ in own
         ]
         try:
@@ -139,7 +139,7 @@ def _methods(cls: type) -> list[str]:
 
 
 def _reporting_method(
-    cls: type, function: Callable[..., Any], method: str, names: _Names
+    function: Callable[..., Any], method: str, names: _Names
 ) -> Callable[..., Any]:
     calls = names.calls
 
@@ -156,6 +156,6 @@ def _reporting_method(
                 return calls.report(name, self, output[0], owner), output[1]
             return calls.report(name, self, output, owner)
 
-        return calls.run((cls, id(self)), method, call, args, report)
+        return calls.run(("equinox", id(self)), method, call, args, report)
 
     return reporting
