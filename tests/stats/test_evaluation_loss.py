@@ -7,7 +7,7 @@ from flax import linen, nnx
 
 from convjax.stats._evaluation_loss import evaluation_loss
 from convjax.stats.watched_step import find_loss
-from tests.stats.watched.cases import numbers
+from tests.stats.watched.cases import assert_same, numbers
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((6, 4)), jnp.float32)
 Y = jnp.arange(6) % 3
@@ -59,8 +59,7 @@ def test_evaluation_loss_of_nnx_is_that_of_eval_and_changes_nothing(jit):
     before = numbers((model, optimizer))
     found = jit(evaluation_loss(nnx_step, find_loss))(model, optimizer)
     np.testing.assert_allclose(found, by_hand(model), rtol=1e-5)
-    for x, y in zip(before, numbers((model, optimizer)), strict=True):
-        np.testing.assert_array_equal(x, y)
+    assert_same(before, numbers((model, optimizer)))
     assert type(model.norm) is nnx.BatchNorm
     assert not model.norm.use_running_average
     assert not model.dropout.deterministic

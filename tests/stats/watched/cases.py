@@ -142,8 +142,8 @@ def check(case: Case) -> Record:
     plain, found = run_plain(case), run_watched(case)
     record = found.record
     assert record is not None
-    _assert_same(plain.results, found.results)
-    _assert_same(plain.state, found.state)
+    assert_same(plain.results, found.results)
+    assert_same(plain.state, found.state)
     _check_warnings(case, [text for text in found.warnings if text not in plain.warnings])
     if isinstance(case.layers, tuple):
         assert record.layers == case.layers, record.layers
@@ -259,7 +259,7 @@ def _is_module(value: Any) -> bool:
     return isinstance(value, nnx.Module)
 
 
-def _assert_same(plain: Any, found: Any) -> None:
+def assert_same(plain: Any, found: Any) -> None:
     """Asserts that two trees of numbers are equal bit for bit."""
     plain, found = (jax.tree.leaves(tree) for tree in (plain, found))
     assert len(plain) == len(found)

@@ -611,7 +611,31 @@ JAX_CASES = [
 CASES = [*KINDS, *TRANSFORMS, *STEP_CASES, *JAX_CASES]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+# The others take another two minutes, most of it compilation.
+QUICK = (
+    "MLP",
+    "tuple and a dict",
+    "shared layer",
+    "attend",
+    "scan over layers",
+    "cond around",
+    "jax.checkpoint",
+    "MultiSteps",
+    "smaller last",
+    "GAN",
+    "split state",
+    "checkpoint_name",
+    "explicit mesh",
+    "watch_step inside",
+)
+
+
+def marked(case):
+    quick = any(name in case.name for name in QUICK)
+    return pytest.param(case, marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("case", map(marked, CASES), ids=[case.name for case in CASES])
 def test_watched_loop_is_the_plain_one(case):
     check(case)
 
