@@ -132,7 +132,7 @@ class _Given:
         """Returns the only argument with an integer per example, or the one that is so named."""
         leaves = jax.tree_util.tree_leaves_with_path(dict(self.named), is_leaf=_is_model)
         found = [
-            (str(getattr(path[-1], "key", getattr(path[-1], "name", ""))).lower(), leaf)
+            (_last_name(path), leaf)
             for path, leaf in leaves
             if _is_integers(leaf) and leaf.ndim == 1 and examples in (None, len(leaf))
         ]
@@ -244,7 +244,13 @@ def _state_values(state: Any, key: str) -> list[tuple[Any, Any]]:
 def _layer_stats(
     watch: Watch, layers: Layers, given: _Given, labels: Callable[..., jax.Array] | None
 ) -> LayerStats | None:
-    outputs = layers.outputs if watch.activations else LayerOutputs()
+    # A record has the network's input and labels by these names; layers of the names get others.
+    renamed = {INPUT: f"{INPUT}_layer", LABELS: f"{LABELS}_layer"}
+    captured = layers.outputs if watch.activations else LayerOutputs()
+    outputs = LayerOutputs(
+        {renamed.get(name, name): value for name, value in captured.items()},
+        {renamed.get(name, name): axis for name, axis in captured.channel_axes.items()},
+    )
     if layers.lost:
         inside = ", ".join(f"{name} (in {where})" for name, where in layers.lost.items())
         _leave_out(inside, "values inside these transforms exist only there")
@@ -259,13 +265,8 @@ def _layer_stats(
             y = labels(*given.args, **given.kwargs)
         if x is None and y is not None:
             x = given.images(len(y))
-        taken = {INPUT, LABELS} & set(outputs)
         before = {INPUT: x, LABELS: y}
-        if taken:
-            _leave_out(f"the network's {taken.pop()}", "a layer has this name. Rename the layer")
-        outputs = {
-            name: value for name, value in before.items() if value is not None and name not in taken
-        } | outputs
+        outputs = {name: value for name, value in before.items() if value is not None} | outputs
     if not outputs:
         return None
     return layer_stats(outputs, histogram=watch.histogram, bins=watch.bins, units=watch.units)
@@ -275,7 +276,7 @@ def find_loss(result: Any) -> jax.Array | None:
     """Returns the scalar named "loss" among the results of a step, or else the first scalar."""
     leaves = jax.tree_util.tree_leaves_with_path(result, is_leaf=_is_model)
     scalars = [
-        ("loss" not in jax.tree_util.keystr(path).lower(), len(path), i, leaf)
+        (not _last_name(path).endswith("loss"), len(path), i, leaf)
         for i, (path, leaf) in enumerate(leaves)
         if isinstance(leaf, jax.Array)
         and not leaf.ndim
@@ -290,6 +291,12 @@ def find_loss(result: Any) -> jax.Array | None:
 def _only(kind: Callable[[Any], bool], tree: Any) -> Any:
     """Returns a tree with None in place of other leaves."""
     return jax.tree.map(lambda leaf: leaf if kind(leaf) else None, tree)
+
+
+def _last_name(path: Any) -> str:
+    """Returns the last key or attribute of a path in a tree, "" for an index."""
+    last = path[-1] if path else None
+    return str(getattr(last, "key", getattr(last, "name", ""))).lower()
 
 
 def _is_model(value: Any) -> bool:
