@@ -24,6 +24,13 @@ SLOW = (
     "remat_scan",
     "pmap",
     "as a transformation",
+    "Linen: LSTM",
+    "Linen: remat",
+    "vmap over members",
+    "Haiku: CNN with a key",
+    "Equinox: CNN",
+    "Equinox: GRU, scan",
+    "frozen by multi_transform",
 )
 
 
