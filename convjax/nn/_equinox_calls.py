@@ -70,7 +70,7 @@ class _Names:
     def __init__(self, calls: LayerCalls, models: dict[str, Any]):
         self.calls = calls
         self._prefixes = {type(model): prefix for prefix, model in models.items()}
-        self._paths = [
+        self._paths: list[tuple[Any, str]] = [
             (jax.tree.structure(module), _joined(prefix, name))
             for prefix, model in models.items()
             for name, module in _modules(model, ())
