@@ -198,10 +198,11 @@ ROWS = [
     ),
     Mistake("capture(None, x)", T, ("model must be a Flax module or a function, got NoneType",)),
     Mistake(
-        "capture(network, x, select='nothing')", V, ("select must match a layer", "blocks.0.conv")
+        "capture(network, x[..., :1], select='nothing')",
+        V,
+        ("select must match a layer", "blocks.0.conv"),
     ),
     Mistake("layer_stats([x])", T, ("outputs must be Mapping, got list", "convjax.capture")),
-    Mistake("layer_stats({})", V, ("outputs must hold the output of one layer or more, got none",)),
     Mistake("layer_stats({'conv': 3.0})", T, ("outputs['conv'] must be an array, got float: 3.0",)),
     Mistake(
         "layer_stats({'conv': x}, units=True, channel_axes={'conv': 4})",
@@ -215,7 +216,9 @@ ROWS = [
     Mistake("parameter_stats({'a': x})", V, ("grads or updated must be given, got neither",)),
     Mistake("Recorder(rows='10')", T, ("rows must be a whole number, got str: '10'",)),
     Mistake("Recorder().add(None)", T, ("loss must be a number, got NoneType",)),
-    Mistake("Recorder().add(np.ones(3))", V, ("loss must be a scalar, got the shape (3,)",)),
+    Mistake("Recorder().watch(3)", T, ("step must be a function that takes one training step",)),
+    Mistake("Recorder().watch(print, watch=8)", T, ("watch must be Watch, got int: 8",)),
+    Mistake("watch_step(print, watch=8)", T, ("watch must be Watch, got int: 8",)),
     Mistake("Recorder().add(0.3, {'conv': x})", T, ("layers must be what layer_stats(outputs)",)),
     Mistake(
         "Recorder().add(0.3, learning_rate='0.1')", T, ("learning_rate must be a number", "'0.1'")
