@@ -153,6 +153,7 @@ class LayerCalls:
 
 
 def active_captures() -> list[LayerCalls]:
+    """Returns the captures of this thread that have not ended, the outermost first."""
     if not hasattr(_active, "stack"):
         _active.stack = []
     return _active.stack
@@ -171,6 +172,7 @@ def _is_real(x: Any) -> bool:
 
 
 def is_float(x: Any) -> bool:
+    """Returns whether a value is an array of real floating-point numbers."""
     return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating)
 
 
@@ -202,11 +204,13 @@ def _channel_axis(module: Any, x: Any) -> int:
 
 # A method whose output is that of a layer: a public one that does not make an initial state.
 def reports(method: str) -> bool:
+    """Returns whether the outputs of a method are those of a layer, and no initial state."""
     others = method.startswith(("_", "init")) or method in ("setup", "params_dict", "state_dict")
     return method == "__call__" or not others
 
 
 def suffixed(name: str, method: str) -> str:
+    """Returns the name of the outputs of a method: that of the layer for a call."""
     return name if method == "__call__" else f"{name}.{method}" if name else method
 
 

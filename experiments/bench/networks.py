@@ -52,7 +52,7 @@ class Residual(nnx.Module):
         return nnx.relu(y + x)
 
 
-class ResNet(nnx.Module):
+class StagedResNet(nnx.Module):
     """ResNet-18 with a stem for small images, or ResNet-50.
 
     References:
@@ -124,7 +124,7 @@ NETWORKS: dict[str, Callable[[bool], tuple[nnx.Module, tuple[int, ...]]]] = {
         (128, 64),
     ),
     "ResNet-50, 64×64, batch 8": lambda quick: (
-        ResNet([1, 1] if quick else [3, 4, 6, 3], deep=True, rngs=nnx.Rngs(0)),
+        StagedResNet([1, 1] if quick else [3, 4, 6, 3], deep=True, rngs=nnx.Rngs(0)),
         (8, 64, 64, 3),
     ),
     "ViT, 12 blocks of 192": lambda quick: (
@@ -132,7 +132,7 @@ NETWORKS: dict[str, Callable[[bool], tuple[nnx.Module, tuple[int, ...]]]] = {
         (8, 64, 64, 3),
     ),
     "ResNet-18, 32×32, batch 64": lambda quick: (
-        ResNet([1, 1] if quick else [2, 2, 2, 2], deep=False, rngs=nnx.Rngs(0)),
+        StagedResNet([1, 1] if quick else [2, 2, 2, 2], deep=False, rngs=nnx.Rngs(0)),
         (64, 32, 32, 3),
     ),
 }
