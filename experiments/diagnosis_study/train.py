@@ -190,7 +190,7 @@ def linen_step(
 
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
             logits, outputs = capture(model, {"params": params}, x)
-            layers = layer_stats({INPUT: x, LABELS: labels, **outputs}, units=True)
+            layers = layer_stats({INPUT: x, LABELS: labels} | outputs, units=True)
             return jnp.mean(weighted_cross_entropy(logits, labels)), layers
 
         (loss, layers), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
