@@ -137,7 +137,10 @@ def _as_call(
     if _is_model(owner):  # a bound method
         return getattr(type(owner), model.__name__), (owner, *args), list(_modules(owner))
     if not callable(model):
-        raise TypeError(f"model must be a Flax module or a function, got {type(model).__name__}.")
+        raise TypeError(
+            f"model must be a Flax module or a function, got {type(model).__name__}. Pass a model "
+            "of Flax or Equinox, or a function that calls it."
+        )
     equinox = sys.modules.get("equinox")
     if equinox and isinstance(model, equinox.Module):  # a transform, which may hold a model
         return _called, (model, *args), []
@@ -167,7 +170,7 @@ def _names_values(result: Any) -> bool:
 def _lost_message(lost: Mapping[str, str]) -> str:
     inside = ", ".join(f"{name} (in {primitive})" for name, primitive in lost.items())
     return (
-        f"capture leaves out {inside}: values inside these transforms exist only there. Call the "
+        f"capture leaves out {inside}: values inside these transforms cannot leave them. Call the "
         "layer outside of them, or in jax.lax.scan, jax.vmap or jax.checkpoint."
     )
 
@@ -218,7 +221,11 @@ def channel_axes(
         modules = nnx.iter_modules(model)
         layouts = {".".join(map(str, p)): getattr(m, "layout", None) for p, m in modules}
 
+    known = getattr(outputs, "channel_axes", {})
+
     def axis(name: str, output: Any) -> int:
+        if name in known:
+            return output.ndim + known[name]
         layout = layouts.get(name.split("#")[0])
         if isinstance(layout, str) and layout in KERNEL_AXES and output.ndim == 4:
             return axis_of("C", layout)

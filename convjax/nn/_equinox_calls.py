@@ -109,7 +109,7 @@ def equinox_reporting(models: dict[str, Any], calls: LayerCalls) -> Iterator[Non
         return
     classes = {type(module) for model in models.values() for _, module in _modules(model, ())}
     names = _Names(calls, models)
-    with _lock:
+    with _lock:  # while the model is traced: one thread at a time captures Equinox models
         own = [(cls, method, vars(cls).get(method)) for cls in classes for method in _methods(cls)]
         reporting = [
             (cls, method, _reporting_method(getattr(cls, method), method, names))

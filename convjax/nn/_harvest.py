@@ -265,7 +265,10 @@ def _inlined(call: Callable[..., Any], equation: JaxprEqn) -> tuple[list[JaxprEq
     traced = jax.make_jaxpr(call)(*(atom.aval for atom in equation.invars))
     new: dict[Any, Any] = dict(zip(traced.jaxpr.invars, equation.invars, strict=True))
     if traced.consts:
-        raise NotImplementedError("a program inside a transform has constants of its own")
+        raise NotImplementedError(
+            "a program inside a transform must have no constants, got "
+            f"{len(traced.consts)}. Pass them as arguments."
+        )
 
     def renamed(atom: Any) -> Any:
         return atom if isinstance(atom, Literal) else new.get(atom, atom)
@@ -347,10 +350,7 @@ def _as_call(params: dict[str, Any]) -> Any:
 _CALLS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "scan": _as_scan,
     "jit": _as_jit,
-    "pjit": _as_jit,
     "remat2": _as_checkpoint,
-    "checkpoint": _as_checkpoint,
     "closed_call": _as_call,
-    "core_call": _as_call,
     "eval_jaxpr": _as_call,  # closed_call since JAX 0.12
 }

@@ -33,7 +33,7 @@ class _Running:
     reports: bool = True
 
 
-@dataclass
+@dataclass(eq=False)
 class LayerCalls:
     """The layers of one capture whose calls are reported.
 
@@ -44,8 +44,10 @@ class LayerCalls:
       direct: outputs kept as they are instead of tagged; None where the call is traced.
       lost: names of the outputs that `direct` cannot hold, because they are inside a transform.
       order: of the keys of a mapping that the function returns beside its output.
-      inputs: whether to keep the input of the network too: the first array of floats that the
-        outermost call of a module gets.
+      inputs: whether to keep the input of the network too: the first positional array of floats
+        that the outermost call of a module gets.
+      reusable: whether JAX may use what it traced in an equal capture before, outside of jit. A
+        capture that observes more than layers must see each call.
       named: what stands before the names of each NNX model, with the structure of a model that is
         merged during the call.
     """
@@ -57,6 +59,8 @@ class LayerCalls:
     lost: dict[str, str] = field(default_factory=dict)
     order: list[str] | None = None
     inputs: bool = False
+    reusable: bool = True
+    _awaits_input: bool = False
     named: dict[str, Any] = field(default_factory=dict)
     _trace: Any = None
     _running: list[_Running] = field(default_factory=list)
@@ -80,10 +84,10 @@ class LayerCalls:
             if outer.method == "__call__" or method != "__call__":
                 return call(*args)
             outer.reports = False
-        if self.inputs and not self._running:
+        if self._awaits_input and not self._running:
             at = next((i for i, x in enumerate(args) if is_float(x) and x.ndim), None)
             if at is not None:
-                self.inputs = False
+                self._awaits_input = False
                 args = (*args[:at], self.keep(Tag("input", "input"), args[at]), *args[at + 1 :])
         running = _Running(key, method)
         self._running.append(running)
@@ -141,6 +145,7 @@ class LayerCalls:
         """Makes this the innermost capture of the thread, and intercepts Linen and Haiku."""
         stack = active_captures()
         self.level, self._trace = len(stack), _trace_state()
+        self._awaits_input = self.inputs
         stack.append(self)
         try:
             with ExitStack() as contexts:

@@ -50,7 +50,7 @@ def make_reporting(model: nnx.Module, calls: LayerCalls, prefix: str = "") -> No
       prefix: put before the names, where several models are arguments of one function.
     """
     modules = nnx_modules(model)
-    if model not in modules.values():
+    if all(module is not model for module in modules.values()):
         modules = {"": model} | modules
     for name, module in modules.items():
         full = f"{prefix}.{name}" if prefix and name else name

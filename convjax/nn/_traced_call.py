@@ -12,7 +12,7 @@ from jax.extend.core import Literal, jaxpr_as_fun
 
 from convjax.nn._equinox_calls import equinox_reporting, is_equinox
 from convjax.nn._harvest import Found, harvest
-from convjax.nn._module_calls import LayerCalls
+from convjax.nn._module_calls import LayerCalls, active_captures
 from convjax.nn._nnx_calls import (
     make_merged_reporting,
     make_reporting,
@@ -93,9 +93,10 @@ def _key(arguments: "_Arguments", calls: LayerCalls) -> Any:
 
     Outside of jit the programs of the capture before need not be compiled again.
     """
-    if any(isinstance(x, jax.core.Tracer) for x in arguments.arrays):
+    if not calls.reusable or any(isinstance(x, jax.core.Tracer) for x in arguments.arrays):
         return object()
-    key = type(calls), calls.selects, calls.inputs, arguments.kind
+    level = len(active_captures())
+    key = type(calls), calls.selects, calls.inputs, level, arguments.kind
     try:
         hash(key)
     except TypeError:

@@ -44,6 +44,14 @@ class LayerOutputs(dict[str, Any]):
     def __ror__(self, other: Mapping[str, Any]) -> "LayerOutputs":  # type: ignore[override]
         return LayerOutputs({**other, **self}, self._axes_of(other, self))
 
+    def __ior__(self, other: Mapping[str, Any]) -> "LayerOutputs":  # type: ignore[override]
+        self.channel_axes = self._axes_of(self, other)
+        self.update(other)
+        return self
+
+    def copy(self) -> "LayerOutputs":
+        return LayerOutputs(self, self.channel_axes)
+
     @staticmethod
     def _axes_of(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, int]:
         kept = {

@@ -124,7 +124,7 @@ def _nothing(self: nnx.Module, *args: Any, **kwargs: Any) -> None:
 
 def _method_with(cls: Any, mode: str) -> Callable[..., Any]:
     def call(self: nnx.Module, x: Any, *args: Any, **kwargs: Any) -> Any:
-        given = args[1:] if args and isinstance(args[0], bool) else args
+        given = args[1:] if args and isinstance(args[0], bool | None) else args
         return cls.__call__(self, x, *given, **kwargs | {mode: True})
 
     return call

@@ -64,11 +64,11 @@ class WatchedProgram:
                 warn(f"the recorder leaves out the loss in evaluation mode: {failed}", stacklevel=2)
             stats |= evaluated if stats.get("layers") is not None else {}
         else:
-            result = self._run_plain(args, kwargs)
-            stats = {"loss": self._loss(result)}
+            result, stats = self._run_plain(args, kwargs), {}
         try:
             if stats.get("loss") is None:
-                stats["loss"] = np.nan
+                loss = self._loss(result)
+                stats["loss"] = np.nan if loss is None else loss
             self._add(**stats)
         except Exception as error:
             warn(f"the recorder leaves out a step: {type(error).__name__}: {error}", stacklevel=2)
@@ -100,7 +100,7 @@ class WatchedProgram:
             return result, stats
         except Exception as error:
             if self._works:
-                raise  # as the step alone would
+                raise  # it ran before: most likely the step alone would, too
             failed = f"{type(error).__name__}: {error}"
         # If the step is itself at fault, it raises here.
         result = self._run_plain(args, kwargs)
@@ -110,7 +110,7 @@ class WatchedProgram:
             f"statistics: {failed}. Write convjax.watch_step inside your own transforms.",
             stacklevel=3,
         )
-        return result, {"loss": self._loss(result)}
+        return result, {}
 
     def _run_plain(self, args: Any, kwargs: Any) -> Any:
         if self._plain is None:

@@ -35,6 +35,7 @@ class Watch:
       updates: norms of each parameter's update, and their ratio to those of the weights.
       evaluation: also the loss of each batch with the model in evaluation mode, before the update
         and with the running statistics that include the batch; costs one more forward pass.
+        `Recorder.watch` takes it at every 32nd step, with the running statistics before the batch.
       bins: of the layers' histograms: "fastai" (40 over 0 to 10), "symmetric" (40 over -5 to 5, for
         the outputs of GELU, tanh or a normalisation) or a `convjax.Bins`.
 

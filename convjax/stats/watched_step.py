@@ -80,18 +80,24 @@ def watch_step(
       >>> recorder.add(**stats)
     """
     check_function("step", step, "that takes one training step")
-    check_type("watch", watch or Watch(), Watch, "Pass Watch.everything() or another Watch.")
-    chosen = watch or Watch.everything()
+    chosen = Watch.everything() if watch is None else watch
+    check_type("watch", chosen, Watch, "Pass Watch.everything() or another Watch.")
 
     @wraps(step)
     def watched(*args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         given = _Given(step, args, kwargs)
-        calls = LayerCalls(predicate(chosen.select), inputs=chosen.inputs)
+        calls = LayerCalls(predicate(chosen.select), inputs=chosen.inputs, reusable=False)
         optimizers = _Optimizers(calls)
         failed = None
-        try:
+
+        @wraps(step)
+        def observed(*args: Any, **kwargs: Any) -> Any:
+            optimizers.restart()  # of a trace that failed, the step has called them before
             with optimizer_calls(optimizers.report):
-                result, layers = call_with_layers(step, args, kwargs, calls)
+                return step(*args, **kwargs)
+
+        try:
+            result, layers = call_with_layers(observed, args, kwargs, calls)
         except Exception as error:
             failed = f"{type(error).__name__}: {error}"
         if failed is not None:
@@ -166,6 +172,9 @@ class _Optimizers:
 
     def __init__(self, calls: LayerCalls):
         self._calls = calls
+        self.restart()
+
+    def restart(self) -> None:
         self._structures: list[dict[str, Any]] = []
 
     def report(self, call: OptimizerCall) -> None:
@@ -273,10 +282,10 @@ def _layer_stats(
 
 
 def find_loss(result: Any) -> jax.Array | None:
-    """Returns the scalar named "loss" among the results of a step, or else the first scalar."""
+    """Returns the scalar named "loss" in a result, or one whose name ends so, or the first."""
     leaves = jax.tree_util.tree_leaves_with_path(result, is_leaf=_is_model)
     scalars = [
-        (not _last_name(path).endswith("loss"), len(path), i, leaf)
+        (_last_name(path) != "loss", not _last_name(path).endswith("loss"), len(path), i, leaf)
         for i, (path, leaf) in enumerate(leaves)
         if isinstance(leaf, jax.Array)
         and not leaf.ndim
@@ -285,7 +294,7 @@ def find_loss(result: Any) -> jax.Array | None:
     if not scalars:
         _leave_out("the loss", "the step returns no scalar. Pass loss=lambda result: ...")
         return None
-    return min(scalars, key=lambda scalar: scalar[:3])[3]
+    return min(scalars, key=lambda scalar: scalar[:4])[4]
 
 
 def _only(kind: Callable[[Any], bool], tree: Any) -> Any:
