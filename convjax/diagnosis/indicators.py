@@ -44,8 +44,13 @@ def _worst(values: list[IndicatorValue], *, lowest: bool = False) -> list[Indica
 
 def non_finite(evidence: Evidence) -> list[IndicatorValue]:
     """The number of steps whose loss is not finite; all steps of a merged row count."""
-    bad = ~np.isfinite(evidence.record.loss)
+    record = evidence.record
+    bad = ~np.isfinite(record.loss)
     if not bad.any():
+        return []
+    # A loop whose step returns no loss records NaN at every step, and everything else is finite.
+    measured = [record.mean, *([record.parameters.weight_norm] if record.parameters else [])]
+    if np.isnan(record.loss).all() and any(x.size and np.isfinite(x).all() for x in measured):
         return []
     steps = evidence.record.counts[bad].sum()
     return [IndicatorValue("", int(evidence.record.first[bad.argmax()]), float(steps))]

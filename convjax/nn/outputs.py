@@ -50,6 +50,7 @@ class LayerOutputs(dict[str, Any]):
         return self
 
     def copy(self) -> "LayerOutputs":
+        """Returns a copy with the same arrays and axes."""
         return LayerOutputs(self, self.channel_axes)
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial, update_wrapper
+from types import MethodType
 from typing import Any
 from warnings import warn
 
@@ -49,6 +50,9 @@ class WatchedProgram:
         self._steps = 0
         self._works = self._fails = False
         update_wrapper(self, step)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         step = self._steps

@@ -14,7 +14,7 @@ from flax import nnx
 
 from convjax._checks import check_function, check_type
 from convjax.nn._harvest import Tag
-from convjax.nn._module_calls import LayerCalls
+from convjax.nn._module_calls import LayerCalls, is_float
 from convjax.nn._traced_call import Layers, call_with_layers
 from convjax.nn.outputs import LayerOutputs
 from convjax.nn.selection import predicate
@@ -48,9 +48,10 @@ def watch_step(
       watch: the quantities; by default all of `Watch.everything()`. Its `every` and `evaluation`
         belong to `Recorder.watch`.
       loss: returns the loss, given what the step returns. By default it is the scalar named "loss",
-        or else the first scalar.
+        or by another usual name, or else the first without a name.
       labels: returns the labels, given the arguments of the step. By default they are the argument
-        that holds one integer per example, if there is one or if its name says so.
+        with one integer per example whose name begins with "y", "label", "target" or "class", or
+        the only such item of a tuple.
 
     Returns:
       A function that returns (what the step returns, {"loss": …, "layers": …, "parameters": …,
@@ -135,31 +136,33 @@ class _Given:
             self.named = {str(i): value for i, value in enumerate(args)} | kwargs
 
     def labels(self, examples: int | None) -> jax.Array | None:
-        """Returns the only argument with an integer per example, or the one that is so named."""
+        """Returns the argument with an integer per example that is named as labels are.
+
+        An item of a tuple has no name: it is taken if it is the only one.
+        """
         leaves = jax.tree_util.tree_leaves_with_path(dict(self.named), is_leaf=_is_model)
         found = [
             (_last_name(path), leaf)
             for path, leaf in leaves
             if _is_integers(leaf) and leaf.ndim == 1 and examples in (None, len(leaf))
         ]
-        names = ("label", "target", "class")
-        named = [leaf for name, leaf in found if name == "y" or name.startswith(names)]
-        found = [(name, leaf) for name, leaf in found if leaf.size > 1]
-        if len(named) == 1:
-            return named[0]
-        return found[0][1] if len(found) == 1 else None
+        names = ("y", "label", "target", "class")
+        named = [leaf for name, leaf in found if name.startswith(names)]
+        unnamed = [leaf for name, leaf in found if not name and leaf.size > 1]
+        chosen = named or unnamed
+        return chosen[0] if len(chosen) == 1 else None
 
     def images(self, examples: int) -> jax.Array | None:
         """Returns the only argument with several numbers per example."""
         leaves = jax.tree.leaves(dict(self.named), is_leaf=_is_model)
-        found = [x for x in leaves if _is_floats(x) and x.ndim > 1 and len(x) == examples]
+        found = [x for x in leaves if is_float(x) and x.ndim > 1 and len(x) == examples]
         return found[0] if len(found) == 1 else None
 
     def like(self, tree: Any) -> Any:
         """Returns the only argument, or `params` of one, whose floats are arranged as in a tree."""
-        wanted = jax.tree.map(jnp.shape, _only(_is_floats, tree))
+        wanted = jax.tree.map(jnp.shape, _only(is_float, tree))
         candidates = [
-            _only(_is_floats, candidate)
+            _only(is_float, candidate)
             for value in self.named.values()
             for candidate in (value, getattr(value, "params", None))
         ]
@@ -271,7 +274,11 @@ def _layer_stats(
         examples = None if x is None or scans else len(x)
         y = given.labels(examples) if labels is None else None
         if labels is not None:
-            y = labels(*given.args, **given.kwargs)
+            try:
+                y = labels(*given.args, **given.kwargs)
+            except Exception as error:
+                advice = "labels= is called with the arguments of the step"
+                _leave_out("the labels", f"{type(error).__name__}: {error}. {advice}")
         if x is None and y is not None:
             x = given.images(len(y))
         before = {INPUT: x, LABELS: y}
@@ -282,19 +289,41 @@ def _layer_stats(
 
 
 def find_loss(result: Any) -> jax.Array | None:
-    """Returns the scalar named "loss" in a result, or one whose name ends so, or the first."""
+    """Returns the loss among the results of a step, or None with a warning where it is not clear.
+
+    It is the scalar named "loss", or that of another usual name, or the only one whose name ends in
+    "loss", or the first without a name.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(result, is_leaf=_is_model)
     scalars = [
-        (_last_name(path) != "loss", not _last_name(path).endswith("loss"), len(path), i, leaf)
+        (_loss_rank(_last_name(path)), len(path), i, leaf)
         for i, (path, leaf) in enumerate(leaves)
-        if isinstance(leaf, jax.Array)
-        and not leaf.ndim
-        and jnp.issubdtype(leaf.dtype, jnp.floating)
+        if is_float(leaf) and not leaf.ndim
     ]
     if not scalars:
         _leave_out("the loss", "the step returns no scalar. Pass loss=lambda result: ...")
         return None
-    return min(scalars, key=lambda scalar: scalar[:4])[4]
+    rank, depth, _, loss = min(scalars, key=lambda scalar: scalar[:3])
+    alike = [scalar for scalar in scalars if scalar[:2] == (rank, depth)]
+    if rank in _AMBIGUOUS and len(alike) > 1:
+        _leave_out("the loss", "several scalars may be it. Pass loss=lambda result: ...")
+        return None
+    return loss
+
+
+# The names that a loss has, and the ranks in which several scalars are no choice.
+_LOSS_NAMES = ("total_loss", "train_loss", "total", "nll", "objective", "cost")
+_AMBIGUOUS = (1, 2, 4)
+
+
+def _loss_rank(name: str) -> int:
+    if name == "loss":
+        return 0
+    if name in _LOSS_NAMES:
+        return 1
+    if name.endswith("loss"):
+        return 2
+    return 4 if name else 3
 
 
 def _only(kind: Callable[[Any], bool], tree: Any) -> Any:
@@ -310,10 +339,6 @@ def _last_name(path: Any) -> str:
 
 def _is_model(value: Any) -> bool:
     return isinstance(value, nnx.Pytree | nnx.Variable)
-
-
-def _is_floats(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def _is_integers(leaf: Any) -> bool:

@@ -1,0 +1,98 @@
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import convjax
+from convjax.stats.watched_step import find_loss
+
+ONE, TWO, THREE = jnp.float32(1), jnp.float32(2), jnp.float32(3)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        ONE,
+        (0, ONE, TWO),
+        {"aux_loss": TWO, "loss": ONE},
+        {"aux_loss": TWO, "ce": THREE, "total": ONE},
+        {"accuracy": TWO, "nll": ONE},
+        ({"loss_scale": THREE}, ONE),
+        (TWO, {"loss": ONE}),
+    ],
+    ids=str,
+)
+def test_find_loss_takes_the_scalar_that_is_named_so(result):
+    assert find_loss(result) is ONE
+
+
+@pytest.mark.parametrize(
+    "result", [{"a": ONE, "b": TWO}, {"d_loss": ONE, "g_loss": TWO}, ()], ids=str
+)
+def test_find_loss_warns_where_it_is_not_clear(result):
+    with pytest.warns(UserWarning, match="leaves out the loss: .* Pass loss=lambda result"):
+        assert find_loss(result) is None
+
+
+def loop(names, labels=None):
+    optimizer, recorder = optax.sgd(0.1), convjax.Recorder()
+
+    def step(w, x, count):
+        loss, grads = jax.value_and_grad(lambda w: jnp.mean((x @ w - count) ** 2))(w)
+        updates, _ = optimizer.update(grads, optimizer.init(w), w)
+        return w + updates, loss
+
+    scope = {"inner": step}
+    exec(f"def step(w, {names}): return inner(w, {names})", scope)
+    watched = recorder.watch(scope["step"], labels=labels)
+    watched(jnp.zeros(2), jnp.ones((3, 2)), jnp.array([4, 5, 6]))
+    return recorder.record()
+
+
+def test_watch_step_takes_labels_by_their_name_only():
+    assert loop("x, y").layers == ("input", "labels")
+    assert loop("x, lengths").layers == ()
+
+
+def test_watch_step_takes_the_labels_it_is_told():
+    record = loop("x, lengths", labels=lambda w, x, lengths: lengths)
+    np.testing.assert_allclose(record.mean[0, record.layer("labels")], 5)
+    with pytest.warns(UserWarning, match="leaves out the labels: TypeError.*with the arguments"):
+        record = loop("x, lengths", labels=lambda batch: batch)
+    assert record.parameters.update_norm[0, 0] > 0  # the rest is recorded
+
+
+def test_recorder_watch_decorates_a_method():
+    class Training:
+        recorder = convjax.Recorder()
+
+        @recorder.watch(jit=lambda step: jax.jit(step, static_argnums=0))
+        def step(self, x):
+            return x.sum()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has no optimiser
+        assert Training().step(jnp.ones(2)) == 2
+    assert Training.recorder.record().loss.tolist() == [2]
+
+
+def test_recorder_watch_survives_a_faulty_loss():
+    recorder = convjax.Recorder()
+    step = recorder.watch(
+        lambda x: x.sum(),
+        loss=lambda result: result["loss"],
+        watch=convjax.Watch.everything(every=2),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert [float(step(jnp.ones(2))) for _ in range(3)] == [2, 2, 2]
+
+
+def test_diagnose_does_not_take_an_absent_loss_for_a_divergence():
+    recorder = convjax.Recorder()
+    for _ in range(3):
+        recorder.add(np.nan, convjax.layer_stats({"layer": jnp.ones((2, 3))}))
+    assert convjax.diagnose(recorder.record()).findings == ()
