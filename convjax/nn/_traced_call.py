@@ -351,17 +351,23 @@ def _models(tree: Any) -> Iterator[Any]:
             yield leaf
 
 
+def named_arguments(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Mapping[str, Any]:
+    """Returns the arguments of a call by the function's names, or by position where it has none."""
+    try:
+        return inspect.signature(function).bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        return {str(i): value for i, value in enumerate(args)} | kwargs
+
+
 def _prefixes(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
     """Returns what stands before the names of each model: nothing if there is only one."""
     models = list(_models((args, kwargs)))
     if len(models) < 2:
         return [""] * len(models)
-    try:
-        arguments: Mapping[str, Any] = inspect.signature(function).bind(*args, **kwargs).arguments
-    except (TypeError, ValueError):
-        arguments = {str(i): value for i, value in enumerate(args)} | kwargs
     prefixes = {}
-    for name, value in arguments.items():
+    for name, value in named_arguments(function, args, kwargs).items():
         inside = [model for model in _models(value) if id(model) not in prefixes]
         for i, model in enumerate(inside):
             prefixes[id(model)] = name if len(inside) == 1 else f"{name}.{i}"

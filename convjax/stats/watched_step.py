@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
-from inspect import signature
 from typing import Any
 from warnings import warn
 
@@ -15,7 +14,7 @@ from flax import nnx
 from convjax._checks import check_function, check_type
 from convjax.nn._harvest import Tag
 from convjax.nn._module_calls import LayerCalls, is_float
-from convjax.nn._traced_call import Layers, call_with_layers
+from convjax.nn._traced_call import Layers, call_with_layers, named_arguments
 from convjax.nn.outputs import LayerOutputs
 from convjax.nn.selection import predicate
 from convjax.stats._optimizer_calls import OptimizerCall, optimizer_calls
@@ -130,10 +129,7 @@ class _Given:
 
     def __init__(self, step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]):
         self.args, self.kwargs = args, kwargs
-        try:
-            self.named: Mapping[str, Any] = signature(step).bind(*args, **kwargs).arguments
-        except (TypeError, ValueError):
-            self.named = {str(i): value for i, value in enumerate(args)} | kwargs
+        self.named = named_arguments(step, args, kwargs)
 
     def labels(self, examples: int | None) -> jax.Array | None:
         """Returns the argument with an integer per example that is named as labels are.
