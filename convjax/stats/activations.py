@@ -143,9 +143,8 @@ def stats_of(
     ]
     channels = [0 if axis is None else x.shape[axis] for x, axis in pairs]
     every = in_order(groups, [of_group._replace(active=None) for of_group in rows])
-    sizes = jnp.asarray([x.size for x in arranged], jnp.float32)
     return (
-        _finished(every, sizes, histogram, bins),
+        _finished(every, [x.size for x in arranged], histogram, bins),
         Units(joined(groups, channels, [of_group.active for of_group in rows]), tuple(channels)),
     )
 
@@ -154,7 +153,7 @@ class _Rows(NamedTuple):
     """What is taken of rows of values at once; `counts` is as `_fine_bin` or `_bin` says."""
 
     mean: Any
-    std: Any
+    squares: Any  # the sum of the squared differences from the mean
     near: Any  # how many x <= 0.05 and |x| <= 0.05, None where the counts say it
     counts: Any
     active: Any
@@ -200,7 +199,7 @@ def _of_rows(x: Any, channel_axis: int | None, histogram: bool, bins: Bins, back
     size = math.prod(x.shape[1:])
     # Two passes: E[x²] − E[x]² would cancel where |mean| ≫ std.
     mean = jnp.mean(x, axes, keepdims=True)
-    std = jnp.sqrt(jnp.sum(jnp.square(x - mean), axes) / max(size - 1, 1))
+    squares = jnp.sum(jnp.square(x - mean), axes)
     counts = near = None
     if histogram:
         fine = bins == FASTAI
@@ -209,12 +208,13 @@ def _of_rows(x: Any, channel_axis: int | None, histogram: bool, bins: Bins, back
         exact = jnp.float32 if size <= _EXACT_IN_FLOAT32 else jnp.int32
         hits = (x <= NEAR_ZERO), (jnp.abs(x) <= NEAR_ZERO)
         near = tuple(jnp.sum(hit, axes, dtype=exact).astype(jnp.float32) for hit in hits)
-    return _Rows(mean.reshape(-1), std, near, counts, active)
+    return _Rows(mean.reshape(-1), squares, near, counts, active)
 
 
-def _finished(rows: _Rows, sizes: Any, histogram: bool, bins: Bins) -> ActivationStats:
-    """Returns the statistics of all layers."""
+def _finished(rows: _Rows, sizes: Sequence[int], histogram: bool, bins: Bins) -> ActivationStats:
+    """Returns the statistics of all layers, given the number of values of each."""
     counts = rows.counts
+    std = jnp.sqrt(rows.squares / np.asarray([max(size - 1, 1) for size in sizes], np.float32))
     if histogram and bins == FASTAI:
         # One pass counted everything: the values around zero have three bins of their own, which
         # add up to the shares near zero, to `under` and to the first bin of the histogram.
@@ -226,8 +226,9 @@ def _finished(rows: _Rows, sizes: Any, histogram: bool, bins: Bins) -> Activatio
         near, hist, under, over = rows.near, None, None, None
         if histogram:
             under, hist, over = counts[:, 0], counts[:, 1:-1], counts[:, -1]
-    near_zero, abs_near_zero = (n.astype(jnp.float32) / sizes for n in near)
-    return ActivationStats(rows.mean, rows.std, near_zero, abs_near_zero, hist, under, over)
+    shares = (n.astype(jnp.float32) / np.asarray(sizes, np.float32) for n in near)
+    near_zero, abs_near_zero = shares
+    return ActivationStats(rows.mean, std, near_zero, abs_near_zero, hist, under, over)
 
 
 def _fine_bin(x: Float[Array, "R ..."]) -> Int[Array, "R ..."]:
