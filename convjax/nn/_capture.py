@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
-from warnings import warn
 
 import numpy as np
 from flax import linen, nnx
 from jaxtyping import Array, Shaped
 
+from convjax._warnings import warn_user
 from convjax.nn._equinox_calls import equinox_modules, is_equinox
 from convjax.nn._module_calls import LayerCalls
 from convjax.nn._nnx_calls import nnx_modules
@@ -94,9 +94,8 @@ def capture(
         # A training that runs without a capture must run with it. If the call itself is at fault,
         # it raises its own error here, and no other.
         result = function(*args, **kwargs)
-        warn(
-            f"capture leaves out all layers of {_name(model)}: it cannot trace the call, {error}",
-            stacklevel=2,
+        warn_user(
+            f"capture leaves out all layers of {_name(model)}: it cannot trace the call, {error}"
         )
         return result, LayerOutputs()
     names = sorted({*known, *calls.seen})
@@ -107,15 +106,14 @@ def capture(
         outputs = LayerOutputs({n: v for n, v in values.items() if selects(n, None)})
         names = list(values)
     if lost:
-        warn(_lost_message(lost), stacklevel=2)
+        warn_user(_lost_message(lost))
     elif not outputs:
         if names and select is not has_parameters:
             raise no_match_error(_name(model), names)
-        warn(
+        warn_user(
             f"capture finds no layer of {_name(model)}: it calls none, or none with parameters. "
             "Pass the model itself or a function that has it among its arguments, or a function "
-            "that returns (output, {name: value}).",
-            stacklevel=2,
+            "that returns (output, {name: value})."
         )
     return result, outputs
 

@@ -19,7 +19,7 @@ from flax import nnx
 from convjax.nn._module_calls import LayerCalls, active_captures, reports, suffixed
 from convjax.nn.selection import has_parameters, numbered
 
-_own_merge = nnx.merge
+_own = {"merge": nnx.merge, "split": nnx.split, "graphdef": nnx.graphdef}
 _lock, _merging = threading.Lock(), threading.local()
 _users = 0
 
@@ -68,13 +68,16 @@ def remove_reporting(model: nnx.Module, calls: LayerCalls) -> None:
 def on_merge(call: Callable[[nnx.Module], Any]) -> Iterator[None]:
     """Calls a function with each model that this thread gets from `nnx.merge`.
 
-    Loops of split state merge their models in the step.
+    Loops of split state merge their models in the step. The structures that they get from
+    `nnx.split` and `nnx.graphdef` may leave the step, and have nothing of ours.
     """
     global _users
     _merging.calls = [*getattr(_merging, "calls", ()), call]
+    if len(_merging.calls) == 1:
+        _merging.split = []
     with _lock:
         _users += 1
-        nnx.merge = _merge
+        nnx.merge, nnx.split, nnx.graphdef = _merge, _split, _graphdef
     try:
         yield
     finally:
@@ -82,17 +85,65 @@ def on_merge(call: Callable[[nnx.Module], Any]) -> Iterator[None]:
         with _lock:
             _users -= 1
             if not _users:
-                nnx.merge = _own_merge
+                for name, function in _own.items():
+                    setattr(nnx, name, function)
 
 
-@wraps(_own_merge)
-def _merge(*args: Any, **kwargs: Any) -> Any:
-    merged = _own_merge(*args, **kwargs)
-    for model in jax.tree.leaves(merged, is_leaf=lambda value: isinstance(value, nnx.Module)):
-        if isinstance(model, nnx.Module):
-            for call in getattr(_merging, "calls", ()):
+@wraps(nnx.merge)
+def _merge(graphdef: Any, *args: Any, **kwargs: Any) -> Any:
+    merged = _own["merge"](graphdef, *args, **kwargs)
+    if calls := getattr(_merging, "calls", ()):
+        # The very structure of a split, or else the last that equals it.
+        known = [names for graph, names in _merging.split if graph is graphdef]
+        known = known or [names for graph, names in _merging.split if graph == graphdef]
+        for module, names in zip(_modules_in(merged), known[-1] if known else (), strict=False):
+            _set_names(module, names)
+        for model in _models_in(merged):
+            for call in calls:
                 call(model)
     return merged
+
+
+@wraps(nnx.split)
+def _split(node: Any, *filters: Any, **kwargs: Any) -> Any:
+    with _without_names(node) as names:
+        result = _own["split"](node, *filters, **kwargs)
+    if any(names):
+        _merging.split.append((result[0], names))
+    return result
+
+
+@wraps(nnx.graphdef)
+def _graphdef(node: Any, *args: Any, **kwargs: Any) -> Any:
+    with _without_names(node) as names:
+        graph = _own["graphdef"](node, *args, **kwargs)
+    if any(names):
+        _merging.split.append((graph, names))
+    return graph
+
+
+@contextmanager
+def _without_names(node: Any) -> Iterator[list[tuple[tuple[int, str], ...]]]:
+    """Takes the names from the modules in a tree for a while; they are those of this thread."""
+    modules = _modules_in(node) if getattr(_merging, "calls", ()) else []
+    names = [getattr(module, _NAMES, ()) for module in modules]
+    for module in modules:
+        _set_names(module, ())
+    try:
+        yield names
+    finally:
+        for module, of_module in zip(modules, names, strict=True):
+            _set_names(module, of_module)
+
+
+def _models_in(tree: Any) -> list[nnx.Module]:
+    leaves = jax.tree.leaves(tree, is_leaf=lambda value: isinstance(value, nnx.Module))
+    return [leaf for leaf in leaves if isinstance(leaf, nnx.Module)]
+
+
+def _modules_in(tree: Any) -> list[nnx.Module]:
+    """Returns the modules in a tree, in an order that a split and a merge keep."""
+    return [module for model in _models_in(tree) for _, module in nnx.iter_modules(model)]
 
 
 def make_merged_reporting(model: nnx.Module, calls: LayerCalls) -> None:

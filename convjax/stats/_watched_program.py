@@ -4,12 +4,12 @@ from collections.abc import Callable
 from functools import partial, update_wrapper
 from types import MethodType
 from typing import Any
-from warnings import warn
 
 import jax
 import numpy as np
 from flax import nnx
 
+from convjax._warnings import warn_user
 from convjax.nn._equinox_calls import is_equinox
 from convjax.stats._evaluation_loss import evaluation_loss
 from convjax.stats.watch import Watch
@@ -65,7 +65,7 @@ class WatchedProgram:
             evaluated = self._evaluated(args, kwargs) if due else {}
             result, stats = self._run_watched(args, kwargs)
             if failed := evaluated.pop("failed", None):
-                warn(f"the recorder leaves out the loss in evaluation mode: {failed}", stacklevel=2)
+                warn_user(f"the recorder leaves out the loss in evaluation mode: {failed}")
             stats |= evaluated if stats.get("layers") is not None else {}
         else:
             result, stats = self._run_plain(args, kwargs), {}
@@ -75,7 +75,7 @@ class WatchedProgram:
                 stats["loss"] = np.nan if loss is None else loss
             self._add(**stats)
         except Exception as error:
-            warn(f"the recorder leaves out a step: {type(error).__name__}: {error}", stacklevel=2)
+            warn_user(f"the recorder leaves out a step: {type(error).__name__}: {error}")
         return result
 
     def _evaluated(self, args: Any, kwargs: Any) -> dict[str, Any]:
@@ -109,10 +109,9 @@ class WatchedProgram:
         # If the step is itself at fault, it raises here.
         result = self._run_plain(args, kwargs)
         self._fails = True
-        warn(
+        warn_user(
             "the recorder leaves out all but the loss, because the step does not compile with its "
-            f"statistics: {failed}. Write convjax.watch_step inside your own transforms.",
-            stacklevel=3,
+            f"statistics: {failed}. Write convjax.watch_step inside your own transforms."
         )
         return result, {}
 

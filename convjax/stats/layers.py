@@ -1,6 +1,5 @@
 """Statistics of several layers at one step, for a custom training loop."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from convjax._checks import check_array, check_type
+from convjax._warnings import warn_user
 from convjax.nn.outputs import LayerOutputs
 from convjax.stats.activations import ActivationStats, Units, stats_of
 from convjax.stats.bins import FASTAI, Bins, as_bins
@@ -104,11 +104,10 @@ def layer_stats(
             )
     if units and not known and (maps := {n: x.shape for n, x in found.items() if x.ndim > 2}):
         name, shape = next(iter(maps.items()))
-        warnings.warn(
+        warn_user(
             f"units=True takes the last axis for the channels, as of {name!r} with the shape "
             f"{shape}. Pass the outputs as convjax.capture returns them, {{'input': x}} | outputs "
-            f"to add to them, or the axes: channel_axes={{{name!r}: -1}}.",
-            stacklevel=2,
+            f"to add to them, or the axes: channel_axes={{{name!r}: -1}}."
         )
     stats, of_units = stats_of(
         list(found.values()),
@@ -161,10 +160,9 @@ def measurable(
             if (axis := given.get(name, given.get(layer))) is not None:
                 axes[name] = axis
     if left_out:
-        warnings.warn(
+        warn_user(
             f"layer_stats leaves out {', '.join(left_out)}. Statistics are of real numbers: pass "
-            "jnp.abs(x) of a complex output, x.astype(jnp.float32) of a boolean one.",
-            stacklevel=3,
+            "jnp.abs(x) of a complex output, x.astype(jnp.float32) of a boolean one."
         )
     return LayerOutputs(found, axes)
 

@@ -1,7 +1,5 @@
 """Statistics from a custom training loop: returned by the jitted step, collected in a record."""
 
-import sys
-import warnings
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from convjax._checks import check_real, check_type, check_whole
+from convjax._warnings import warn_user
 from convjax.stats._watched_program import WatchedProgram
 from convjax.stats.bins import FASTAI
 from convjax.stats.block_builder import BlockBuilder
@@ -280,7 +279,7 @@ class Recorder:
         """Warns once of each kind: a training of a million steps must not print as many lines."""
         if kind not in self._warned:
             self._warned.add(kind)
-            warnings.warn(f"{message} (Step {self._steps:,}.)", UserWarning, stacklevel=_depth())
+            warn_user(f"{message} (Step {self._steps:,}.)")
 
     # --- from the device to the record ---------------------------------------------------------
 
@@ -369,14 +368,6 @@ def _length(
             " Return the loss and the statistics of every step from the scan."
         )
     return int(shapes["loss"][0])
-
-
-def _depth() -> int:
-    """Returns the level of the line outside of this module, for the caller's `warnings.warn`."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename == __file__:
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def _step(tree: Any, i: int) -> Any:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
 from typing import Any
-from warnings import warn
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import optax
 from flax import nnx
 
 from convjax._checks import check_function, check_type
+from convjax._warnings import warn_user
 from convjax.nn._harvest import Tag
 from convjax.nn._module_calls import LayerCalls, is_float
 from convjax.nn._traced_call import Layers, call_with_layers, named_arguments
@@ -342,4 +342,4 @@ def _is_integers(leaf: Any) -> bool:
 
 
 def _leave_out(what: str, why: str) -> None:
-    warn(f"the watched step leaves out {what}: {why}.", stacklevel=4)
+    warn_user(f"the watched step leaves out {what}: {why}.")

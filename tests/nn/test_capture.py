@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from convjax.nn import _nnx_calls as capture_library
 from convjax.nn._capture import capture, layer_names
 from convjax.nn.layers import Linear
 from convjax.nn.models import ConvNet, LinearNet
@@ -219,6 +220,67 @@ def test_capture_restores_classes_after_an_exception():
     assert "__call__" not in vars(Inherits)
     # The next capture has each layer once.
     assert list(capture(Chain(Scale(2.0)), X)[1]) == ["steps.0"]
+
+
+@pytest.mark.parametrize("how", ["model", "split before"])
+def test_capture_leaves_nothing_in_structures_that_the_call_returns(how):
+    graph, state = nnx.split(Chain(Scale(2.0), named=Scale(3.0)))
+
+    def step(graph, state, x):
+        model = nnx.merge(graph, state)
+        model(x)
+        return nnx.split(model), nnx.graphdef(model)
+
+    def of_model(model, x):
+        model(x)
+        return nnx.split(model), nnx.graphdef(model)
+
+    arguments = (nnx.merge(graph, state),) if how == "model" else (graph, state)
+    call = of_model if how == "model" else step
+    ((returned, left), other), found = capture(call, *arguments, X)
+    assert list(found) == ["steps.0"]
+    assert returned == other == graph
+    merged = nnx.merge(returned, left)
+    assert [type(module) for _, module in nnx.iter_modules(merged)][:2] == [Scale, Scale]
+    assert nnx.merge is capture_library._own["merge"]
+    assert nnx.split is capture_library._own["split"]
+
+
+def test_capture_names_layers_of_models_that_are_split_and_merged():
+    def loss(model, x):
+        graph, state = nnx.split(model)
+        inner_graph, inner_state = nnx.split(model.steps[1])
+        x = nnx.merge(graph, state)(x)
+        return nnx.merge(inner_graph, inner_state)(x).sum()
+
+    model = Chain(Scale(2.0), Chain(Scale(3.0)))
+    _, found = capture(loss, model, X)
+    assert list(found) == ["steps.0", "steps.1.steps.0", "steps.1.steps.0#2"]
+
+
+def test_capture_of_a_scan_that_carries_a_structure():
+    graph, state = nnx.split(Chain(Scale(2.0)))
+
+    def step(x):
+        def body(carry, _):
+            model = nnx.merge(*carry)
+            return nnx.split(model), model(x).sum()
+
+        return jax.lax.scan(body, (graph, state), length=2)
+
+    (_, sums), found = capture(step, X)
+    assert sums.tolist() == [-2, -2]
+    assert found["steps.0"].shape == (2, 1, 2)
+
+
+def test_capture_warns_at_the_line_of_its_caller():
+    def nothing(x):
+        return x
+
+    for call in (capture, jax.jit(lambda f, x: capture(f, x), static_argnums=0)):
+        with pytest.warns(UserWarning, match="finds no layer of nothing") as caught:
+            call(nothing, X)
+        assert caught[0].filename == __file__
 
 
 def test_capture_counts_a_call_of_super_once():

@@ -33,11 +33,28 @@ def test_count_rows_equals_numpy(paired_size, rows, size, bins, seed):
     assert found.dtype == np.int32
 
 
+@pytest.mark.parametrize("paired_size", [1, 10**9])
+def test_count_rows_of_entries_that_share_rows(paired_size, monkeypatch):
+    monkeypatch.setattr(counting, "PAIRED_SIZE", paired_size)
+    index = np.random.default_rng(0).integers(0, 5, (6, 4))
+    found = count_rows(jnp.asarray(index), 4, np.array([0, 1, 1, 1, 2, 2]))
+    assert found.tolist() == expected([index[:1], index[1:4], index[4:]], 4)
+
+
 @pytest.mark.parametrize("bins", [counting.PAIRED_CODES - 1, counting.PAIRED_CODES])
 def test_count_rows_of_long_rows(bins):
     index = np.random.default_rng(0).integers(0, bins + 1, (2, 3, counting.PAIRED_SIZE // 3 + 3))
     assert index[0].size % 2  # one number has no neighbour
     assert jax.jit(count_rows, static_argnums=1)(index, bins).tolist() == expected(index, bins)
+
+
+def test_count_rows_compares_where_there_is_no_cpu(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    index = np.random.default_rng(0).integers(0, 4, (5, 6))
+    rows = np.array([0, 0, 1, 2, 2])
+    assert count_rows(jnp.asarray(index), 3).tolist() == expected(index, 3)
+    together = expected([index[:2], index[2:3], index[3:]], 3)
+    assert count_rows(jnp.asarray(index), 3, rows).tolist() == together
 
 
 def test_count_rows_of_explicit_sharding():

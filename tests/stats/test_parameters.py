@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from convjax.nn.models import digits_net
+from convjax.stats import parameters as library
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.parameters import (
     LOG_BINS,
@@ -161,6 +162,24 @@ def test_parameter_stats_of_many_shapes_are_those_of_each():
             # Sums of at most 12 squares, whose order differs.
             tolerance = 1e-6 if field.endswith("norm") else 0
             np.testing.assert_allclose(rows[i], row[0], rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("stacked_size", [0, 2**18])
+def test_parameter_stats_of_large_parameters_equal_numpy(stacked_size, monkeypatch):
+    monkeypatch.setattr(library, "STACKED_SIZE", stacked_size)
+    rng = np.random.default_rng(0)
+    params = {"a": rng.normal(size=(512, 512)), "b": 3 + rng.random((2, 300)), "c": np.zeros(7)}
+    params = {name: x.astype(np.float32) for name, x in params.items()}
+    updates = jax.tree.map(lambda x: -0.01 * x, params)
+    found = parameter_stats(params, grads=params, updates=updates).stats
+    # Sums of 1,024 chunks, one after the other, lose at most a few millionths.
+    norms = [np.linalg.norm(x.astype(float)) for x in params.values()]
+    np.testing.assert_allclose(found.grad_norm, norms, rtol=5e-6)
+    for counts, tree in ((found.grad_hist, params), (found.update_hist, updates)):
+        edges = 2.0 ** np.arange(LOG_FIRST, LOG_FIRST + LOG_BINS + 1)
+        for row, x in zip(counts, tree.values(), strict=True):
+            wanted = np.histogram(np.abs(x), [0, *edges, np.inf])[0]
+            np.testing.assert_array_equal(row, wanted)
 
 
 @pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
