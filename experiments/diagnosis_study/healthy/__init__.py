@@ -1,0 +1,1 @@
+"""Healthy trainings of many architectures, tasks and optimisers."""
