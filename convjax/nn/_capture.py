@@ -103,7 +103,7 @@ def capture(
         result, values = result
         # JAX sorts the keys of a mapping; the function has returned them in the order of its calls.
         values = {name: values[name] for name in calls.order or values}
-        outputs = LayerOutputs({n: v for n, v in values.items() if selects(n, None)})
+        outputs = LayerOutputs({n: v for n, v in values.items() if selects(n, None)}, output=result)
         names = list(values)
     if lost:
         warn_user(_lost_message(lost))

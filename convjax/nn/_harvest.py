@@ -30,6 +30,7 @@ class Tag:
       level: how many captures enclose the one that reads the tag.
       channel_axis: the axis of the channels, negative, in the value without batch axes.
       batch_axes: where each vmap around the layer has put its axis, the innermost first.
+      module: the name of the layer's class.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Tag:
     level: int = 0
     channel_axis: int = -1
     batch_axes: tuple[int, ...] = ()
+    module: str = ""
 
 
 class Scan(NamedTuple):
@@ -180,7 +182,7 @@ class _Rewriter:
 
     def _transform(self, equation: JaxprEqn) -> tuple[Any, list[Found]]:
         """Returns what replaces an equation that runs programs with tags inside, and these tags."""
-        programs = list(_programs(equation.params))
+        programs = list(inner_programs(equation.params))
         if not programs:
             return None, []
         name, params = equation.primitive.name, equation.params
@@ -237,7 +239,7 @@ class _Dependencies:
         return frozenset(arguments)
 
 
-def _programs(params: dict[str, Any]) -> Iterator[ClosedJaxpr]:
+def inner_programs(params: dict[str, Any]) -> Iterator[ClosedJaxpr]:
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, ClosedJaxpr):
@@ -252,7 +254,7 @@ def _tags(jaxpr: Jaxpr, level: int) -> Iterator[Tag]:
             if equation.params["tag"].level == level:
                 yield equation.params["tag"]
         else:
-            for program in _programs(equation.params):
+            for program in inner_programs(equation.params):
                 yield from _tags(program.jaxpr, level)
 
 

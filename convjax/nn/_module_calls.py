@@ -95,7 +95,11 @@ class LayerCalls:
             output = call(*args)
         finally:
             self._running.pop()
-        return report(output) if running.reports else output
+        if running.reports:
+            output = report(output)
+        if not self._running and is_float(output):
+            output = self.keep(Tag("output", "output"), output)
+        return output
 
     def report(self, name: str, module: Any, output: Any, owner: Any) -> Any:
         """Returns the output of a module, tagged if it is selected."""
@@ -118,7 +122,8 @@ class LayerCalls:
         )
 
     def _tag(self, name: str, module: Any, x: Any, owner: Any) -> Any:
-        return self.keep(Tag(name, channel_axis=_channel_axis(module, x)), x, owner)
+        axis, cls = _channel_axis(module, x), type(module).__name__
+        return self.keep(Tag(name, channel_axis=axis, module=cls), x, owner)
 
     def keep(self, tag: Tag, x: Any, owner: Any = None) -> Any:
         """Returns a value that has been tagged for this capture."""

@@ -19,7 +19,8 @@ from convjax.nn._nnx_calls import (
     on_merge,
     remove_reporting,
 )
-from convjax.nn.outputs import LayerOutputs
+from convjax.nn._nonlinearities import nonlinearities
+from convjax.nn.outputs import LayerKind, LayerOutputs
 from convjax.nn.selection import numbered
 
 # JAX traces an inner function, such as a jitted one, only once. In a capture it has another program
@@ -74,7 +75,7 @@ def call_with_layers(
         calls.direct = []
         values = arguments.run(function, arrays, calls)
         pairs = [(Found(tag), value) for tag, value in calls.direct]
-        return arguments.result(values), _layers(pairs, calls.lost)
+        return arguments.result(values), _layers(pairs, calls.lost, {})
     harvested, found, lost = harvest(program, calls.level)
     values = jaxpr_as_fun(harvested)(*arrays)
     count = len(program.jaxpr.outvars)
@@ -85,7 +86,8 @@ def call_with_layers(
         for var, value in zip(program.jaxpr.outvars, values, strict=False)
     ]
     pairs = [(f, f.arranged(value)) for f, value in zip(found, values[count:], strict=True)]
-    return arguments.result(results), _layers(pairs, lost)
+    after = nonlinearities(program.jaxpr, calls.level)
+    return arguments.result(results), _layers(pairs, lost, after)
 
 
 def _key(arguments: "_Arguments", calls: LayerCalls) -> Any:
@@ -104,7 +106,10 @@ def _key(arguments: "_Arguments", calls: LayerCalls) -> Any:
     return key
 
 
-def _layers(pairs: list[tuple[Found, Any]], lost: dict[str, str]) -> Layers:
+def _layers(
+    pairs: list[tuple[Found, Any]], lost: dict[str, str], after: Mapping[str, str]
+) -> Layers:
+    """Returns the tagged values in their kinds, given the non-linearity after each layer."""
     layers = [pair for pair in pairs if pair[0].tag.kind == "layer"]
     # A function without modules may name its values by jax.ad_checkpoint.checkpoint_name.
     layers = layers or [pair for pair in pairs if pair[0].tag.kind == "name"]
@@ -114,7 +119,10 @@ def _layers(pairs: list[tuple[Found, Any]], lost: dict[str, str]) -> Layers:
         for f, value in pairs
         if f.tag.kind != "layer"
     ]
-    return Layers(_named(layers), lost, others)
+    outputs = _named(layers, after)
+    whole = [value for f, value in others if f.tag.kind == "output" and not f.scans]
+    outputs.output = whole[-1] if whole else None
+    return Layers(outputs, lost, others)
 
 
 def _of_first_depth(found: Found, value: Any, depths: set[int]) -> tuple[Found, Any]:
@@ -253,11 +261,10 @@ def _set_attributes(copied: Any, given: Any) -> None:
                     setattr(originals[path], name, value)
 
 
-def _named(found: list[tuple[Found, Any]]) -> LayerOutputs:
+def _named(found: list[tuple[Found, Any]], after: Mapping[str, str]) -> LayerOutputs:
     """Returns the tagged values by name; those of a scan over layers one by one."""
     names = {f.tag.name for f, _ in found}
-    axes: dict[str, int] = {}
-    outputs = LayerOutputs({}, axes)
+    outputs = LayerOutputs()
 
     def add(items: list[tuple[Found, Any, str]]) -> None:
         """Adds values whose scans over layers are outermost, in the order of the calls."""
@@ -267,8 +274,9 @@ def _named(found: list[tuple[Found, Any]]) -> LayerOutputs:
                 for f, value, name in members:
                     key = numbered(name, outputs)
                     outputs[key] = value
+                    outputs.kinds[key] = LayerKind(f.tag.module, after.get(f.tag.name, ""))
                     if f.tag.channel_axis != -1:
-                        axes[key] = f.tag.channel_axis
+                        outputs.channel_axes[key] = f.tag.channel_axis
                 continue
             stacked = {f.tag.name for f, _, _ in members}
             at = len(_stack_prefix(stacked, names))
@@ -282,7 +290,7 @@ def _named(found: list[tuple[Found, Any]]) -> LayerOutputs:
                 )
 
     add([(f, value, f.tag.name) for f, value in found])
-    return LayerOutputs(outputs, axes)
+    return outputs
 
 
 def _outermost(found: Found) -> Any:

@@ -1,24 +1,43 @@
-"""The outputs of a model's layers, by name, with the axis of their channels."""
+"""The outputs of a model's layers, by name, with what is known of the layers."""
 
+import weakref
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+
+# The captures whose outputs are still in use, by identity.
+_live: weakref.WeakValueDictionary[int, "LayerOutputs"] = weakref.WeakValueDictionary()
+
+
+class LayerKind(NamedTuple):
+    """What a layer is.
+
+    Attributes:
+      module: the name of its class, such as "Conv"; "" if it is not known.
+      nonlinearity: that follows it, such as "relu"; "" if none was recognised.
+    """
+
+    module: str = ""
+    nonlinearity: str = ""
 
 
 class LayerOutputs(dict[str, Any]):
     """A dictionary of the outputs of layers, in the order of their calls.
 
     It is a pytree. Unlike a plain dictionary, whose keys JAX sorts, it keeps its order through jit
-    and grad, and it stores where the channels of each output are.
+    and grad, and it stores where the channels of each output are, and what each layer is.
 
     Args:
       outputs: by the layer's name.
       channel_axes: the axis of the channels of outputs where it is not the last, as a negative
         number.
+      kinds: of the layers, where they are known.
+      output: that of the whole network. It is not part of the pytree: only the trace that has
+        computed it knows it.
 
     Attributes:
-      channel_axes: as given.
+      channel_axes, kinds, output: as given.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -34,47 +53,73 @@ class LayerOutputs(dict[str, Any]):
         self,
         outputs: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
         channel_axes: Mapping[str, int] | None = None,
+        kinds: Mapping[str, LayerKind] | None = None,
+        output: Any = None,
     ):
         super().__init__(outputs)
         self.channel_axes = dict(channel_axes or {})
+        self.kinds = dict(kinds or {})
+        self.output = output
+        _live[id(self)] = self
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, Any]) -> "LayerOutputs":
+        """Returns a mapping with what is known of its layers.
+
+        A plain dictionary into which captured outputs were unpacked, {"input": x, **outputs}, is
+        recognised by the arrays in it.
+        """
+        if isinstance(outputs, cls):
+            return outputs
+        for live in list(_live.values()):
+            if any(outputs.get(name) is value for name, value in live.items()):
+                kept = {n: kind for n, kind in live.kinds.items() if outputs.get(n) is live[n]}
+                axes = {n: a for n, a in live.channel_axes.items() if outputs.get(n) is live[n]}
+                return cls(outputs, axes, kept, live.output)
+        return cls(outputs)
 
     def __or__(self, other: Mapping[str, Any]) -> "LayerOutputs":  # type: ignore[override]
-        return LayerOutputs({**self, **other}, self._axes_of(self, other))
+        return self._merged(self, other)
 
     def __ror__(self, other: Mapping[str, Any]) -> "LayerOutputs":  # type: ignore[override]
-        return LayerOutputs({**other, **self}, self._axes_of(other, self))
+        return self._merged(other, self)
 
     def __ior__(self, other: Mapping[str, Any]) -> "LayerOutputs":  # type: ignore[override]
-        self.channel_axes = self._axes_of(self, other)
+        merged = self._merged(self, other)
+        self.channel_axes, self.kinds = merged.channel_axes, merged.kinds
         self.update(other)
         return self
 
     def copy(self) -> "LayerOutputs":
-        """Returns a copy with the same arrays and axes."""
-        return LayerOutputs(self, self.channel_axes)
+        """Returns a copy with the same arrays."""
+        return LayerOutputs(self, self.channel_axes, self.kinds, self.output)
 
     @staticmethod
-    def _axes_of(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, int]:
-        kept = {
-            name: axis
-            for name, axis in getattr(first, "channel_axes", {}).items()
-            if name not in second
-        }
-        return kept | getattr(second, "channel_axes", {})
+    def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> "LayerOutputs":
+        def known(attribute: str) -> dict[str, Any]:
+            of_first = getattr(first, attribute, {}).items()
+            kept = {name: value for name, value in of_first if name not in second}
+            return kept | getattr(second, attribute, {})
+
+        output = getattr(second, "output", None)
+        output = getattr(first, "output", None) if output is None else output
+        return LayerOutputs({**first, **second}, known("channel_axes"), known("kinds"), output)
 
 
 def _flatten_with_keys(outputs: LayerOutputs) -> tuple[Any, Any]:
-    children = [(jax.tree_util.DictKey(name), value) for name, value in outputs.items()]
-    return children, (tuple(outputs), tuple(outputs.channel_axes.items()))
+    values, known = _flatten(outputs)
+    keys = map(jax.tree_util.DictKey, outputs)
+    return list(zip(keys, values, strict=True)), known
 
 
 def _flatten(outputs: LayerOutputs) -> tuple[Any, Any]:
-    return tuple(outputs.values()), (tuple(outputs), tuple(outputs.channel_axes.items()))
+    known = outputs.channel_axes, outputs.kinds
+    return tuple(outputs.values()), (tuple(outputs), *(tuple(of.items()) for of in known))
 
 
 def _unflatten(aux: Any, values: Iterable[Any]) -> LayerOutputs:
-    names, axes = aux
-    return LayerOutputs(zip(names, values, strict=True), dict(axes))
+    names, axes, kinds = aux
+    return LayerOutputs(zip(names, values, strict=True), dict(axes), dict(kinds))
 
 
 jax.tree_util.register_pytree_with_keys(LayerOutputs, _flatten_with_keys, _unflatten, _flatten)

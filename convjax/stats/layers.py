@@ -1,26 +1,28 @@
 """Statistics of several layers at one step, for a custom training loop."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from convjax._checks import check_array, check_type
 from convjax._warnings import warn_user
-from convjax.nn.outputs import LayerOutputs
+from convjax.nn.outputs import LayerKind, LayerOutputs
 from convjax.stats.activations import ActivationStats, Units, stats_of
 from convjax.stats.bins import FASTAI, Bins, as_bins
+from convjax.stats.facts import batch_facts
+from convjax.stats.watch import INPUT, LABELS
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["stats", "units"],
-    meta_fields=["names", "sizes", "channels", "bins"],
+    data_fields=["stats", "units", "facts"],
+    meta_fields=["names", "sizes", "channels", "bins", "kinds"],
 )
 @dataclass(frozen=True)
 class LayerStats:
@@ -34,6 +36,8 @@ class LayerStats:
         array leaves the device; None without units.
       channels: number of each layer; empty without units.
       bins: of the histograms.
+      kinds: of the layers; empty where they are not known.
+      facts: of the batch, see `convjax.stats.facts.batch_facts`.
     """
 
     names: tuple[str, ...]
@@ -42,6 +46,8 @@ class LayerStats:
     units: Bool[Array | np.ndarray, "..."] | None = None
     channels: tuple[int, ...] = ()
     bins: Bins = FASTAI
+    kinds: tuple[LayerKind, ...] = ()
+    facts: dict[str, Float[Array | np.ndarray, "..."]] = field(default_factory=dict)
 
     @property
     def active(self) -> tuple[Bool[Array | np.ndarray, "..."], ...]:
@@ -94,8 +100,9 @@ def layer_stats(
     """
     bins = as_bins(bins)
     check_type("outputs", outputs, Mapping, "convjax.capture(model, x) returns one.")
-    known = channel_axes is not None or isinstance(outputs, LayerOutputs)
-    found = measurable(outputs, channel_axes)
+    given = LayerOutputs.of(outputs)
+    known = channel_axes is not None or isinstance(outputs, LayerOutputs) or bool(given.kinds)
+    found = measurable(given, channel_axes)
     axes = {name: found.channel_axes.get(name, -1) for name in found}
     for name, x in found.items():
         if x.ndim and not -x.ndim <= axes[name] < x.ndim:
@@ -122,7 +129,18 @@ def layer_stats(
         of_units.active,
         of_units.channels if units else (),
         bins,
+        tuple(given.kinds.get(name, LayerKind()) for name in found) if given.kinds else (),
+        _facts(given.output, found),
     )
+
+
+def _facts(output: Any, found: LayerOutputs) -> dict[str, Any]:
+    """Returns the facts of the batch: of the network's output or, if unknown, its last layer."""
+    labels = found.get(LABELS)
+    layers = [name for name in found if name not in (INPUT, LABELS)]
+    if output is None and labels is not None and layers:
+        output = found[layers[-1]]
+    return batch_facts(output, labels)
 
 
 def measurable(

@@ -18,8 +18,10 @@ from convjax._checks import check_type, check_whole, describe_value
 from convjax._display import Displayed
 from convjax.io.atomic import atomic_write
 from convjax.io.npz import read_npz, read_npz_file
+from convjax.nn.outputs import LayerKind
 from convjax.stats.activations import NEAR_ZERO, ActivationStats
 from convjax.stats.bins import FASTAI
+from convjax.stats.facts import merge_facts
 from convjax.stats.merging import group_starts, mean_of_rows, merge_rows, row_span
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record_file import from_arrays, to_arrays
@@ -70,6 +72,9 @@ class Record(Displayed):
       near_zero_threshold: in units of the activation.
       counted: (S, L) the number of values of each row's statistics, see `values`; no rows if every
         step has `sizes`.
+      facts: by name (S,), of the batches' outputs and labels, see `convjax.stats.facts`; NaN where
+        one was not taken.
+      kinds: of the layers: their classes and non-linearities; empty where they are not known.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -109,6 +114,8 @@ class Record(Displayed):
     hist_edges: Float[np.ndarray, " edges"] = field(default_factory=lambda: FASTAI.edges)
     near_zero_threshold: float = NEAR_ZERO
     counted: Int[np.ndarray, "_ _"] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    facts: dict[str, Float[np.ndarray, " S"]] = field(default_factory=dict)
+    kinds: tuple[LayerKind, ...] = ()
 
     def __repr__(self) -> str:
         rows = "" if len(self.first) == self.steps else f" in {len(self.first):,} rows"
@@ -306,6 +313,7 @@ class Record(Displayed):
         cut: dict[str, Any] = {name: getattr(self, name)[of_steps] for name in PER_STEP}
         cut |= {name: getattr(self, name)[inside] for name in WATCHED}
         moved = {name: cut[name] - start for name in ("first", "watched")}
+        cut["facts"] = {name: column[inside] for name, column in self.facts.items()}
         parameters = self.parameters and self.parameters.between(start, stop)
         return replace(self, **cut | moved, steps=max(stop - start, 0), parameters=parameters)
 
@@ -349,6 +357,7 @@ class Record(Displayed):
             columns["eval_loss"] = mean_of_rows(self.eval_loss, taken, starts)
         if len(self.counted):
             columns["counted"] = np.add.reduceat(self.counted, starts)
+        columns["facts"] = merge_facts(self.facts, self.watched_count, starts)
         return {"watched": self.watched[starts], "watched_count": counts, **columns}
 
 

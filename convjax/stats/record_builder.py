@@ -1,14 +1,16 @@
 """Building of records: from the arrays of steps, piece by piece, with a bound on the rows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from convjax.nn.outputs import LayerKind
 from convjax.stats.activations import ActivationStats
 from convjax.stats.bins import Bins, as_bins
+from convjax.stats.facts import join_facts
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record import PER_STEP, WATCHED, Record
 
@@ -79,6 +81,8 @@ def from_steps(
     parameters: ParameterRecord | None = None,
     eval_loss: Float[np.ndarray, " S"] | None = None,
     bins: Bins | str = "fastai",
+    facts: Mapping[str, Float[np.ndarray, " S"]] | None = None,
+    kinds: Sequence[LayerKind] = (),
 ) -> Record:
     """Returns the record of arrays whose first axis is the step, with one row per step.
 
@@ -93,6 +97,8 @@ def from_steps(
       parameters: the record of the parameters.
       eval_loss: of the watched steps, in evaluation mode.
       bins: of the histograms in stats.
+      facts: of the watched steps, by name.
+      kinds: of the layers.
     """
     units = [np.asarray(layer.active) for layer in stats if layer.active is not None]
     stacked: Any = None
@@ -115,6 +121,8 @@ def from_steps(
         parameters=parameters,
         eval_loss=eval_loss,
         bins=bins,
+        facts=facts,
+        kinds=kinds,
     )
 
 
@@ -133,6 +141,8 @@ def from_columns(
     parameters: ParameterRecord | None = None,
     eval_loss: Float[np.ndarray, " S"] | None = None,
     bins: Bins | str = "fastai",
+    facts: Mapping[str, Float[np.ndarray, " S"]] | None = None,
+    kinds: Sequence[LayerKind] = (),
 ) -> Record:
     """Returns the record of arrays whose first axis is the step and whose second is the layer.
 
@@ -150,6 +160,8 @@ def from_columns(
       parameters: likewise.
       eval_loss: likewise.
       bins: likewise.
+      facts: likewise.
+      kinds: likewise.
     """
     edges, names = as_bins(bins).edges, tuple(layers)
 
@@ -178,6 +190,8 @@ def from_columns(
         eval_loss=np.zeros(0, np.float32) if eval_loss is None else np.asarray(eval_loss),
         parameters=parameters,
         hist_edges=edges,
+        facts=dict(facts or {}),
+        kinds=tuple(kinds),
         **columns,
     )
 
@@ -218,6 +232,7 @@ def concatenate(records: Sequence[Record]) -> Record:
     changed: dict[str, Any] = {name: joined(name, every_record) for name in PER_STEP}
     changed |= {name: joined(name, of_layers) for name in WATCHED if name not in _PARTIAL}
     changed |= _joined_partly([records[i] for i in of_layers])
+    changed["facts"] = join_facts([(records[i].facts, len(records[i].watched)) for i in of_layers])
     changed["steps"] = before[-1]
     of_parameters = [
         (r.parameters, b) for r, b in zip(records, before, strict=False) if r.parameters

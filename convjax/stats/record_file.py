@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from convjax.io.npz import Arrays
+from convjax.nn.outputs import LayerKind
 from convjax.stats.activations import NEAR_ZERO
 from convjax.stats.bins import FASTAI
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record_schema import (
     FIELDS,
     PARAMETER_FIELDS,
+    check_further_arrays,
     check_parameter_arrays,
     check_record_arrays,
 )
@@ -27,8 +29,10 @@ _IMPLIED: dict[str, Any] = {
     "near_zero_threshold": np.float64(NEAR_ZERO),
 }
 
-# Fields of the record of parameters are in the same file, with this before their names.
-_PARAMETERS = "parameters."
+# Fields of the record of parameters are in the same file, with this before their names. So are the
+# facts of the batches. Files of every format may lack them, and what the layers are.
+_PARAMETERS, _FACTS = "parameters.", "facts."
+_KINDS = LayerKind._fields
 
 
 class RecordError(ValueError):
@@ -41,6 +45,10 @@ def to_arrays(fields: Mapping[str, Any]) -> Arrays:
     arrays = {name: fields[name] for name in FIELDS if varied or name != "counted"}
     # In an .npz an array of strings is stored without pickle.
     arrays["layers"] = np.array(fields["layers"], dtype=np.str_)
+    if kinds := fields["kinds"]:
+        columns = zip(_KINDS, zip(*kinds, strict=True), strict=True)
+        arrays |= {name: np.array(column, dtype=np.str_) for name, column in columns}
+    arrays |= {_FACTS + name: column for name, column in fields["facts"].items()}
     if parameters is not None:
         varied |= int(parameters.watched_count.sum()) > fields["steps"]
         of_parameters = asdict(parameters)
@@ -77,6 +85,8 @@ def from_arrays(read: Callable[[], Arrays], name: str) -> dict[str, Any]:
         if version == _FORMAT and not set(_IMPLIED) & set(arrays):
             arrays |= _IMPLIED
         check_record_arrays(arrays)
+        facts = {n.removeprefix(_FACTS): a for n, a in arrays.items() if n.startswith(_FACTS)}
+        check_further_arrays(arrays, facts, _KINDS)
         parameters = _parameters(arrays)
     except RecordError:
         raise
@@ -89,7 +99,10 @@ def from_arrays(read: Callable[[], Arrays], name: str) -> dict[str, Any]:
     fields["layers"] = tuple(map(str, fields["layers"]))
     fields["steps"] = int(fields["steps"])
     fields["near_zero_threshold"] = float(fields["near_zero_threshold"])
-    return {**fields, "parameters": parameters}
+    if _KINDS[0] in arrays:
+        columns = (map(str, arrays[name]) for name in _KINDS)
+        fields["kinds"] = tuple(LayerKind(*names) for names in zip(*columns, strict=True))
+    return {**fields, "facts": facts, "parameters": parameters}
 
 
 def _parameters(arrays: Arrays) -> ParameterRecord | None:

@@ -4,6 +4,7 @@ A complete .npz file may still not be a record, if it is another program's or wa
 that reads records relies on these checks.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,23 @@ def check_record_arrays(arrays: Arrays) -> None:
     bits = sum(map(int, channels))
     if kept and (len(channels) != len(arrays["layers"]) or found != -(-bits // 8)):
         raise ValueError(f"active has {found} bytes a row for {bits} channels")
+
+
+def check_further_arrays(arrays: Arrays, facts: Arrays, kinds: Sequence[str]) -> None:
+    """Checks the arrays that a record's file may lack.
+
+    Args:
+      arrays: of the record.
+      facts: by name.
+      kinds: names of the arrays that say what the layers are.
+
+    Raises:
+      ValueError: if one of them has another type or length.
+    """
+    known = {_WATCHED.what: len(arrays["watched"]), _LAYERS.what: len(arrays["layers"])}
+    check_fields(facts, dict.fromkeys(facts, Field("f", (_WATCHED,))), known)
+    if any(name in arrays for name in kinds):
+        check_fields(arrays, dict.fromkeys(kinds, Field("U", (_LAYERS,))), known)
 
 
 def check_parameter_arrays(arrays: Arrays, steps: int) -> None:

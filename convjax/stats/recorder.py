@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from convjax._checks import check_real, check_type, check_whole
 from convjax._warnings import warn_user
+from convjax.nn.outputs import LayerKind
 from convjax.stats._watched_program import WatchedProgram
 from convjax.stats.bins import FASTAI
 from convjax.stats.block_builder import BlockBuilder
@@ -111,6 +112,7 @@ class Recorder:
         self._merging = False  # whether the builder may have parts to merge
         self._steps = 0
         self._layers: Traits | None = None
+        self._kinds: tuple[LayerKind, ...] = ()
         self._parameters: Traits | None = None
         self._described: Described | None = None
         self._sizes: Int[np.ndarray, " L"] | None = None  # of the first watched step
@@ -176,7 +178,8 @@ class Recorder:
         has_layers = layers is not None
         if layers is not None:
             traits = traits_of_layers(layers)
-            self._layers = self._layers or traits
+            if self._layers is None:
+                self._layers, self._kinds = traits, layers.kinds
             fits, columns = self._fit(self._layers, traits)
             layers = layers if fits else None
         if parameters is not None:
@@ -343,7 +346,9 @@ class Recorder:
         """Returns the record of the steps that are not yet part of a block."""
         layers, bins = self._layers, None if self._layers is None else self._layers.bins
         names = () if layers is None else tuple(layers.entries)
-        return record_of_rows(self._rows, names, self._sizes, self._described, bins or FASTAI)
+        return record_of_rows(
+            self._rows, names, self._sizes, self._described, bins or FASTAI, self._kinds
+        )
 
 
 def _length(

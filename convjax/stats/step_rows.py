@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from convjax.nn.outputs import LayerKind
 from convjax.stats.activations import ActivationStats
 from convjax.stats.bins import Bins
+from convjax.stats.facts import join_facts, merge_facts
 from convjax.stats.layers import LayerStats
 from convjax.stats.merging import count_dtype, merge_rows
 from convjax.stats.parameter_record import ParameterRecord
@@ -29,12 +31,14 @@ class StepLayers(NamedTuple):
       sizes: number of values.
       channels: number of each layer; empty without units.
       units: whether a channel of any member was active, layer after layer; None without units.
+      facts: of the batch, by name.
     """
 
     stats: ActivationStats
     sizes: Int[np.ndarray, " L"]
     channels: tuple[int, ...]
     units: Bool[np.ndarray, " C"] | None
+    facts: dict[str, float]
 
 
 class StepParameters(NamedTuple):
@@ -99,8 +103,15 @@ def layer_row(
     if "histograms" not in quantities:
         stats = stats._replace(hist=None, under=None, over=None)
     first: Any = (None if column is None else column[0] for column in stats)
+    facts = {name: np.asarray(value).reshape(-1) for name, value in layers.facts.items()}
+    ones = np.ones(max(map(len, facts.values()), default=0), np.int64)
+    merged = {name: float(v[0]) for name, v in merge_facts(facts, ones, np.array([0])).items()}
     return StepLayers(
-        ActivationStats(*first), sizes * members, channels if units is not None else (), units
+        ActivationStats(*first),
+        sizes * members,
+        channels if units is not None else (),
+        units,
+        merged,
     )
 
 
@@ -148,6 +159,7 @@ def record_of_rows(
     sizes: Int[np.ndarray, " L"] | None,
     of: Described | None,
     bins: Bins,
+    kinds: Sequence[LayerKind] = (),
 ) -> Record:
     """Returns the record of successive steps.
 
@@ -157,6 +169,7 @@ def record_of_rows(
       sizes: of the layers at the first watched step of the training.
       of: the parameters.
       bins: of the histograms.
+      kinds: of the layers.
     """
     numbers = Numbers(*np.array([row.numbers for row in rows], np.float32).T)
     layers = [(i, row.layers) for i, row in enumerate(rows) if row.layers]
@@ -189,6 +202,8 @@ def record_of_rows(
         parameters=parameter_record,
         eval_loss=None if np.isnan(eval_loss).all() else eval_loss,
         bins=bins,
+        facts=join_facts([({n: [v] for n, v in row.facts.items()}, 1) for row in found]),
+        kinds=kinds if found else (),
     )
 
 

@@ -255,9 +255,15 @@ def _layer_stats(
     # A record has the network's input and labels by these names; layers of the names get others.
     renamed = {INPUT: f"{INPUT}_layer", LABELS: f"{LABELS}_layer"}
     captured = layers.outputs if watch.activations else LayerOutputs()
+
+    def as_recorded(named: Mapping[str, Any]) -> dict[str, Any]:
+        return {renamed.get(name, name): value for name, value in named.items()}
+
     outputs = LayerOutputs(
-        {renamed.get(name, name): value for name, value in captured.items()},
-        {renamed.get(name, name): axis for name, axis in captured.channel_axes.items()},
+        as_recorded(captured),
+        as_recorded(captured.channel_axes),
+        as_recorded(captured.kinds),
+        layers.outputs.output,
     )
     if layers.lost:
         inside = ", ".join(f"{name} (in {where})" for name, where in layers.lost.items())

@@ -1,0 +1,88 @@
+"""The architectures of the zoo, with the rates at which they train."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from flax import nnx
+
+from experiments.diagnosis_study.healthy import convolutional_nets as convolutional
+from experiments.diagnosis_study.healthy import map_nets, sequence_models
+from experiments.diagnosis_study.healthy import residual_nets as residual
+from experiments.diagnosis_study.healthy.layer_maker import LayerMaker, Style
+from experiments.diagnosis_study.healthy.pure_nets import DenseLayers, LinenCNN, LinenNormCNN
+
+# What a network maps images or tokens to.
+VECTOR, MAP, TOKENS = "outputs of an image", "outputs of each pixel", "outputs of each token"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network of the zoo.
+
+    Attributes:
+      name: of it.
+      make: returns the network, given the number of outputs and the maker of its layers.
+      adam: healthy learning rate for Adam.
+      sgd: healthy learning rate for SGD with a momentum of 0.9.
+      kind: what it maps to.
+      batch_norm: whether it has running statistics.
+      recurrent: whether it is slow to compute for one more step.
+      library: "nnx", "linen" or "optax".
+    """
+
+    name: str
+    make: Callable[[int, LayerMaker], Any]
+    adam: float = 3e-3
+    sgd: float = 0.05
+    kind: str = VECTOR
+    batch_norm: bool = False
+    recurrent: bool = False
+    library: str = "nnx"
+
+    def build(self, outputs: int, style: Style, seed: int) -> Any:
+        """Returns the network with the initial parameters of a seed."""
+        return self.make(outputs, LayerMaker(style, nnx.Rngs(seed)))
+
+
+def _mlp(function: convolutional.Function) -> Callable[[int, LayerMaker], nnx.Module]:
+    return partial(convolutional.MLP, function=function)
+
+
+_normed = partial(Architecture, adam=1e-2, sgd=0.1, batch_norm=True)
+_strided = convolutional.StridedNet
+_rows, _reader = sequence_models.RowReader, sequence_models.TokenReader
+
+ARCHITECTURES: tuple[Architecture, ...] = (
+    Architecture("mlp", _mlp(nnx.relu)),
+    Architecture("mlp, tanh", _mlp(nnx.tanh)),
+    Architecture("mlp, gelu", _mlp(nnx.gelu)),
+    Architecture("cnn", _strided),
+    Architecture("cnn, silu", partial(_strided, function=nnx.silu)),
+    Architecture("cnn, max pooling", convolutional.PoolingNet),
+    _normed("cnn, batch norm", partial(_strided, norm="batch")),
+    Architecture("cnn, group norm", partial(_strided, norm="group"), 5e-3),
+    _normed("residual", residual.residual(residual.BasicBlock)),
+    _normed("pre-activation residual", residual.residual(residual.PreActivationBlock)),
+    _normed("squeeze and excitation", residual.residual(residual.squeeze_excitation)),
+    _normed("densenet", convolutional.DenseNet),
+    _normed("mobilenet", residual.mobilenet),
+    Architecture("convnext", residual.convnext, 4e-3, 0.1),
+    Architecture("vit", sequence_models.VisionTransformer, 2e-3, 0.05),
+    Architecture("mixer", sequence_models.Mixer, 2e-3, 0.05),
+    Architecture("gru", partial(_rows, cell=nnx.GRUCell), 5e-3, 0.1, recurrent=True),
+    Architecture("lstm", partial(_rows, cell=nnx.LSTMCell), 5e-3, 0.2, recurrent=True),
+    Architecture("linen cnn", LinenCNN, library="linen"),
+    _normed("linen cnn, batch norm", LinenNormCNN, library="linen"),
+    Architecture("optax mlp", DenseLayers, library="optax"),
+    Architecture("u-net", map_nets.UNet, 1e-2, 0.1, MAP, batch_norm=True),
+    Architecture("u-net, group norm", partial(map_nets.UNet, norm="group"), 5e-3, 0.1, MAP),
+    Architecture("fully convolutional", map_nets.FullyConvolutional, 5e-3, 0.1, MAP),
+    Architecture("autoencoder", map_nets.Autoencoder, 2e-3, 0.5, MAP),
+    Architecture("conv autoencoder", map_nets.ConvAutoencoder, 3e-3, 0.5, MAP),
+    Architecture("gpt", sequence_models.GPT, 3e-3, 0.1, TOKENS),
+    Architecture("gru over tokens", partial(_reader, cell=nnx.GRUCell), 5e-3, 0.5, TOKENS),
+    Architecture("lstm over tokens", partial(_reader, cell=nnx.LSTMCell), 5e-3, 0.5, TOKENS),
+    Architecture("causal convolutions", sequence_models.CausalConvolutions, 3e-3, 0.2, TOKENS),
+)

@@ -1,0 +1,113 @@
+"""The layers of the zoo's networks, which vary alike in all of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+HIDDEN, GROUPS = 32, 4
+
+
+@dataclass(frozen=True)
+class Style:
+    """What may look odd in a network and is no fault.
+
+    Attributes:
+      name: says what is odd; "" for nothing.
+      zero_head: whether the last layer starts from weights of zero, so that all outputs are equal.
+      dropout: share of the values that are dropped before the last layer.
+      momentum: of the running statistics of batch norm; 0.99 is the default of Flax.
+      bfloat16: whether the layers compute in that type; the parameters are float32.
+    """
+
+    name: str = ""
+    zero_head: bool = False
+    dropout: float = 0.0
+    momentum: float = 0.9
+    bfloat16: bool = False
+
+
+class Head(nnx.Module):
+    """The last layer, after dropout if the style has it."""
+
+    def __init__(self, features: int, outputs: int, style: Style, *, rngs: nnx.Rngs):
+        kernel: Any = nnx.initializers.lecun_normal()
+        if style.zero_head:
+            kernel = nnx.initializers.zeros_init()
+        self.dropout = nnx.Dropout(style.dropout, rngs=rngs) if style.dropout else None
+        self.linear = nnx.Linear(features, outputs, kernel_init=kernel, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps features (..., F) to outputs (..., K), in float32."""
+        x = x.astype(jnp.float32)
+        return self.linear(x if self.dropout is None else self.dropout(x))
+
+
+@dataclass(frozen=True)
+class LayerMaker:
+    """Makes layers of a style.
+
+    Attributes:
+      style: of all layers.
+      rngs: of their initial parameters.
+    """
+
+    style: Style
+    rngs: nnx.Rngs
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"dtype": jnp.bfloat16 if self.style.bfloat16 else None, "rngs": self.rngs}
+
+    def linear(self, features: int, outputs: int) -> nnx.Linear:
+        """Returns a fully connected layer."""
+        return nnx.Linear(features, outputs, **self._options)
+
+    def conv(
+        self,
+        channels: int,
+        outputs: int,
+        size: int = 3,
+        *,
+        stride: int = 1,
+        depthwise: bool = False,
+    ) -> nnx.Conv:
+        """Returns a convolution whose padding keeps the size, but for the stride."""
+        groups = channels if depthwise else 1
+        window = (size, size)
+        return nnx.Conv(
+            channels, outputs, window, strides=stride, feature_group_count=groups, **self._options
+        )
+
+    def patches(self, outputs: int, side: int) -> nnx.Conv:
+        """Returns the layer that maps each patch of side×side pixels to a vector."""
+        window = (side, side)
+        return nnx.Conv(1, outputs, window, strides=window, padding="VALID", **self._options)
+
+    def batch_norm(self, channels: int, *, zero: bool = False) -> nnx.BatchNorm:
+        """Returns batch norm, which may start from a scale of zero."""
+        scale: Any = nnx.initializers.zeros_init() if zero else nnx.initializers.ones_init()
+        momentum = self.style.momentum
+        return nnx.BatchNorm(channels, momentum=momentum, scale_init=scale, **self._options)
+
+    def layer_norm(self, features: int) -> nnx.LayerNorm:
+        """Returns layer norm."""
+        return nnx.LayerNorm(features, **self._options)
+
+    def norm(self, kind: str, channels: int) -> Any:
+        """Returns a normalisation of "batch", "group" or "layer"; None for ""."""
+        if kind == "batch":
+            return self.batch_norm(channels)
+        if kind == "group":
+            return nnx.GroupNorm(channels, GROUPS, **self._options)
+        return self.layer_norm(channels) if kind else None
+
+    def attention(self, features: int, heads: int) -> nnx.MultiHeadAttention:
+        """Returns attention of a sequence to itself."""
+        return nnx.MultiHeadAttention(heads, features, decode=False, **self._options)
+
+    def head(self, features: int, outputs: int) -> Head:
+        """Returns the last layer."""
+        return Head(features, outputs, self.style, rngs=self.rngs)

@@ -1,0 +1,261 @@
+"""The tasks of the zoo: examples, loss, and what is reached on held-out examples."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.diagnosis_study.healthy import task_data as data
+from experiments.diagnosis_study.healthy.architectures import MAP, TOKENS, VECTOR
+from experiments.diagnosis_study.healthy.sequence_models import LENGTH
+from experiments.diagnosis_study.healthy.task_data import Array, Examples, Split
+from experiments.diagnosis_study.user_loops import batches_of
+
+CLASSES = 10
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+
+# --- losses, each the mean over the batch ---------------------------------------------------------
+
+
+def cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """Returns the loss of logits (..., K) and labels (...)."""
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
+
+
+def soft_cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """Returns the loss of logits (N, K) and probabilities (N, K)."""
+    return jnp.mean(optax.softmax_cross_entropy(logits, y))
+
+
+def smoothed_cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """Returns the loss of logits (N, K) and labels (N,) that are smoothed by 0.1."""
+    smooth = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), 0.1)
+    return soft_cross_entropy(logits, smooth)
+
+
+def binary_cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """Returns the loss of logits (..., 1) and targets (...), or of any logits and equal shapes."""
+    logits = logits[..., 0] if logits.ndim > y.ndim else logits
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, y))
+
+
+def squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
+    """Returns the loss of outputs (..., 1) and targets (...), or of equal shapes."""
+    outputs = outputs[..., 0] if outputs.ndim > y.ndim else outputs
+    return jnp.mean((outputs - y) ** 2)
+
+
+# --- scores on held-out examples: 1 is perfect, and `Task.guessing` the best without inputs -------
+
+
+def accuracy(outputs: Array, y: Array) -> float:
+    """Returns the share of right classes, of logits (..., K) and labels (...)."""
+    return float(np.mean(outputs.argmax(-1) == y))
+
+
+def balanced_accuracy(outputs: Array, y: Array) -> float:
+    """Returns the mean over outputs and both classes of the share of right ones; guessing is ½."""
+    truth = y.reshape(len(y), -1) > 0.5
+    right = (outputs.reshape(len(y), -1) > 0) == truth
+    shares = [
+        right[:, k][truth[:, k] == side].mean()
+        for k in range(truth.shape[1])
+        for side in (False, True)
+    ]
+    return float(np.mean(shares))
+
+
+def explained(outputs: Array, y: Array) -> float:
+    """Returns the explained share of the variance; guessing is 0."""
+    outputs = outputs.reshape(y.shape)
+    return float(1 - np.mean((outputs - y) ** 2) / np.mean((y - y.mean(0)) ** 2))
+
+
+def overlap(outputs: Array, y: Array) -> float:
+    """Returns intersection over union of the found and the true pixels."""
+    found, truth = outputs[..., 0] > 0, y > 0.5
+    return float(np.sum(found & truth) / np.sum(found | truth))
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+def mixed_batches(
+    arrays: tuple[Array, ...], *, size: int, steps: int, seed: int
+) -> Iterator[tuple[jax.Array, ...]]:
+    """Yields batches each of which is mixed with itself in another order (mixup).
+
+    Args:
+      arrays: images, and labels as probabilities.
+      size: of a batch.
+      steps: number of batches.
+      seed: of the order and of the shares.
+
+    References:
+      Zhang, Cisse, Dauphin and Lopez-Paz, "mixup: Beyond Empirical Risk Minimization" (2018).
+    """
+    rng = np.random.default_rng(seed)
+    for batch in batches_of(arrays, size=size, steps=steps, seed=seed):
+        share, order = rng.beta(0.4, 0.4), rng.permutation(size)
+        both = [(np.asarray(array), np.asarray(array)[order]) for array in batch]
+        mixed = [np.asarray(share * a + (1 - share) * b, np.float32) for a, b in both]
+        yield tuple(map(jnp.asarray, mixed))
+
+
+# --- tasks ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network learns.
+
+    Attributes:
+      name: of the task.
+      outputs: of the network, K.
+      data: returns the examples, given a seed.
+      loss: of the network's outputs and a batch's targets.
+      score: of outputs and targets of the held-out examples.
+      guessing: the score of the best constant output.
+      healthy: the score that a healthy training reaches at least.
+      kind: of the outputs, as for `Architecture`.
+      batches: yields those of a training.
+      binary: whether the outputs are of two classes or none, so that the number of classes for
+        guessing is not that of the outputs.
+    """
+
+    name: str
+    outputs: int
+    data: Callable[[int], Split]
+    loss: Loss
+    score: Callable[[Array, Array], float]
+    guessing: float
+    healthy: float
+    kind: str = VECTOR
+    batches: Callable[..., Iterable[tuple[Any, ...]]] = batches_of
+    binary: bool = False
+
+
+def _labels(_: Array, labels: Array) -> Array:
+    return labels
+
+
+def _one_hot(_: Array, labels: Array) -> Array:
+    return np.eye(CLASSES, dtype=np.float32)[labels]
+
+
+def _zeros(_: Array, labels: Array) -> Array:
+    return (labels == 0).astype(np.float32)
+
+
+def _masks(pixels: Array, _: Array) -> Array:
+    return (pixels[..., 0] > 0.5).astype(np.float32)
+
+
+def _pixels(pixels: Array, _: Array) -> Array:
+    return pixels[..., 0]
+
+
+def _threes_sevens(_: int) -> Split:
+    return data.chosen(data.with_targets(_labels), (3, 7))
+
+
+def _sevens(seed: int) -> Split:
+    parts = [Examples(part.x, part.y.astype(np.float32)) for part in _threes_sevens(seed)]
+    return Split(*parts)
+
+
+def _with(targets: Any, *, scaled: bool = True) -> Callable[[int], Split]:
+    return lambda _: data.with_targets(targets, scaled=scaled)
+
+
+def _noisy(targets: Any, amount: float) -> Callable[[int], Split]:
+    return lambda seed: data.noisy(data.with_targets(targets), seed, amount=amount)
+
+
+_digits = (CLASSES, _with(_labels), cross_entropy, accuracy, 0.1, 0.8)
+_sigmoid = {"score": balanced_accuracy, "guessing": 0.5, "binary": True}
+_regression = {"loss": squared_error, "score": explained, "guessing": 0.0, "binary": True}
+
+TASKS: tuple[Task, ...] = (
+    Task("ten digits", *_digits),
+    Task("three or seven", 2, _threes_sevens, cross_entropy, accuracy, 0.5, 0.93),
+    Task("zero or not", 1, _with(_zeros), binary_cross_entropy, healthy=0.9, **_sigmoid),
+    Task("label smoothing", CLASSES, _with(_labels), smoothed_cross_entropy, accuracy, 0.1, 0.8),
+    Task("slant", 1, lambda _: data.moment_targets(several=False), healthy=0.6, **_regression),
+    Task(
+        "mixup",
+        CLASSES,
+        _with(_one_hot),
+        soft_cross_entropy,
+        lambda outputs, y: accuracy(outputs, y.argmax(-1)),
+        0.1,
+        0.75,
+        batches=mixed_batches,
+    ),
+    Task(
+        "properties of digits",
+        4,
+        _with(lambda _, labels: data.properties(labels)),
+        binary_cross_entropy,
+        healthy=0.85,
+        **_sigmoid,
+    ),
+    Task("digits from 0 to 1", CLASSES, _with(_labels, scaled=False), *_digits[2:]),
+    Task(
+        "height, width, slant",
+        3,
+        lambda _: data.moment_targets(several=True),
+        healthy=0.5,
+        **_regression,
+    ),
+    Task("three or seven, one output", 1, _sevens, binary_cross_entropy, healthy=0.93, **_sigmoid),
+    Task("noisy digits", CLASSES, _noisy(_labels, 1.0), *_digits[2:5], 0.7),
+    Task(
+        "segmentation",
+        1,
+        _noisy(_masks, 0.7),
+        binary_cross_entropy,
+        overlap,
+        0.1,
+        0.6,
+        MAP,
+        binary=True,
+    ),
+    Task("reconstruction", 1, _with(_pixels), healthy=0.5, kind=MAP, **_regression),
+    Task("denoising", 1, _noisy(_pixels, 0.7), healthy=0.4, kind=MAP, **_regression),
+    Task(
+        "soft reconstruction",
+        1,
+        _with(_pixels),
+        binary_cross_entropy,
+        lambda outputs, y: explained(1 / (1 + np.exp(-outputs)), y),
+        0.0,
+        0.45,
+        MAP,
+        binary=True,
+    ),
+    Task(
+        "next token",
+        data.TOKEN_KINDS,
+        lambda seed: data.language(seed, length=LENGTH),
+        cross_entropy,
+        accuracy,
+        0.2,
+        0.6,
+        TOKENS,
+    ),
+    Task(
+        "next token, short texts",
+        data.TOKEN_KINDS,
+        lambda seed: data.language(seed, length=16),
+        cross_entropy,
+        accuracy,
+        0.2,
+        0.55,
+        TOKENS,
+    ),
+)
