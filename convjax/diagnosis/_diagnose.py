@@ -1,5 +1,6 @@
 """The diagnosis of a training: findings with layer, step, figure, threshold and a fix."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from convjax._checks import check_whole
 from convjax._display import Displayed
 from convjax.diagnosis.evidence import NONLINEARITIES, Evidence, network_columns
-from convjax.diagnosis.indicators import IndicatorValue
+from convjax.diagnosis.indicator import IndicatorValue
 from convjax.diagnosis.symptoms import ENOUGH_STEPS, SYMPTOMS, Symptom
 from convjax.diagnosis.thresholds import PATIENCE
 from convjax.stats.record import Record, check_record
@@ -76,10 +77,8 @@ class Diagnosis(Displayed):
             names = dict.fromkeys(finding.symptom for finding in self.consequences)
             lines.append(f"also seen, as may follow: {', '.join(names)}")
         if self.unchecked:
-            lines.append(
-                "not checked: "
-                + ", ".join(f"{name} ({', '.join(of)})" for name, of in self.unchecked.items())
-            )
+            lacking = dict.fromkeys(name for of in self.unchecked.values() for name in of)
+            lines.append(f"not checked: {len(self.unchecked)}, for lack of {', '.join(lacking)}")
         return "\n".join(lines)
 
 
@@ -120,10 +119,11 @@ def diagnose(
         raise ValueError(
             f"classes must be at least 2, or 0 for a task without classes, got {classes}."
         )
-    if classes is None:
-        classes = _outputs(record)
-    evidence = Evidence(record, classes, nonlinearity)
-    kept = quantities(record) | ({"classes"} if classes else set())
+    evidence = Evidence(record, _outputs(record) if classes is None else classes, nonlinearity)
+    kept = quantities(record)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a training that diverged
+        kept |= {"classes"} if evidence.guess else set()
     kept |= {ENOUGH_STEPS} if record.steps >= PATIENCE else set()
     findings: list[Finding] = []
     consequences: list[Finding] = []
@@ -137,7 +137,8 @@ def diagnose(
         if missing:
             unchecked[symptom.name] = tuple(missing)
             continue
-        with np.errstate(all="ignore"):  # of a training that diverged
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
             value = symptom.found(evidence)
         if value:
             (consequences if explained else findings).append(_finding(symptom, value))
@@ -164,6 +165,9 @@ def quantities(record: Record) -> frozenset[str]:
 
 def _outputs(record: Record) -> int:
     """Returns the channels of the network's last layer, 0 if their number is not known."""
+    if len(outputs := record.facts.get("outputs", ())):
+        known = outputs[~np.isnan(outputs)]
+        return int(known[0]) if len(known) and known[0] > 1 else 0
     network = network_columns(record)
     channels = int(record.channels[network[-1]]) if network and len(record.active) else 0
     return channels if channels > 1 else 0

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from convjax.nn.outputs import LayerKind
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record import Record
 from convjax.stats.smoothing import smooth
@@ -19,10 +20,20 @@ NONLINEARITIES = ("relu", "tanh", "sigmoid")
 # A layer counts as a normalisation by its name, such as "blocks.0.norm", "BatchNorm_0" or "bn1".
 _NORM = re.compile(r"norm|(^|[._])bn_?\d*$", re.IGNORECASE)
 
+# Parameters with several axes that are not kernels.
+_TABLE = re.compile(r"embed|(^|[._])(pos|cls)|token|scale|gamma|bias|temperature", re.IGNORECASE)
+
 
 def network_columns(record: Record) -> tuple[int, ...]:
     """Returns the columns of the network's layers, without those of its input and labels."""
     return tuple(i for i, name in enumerate(record.layers) if name not in (INPUT, LABELS))
+
+
+# A loss that differs from that of a formula by less than this share is of that formula.
+SAME_LOSS = 0.01
+
+# The share of the steps at which two losses must be the same.
+MOST_STEPS = 0.8
 
 
 @dataclass(frozen=True)
@@ -32,17 +43,148 @@ class Evidence:
     Attributes:
       record: of the training so far.
       classes: of the task; 0 if it has none, or their number is not known.
-      nonlinearity: that follows the hidden layers, one of `NONLINEARITIES`.
+      nonlinearity: that follows the hidden layers whose own was not recognised, one of
+        `NONLINEARITIES`.
     """
 
     record: Record
     classes: int
     nonlinearity: str
 
+    # --- facts of the batches ----------------------------------------------------------------
+
+    def fact(self, name: str) -> Float[np.ndarray, " S"]:
+        """Returns a fact of the batches by watched row, NaN where it was not taken."""
+        missing = np.full(len(self.record.watched), np.nan, np.float32)
+        return self.record.facts.get(name, missing)
+
+    def usual(self, name: str) -> float:
+        """Returns the median of a fact, NaN where it was never taken."""
+        found = self.fact(name)
+        found = found[~np.isnan(found)]
+        return float(np.median(found)) if len(found) else math.nan
+
+    @cached_property
+    def watched_loss(self) -> Float[np.ndarray, " S"]:
+        """The loss of the watched rows."""
+        return np.asarray(self.record.loss[self.row_of(self.record.watched)])
+
+    def is_loss(self, name: str, factor: float = 1.0) -> bool:
+        """Returns whether the loss of most steps is that of a formula, times a factor."""
+        wanted = factor * self.fact(name)
+        known = np.isfinite(wanted) & np.isfinite(self.watched_loss)
+        if not known.any():
+            return False
+        apart = np.abs(self.watched_loss - wanted)[known]
+        return bool(np.mean(apart <= SAME_LOSS * np.abs(wanted[known]) + 1e-6) >= MOST_STEPS)
+
     @property
+    def is_classification(self) -> bool:
+        """Whether each label is one of several classes, or a mixture of them."""
+        one = "squared error" not in self.record.facts
+        return self.usual("outputs") > 1 and (one or self.has_mixtures)
+
+    @cached_property
+    def has_mixtures(self) -> bool:
+        """Whether labels are rows of probabilities: one-hot, smoothed or mixed."""
+        low, high = self.fact("label sum low"), self.fact("label sum high")
+        if not np.isfinite(low).any() or np.nanmin(self.fact("label low")) < 0:
+            return False
+        return bool(np.nanmax(np.abs(np.subtract((low, high), 1))) < 0.01)
+
+    @cached_property
+    def is_binary(self) -> bool:
+        """Whether labels and outputs match one to one, and labels are probabilities."""
+        low, high = self.fact("label low"), self.fact("label high")
+        return (
+            "squared error" in self.record.facts
+            and len(low) > 0
+            and bool(np.nanmin(low) >= 0 and np.nanmax(high) <= 1)
+            and self.usual("label not whole") == 0
+        )
+
+    @cached_property
+    def is_regression(self) -> bool:
+        """Whether outputs match targets one to one, and the loss is a distance of the two."""
+        if "squared error" not in self.record.facts or self.has_mixtures:
+            return False
+        of = ("squared error", 1.0), ("squared error", 0.5), ("absolute error", 1.0)
+        return any(self.is_loss(name, factor) for name, factor in of) or not self.is_binary
+
+    @cached_property
+    def probabilities(self) -> bool:
+        """Whether the network's outputs are probabilities at every step: a softmax or sigmoid."""
+        low, high = self.fact("output low"), self.fact("output high")
+        if not (len(low) and np.nanmin(low) >= 0 and np.nanmax(high) <= 1 + 1e-3):
+            return False
+        if self.is_classification:
+            sums = self.fact("output sum low"), self.fact("output sum high")
+            return bool(np.nanmax(np.abs(np.subtract(sums, 1))) < 0.02)
+        # Twenty steps of a training leave the range from 0 to 1, unless a sigmoid keeps it.
+        return len(low) >= 20 and bool(np.nanmin(low) > 0)
+
+    @cached_property
+    def learning(self) -> Float[np.ndarray, " R"]:
+        """What shows best whether the network learns, by row: the loss of the outputs.
+
+        It is the cross entropy of the outputs and labels, or their squared error. It has none of
+        what a loss may add or smooth. Where it is not known, it is the loss.
+        """
+        name = ""
+        if self.is_classification or (self.is_binary and not self.is_regression):
+            name = "loss of probabilities" if self.probabilities else "loss of logits"
+        elif self.is_regression:
+            name = "squared error"
+        found = self.fact(name)
+        if not np.isfinite(found).any() or (name != "squared error" and self.usual(name) < 0):
+            return self.loss
+        rows = self.row_of(self.record.watched)
+        column = np.interp(np.arange(len(self.record.loss)), rows, found)
+        column[~np.isfinite(self.record.loss)] = np.nan
+        return smooth(column.astype(np.float32), 0.9)
+
+    @cached_property
     def guess(self) -> float:
-        """Cross entropy of equal probabilities for all classes, in nats; 0 without classes."""
-        return math.log(self.classes or 1)
+        """The value of `learning` for the best constant answer; 0 if it is not known.
+
+        For classes this is the entropy of the labels, in nats: less than ln K where some classes
+        are rare. For targets it is their variance.
+        """
+        if self.learning is not self.loss and self.is_regression:
+            column = self.record.layers.index(LABELS) if LABELS in self.record.layers else None
+            return 0.0 if column is None else self._target_variance(column)
+        of_classes = math.log(self.classes or 1)
+        entropy = self.label_entropy
+        # Batches of one class each say nothing of the whole.
+        if np.isnan(entropy) or self.usual("label classes") < 2:
+            return of_classes
+        return min(entropy, of_classes) if of_classes else entropy
+
+    @property
+    def label_entropy(self) -> float:
+        """The mean entropy of the classes in a batch, in nats; NaN if it is not known."""
+        known = self.is_classification or self.is_binary
+        found = self.fact("label entropy")
+        return float(np.nanmean(found)) if known and np.isfinite(found).any() else math.nan
+
+    def _target_variance(self, column: int) -> float:
+        mean, std = self.record.mean[:, column], self.record.std[:, column]
+        return float(np.mean(std.astype(float) ** 2) + np.var(mean.astype(float)))
+
+    @property
+    def floor(self) -> float:
+        """The least value of `learning`: above 0 only for labels that are mixtures of classes."""
+        mixture = self.usual("label mixture")
+        return mixture if self.has_mixtures and not np.isnan(mixture) else 0.0
+
+    @property
+    def progress(self) -> float:
+        """The share of the way from guessing to the least loss, NaN where either is not known."""
+        if not self.guess:
+            return math.nan
+        return (self.guess - float(self.learning[-1])) / max(self.guess - self.floor, 1e-9)
+
+    # --- layers ------------------------------------------------------------------------------
 
     @cached_property
     def network(self) -> tuple[int, ...]:
@@ -56,19 +198,35 @@ class Evidence:
         The last layer of the network, and layers that a normalisation follows, are left out.
         """
         last = self.network[-1:]
-        if last and self._is_norm(last[0]):
+        if last and self.is_norm(last[0]):
             last = self.network[-2:]
-        normed = {i for i, after in pairwise(self.network) if self._is_norm(after)}
+        normed = {i for i, after in pairwise(self.network) if self.is_norm(after)}
         return tuple(i for i in self.network if i not in last and i not in normed)
 
     @property
     def has_norms(self) -> bool:
         """Whether one of the layers is a normalisation."""
-        return any(map(self._is_norm, self.network))
+        return any(map(self.is_norm, self.network))
 
-    def _is_norm(self, column: int) -> bool:
+    def is_norm(self, column: int) -> bool:
+        """Returns whether a layer is a normalisation: by its class, else by its name."""
+        if kind := self.kind(column).module:
+            return _NORM.search(kind) is not None
         name = self.record.layers[column].split("#")[0]  # a "#" marks later calls of the layer
         return _NORM.search(name) is not None
+
+    def kind(self, column: int) -> LayerKind:
+        """Returns what a layer is, as far as it is known."""
+        return self.record.kinds[column] if self.record.kinds else LayerKind()
+
+    def nonlinearity_after(self, column: int) -> str:
+        """Returns the non-linearity after a layer, "" for none."""
+        return self.kind(column).nonlinearity if self._knows else self.nonlinearity
+
+    @cached_property
+    def _knows(self) -> bool:
+        """Whether non-linearities were recognised in the program."""
+        return any(kind.nonlinearity for kind in self.record.kinds)
 
     @property
     def parameters(self) -> ParameterRecord:
@@ -78,8 +236,13 @@ class Evidence:
 
     @property
     def kernels(self) -> Bool[np.ndarray, " P"]:
-        """Whether each parameter is a kernel."""
-        return self.parameters.kernels
+        """Whether each parameter is a kernel.
+
+        Tables of embeddings, tokens and positions have two axes, too, but rows that no example of
+        a batch may use; and the bias of a key has a gradient of zero by construction.
+        """
+        named = [_TABLE.search(name) is None for name in self.parameters.names]
+        return self.parameters.kernels & np.array(named, bool)
 
     @cached_property
     def kernel_names(self) -> tuple[str, ...]:

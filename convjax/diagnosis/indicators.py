@@ -3,57 +3,41 @@
 Each returns its values with the worst first, and none where it does not apply.
 """
 
-from typing import NamedTuple
-
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from convjax.diagnosis.collapse import collapse_steps
 from convjax.diagnosis.evidence import Evidence
+from convjax.diagnosis.indicator import IndicatorValue
 from convjax.diagnosis.thresholds import (
     ACTIVE_LEVEL,
     DEAD_ROWS,
     DEAD_SHARE,
     DEAD_STEPS,
+    FIRST_ROWS,
     FLAT_LEVEL,
     HIGH_RATIO,
+    LASTING_ROWS,
+    LATE_START,
     LEARNED_LOSS,
     PATIENCE,
     RISEN_LOSS,
     SLOW_PROGRESS,
+    SMALL_PER_GRADIENT,
+    SMALL_WEIGHTS,
     SPIKE_GRADIENT,
     SPIKE_LOSS,
     SPIKE_WINDOW,
+    STILL_FALLS,
+    TINY_RATIO,
 )
-from convjax.stats.watch import INPUT, LABELS
-
-
-class IndicatorValue(NamedTuple):
-    """A value of an indicator, for one layer or parameter, or for the whole training ("")."""
-
-    where: str
-    step: int  # the first at which it shows
-    figure: float
+from convjax.stats.watch import INPUT
 
 
 def _worst(values: list[IndicatorValue], *, lowest: bool = False) -> list[IndicatorValue]:
     """Returns the values that are not NaN, the worst first."""
     known = [value for value in values if not np.isnan(value.figure)]
     return sorted(known, key=lambda value: value.figure if lowest else -value.figure)
-
-
-def non_finite(evidence: Evidence) -> list[IndicatorValue]:
-    """The number of steps whose loss is not finite; all steps of a merged row count."""
-    record = evidence.record
-    bad = ~np.isfinite(record.loss)
-    if not bad.any():
-        return []
-    # A loop whose step returns no loss records NaN at every step, and everything else is finite.
-    measured = [record.mean, *([record.parameters.weight_norm] if record.parameters else [])]
-    if np.isnan(record.loss).all() and any(x.size and np.isfinite(x).all() for x in measured):
-        return []
-    steps = evidence.record.counts[bad].sum()
-    return [IndicatorValue("", int(evidence.record.first[bad.argmax()]), float(steps))]
 
 
 def input_scale(evidence: Evidence) -> list[IndicatorValue]:
@@ -64,51 +48,13 @@ def input_scale(evidence: Evidence) -> list[IndicatorValue]:
     return [IndicatorValue(INPUT, 0, float(np.median(size)))]
 
 
-def label_spread(evidence: Evidence) -> list[IndicatorValue]:
-    """The largest standard deviation of a batch's labels, or range of the batches' means."""
-    record = evidence.record
-    if len(record.watched) < 2:
-        return []
-    column = record.layers.index(LABELS)
-    # Batches of one class each differ in their means.
-    spread = max(record.std[:, column].max(), np.ptp(record.mean[:, column]))
-    return [IndicatorValue(LABELS, 0, float(spread))]
-
-
-def statistics_gap(evidence: Evidence) -> list[IndicatorValue]:
-    """The loss in evaluation minus that in training, on the same batches, in the last quarter."""
-    record = evidence.record
-    if not evidence.has_norms:
-        return []
-    rows = evidence.evaluated
-    if not len(rows):
-        return []
-    gap = record.eval_loss[rows] - record.loss[evidence.row_of(record.watched[rows])]
-    figure = float(np.median(gap[-max(len(rows) // 4, 1) :]))
-    return [IndicatorValue("", evidence.since(gap > figure / 2, rows), figure)]
-
-
-def saturation(evidence: Evidence) -> list[IndicatorValue]:
-    """The share of the positive inputs of a non-linearity where it is flat, at the first step."""
-    record, level = evidence.record, FLAT_LEVEL.get(evidence.nonlinearity)
-    if level is None:
-        return []
-    values = []
-    for column in evidence.hidden:
-        positive = record.active_share(column, above=0.0)[0]
-        if positive:
-            share = float(record.active_share(column, above=level)[0] / positive)
-            values.append(IndicatorValue(record.layers[column], evidence.step(0), share))
-    return _worst(values)
-
-
 def dead(evidence: Evidence) -> list[IndicatorValue]:
     """The share of a layer's channels that were not active in the last steps of the training."""
-    if evidence.nonlinearity != "relu":
-        return []
     record, values = evidence.record, []
     steps = max(DEAD_STEPS, DEAD_ROWS * evidence.every)
     for column in evidence.hidden:
+        if evidence.nonlinearity_after(column) != "relu":
+            continue
         active = record.active_channels(column)
         # For each channel, the number of rows up to the last in which it was active. From `row` on,
         # a share of DEAD_SHARE of the channels is never active again.
@@ -118,68 +64,6 @@ def dead(evidence: Evidence) -> list[IndicatorValue]:
         share = float(record.dead(column, steps=steps)[-1])
         values.append(IndicatorValue(record.layers[column], first, share))
     return _worst(values)
-
-
-def _relative_std(evidence: Evidence) -> list[IndicatorValue]:
-    """The std of each layer over the root mean square of the input, at the first watched step."""
-    record = evidence.record
-    given = record.layers.index(INPUT) if INPUT in record.layers else None
-    size = 1.0
-    if given is not None:
-        size = float(np.hypot(record.mean[0, given], record.std[0, given])) or 1.0
-    return [
-        IndicatorValue(record.layers[i], evidence.step(0), float(record.std[0, i]) / size)
-        for i in evidence.network
-    ]
-
-
-def exploding_activations(evidence: Evidence) -> list[IndicatorValue]:
-    """The standard deviations of the layers over the root mean square of the input."""
-    return _worst(_relative_std(evidence))
-
-
-def vanishing_gradients(evidence: Evidence) -> list[IndicatorValue]:
-    """The gradient of each kernel at the first step over the largest of them.
-
-    Zeros are left out: they come from dead layers, and by underflow only below 1e-38.
-    """
-    rms, names = evidence.parameters.grad_rms[0, evidence.kernels], evidence.kernel_names
-    if not np.isfinite(rms).all() or not np.any(rms):
-        return []
-    shares = zip(names, rms / rms.max(), strict=True)
-    first = int(evidence.parameters.watched[0])
-    return _worst([IndicatorValue(n, first, float(v)) for n, v in shares if v], lowest=True)
-
-
-def _relative_updates(evidence: Evidence, ratio: Float[np.ndarray, " K"]) -> list[IndicatorValue]:
-    """Returns the update-to-weight ratio of each kernel over the median of the other kernels.
-
-    Kernels whose gradient is zero are left out. Of two kernels either may be wrong: no value.
-    """
-    gradients = evidence.parameters.grad_norm[0, evidence.kernels]
-    learning = np.flatnonzero((gradients > 0) & np.isfinite(ratio))
-    if len(learning) < 3:
-        return []
-    first = int(evidence.parameters.watched[0])
-    values = []
-    for kernel in learning:
-        others = float(np.median(ratio[learning[learning != kernel]]))
-        if others:
-            name = evidence.kernel_names[kernel]
-            values.append(IndicatorValue(name, first, float(ratio[kernel]) / others))
-    return values
-
-
-def large_updates(evidence: Evidence) -> list[IndicatorValue]:
-    """The update-to-weight ratio at the first step over the median of the other kernels."""
-    # Only at the first step: later the weights have grown to the size of the updates.
-    return _worst(_relative_updates(evidence, evidence.ratios[0]))
-
-
-def small_updates(evidence: Evidence) -> list[IndicatorValue]:
-    """The median over the steps of the update-to-weight ratio, over that of the other kernels."""
-    median = np.median(evidence.ratios, axis=0)
-    return _worst(_relative_updates(evidence, median), lowest=True)
 
 
 def zero_weights(evidence: Evidence) -> list[IndicatorValue]:
@@ -202,11 +86,120 @@ def zero_weights(evidence: Evidence) -> list[IndicatorValue]:
     return _worst(values, lowest=True)
 
 
+def saturation(evidence: Evidence) -> list[IndicatorValue]:
+    """The share of the positive inputs of a non-linearity where it is flat, at the first step."""
+    record, values = evidence.record, []
+    for column in evidence.hidden:
+        level = FLAT_LEVEL.get(evidence.nonlinearity_after(column))
+        if level is None or not record.has_edge(level) or not record.has_edge(0.0):
+            continue
+        positive = record.active_share(column, above=0.0)[0]
+        if positive:
+            share = float(record.active_share(column, above=level)[0] / positive)
+            values.append(IndicatorValue(record.layers[column], evidence.step(0), share))
+    return _worst(values)
+
+
+def exploding_activations(evidence: Evidence) -> list[IndicatorValue]:
+    """The std of each layer over the root mean square of the input, at the first watched step."""
+    record = evidence.record
+    given = record.layers.index(INPUT)
+    size = float(np.hypot(record.mean[0, given], record.std[0, given])) or 1.0
+    return _worst(
+        [
+            IndicatorValue(record.layers[i], evidence.step(0), float(record.std[0, i]) / size)
+            for i in evidence.network
+        ]
+    )
+
+
+def _struggles(evidence: Evidence) -> bool:
+    """Whether a training is bad: it does not learn, or began to learn late."""
+    learning = evidence.learning
+    if not np.isfinite(learning).all() or len(learning) < 2:
+        return True
+    start = float(learning[0])
+    goal = evidence.guess or start
+    if evidence.guess and not evidence.progress >= SLOW_PROGRESS:
+        return True
+    return float(learning[len(learning) // 5]) > LATE_START * min(goal, start)
+
+
+def vanishing_gradients(evidence: Evidence) -> list[IndicatorValue]:
+    """The gradient of each kernel over the largest of them, in a training that is bad.
+
+    It is the median over the first steps. Zeros are left out: they come from dead layers, and by
+    underflow only below 1e-38.
+    """
+    if not _struggles(evidence):
+        return []
+    rms = evidence.parameters.grad_rms[:FIRST_ROWS, evidence.kernels]
+    if not rms.size or not np.isfinite(rms).all() or not np.any(rms, axis=1).all():
+        return []
+    shares = np.median(rms / rms.max(1, keepdims=True), axis=0)
+    first = int(evidence.parameters.watched[0])
+    pairs = zip(evidence.kernel_names, shares, strict=True)
+    return _worst([IndicatorValue(n, first, float(v)) for n, v in pairs if v], lowest=True)
+
+
+def _over_others(
+    evidence: Evidence, ratio: Float[np.ndarray, " K"], kept: Bool[np.ndarray, " K"]
+) -> Float[np.ndarray, " K"]:
+    """Returns the ratio of each kernel over the median of the other kernels.
+
+    Kernels that are not kept are NaN. Of two kernels either may be wrong: all are NaN.
+    """
+    found = np.full(len(ratio), np.nan)
+    learning = np.flatnonzero(kept & np.isfinite(ratio))
+    if len(learning) >= 3:
+        for kernel in learning:
+            others = float(np.median(ratio[learning[learning != kernel]]))
+            found[kernel] = ratio[kernel] / others if others else np.nan
+    return found
+
+
+def _by_kernel(evidence: Evidence, figures: Float[np.ndarray, " K"]) -> list[IndicatorValue]:
+    first = int(evidence.parameters.watched[0])
+    pairs = zip(evidence.kernel_names, figures, strict=True)
+    return [IndicatorValue(name, first, float(figure)) for name, figure in pairs]
+
+
+def large_updates(evidence: Evidence) -> list[IndicatorValue]:
+    """The update-to-weight ratio at the first step over the median of the other kernels.
+
+    A kernel that begins near zero has a large ratio until it has grown, and is left out.
+    """
+    parameters, kernels = evidence.parameters, evidence.kernels
+    gradients = parameters.grad_norm[0, kernels]
+    size = parameters.weight_norm[0, kernels] / np.sqrt(parameters.sizes[kernels])
+    kept = (gradients > 0) & (size > SMALL_WEIGHTS * np.median(size))
+    # Only at the first step: later the weights have grown to the size of the updates.
+    return _worst(_by_kernel(evidence, _over_others(evidence, evidence.ratios[0], kept)))
+
+
+def small_updates(evidence: Evidence) -> list[IndicatorValue]:
+    """The median over the steps of the update-to-weight ratio, over that of the other kernels.
+
+    The update must be small for its gradient, too: a layer of small gradients is another matter.
+    """
+    parameters, kernels = evidence.parameters, evidence.kernels
+    with np.errstate(all="ignore"):
+        per_gradient = np.median(
+            parameters.update_norm[:, kernels] / parameters.grad_norm[:, kernels], axis=0
+        )
+    median = np.median(evidence.ratios, axis=0)
+    kept = (parameters.grad_norm[0, kernels] > 0) & (median > 0)
+    of_weights = _over_others(evidence, median, kept)
+    of_gradients = _over_others(evidence, per_gradient, kept)
+    found = np.where(of_gradients < SMALL_PER_GRADIENT, of_weights, np.nan)
+    return _worst(_by_kernel(evidence, found), lowest=True)
+
+
 def _spike(evidence: Evidence) -> tuple[int, float] | None:
     """Returns the row of the first spike of loss and gradient, and how large the gradient is."""
     norm = evidence.gradient
     loss = evidence.record.loss[evidence.rows]
-    reference = evidence.guess or float(np.median(loss[:10]))
+    reference = max(evidence.guess, float(np.median(loss[:10])))
     for row in np.flatnonzero(loss > SPIKE_LOSS * reference):
         around = norm[max(row - SPIKE_WINDOW, 0) : row]
         if not row:  # nothing is before it: compare with what comes after
@@ -217,11 +210,20 @@ def _spike(evidence: Evidence) -> tuple[int, float] | None:
     return None
 
 
+def _ratio(evidence: Evidence) -> Float[np.ndarray, " S"]:
+    """The median update-to-weight ratio by row, of the kernels that are not zero."""
+    ratios = np.where(np.isfinite(evidence.ratios), evidence.ratios, np.nan)
+    known = ~np.isnan(ratios).all(1)
+    found = np.full(len(ratios), np.nan)
+    found[known] = np.nanmedian(ratios[known], axis=1)
+    return found
+
+
 def _high_row(evidence: Evidence) -> int | None:
     """Returns the first row in which half of the kernels have a high update-to-weight ratio."""
     if not evidence.kernel_names:
         return None
-    high = np.flatnonzero(np.median(evidence.ratios, axis=1) > HIGH_RATIO)
+    high = np.flatnonzero(_ratio(evidence) > HIGH_RATIO)
     return int(high[0]) if len(high) else None
 
 
@@ -235,10 +237,8 @@ def gradient_spikes(evidence: Evidence) -> list[IndicatorValue]:
 
 
 def _progress(evidence: Evidence) -> float:
-    """The share of the loss of guessing by which the loss has fallen, NaN if it is too early."""
-    if evidence.record.steps < PATIENCE:
-        return np.nan
-    return 1 - float(evidence.loss[-1]) / evidence.guess
+    """The progress, NaN if it is too early."""
+    return evidence.progress if evidence.record.steps >= PATIENCE else np.nan
 
 
 def high_rate(evidence: Evidence) -> list[IndicatorValue]:
@@ -246,27 +246,29 @@ def high_rate(evidence: Evidence) -> list[IndicatorValue]:
     row, spike = _high_row(evidence), _spike(evidence)
     if row is None or (spike is not None and spike[0] <= row):
         return []
-    before, after = np.split(evidence.loss, [evidence.rows[row] + 1])
+    before, after = np.split(evidence.learning, [evidence.rows[row] + 1])
     worst = RISEN_LOSS * evidence.guess
     if before[-1] > worst:  # due to an output that was not scaled, not to the learning rate
         worst = RISEN_LOSS * float(before[-1])
-    if (
-        np.isfinite(after).all()
-        and not (after > worst).any()
-        and not _progress(evidence) < SLOW_PROGRESS
-    ):
+    ratio = _ratio(evidence)
+    lasting = (ratio > HIGH_RATIO).sum() >= LASTING_ROWS
+    risen = not np.isfinite(after).all() or (after > worst).any()
+    if not risen and not (lasting and _progress(evidence) < SLOW_PROGRESS):
         return []
-    ratio = np.median(evidence.ratios, axis=1)
-    largest = np.max(ratio[np.isfinite(ratio)], initial=HIGH_RATIO)
-    figure = np.inf if np.isinf(ratio[row]) else float(largest)
-    return [IndicatorValue("", int(evidence.parameters.watched[row]), figure)]
+    return [IndicatorValue("", int(evidence.parameters.watched[row]), float(np.nanmax(ratio)))]
 
 
 def low_rate(evidence: Evidence) -> list[IndicatorValue]:
-    """The median update-to-weight ratio, if the loss falls slowly."""
+    """The median update-to-weight ratio, if the loss falls slowly and still falls."""
+    learning = evidence.learning
     if not _progress(evidence) < SLOW_PROGRESS or not evidence.ratios.size:
         return []
-    return [IndicatorValue("", 0, float(np.median(evidence.ratios)))]
+    figure = float(np.nanmedian(_ratio(evidence)))
+    still = learning[len(learning) // 2] - learning[-1] > STILL_FALLS * evidence.guess
+    # Far below the limit, the fall may be too small to see.
+    if not still and figure > TINY_RATIO:
+        return []
+    return [IndicatorValue("", 0, figure)]
 
 
 def no_progress(evidence: Evidence) -> list[IndicatorValue]:
@@ -284,7 +286,7 @@ def collapses(evidence: Evidence) -> list[IndicatorValue]:
     where = max(crashed, key=lambda name: len(crashed[name]), default="")
     if not where or not crashed[where]:
         return []
-    loss = evidence.loss / evidence.guess
+    loss = evidence.learning / evidence.guess
     lowest = np.fmin.accumulate(loss)
     lost = np.where(lowest < LEARNED_LOSS, loss - lowest, 0)
     return [IndicatorValue(where, evidence.step(crashed[where][0]), float(np.fmax.reduce(lost)))]

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from convjax.diagnosis import indicators
+from convjax.diagnosis import finiteness, fit, indicators, updates
 from convjax.diagnosis import thresholds as limits
 from convjax.diagnosis.evidence import NONLINEARITIES, Evidence
-from convjax.diagnosis.indicators import IndicatorValue
+from convjax.diagnosis.indicator import IndicatorValue
 
 # Needed by symptoms for which a short training is too early.
 ENOUGH_STEPS = f"{limits.PATIENCE} steps"
@@ -60,7 +60,126 @@ _CHAPTER = (
 _RATIO = "https://cs231n.github.io/neural-networks-3/#ratio"
 _FINDER = "Smith 2017, https://arxiv.org/abs/1506.01186"
 
+_RECIPE = "Karpathy 2019, https://karpathy.github.io/2019/04/25/recipe/"
+_LABELS = (
+    "https://optax.readthedocs.io/en/latest/api/losses.html"
+    "#optax.losses.softmax_cross_entropy_with_integer_labels"
+)
+_BROADCAST = "https://numpy.org/doc/stable/user/basics.broadcasting.html"
+_WHERE = "https://docs.jax.dev/en/latest/faq.html#gradients-contain-nan-where-using-where"
+_APPLY = "https://optax.readthedocs.io/en/latest/getting_started.html"
+_BATCH_NORM = "Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167"
+_DECAY = "Loshchilov & Hutter 2017, https://arxiv.org/abs/1711.05101"
+_DROPOUT = "Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html"
+
 SYMPTOMS: tuple[Symptom, ...] = (
+    Symptom(
+        "inputs not finite",
+        fit.inputs_not_finite,
+        "watched steps whose input is not finite",
+        "look for NaN in the data, and for a division by a standard deviation of 0",
+        _RECIPE,
+        high=0.0,
+        needs=("inputs",),
+        explains=True,
+    ),
+    Symptom(
+        "labels out of range",
+        fit.labels_out_of_range,
+        "label furthest outside of 0 to the number of outputs less 1",
+        "count classes from 0, and give the network an output for each",
+        _LABELS,
+        low=0.0,
+        high=0.0,
+        needs=("labels",),
+        explains=True,
+    ),
+    Symptom(
+        "labels do not fit the loss",
+        fit.labels_do_not_fit,
+        "label that this loss cannot have",
+        "give cross entropy whole numbers and one output per class, and binary cross "
+        "entropy labels of 0 and 1: do not scale labels like pixels",
+        _LABELS,
+        low=0.0,
+        high=0.0,
+        needs=("labels",),
+        explains=True,
+    ),
+    Symptom(
+        "labels constant",
+        fit.label_spread,
+        "largest standard deviation of a batch's labels, or range of their means",
+        "print the labels as they enter the loss: all are the same",
+        _RECIPE,
+        low=limits.LABEL_SPREAD,
+        needs=("labels",),
+        explains=True,
+    ),
+    Symptom(
+        "batches of one class",
+        fit.classes_per_batch,
+        "entropy of the classes in a batch over that in all batches",
+        "shuffle the examples before they are cut into batches",
+        _RECIPE,
+        low=limits.CLASSES_OF_BATCH,
+        needs=(
+            "labels",
+            "histogram",
+        ),
+        explains=True,
+    ),
+    Symptom(
+        "shapes of output and target differ",
+        fit.shapes_differ,
+        "mean error of all pairs of output and target over that of the right pairs",
+        "remove the axis of one: outputs of (N, 1) and targets of (N,) broadcast to (N, N)",
+        _BROADCAST,
+        high=0.0,
+        needs=("labels",),
+        explains=True,
+    ),
+    Symptom(
+        "softmax applied twice",
+        fit.softmax_twice,
+        "highest output, where the loss takes probabilities for logits",
+        "return the logits from the network: the loss has the softmax or sigmoid in it",
+        _RECIPE,
+        high=0.0,
+        needs=("labels",),
+        explains=True,
+    ),
+    Symptom(
+        "non-linearity at the output",
+        fit.output_cut_off,
+        "share of the steps at which the outputs end at the bound of a non-linearity",
+        "remove the non-linearity after the last layer",
+        _RECIPE,
+        high=limits.MOST_ROWS,
+        needs=("labels",),
+        explains=True,
+    ),
+    Symptom(
+        "gradients not finite",
+        finiteness.gradients_not_finite,
+        "steps whose loss is not finite, after gradients were not",
+        "look for a logarithm, square root or norm at 0 in loss or network, a division in a "
+        "branch of jnp.where, and float16 without a scale of the loss",
+        _WHERE,
+        high=0.0,
+        needs=("gradients",),
+        explains=True,
+    ),
+    Symptom(
+        "loss not finite",
+        finiteness.loss_not_finite,
+        "steps whose loss is not finite though the outputs are",
+        "look for a logarithm of 0 or a division by 0 in the loss: add a small number, "
+        "or use a loss of logits",
+        _WHERE,
+        high=0.0,
+        explains=True,
+    ),
     Symptom(
         "inputs not normalised",
         indicators.input_scale,
@@ -73,12 +192,43 @@ SYMPTOMS: tuple[Symptom, ...] = (
         explains=True,
     ),
     Symptom(
-        "labels constant",
-        indicators.label_spread,
-        "largest standard deviation of a batch's labels, or range of their means",
-        "print the labels as they enter the loss: all are the same",
-        "Karpathy 2019, https://karpathy.github.io/2019/04/25/recipe/",
-        low=limits.LABEL_SPREAD,
+        "target not scaled",
+        fit.target_size,
+        "root mean square of the targets",
+        "divide the targets by their standard deviation, after subtracting the mean",
+        _RECIPE,
+        high=limits.TARGET_RMS,
+        needs=("labels",),
+        explains=True,
+    ),
+    Symptom(
+        "loss independent of the parameters",
+        updates.gradients_zero,
+        "share of the steps in which every gradient is exactly zero",
+        "compute the loss from the parameters that are differentiated: look for "
+        "stop_gradient, rounding, argmax or another model",
+        _RECIPE,
+        high=limits.MOST_ROWS,
+        needs=("gradients",),
+        explains=True,
+    ),
+    Symptom(
+        "update not applied",
+        updates.weights_unchanged,
+        "share of the steps after which all weights are the same",
+        "keep what optax.apply_updates returns, and check that the learning rate is not 0",
+        _APPLY,
+        high=limits.MOST_ROWS,
+        needs=("gradients",),
+        explains=True,
+    ),
+    Symptom(
+        "loss summed over the batch",
+        fit.summed_loss,
+        "loss of the batch over the mean loss of an example",
+        "take the mean over the batch, or divide the learning rate by the batch size",
+        _RECIPE,
+        high=1.0,
         needs=("labels",),
         explains=True,
     ),
@@ -90,6 +240,16 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _GLOROT,
         low=limits.KERNEL_NORM,
         needs=("gradients", "updates"),
+        explains=True,
+    ),
+    Symptom(
+        "running statistics used in training",
+        updates.unnormalised,
+        "factor by which the output of batch norm is not of standard deviation 1 at the first step",
+        "train with use_running_average=False, or model.train()",
+        _BATCH_NORM,
+        high=limits.NORMALISED,
+        needs=("activations",),
         explains=True,
     ),
     Symptom(
@@ -110,13 +270,37 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "initialise with a smaller scale, such as √(2/fan_in)",
         _HE,
         high=limits.RELATIVE_STD,
-        needs=("activations",),
+        needs=("activations", "inputs"),
+        explains=True,
+    ),
+    Symptom(
+        "weight decay too strong",
+        updates.weights_fall,
+        "median norm of the kernels at the end over that at the start",
+        "divide the weight decay by ten",
+        _DECAY,
+        low=limits.WEIGHTS_LEFT,
+        needs=(
+            "gradients",
+            "updates",
+            "classes",
+        ),
+        explains=True,
+    ),
+    Symptom(
+        "gradients accumulate",
+        updates.accumulating,
+        "share of the first steps at which the gradient grows, by as much at each",
+        "start each step from new gradients instead of adding to those of the step before",
+        _RECIPE,
+        high=limits.ACCUMULATES,
+        needs=("gradients",),
         explains=True,
     ),
     Symptom(
         "vanishing gradients",
         indicators.vanishing_gradients,
-        "gradient of the kernel over that of the largest, at the first step",
+        "gradient of the kernel over that of the largest, in the first steps",
         "initialise with a larger scale, such as √(2/fan_in), use ReLU, or normalise the layers",
         _GLOROT,
         low=limits.RELATIVE_GRADIENT,
@@ -165,8 +349,19 @@ SYMPTOMS: tuple[Symptom, ...] = (
         explains=True,
     ),
     Symptom(
+        "parameters not finite",
+        finiteness.parameters_not_finite,
+        "steps whose loss is not finite, after parameters were not",
+        "look for what changes the parameters outside of the update: a checkpoint, an "
+        "initialiser, a division",
+        _RECIPE,
+        high=0.0,
+        needs=("gradients",),
+        explains=True,
+    ),
+    Symptom(
         "non-finite",
-        indicators.non_finite,
+        finiteness.non_finite,
         "steps whose loss is not finite",
         "divide the learning rate by ten, and inspect the batch of the first such step",
         _FINDER,
@@ -181,6 +376,20 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "Lu et al. 2019, https://arxiv.org/abs/1903.06733",
         high=limits.DEAD_SHARE,
         needs=("activations", "units"),
+        explains=True,
+    ),
+    Symptom(
+        "parameters frozen",
+        updates.frozen,
+        "share of the steps in which the update of the kernel is exactly zero",
+        "train the kernel, too: look for stop_gradient, a mask of the optimiser, and a "
+        "part that is not among the parameters",
+        _APPLY,
+        high=limits.MOST_ROWS,
+        needs=(
+            "updates",
+            "classes",
+        ),
         explains=True,
     ),
     Symptom(
@@ -203,20 +412,47 @@ SYMPTOMS: tuple[Symptom, ...] = (
         explains=True,
     ),
     Symptom(
+        "dropout too strong",
+        updates.dropout_gap,
+        "loss in training less that in evaluation, over that of guessing",
+        "lower the rate of dropout: the network cannot fit its own training data",
+        _DROPOUT,
+        high=limits.DROPOUT_GAP,
+        needs=(
+            "evaluation",
+            "classes",
+            ENOUGH_STEPS,
+        ),
+        explains=True,
+    ),
+    Symptom(
+        "evaluation of other parameters",
+        updates.stale_evaluation,
+        "change of the loss in evaluation over the fall of that in training",
+        "evaluate with the parameters of the last step: those of the first are in use",
+        _APPLY,
+        low=limits.STALE_CHANGE,
+        needs=(
+            "evaluation",
+            ENOUGH_STEPS,
+        ),
+        explains=True,
+    ),
+    Symptom(
         "batch-norm statistics",
-        indicators.statistics_gap,
+        updates.statistics_gap,
         "loss in evaluation mode minus loss in training mode on the same batches, in nats",
-        "lower the momentum of the running statistics, or evaluate after more steps",
+        "keep the new statistics of every step; else lower their momentum, or train for longer",
         "Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167",
         high=limits.EVALUATION_GAP,
         needs=("activations", "evaluation", ENOUGH_STEPS),
     ),
     Symptom(
-        "loss stuck at guessing",
+        "inputs and labels do not match",
         indicators.no_progress,
         "share of the loss of guessing by which the loss has fallen",
         "inspect pairs of image and label as they enter the loss: they may not match",
-        "Karpathy 2019, https://karpathy.github.io/2019/04/25/recipe/",
+        _RECIPE,
         low=limits.STUCK_PROGRESS,
         needs=("classes", ENOUGH_STEPS),
     ),

@@ -12,6 +12,15 @@ PATIENCE = 100
 # A unit is dead that was not active for this many steps and this many watched rows.
 DEAD_STEPS, DEAD_ROWS = 50, 10
 
+# The first rows, over which a judgement at the start is taken: one batch may be odd.
+FIRST_ROWS = 10
+
+# Rows that a judgement over the whole training needs.
+FEW_ROWS = 5
+
+# Rows in which updates are so high that this is no passing state.
+LASTING_ROWS = 3
+
 # --- levels of activations -----------------------------------------------------------------------
 
 # Values above it are active. The end of the first bin of fastai's histogram.
@@ -39,10 +48,33 @@ LEARNED_LOSS = 0.7
 # A training whose loss has fallen by less than this share of that of guessing is slow.
 SLOW_PROGRESS = 0.6
 
+# A training began late whose loss is above this share of the first after a fifth of the steps.
+LATE_START = 0.9
+
+# A loss that falls by more than this share of guessing in the second half has not settled.
+STILL_FALLS = 0.02
+
+# Updates so small that no fall of the loss can be seen.
+TINY_RATIO = 7e-5
+
+# Weights of less than this share of the others', root mean square, begin at zero.
+SMALL_WEIGHTS = 0.01
+
+# An update of less than this share of the others', for its gradient, is held back.
+SMALL_PER_GRADIENT = 0.01
+
 # --- limits of the figures, beyond which they are findings ---------------------------------------
 
 INPUT_RMS = (0.1, 10.0)
 LABEL_SPREAD = 1e-6
+CLASSES_OF_BATCH = 0.5
+TARGET_RMS = 10.0
+MOST_ROWS = 0.9
+WEIGHTS_LEFT = 0.5
+DROPOUT_GAP = 0.15
+ACCUMULATES = 0.85
+STALE_CHANGE = 0.1
+NORMALISED = 1.3
 KERNEL_NORM = 1e-6
 FLAT_SHARE = 0.5
 RELATIVE_STD = 20.0

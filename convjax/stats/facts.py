@@ -31,6 +31,8 @@ def batch_facts(output: Any, labels: Any) -> dict[str, Float[Array, ""]]:
     - "output sum low", "output sum high": of its sums over the last axis.
     - "label low", "label high"; "label not whole": share that are not whole numbers.
     - "label size": number of labels of an example.
+    - "label sum low", "label sum high": of its sums over the last axis, where labels have the shape
+      of the outputs; and "label mixture", their mean entropy in nats.
     - "label entropy": of the labels' classes in the batch, in nats, with the correction of Miller
       and Madow for small batches; and "label classes", how many different ones.
     - "loss of logits", "loss of probabilities": the cross entropy, if the output is one or the
@@ -95,7 +97,15 @@ def _of_labels(labels: Any, output: Any) -> dict[str, Any]:
         classes = max(output.shape[-1], 2)
     counts = _class_counts(y, classes)
     if y.ndim > 1 and _is_real(output) and y.shape == output.shape and y.shape[-1] > 1:
-        counts = jnp.sum(y.reshape(-1, y.shape[-1]), 0)  # one row of probabilities per example
+        # One row of probabilities per example.
+        rows = y.reshape(-1, y.shape[-1])
+        counts, sums = jnp.sum(rows, 0), jnp.sum(rows, -1)
+        logs = jnp.log(jnp.clip(rows, _LEAST, None))
+        found |= {
+            "label sum low": jnp.min(sums),
+            "label sum high": jnp.max(sums),
+            "label mixture": -jnp.mean(jnp.sum(jnp.where(rows > 0, rows * logs, 0), -1)),
+        }
     total = jnp.sum(counts)
     shares = counts / jnp.maximum(total, 1e-9)
     present = jnp.sum(counts > 0)
@@ -172,6 +182,16 @@ def merge_facts(
             found[name] = np.fmax.reduceat(column, starts)
         else:
             found[name] = mean_of_rows(column, weights * ~np.isnan(column), starts)
+    return found
+
+
+def merge_members(facts: Mapping[str, Any]) -> FactColumns:
+    """Returns facts whose first axis, of members or devices, is merged as `merge_facts` does."""
+    found: FactColumns = {}
+    for name, members in facts.items():
+        columns = np.asarray(members, np.float32)
+        merge = np.fmin if name.endswith("low") else np.fmax if name.endswith("high") else None
+        found[name] = columns.mean(0) if merge is None else merge.reduce(columns, axis=0)
     return found
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from convjax.nn.outputs import LayerKind
 from convjax.stats.activations import ActivationStats
 from convjax.stats.bins import Bins
-from convjax.stats.facts import join_facts, merge_facts
+from convjax.stats.facts import join_facts, merge_members
 from convjax.stats.layers import LayerStats
 from convjax.stats.merging import count_dtype, merge_rows
 from convjax.stats.parameter_record import ParameterRecord
@@ -104,8 +104,7 @@ def layer_row(
         stats = stats._replace(hist=None, under=None, over=None)
     first: Any = (None if column is None else column[0] for column in stats)
     facts = {name: np.asarray(value).reshape(-1) for name, value in layers.facts.items()}
-    ones = np.ones(max(map(len, facts.values()), default=0), np.int64)
-    merged = {name: float(v[0]) for name, v in merge_facts(facts, ones, np.array([0])).items()}
+    merged = {name: float(value) for name, value in merge_members(facts).items()}
     return StepLayers(
         ActivationStats(*first),
         sizes * members,

@@ -92,7 +92,8 @@ class ChunkPrograms:
             return state, rows
         stats = jax.tree.map(lambda a: a[None], rows.stats)
         if self._placement.spans:  # a process cannot fetch the rows of others
-            stats = stats._replace(layers=gather_over_devices(rows.stats.layers))
+            layers, facts = gather_over_devices((rows.stats.layers, rows.stats.facts))
+            stats = stats._replace(layers=layers, facts=facts)
         return state, rows._replace(stats=stats)
 
     def _take_unwatched(self, *args: Any) -> tuple[TrainState, ChunkRows]:

@@ -5,6 +5,7 @@ import numpy as np
 
 from convjax.data import Stream
 from convjax.parallel.placement import Placement
+from convjax.stats.facts import merge_members
 from convjax.stats.merging import merge_parts
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record import Record
@@ -72,9 +73,10 @@ class ChunkRecorder:
         metrics = jax.tree.map(lambda column: column[:steps], metrics)
         if self._placement.mesh is not None:
             # All devices hold the same parameters, and each its own part of the layers' outputs.
-            parts, stats = stats.layers, jax.tree.map(lambda column: column[0], stats)
+            parts, facts = stats.layers, merge_members(stats.facts or {})
+            stats = jax.tree.map(lambda column: column[0], stats)
             sizes = (size // self._placement.parts for size in layers.sizes)
-            stats = stats._replace(layers=tuple(map(merge_parts, parts, sizes)))
+            stats = stats._replace(layers=tuple(map(merge_parts, parts, sizes)), facts=facts)
         at = np.arange(0, steps, 1 if self._watch is None else self._watch.every)
         if self._watch is None or not watched:
             at = at[:0]
@@ -92,5 +94,7 @@ class ChunkRecorder:
             stats.layers,
             parameters=parameters,
             eval_loss=stats.eval_loss,
+            facts=stats.facts,
+            kinds=layers.kinds if watched else (),
             bins="fastai" if self._watch is None else self._watch.bins,
         )

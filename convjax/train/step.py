@@ -12,10 +12,12 @@ from jaxtyping import Array, Bool, Float, Int, Num, UInt8
 
 from convjax._checks import check_function, check_type, describe_value
 from convjax._display import array_text, tree_text
+from convjax.nn.outputs import LayerKind
 from convjax.nn.sync_batch_norm import check_splits, set_axis_name
 from convjax.optim.optimizers import Optimizer
 from convjax.parallel.mesh import AXIS, mean_over_devices
 from convjax.stats.activations import ActivationStats
+from convjax.stats.facts import batch_facts
 from convjax.stats.parameters import Described, Norms, describe
 from convjax.stats.watch import Watch
 
@@ -58,6 +60,7 @@ class StepStats(NamedTuple):
     layers: tuple[ActivationStats, ...] = ()
     parameters: Norms | None = None
     eval_loss: Any = None
+    facts: dict[str, Any] | None = None  # of the output and the labels, with those in `inputs`
 
     def __repr__(self) -> str:
         parts = [f"{len(self.layers):,} layers"]
@@ -76,11 +79,13 @@ class WatchedNames(NamedTuple):
       names: of the layers.
       sizes: number of values of each layer per step.
       parameters: their names and sizes.
+      kinds: of the layers.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     parameters: Described
+    kinds: tuple[LayerKind, ...] = ()
 
     def __repr__(self) -> str:
         parameters = len(self.parameters.names)
@@ -172,9 +177,10 @@ class TrainStep:
             )
             channels.update(axes)
             # A tuple keeps the order of the calls; JAX sorts the keys of a dictionary.
-            return jnp.mean(self.loss(logits, labels)), (variables, tuple(outputs.values()))
+            aux = variables, tuple(outputs.values()), logits
+            return jnp.mean(self.loss(logits, labels)), aux
 
-        (loss, (variables, outputs)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        (loss, (variables, outputs, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params
         )
         if self._synchronized:
@@ -190,6 +196,7 @@ class TrainStep:
                 self._watch.stats(of_layers, channels),
                 self._watch.parameter_stats(state.params, grads, params),
                 self._eval_loss(state._replace(variables=variables), images, labels),
+                batch_facts(logits, labels) if self._watch.inputs else None,
             )
         return TrainState(params, variables, opt_state), metrics, stats
 
@@ -246,16 +253,19 @@ class TrainStep:
     def layers(self, state: TrainState, images: jax.ShapeDtypeStruct) -> WatchedNames:
         """Returns the watched layers and parameters for a whole batch, without computing."""
         names: list[str] = []
+        kinds: dict[str, LayerKind] = {}
 
         def forward(params: Any, variables: Any, images: jax.Array, labels: jax.Array) -> Any:
             _, outputs, _, _ = self._forward(self.structure, params, variables, images, labels)
             names.extend(outputs)
+            kinds.update(getattr(outputs, "kinds", {}))
             return tuple(outputs.values())
 
         labels = jax.ShapeDtypeStruct(images.shape[:1], jnp.int32)
         outputs = jax.eval_shape(forward, state.params, state.variables, images, labels)
         sizes = tuple(x.size for x in outputs)
-        return WatchedNames(tuple(names), sizes, describe(state.params))
+        of_layers = tuple(kinds.get(name, LayerKind()) for name in names)
+        return WatchedNames(tuple(names), sizes, describe(state.params), of_layers)
 
     def _forward(
         self, structure: Any, params: Any, variables: Any, images: jax.Array, labels: jax.Array

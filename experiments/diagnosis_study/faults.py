@@ -137,7 +137,7 @@ FAULTS: dict[str, Fault] = {
         lambda plan, rng: replace(plan, rate=float(rng.uniform(100, 300))),
     ),
     "outliers": Fault("exploding gradients", lambda plan, rng: replace(plan, bad=1)),
-    "broken images": Fault("non-finite", lambda plan, rng: replace(plan, bad=2)),
+    "broken images": Fault("loss not finite", lambda plan, rng: replace(plan, bad=2)),
     "sleeping layer": Fault(
         "dead layer", lambda plan, rng: replace(plan, sleep=-float(rng.uniform(10, 30))), _relu
     ),
@@ -150,7 +150,7 @@ FAULTS: dict[str, Fault] = {
         "batch-norm statistics", lambda plan, rng: replace(plan, lag=True), _batch_norm
     ),
     "shuffled labels": Fault(
-        "loss stuck at guessing", lambda plan, rng: replace(plan, labels="shuffled")
+        "inputs and labels do not match", lambda plan, rng: replace(plan, labels="shuffled")
     ),
 }
 
@@ -171,7 +171,7 @@ SUGGESTED_CHANGES: dict[str, Callable[[TrainingSpec], TrainingSpec]] = {
     "saturation": lambda plan: replace(plan, gain=1.0),
     "batch-norm statistics": lambda plan: replace(plan, lag=False),
     "exploding gradients": lambda plan: replace(plan, bad=0),
-    "non-finite": lambda plan: replace(plan, bad=0, rate=plan.rate / 10),
+    "loss not finite": lambda plan: replace(plan, bad=0, rate=plan.rate / 10),
     "update too large": lambda plan: replace(plan, fast=False),
     "update too small": lambda plan: replace(plan, frozen=False),
     "vanishing gradients": _less_steep,
@@ -179,5 +179,5 @@ SUGGESTED_CHANGES: dict[str, Callable[[TrainingSpec], TrainingSpec]] = {
     "collapse": lambda plan: replace(plan, rate=plan.rate / 3),
     "dead layer": lambda plan: replace(plan, sleep=0.0),
     "learning rate too low": lambda plan: replace(plan, rate=plan.rate * 10),
-    "loss stuck at guessing": lambda plan: replace(plan, labels="true"),
+    "inputs and labels do not match": lambda plan: replace(plan, labels="true"),
 }

@@ -22,7 +22,7 @@ VARIANCES = 10.0  # largest over smallest of the layers' weights
 RULE_SYMPTOMS: dict[str, tuple[str, ...]] = {
     "AllZero": ("zero weights", "dead layer"),
     "VanishingGradient": ("vanishing gradients", "zero weights"),
-    "ExplodingTensor": ("non-finite", "exploding activations", "exploding gradients"),
+    "ExplodingTensor": ("loss not finite", "exploding activations", "exploding gradients"),
     "DeadRelu": ("dead layer",),
     "WeightUpdateRatio": (
         "update too large",

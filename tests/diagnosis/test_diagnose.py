@@ -52,7 +52,7 @@ def parameters():
         ndims=np.full(3, 4),
         watched=np.arange(STEPS),
         watched_count=np.ones(STEPS, int),
-        weight_norm=ones,
+        weight_norm=ones + np.arange(STEPS, dtype=np.float32)[:, None] / 1e4,
         grad_norm=ones / 10,
         update_norm=ones / 100,
         grad_hist=hist,
@@ -119,6 +119,11 @@ def late(loss, step):
     return found
 
 
+def begun_late():
+    """Losses that stay at that of guessing for a third of the steps."""
+    return np.interp(np.arange(STEPS), [70, 120], [np.log(10), 0.2]).astype(np.float32)
+
+
 CASES = {
     "inputs not normalised": (changed(0, mean=1, std=50), "input", 0),
     "labels constant": (changed(1, mean=0, std=0), "labels", 0),
@@ -134,15 +139,19 @@ CASES = {
         0,
     ),
     "exploding gradients": (spiky(70, 100), "", 70),
-    "non-finite": (replace(HEALTHY, loss=late(np.nan, 30)), "", 30),
+    "loss not finite": (replace(HEALTHY, loss=late(np.nan, 30)), "", 30),
     "update too large": (with_parameters(column=1, update_norm=500), "conv2.kernel", 0),
     "update too small": (with_parameters(column=1, update_norm=1e-5), "conv2.kernel", 0),
-    "vanishing gradients": (with_parameters(column=0, grad_norm=1e-3), "conv1.kernel", 0),
+    "vanishing gradients": (
+        replace(with_parameters(column=0, grad_norm=1e-3), loss=begun_late()),
+        "conv1.kernel",
+        0,
+    ),
     "learning rate too high": (stuck(update_norm=100), "", 0),
     "learning rate too low": (stuck(update_norm=1e-4), "", 0),
     "collapse": (crashing(), "conv1", 50),
     "dead layer": (sleeping(), "conv2", 60),
-    "loss stuck at guessing": (stuck(), "", 0),
+    "inputs and labels do not match": (stuck(), "", 0),
 }
 
 
@@ -154,7 +163,7 @@ FIGURES = {
     "exploding activations": 100,
     "batch-norm statistics": 2.01,
     "exploding gradients": 100,
-    "non-finite": STEPS - 30,
+    "loss not finite": STEPS - 30,
     "update too large": 500,
     "update too small": 1e-5,
     "vanishing gradients": 1e-3,
@@ -162,7 +171,7 @@ FIGURES = {
     "learning rate too low": 1e-6,
     "collapse": 2 / np.log(10) * 0.875,  # of the way from 1 to 3, by the average over ten rows
     "dead layer": 1,
-    "loss stuck at guessing": 0,
+    "inputs and labels do not match": 0,
 }
 
 
@@ -193,7 +202,6 @@ def test_diagnose_finds_saturation_with_tanh():
     (finding,) = diagnose(record, nonlinearity="tanh").findings
     assert (finding.symptom, finding.where, finding.figure) == ("saturation", "conv1", 1)
     assert not diagnose(record).findings
-    assert {s.name for s in SYMPTOMS} == {*CASES, "saturation"}
 
 
 @pytest.mark.parametrize("nonlinearity", ["relu", "tanh", "sigmoid"])
@@ -244,9 +252,9 @@ def test_diagnose_accepts_crashes_if_the_loss_falls():
 def test_diagnose_separates_consequences_from_causes():
     record = replace(changed(0, mean=1, std=50), loss=late(np.nan, 30))
     found = diagnose(record)
-    assert [finding.symptom for finding in found.findings] == ["inputs not normalised"]
-    assert [finding.symptom for finding in found.consequences] == ["non-finite"]
-    assert "also seen, as may follow: non-finite" in str(found)
+    assert [finding.symptom for finding in found.findings] == ["loss not finite"]
+    assert [finding.symptom for finding in found.consequences] == ["inputs not normalised"]
+    assert "also seen, as may follow: inputs not normalised" in str(found)
 
 
 def test_diagnosis_text():
@@ -261,7 +269,9 @@ def test_diagnose_does_not_check_what_the_record_lacks():
     found = diagnose(without_layers(HEALTHY), classes=10)
     assert {"dead layer", "batch-norm statistics", "exploding gradients"} <= set(found.unchecked)
     assert found.unchecked["dead layer"] == ("activations", "units")
-    assert "not checked: inputs not normalised (inputs)" in str(found)
+    assert str(found).endswith(
+        "for lack of inputs, labels, histogram, activations, units, evaluation"
+    )
     assert "non-finite" not in found.unchecked
     bare = replace(without_histograms(HEALTHY), parameters=None)
     assert quantities(bare) == {"activations", "units", "inputs", "labels", "evaluation"}
@@ -271,8 +281,8 @@ def test_diagnose_takes_classes_from_the_last_layer():
     record = replace(stuck(), active=HEALTHY.active[:0])
     found = diagnose(record)
     assert not found.findings
-    assert found.unchecked["loss stuck at guessing"] == ("classes",)
-    assert diagnose(record, classes=10).findings[0].symptom == "loss stuck at guessing"
+    assert found.unchecked["inputs and labels do not match"] == ("classes",)
+    assert diagnose(record, classes=10).findings[0].symptom == "inputs and labels do not match"
     # A loss of 2.3 is far below that of guessing among 100,000.
     assert not diagnose(record, classes=100_000).findings
 
@@ -281,7 +291,7 @@ def test_diagnose_does_not_check_a_short_training_for_a_stuck_loss():
     short = stuck().between(0, PATIENCE - 1)
     found = diagnose(short)
     assert not found.findings
-    assert found.unchecked["loss stuck at guessing"] == ("100 steps",)
+    assert found.unchecked["inputs and labels do not match"] == ("100 steps",)
     assert diagnose(stuck().between(0, PATIENCE)).findings
 
 
@@ -338,7 +348,7 @@ def test_diagnose_accepts_labels_after_the_layers():
     layers = tuple(NAMES[i] for i in order)
     active = np.packbits(np.ones((STEPS, int(channels.sum())), bool), axis=1)
     record = replace(stuck(), **moved, layers=layers, channels=channels, active=active)
-    assert [f.symptom for f in diagnose(record).findings] == ["loss stuck at guessing"]
+    assert [f.symptom for f in diagnose(record).findings] == ["inputs and labels do not match"]
 
 
 def test_diagnose_of_records_with_few_quantities():
@@ -361,7 +371,7 @@ def test_diagnose_of_records_with_few_quantities():
     found = diagnose(
         replace(nans, loss=broken, mean=HEALTHY.mean * np.nan, std=HEALTHY.std * np.nan)
     )
-    assert [f.symptom for f in found.findings] == ["non-finite"]
+    assert [f.symptom for f in found.findings] == ["inputs not finite"]
 
 
 def test_diagnose_with_few_watched_steps():

@@ -43,7 +43,7 @@ class Architecture:
 
     def build(self, outputs: int, style: Style, seed: int) -> Any:
         """Returns the network with the initial parameters of a seed."""
-        return self.make(outputs, LayerMaker(style, nnx.Rngs(seed)))
+        return self.make(outputs, LayerMaker(style, seed))
 
 
 def _mlp(function: convolutional.Function) -> Callable[[int, LayerMaker], nnx.Module]:

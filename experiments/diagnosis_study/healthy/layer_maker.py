@@ -1,11 +1,13 @@
 """The layers of the zoo's networks, which vary alike in all of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from experiments.diagnosis_study.healthy.initial_values import lecun_normal, normal, orthogonal
 
 HIDDEN, GROUPS = 32, 4
 
@@ -33,9 +35,7 @@ class Head(nnx.Module):
     """The last layer, after dropout if the style has it."""
 
     def __init__(self, features: int, outputs: int, style: Style, *, rngs: nnx.Rngs):
-        kernel: Any = nnx.initializers.lecun_normal()
-        if style.zero_head:
-            kernel = nnx.initializers.zeros_init()
+        kernel: Any = nnx.initializers.zeros_init() if style.zero_head else lecun_normal
         self.dropout = nnx.Dropout(style.dropout, rngs=rngs) if style.dropout else None
         self.linear = nnx.Linear(features, outputs, kernel_init=kernel, rngs=rngs)
 
@@ -51,19 +51,30 @@ class LayerMaker:
 
     Attributes:
       style: of all layers.
-      rngs: of their initial parameters.
+      seed: of their initial parameters.
+      rngs: of the seed.
     """
 
     style: Style
-    rngs: nnx.Rngs
+    seed: int
+    rngs: nnx.Rngs = field(init=False)
+
+    def __post_init__(self) -> None:
+        # This kind of key compiles faster than the default.
+        dropout = jax.random.key(self.seed, impl="rbg")
+        object.__setattr__(self, "rngs", nnx.Rngs(self.seed, dropout=dropout))
 
     @property
     def _options(self) -> dict[str, Any]:
         return {"dtype": jnp.bfloat16 if self.style.bfloat16 else None, "rngs": self.rngs}
 
+    @property
+    def _weights(self) -> dict[str, Any]:
+        return {"kernel_init": lecun_normal, **self._options}
+
     def linear(self, features: int, outputs: int) -> nnx.Linear:
         """Returns a fully connected layer."""
-        return nnx.Linear(features, outputs, **self._options)
+        return nnx.Linear(features, outputs, **self._weights)
 
     def conv(
         self,
@@ -78,13 +89,13 @@ class LayerMaker:
         groups = channels if depthwise else 1
         window = (size, size)
         return nnx.Conv(
-            channels, outputs, window, strides=stride, feature_group_count=groups, **self._options
+            channels, outputs, window, strides=stride, feature_group_count=groups, **self._weights
         )
 
     def patches(self, outputs: int, side: int) -> nnx.Conv:
         """Returns the layer that maps each patch of side×side pixels to a vector."""
         window = (side, side)
-        return nnx.Conv(1, outputs, window, strides=window, padding="VALID", **self._options)
+        return nnx.Conv(1, outputs, window, strides=window, padding="VALID", **self._weights)
 
     def batch_norm(self, channels: int, *, zero: bool = False) -> nnx.BatchNorm:
         """Returns batch norm, which may start from a scale of zero."""
@@ -106,7 +117,26 @@ class LayerMaker:
 
     def attention(self, features: int, heads: int) -> nnx.MultiHeadAttention:
         """Returns attention of a sequence to itself."""
-        return nnx.MultiHeadAttention(heads, features, decode=False, **self._options)
+        return nnx.MultiHeadAttention(heads, features, decode=False, **self._weights)
+
+    def recurrent(self, cell: Any, features: int, width: int) -> nnx.RNN:
+        """Returns a recurrent layer with cells of a class."""
+        made = cell(
+            features,
+            width,
+            kernel_init=lecun_normal,
+            recurrent_kernel_init=orthogonal,
+            rngs=self.rngs,
+        )
+        return nnx.RNN(made, rngs=self.rngs)
+
+    def embedding(self, kinds: int, width: int) -> nnx.Embed:
+        """Returns a table with a vector for each token or position."""
+        return nnx.Embed(kinds, width, embedding_init=normal(0.02), rngs=self.rngs)
+
+    def values(self, *shape: int) -> nnx.Param:
+        """Returns small parameters, such as a token's."""
+        return nnx.Param(normal(0.02)(self.rngs.params(), shape))
 
     def head(self, features: int, outputs: int) -> Head:
         """Returns the last layer."""

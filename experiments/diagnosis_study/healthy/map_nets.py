@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from experiments.diagnosis_study.healthy.convolutional_nets import PIXELS, ConvNorm
+from experiments.diagnosis_study.healthy.initial_values import lecun_normal
 from experiments.diagnosis_study.healthy.layer_maker import LayerMaker
 
 
@@ -77,7 +78,7 @@ class ConvAutoencoder(nnx.Module):
         )
         self.decoder = nnx.List(
             [
-                nnx.ConvTranspose(i, o, (3, 3), strides=(2, 2), rngs=make.rngs)
+                nnx.ConvTranspose(i, o, (3, 3), (2, 2), kernel_init=lecun_normal, rngs=make.rngs)
                 for i, o in pairwise((16, 32, 16, 8))
             ]
         )

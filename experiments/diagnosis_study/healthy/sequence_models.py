@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.diagnosis_study.healthy.initial_values import lecun_normal
 from experiments.diagnosis_study.healthy.layer_maker import LayerMaker
 
 PATCH, PATCHES = 7, 16  # pixels of a side, and number of patches in 28×28 pixels
 LENGTH = 32  # of a sequence of tokens
-DRAWN = nnx.initializers.normal(0.02)
 
 
 class Perceptron(nnx.Module):
@@ -42,8 +42,8 @@ class VisionTransformer(nnx.Module):
 
     def __init__(self, outputs: int, make: LayerMaker, *, width: int = 48):
         self.patches = make.patches(width, PATCH)
-        self.class_token = nnx.Param(DRAWN(make.rngs.params(), (1, 1, width)))
-        self.positions = nnx.Param(DRAWN(make.rngs.params(), (1, PATCHES + 1, width)))
+        self.class_token = make.values(1, 1, width)
+        self.positions = make.values(1, PATCHES + 1, width)
         self.blocks = nnx.List([TransformerBlock(width, make) for _ in range(2)])
         self.norm = make.layer_norm(width)
         self.head = make.head(width, outputs)
@@ -95,7 +95,7 @@ class RowReader(nnx.Module):
     """A recurrent network that reads an image row by row."""
 
     def __init__(self, outputs: int, make: LayerMaker, *, cell: Any, width: int = 64):
-        self.rnn = nnx.RNN(cell(28, width, rngs=make.rngs), rngs=make.rngs)
+        self.rnn = make.recurrent(cell, 28, width)
         self.head = make.head(width, outputs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -107,8 +107,8 @@ class GPT(nnx.Module):
     """Attention of each token to those before it."""
 
     def __init__(self, outputs: int, make: LayerMaker, *, width: int = 48):
-        self.tokens = nnx.Embed(outputs, width, embedding_init=DRAWN, rngs=make.rngs)
-        self.positions = nnx.Embed(LENGTH, width, embedding_init=DRAWN, rngs=make.rngs)
+        self.tokens = make.embedding(outputs, width)
+        self.positions = make.embedding(LENGTH, width)
         self.blocks = nnx.List([TransformerBlock(width, make) for _ in range(2)])
         self.norm = make.layer_norm(width)
         self.head = make.head(width, outputs)
@@ -126,8 +126,8 @@ class TokenReader(nnx.Module):
     """A recurrent network over tokens."""
 
     def __init__(self, outputs: int, make: LayerMaker, *, cell: Any, width: int = 64):
-        self.tokens = nnx.Embed(outputs, 32, rngs=make.rngs)
-        self.rnn = nnx.RNN(cell(32, width, rngs=make.rngs), rngs=make.rngs)
+        self.tokens = make.embedding(outputs, 32)
+        self.rnn = make.recurrent(cell, 32, width)
         self.head = make.head(width, outputs)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -141,10 +141,16 @@ class CausalConvolutions(nnx.Module):
     def __init__(self, outputs: int, make: LayerMaker, *, width: int = 48):
         def conv(dilation: int) -> nnx.Conv:
             return nnx.Conv(
-                width, width, (3,), kernel_dilation=dilation, padding="CAUSAL", rngs=make.rngs
+                width,
+                width,
+                (3,),
+                kernel_dilation=dilation,
+                padding="CAUSAL",
+                kernel_init=lecun_normal,
+                rngs=make.rngs,
             )
 
-        self.tokens = nnx.Embed(outputs, width, rngs=make.rngs)
+        self.tokens = make.embedding(outputs, width)
         self.convs = nnx.List([conv(dilation) for dilation in (1, 2, 4)])
         self.head = make.head(width, outputs)
 

@@ -36,10 +36,12 @@ def digits() -> Split:
     return Split(*parts)
 
 
-def normalized(pixels: Array) -> Array:
-    """Returns pixels (N, 28, 28, 1) from 0 to 1 on the scale on which networks train."""
+@cache
+def normalized_digits() -> Split:
+    """Returns the digits with pixels of mean 0 and standard deviation 1."""
     mean, std = normalization(load("mnist5k").train.images)
-    return ((pixels - mean) / std).astype(np.float32)
+    parts = [Examples(((part.x - mean) / std).astype(np.float32), part.y) for part in digits()]
+    return Split(*parts)
 
 
 def with_targets(targets: Any, *, scaled: bool = True) -> Split:
@@ -49,9 +51,10 @@ def with_targets(targets: Any, *, scaled: bool = True) -> Split:
       targets: given pixels (N, 28, 28, 1) from 0 to 1 and labels (N,), returns an array (N, ...).
       scaled: False keeps the pixels from 0 to 1.
     """
+    inputs = normalized_digits() if scaled else digits()
     parts = [
-        Examples(normalized(part.x) if scaled else part.x, targets(part.x, part.y))
-        for part in digits()
+        Examples(part.x, targets(pixels, labels))
+        for part, (pixels, labels) in zip(inputs, digits(), strict=True)
     ]
     return Split(*parts)
 

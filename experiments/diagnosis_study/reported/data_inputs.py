@@ -70,7 +70,7 @@ def _own_units(faulty: bool, seed: int) -> Trained:
         squared_error,
         (features(task.x), task.y),
         size=32,
-        steps=300,
+        steps=200,
         seed=seed,
     )
     return Trained(record, explained(net.apply(params, features(task.test_x)), task.test_y))
@@ -115,7 +115,7 @@ def _divided_twice(faulty: bool, seed: int) -> Trained:
         optax.sgd(0.1, momentum=0.9),
         mask_cross_entropy,
         (task.x * scale, task.y),
-        size=32,
+        size=8,
         steps=200,
         seed=seed,
     )
@@ -142,7 +142,7 @@ def _deviation_zero(faulty: bool, seed: int) -> Trained:
         squared_error,
         (x, task.y),
         size=50,
-        steps=250,
+        steps=200,
         seed=seed,
     )
     return Trained(record, explained(net.apply(params, test_x), task.test_y))
@@ -171,7 +171,7 @@ def _silence(faulty: bool, seed: int) -> Trained:
 
     model = Net(nnx.Rngs(seed))
     arrays = (normalised(clips), task.y)
-    record = fit_nnx(model, optax.adam(5e-3), cross_entropy, arrays, size=32, steps=250, seed=seed)
+    record = fit_nnx(model, optax.adam(5e-3), cross_entropy, arrays, size=32, steps=150, seed=seed)
     return Trained(record, accuracy(predict(model, normalised(task.test_x)), task.test_y))
 
 
@@ -190,7 +190,7 @@ def _empty_spots(faulty: bool, seed: int) -> Trained:
         squared_error,
         (train_x[kept], y[:1500][kept]),
         size=25,
-        steps=250,
+        steps=300,
         seed=seed,
     )
     return Trained(record, explained(dense(params, jnp.asarray(x[1500:])), y[1500:]))

@@ -103,7 +103,7 @@ class LinenMlp(linen.Module):
 
 
 class LinenCnn(linen.Module):
-    """Convolutions with pooling and two dense layers, in Flax Linen."""
+    """Two convolutions, pooling and two dense layers, in Flax Linen."""
 
     outputs: int
     last: Function = unchanged
@@ -111,9 +111,8 @@ class LinenCnn(linen.Module):
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps images (N, H, W, C) to (N, outputs)."""
-        for features in (8, 16):
-            x = linen.relu(linen.Conv(features, (3, 3))(x))
-            x = linen.avg_pool(x, (2, 2), (2, 2))
+        x = linen.relu(linen.Conv(8, (3, 3), strides=2)(x))
+        x = linen.avg_pool(linen.relu(linen.Conv(16, (3, 3))(x)), (2, 2), (2, 2))
         x = linen.relu(linen.Dense(32)(x.reshape(len(x), -1)))
         return self.last(linen.Dense(self.outputs)(x))
 

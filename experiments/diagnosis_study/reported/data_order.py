@@ -70,7 +70,7 @@ def _masks_in_another_order(faulty: bool, seed: int) -> Trained:
         optax.adam(3e-3),
         cross_entropy,
         (task.x, task.y[order]),
-        size=32,
+        size=8,
         steps=200,
         seed=seed,
     )
@@ -154,7 +154,7 @@ def _positives_then_negatives(faulty: bool, seed: int) -> Trained:
 def _one_label_per_batch(faulty: bool, seed: int) -> Trained:
     """Each batch has one of four labels, in random order of the labels."""
     task, size = chosen_digits(1, 2, 4, 5), 40
-    net, tx = LinenCnn(4), optax.adam(2e-3)
+    net, tx = LinenCnn(4), optax.adam(1e-2)
 
     def batches(steps: int) -> Iterator[tuple[jax.Array, ...]]:
         rng = np.random.default_rng(seed)

@@ -53,8 +53,8 @@ def _labels_divided(faulty: bool, seed: int) -> Trained:
     class Net(nnx.Module):
         def __init__(self, rngs: nnx.Rngs):
             self.conv1, self.conv2 = (
-                nnx.Conv(1, 16, (3, 3), rngs=rngs),
-                nnx.Conv(16, 8, (3, 3), rngs=rngs),
+                nnx.Conv(1, 8, (3, 3), rngs=rngs),
+                nnx.Conv(8, 8, (3, 3), rngs=rngs),
             )
             self.fc, self.out = nnx.Linear(392, 64, rngs=rngs), nnx.Linear(64, 10, rngs=rngs)
 
@@ -64,7 +64,7 @@ def _labels_divided(faulty: bool, seed: int) -> Trained:
             return self.out(nnx.relu(self.fc(x.reshape(len(x), -1))))
 
     model = Net(nnx.Rngs(seed))
-    batches = batches_of((task.x, y), size=32, steps=150, seed=seed)
+    batches = batches_of((task.x, y), size=32, steps=120, seed=seed)
     record = run_nnx(train_step, model, optax.adam(1e-3), batches)
     return Trained(record, accuracy(predict(model, task.test_x), task.test_y))
 
@@ -99,7 +99,7 @@ def _colour_not_found(faulty: bool, seed: int) -> Trained:
     masks = (painted == (255 if faulty else 254)).astype(np.int32)
     model = UNet(1, rngs=nnx.Rngs(seed))
     record = fit_nnx(
-        model, optax.adam(3e-3), mask_cross_entropy, (task.x, masks), size=32, steps=200, seed=seed
+        model, optax.adam(3e-3), mask_cross_entropy, (task.x, masks), size=8, steps=200, seed=seed
     )
     return Trained(record, overlap(predict(model, task.test_x), task.test_y))
 
@@ -171,7 +171,7 @@ def _masks_of_255(faulty: bool, seed: int) -> Trained:
     masks = task.y * 255 if faulty else task.y
     model = UNet(2, rngs=nnx.Rngs(seed))
     record = fit_nnx(
-        model, optax.adam(3e-3), cross_entropy, (task.x, masks), size=16, steps=200, seed=seed
+        model, optax.adam(3e-3), cross_entropy, (task.x, masks), size=8, steps=200, seed=seed
     )
     logits = predict(model, task.test_x)
     return Trained(record, overlap(logits[..., 1] - logits[..., 0], task.test_y))

@@ -63,8 +63,8 @@ def _masks_of_255(faulty: bool, seed: int) -> Trained:
         optax.rmsprop(1e-3),
         mask_cross_entropy,
         (task.x, masks),
-        size=16,
-        steps=250,
+        size=8,
+        steps=200,
         seed=seed,
     )
     return Trained(record, overlap(predict(model, task.test_x), task.test_y))

@@ -1,6 +1,7 @@
 """Reported faults of batch norm: its running statistics are lost, lag, or are used in training."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -94,11 +95,7 @@ def momentum_of_another_library(faulty: bool, seed: int) -> Trained:
 
 
 class SpotNet(nnx.Module):
-    """Convolutions with batch norm, and two outputs.
-
-    Args:
-      outputs: number of them.
-    """
+    """Convolutions with batch norm, and two outputs."""
 
     def __init__(self, rngs: nnx.Rngs):
         self.conv1 = nnx.Conv(1, 8, (3, 3), strides=2, rngs=rngs)
@@ -140,7 +137,7 @@ class DeepNet(nnx.Module):
     """Linear layers with batch norm between them."""
 
     def __init__(self, features: tuple[int, ...], rngs: nnx.Rngs):
-        pairs = list(zip(features, features[1:], strict=False))
+        pairs = list(pairwise(features))
         self.linear = nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in pairs])
         self.steady = nnx.List([nnx.BatchNorm(i, momentum=0.9, rngs=rngs) for i, _ in pairs])
 
@@ -166,7 +163,7 @@ def flag_left_at_its_default(faulty: bool, seed: int) -> Trained:
         updates, opt_state = tx.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, new, loss
 
-    train, test = digits()
+    train, test = digits(step=2)
     variables = network.init(jax.random.key(seed), train[0][:2])
     state = variables["params"], tx.init(variables["params"]), variables["batch_stats"]
     batches = batches_of(train, size=50, steps=160, seed=seed)
@@ -176,7 +173,7 @@ def flag_left_at_its_default(faulty: bool, seed: int) -> Trained:
 
 
 def never_in_training_mode(faulty: bool, seed: int) -> Trained:
-    """Trains a critic in evaluation mode, where batch norm with its first statistics does nothing."""
+    """Trains a critic in evaluation mode, where batch norm does nothing."""
     train, test = measurements()
     model = DeepNet((8, 64, 64, 1), nnx.Rngs(seed))
     if faulty:

@@ -55,7 +55,7 @@ def schedule_alone(faulty: bool, seed: int) -> Trained:
         params = state.params if faulty else updated
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state), loss
 
-    train, test = digits()
+    train, test = digits(step=2)
     rate = optax.cosine_decay_schedule(3e-3, 200)
     state = linen_state(ConvNet(10), train[0], optax.adam(rate), seed)
     batches = batches_of(train, size=64, steps=160, seed=seed)
@@ -176,7 +176,7 @@ class DigitNet(nnx.Module):
 def cleared_once_an_epoch(faulty: bool, seed: int) -> Trained:
     """Clears the gradients where an epoch begins instead of before each batch."""
     graph, params = nnx.split(DigitNet(nnx.Rngs(seed)))
-    tx, epoch = optax.sgd(0.05), 80
+    tx, epoch = optax.sgd(0.1), 80
 
     def step(
         params: Any, opt_state: Any, sums: Any, x: jax.Array, y: jax.Array, clear: jax.Array
@@ -233,7 +233,7 @@ def sums_in_the_state(faulty: bool, seed: int) -> Trained:
     state = Accumulating.create(
         apply_fn=network.apply,
         params=params,
-        tx=optax.sgd(0.05),
+        tx=optax.sgd(0.1),
         sums=jax.tree.map(jnp.zeros_like, params),
     )
     record, (state,) = run_pure(step, (state,), batches_of(train, size=40, steps=250, seed=seed))

@@ -27,34 +27,31 @@ from experiments.diagnosis_study.user_loops import Trained, batches_of, run_nnx,
 
 
 class _Moments(NamedTuple):
-    count: jax.Array
     mean: Any
     square: Any
 
 
 def own_adam(rate: float, *, centred: bool) -> optax.GradientTransformation:
-    """Returns an Adam of one's own.
+    """Returns an Adam of one's own, without the correction of the first steps.
 
     Args:
       rate: the learning rate.
       centred: whether the square of the mean, which forgets faster, is taken off the mean of the
-        squares; where the gradient has just grown, the difference is negative.
+        squares; after a dozen similar gradients the difference is negative.
     """
 
     def init(params: Any) -> _Moments:
         zeros = jax.tree.map(jnp.zeros_like, params)
-        return _Moments(jnp.zeros((), jnp.int32), zeros, zeros)
+        return _Moments(zeros, zeros)
 
     def update(grads: Any, state: _Moments, params: Any = None) -> tuple[Any, _Moments]:
-        count = state.count + 1
-        mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state.mean, grads)
+        mean = jax.tree.map(lambda m, g: 0.99 * m + 0.01 * g, state.mean, grads)
         square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, state.square, grads)
 
         def step(m: jax.Array, v: jax.Array) -> jax.Array:
-            m, v = m / (1 - 0.9**count), v / (1 - 0.999**count)
             return -rate * m / (jnp.sqrt(v - m**2 if centred else v) + 1e-8)
 
-        return jax.tree.map(step, mean, square), _Moments(count, mean, square)
+        return jax.tree.map(step, mean, square), _Moments(mean, square)
 
     return optax.GradientTransformation(init, update)
 

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from experiments.diagnosis_study.healthy import task_data, tasks
 from experiments.diagnosis_study.healthy.architectures import ARCHITECTURES, TOKENS
@@ -60,7 +61,8 @@ def test_architectures_have_an_output_for_each_target(name):
         x = np.zeros((2, 16), np.int32)
     task = next(task for task in TASKS if task.kind == architecture.kind)
     if architecture.library == "nnx":
-        shape = jax.eval_shape(lambda: architecture.build(task.outputs, Style(), 0)(x)).shape
+        model = architecture.build(task.outputs, Style(), 0)
+        shape = nnx.eval_shape(lambda model, x: model(x), model, x).shape
     else:
         model = architecture.build(task.outputs, Style(), 0)
         shape = jax.eval_shape(lambda: model.predict(model.init(), x)).shape

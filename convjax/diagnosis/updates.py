@@ -1,0 +1,155 @@
+"""Indicators of gradients, updates and weights over the whole training.
+
+Each returns its values with the worst first, and none where it does not apply.
+"""
+
+import numpy as np
+
+from convjax.diagnosis.evidence import Evidence
+from convjax.diagnosis.indicator import IndicatorValue
+from convjax.diagnosis.thresholds import FEW_ROWS, SLOW_PROGRESS
+
+
+def _learns(evidence: Evidence) -> bool:
+    return evidence.progress >= SLOW_PROGRESS
+
+
+def gradients_zero(evidence: Evidence) -> list[IndicatorValue]:
+    """The share of the watched rows in which every gradient is exactly zero."""
+    norms = evidence.parameters.grad_norm
+    finite = np.isfinite(norms).all(1)
+    if finite.sum() < FEW_ROWS:
+        return []
+    zero = (norms[finite] == 0).all(1)
+    return [IndicatorValue("", int(evidence.parameters.watched[0]), float(zero.mean()))]
+
+
+def weights_unchanged(evidence: Evidence) -> list[IndicatorValue]:
+    """The share of the watched rows after which all weights are the same, despite gradients."""
+    parameters = evidence.parameters
+    weights, gradients = parameters.weight_norm, parameters.grad_norm
+    if len(weights) <= FEW_ROWS or not np.isfinite(weights).all() or not (gradients > 0).any():
+        return []
+    learning = evidence.learning
+    if learning[-1] < 0.9 * learning[0]:
+        return []  # what learns has weights that change
+    same = (weights[1:] == weights[:-1]).all(1)
+    return [IndicatorValue("", int(parameters.watched[0]), float(same.mean()))]
+
+
+def frozen(evidence: Evidence) -> list[IndicatorValue]:
+    """The share of the rows in which a kernel's update is zero, in a training that learns badly.
+
+    A part that is frozen on purpose, under a head that learns, is no fault.
+    """
+    parameters = evidence.parameters
+    updates = parameters.update_norm[:, evidence.kernels]
+    if len(updates) < FEW_ROWS or _learns(evidence) or np.isnan(evidence.progress):
+        return []
+    zero = (updates == 0).mean(0)
+    if (zero == 1).all():
+        return []
+    first = int(parameters.watched[0])
+    values = [
+        IndicatorValue(name, first, float(share))
+        for name, share in zip(evidence.kernel_names, zero, strict=True)
+    ]
+    return sorted(values, key=lambda value: -value.figure)
+
+
+def accumulating(evidence: Evidence) -> list[IndicatorValue]:
+    """The share of the steps at which the gradient grows, if it grows as a sum of gradients does.
+
+    A gradient that is never cleared is the sum of those of all steps: it grows by about the same at
+    each. One that explodes grows by a factor.
+    """
+    norm = evidence.gradient[:ACCUMULATED]
+    norm = norm[np.isfinite(norm)]
+    if len(norm) < ACCUMULATED // 2 or evidence.every > 1 or not norm[0]:
+        return []
+    half = norm[len(norm) // 2]
+    # The sum of n gradients is n times one where all point the same way, and less elsewhere.
+    if not 3 * norm[0] < norm[-1] < 4 * half:
+        return []
+    return [
+        IndicatorValue("", int(evidence.parameters.watched[0]), float((np.diff(norm) > 0).mean()))
+    ]
+
+
+ACCUMULATED = 30
+
+
+def weights_fall(evidence: Evidence) -> list[IndicatorValue]:
+    """The median over the kernels of the last norm over the first, in a training that is bad."""
+    parameters = evidence.parameters
+    norms = parameters.weight_norm[:, evidence.kernels]
+    norms = norms[:, norms[0] > 0] if len(norms) else norms
+    if len(norms) < FEW_ROWS or not norms.size or _learns(evidence):
+        return []
+    if not np.isfinite(norms).all():
+        return []
+    left = norms[-1] / norms[0]
+    falling = (np.diff(norms, axis=0) <= 0).mean(0)
+    if np.median(falling) < 0.7:
+        return []
+    step = int(parameters.watched[int(np.argmax(np.median(norms / norms[0], axis=1) < 0.7))])
+    return [IndicatorValue("", step, float(np.median(left)))]
+
+
+def dropout_gap(evidence: Evidence) -> list[IndicatorValue]:
+    """The loss in training minus that in evaluation, over that of guessing, in a slow training."""
+    gap = _evaluation_gap(evidence)
+    if not len(gap) or not evidence.guess or evidence.progress >= SLOW_PROGRESS:
+        return []
+    figure = float(np.median(-gap[-max(len(gap) // 2, 1) :])) / evidence.guess
+    return [IndicatorValue("", 0, figure)]
+
+
+def stale_evaluation(evidence: Evidence) -> list[IndicatorValue]:
+    """The change of the loss in evaluation over that in training.
+
+    Running statistics that lag behind make the loss in evaluation change, too, up or down.
+    """
+    rows = evidence.evaluated
+    if len(rows) < 3:
+        return []
+    evaluated = evidence.record.eval_loss[rows].astype(float)
+    trained = evidence.loss[evidence.row_of(evidence.record.watched[rows])]
+    fall = trained[0] - trained[-3:].mean()
+    if not np.isfinite(evaluated).all() or fall < 0.3 * abs(trained[0]):
+        return []
+    change = np.abs(evaluated - evaluated[0]).max() / fall
+    return [IndicatorValue("", evidence.step(int(rows[0])), float(change))]
+
+
+def _evaluation_gap(evidence: Evidence) -> np.ndarray:
+    rows = evidence.evaluated
+    trained = evidence.record.loss[evidence.row_of(evidence.record.watched[rows])]
+    return np.asarray(evidence.record.eval_loss[rows] - trained)
+
+
+def statistics_gap(evidence: Evidence) -> list[IndicatorValue]:
+    """The loss in evaluation minus that in training, on the same batches, in the last quarter."""
+    gap, rows = _evaluation_gap(evidence), evidence.evaluated
+    if not evidence.has_norms or not len(gap):
+        return []
+    figure = float(np.median(gap[-max(len(rows) // 4, 1) :]))
+    return [IndicatorValue("", evidence.since(gap > figure / 2, rows), figure)]
+
+
+def unnormalised(evidence: Evidence) -> list[IndicatorValue]:
+    """The factor by which the output of batch norm is not of standard deviation 1, at the start.
+
+    Half of the layers must be so. A layer whose scale begins at zero does not count.
+    """
+    record = evidence.record
+    columns = [i for i in evidence.network if "BatchNorm" in evidence.kind(i).module]
+    if not columns or not len(record.std) or record.watched[0] != 0:
+        return []
+    std = record.std[0, columns].astype(float)
+    known = std > 1e-3
+    if known.sum() < max(len(columns) / 2, 1):
+        return []
+    factor = np.exp(np.abs(np.log(std[known])))
+    column = np.array(columns)[known][int(np.argmax(factor))]
+    return [IndicatorValue(record.layers[int(column)], 0, float(np.median(factor)))]
