@@ -9,6 +9,7 @@ import numpy as np
 
 from convjax.diagnosis.evidence import Evidence
 from convjax.diagnosis.indicator import IndicatorValue
+from convjax.diagnosis.thresholds import RISEN_LOSS
 from convjax.stats.parameter_record import ParameterRecord
 
 
@@ -76,9 +77,19 @@ def _steps(evidence: Evidence, what: str) -> list[IndicatorValue]:
     origin = _origin(evidence)
     if origin is None or origin.what != what:
         return []
+    if what in ("loss", "gradients") and _diverged(evidence, origin.step):
+        return []
     bad = ~np.isfinite(record.loss)
     steps = float(record.counts[bad].sum()) or 1.0
     return [IndicatorValue(origin.where, origin.step, steps)]
+
+
+def _diverged(evidence: Evidence, step: int) -> bool:
+    """Returns whether the loss had risen before a step: large numbers then overflow somewhere."""
+    record = evidence.record
+    before = record.loss[record.first < step]
+    before = before[np.isfinite(before)]
+    return len(before) > 1 and bool(before[-1] > RISEN_LOSS * before[0])
 
 
 def _records_no_loss(evidence: Evidence) -> bool:
@@ -108,4 +119,13 @@ def loss_not_finite(evidence: Evidence) -> list[IndicatorValue]:
 
 def non_finite(evidence: Evidence) -> list[IndicatorValue]:
     """The number of steps whose loss is not finite; all steps of a merged row count."""
-    return _steps(evidence, "outputs") or _steps(evidence, "loss")
+    told = loss_not_finite(evidence) or gradients_not_finite(evidence)
+    told = told or parameters_not_finite(evidence)
+    bad = ~np.isfinite(evidence.record.loss)
+    if told or not bad.any() or _records_no_loss(evidence):
+        return []
+    origin = _origin(evidence)
+    step, where = int(evidence.record.first[bad.argmax()]), ""
+    if origin is not None and origin.what == "outputs":
+        step, where = origin.step, origin.where
+    return [IndicatorValue(where, step, float(evidence.record.counts[bad].sum()))]

@@ -14,6 +14,7 @@ from convjax.diagnosis.thresholds import (
     DEAD_ROWS,
     DEAD_SHARE,
     DEAD_STEPS,
+    FAR_FROM_GUESSING,
     FIRST_ROWS,
     FLAT_LEVEL,
     HIGH_RATIO,
@@ -21,6 +22,7 @@ from convjax.diagnosis.thresholds import (
     LATE_START,
     LEARNED_LOSS,
     PATIENCE,
+    RECOVERED,
     RISEN_LOSS,
     SLOW_PROGRESS,
     SMALL_PER_GRADIENT,
@@ -253,6 +255,8 @@ def high_rate(evidence: Evidence) -> list[IndicatorValue]:
     ratio = _ratio(evidence)
     lasting = (ratio > HIGH_RATIO).sum() >= LASTING_ROWS
     risen = not np.isfinite(after).all() or (after > worst).any()
+    if row < FIRST_ROWS and np.isfinite(after).all() and evidence.progress >= RECOVERED:
+        return []  # a bad start, from which it has recovered by itself
     if not risen and not (lasting and _progress(evidence) < SLOW_PROGRESS):
         return []
     return [IndicatorValue("", int(evidence.parameters.watched[row]), float(np.nanmax(ratio)))]
@@ -272,8 +276,12 @@ def low_rate(evidence: Evidence) -> list[IndicatorValue]:
 
 
 def no_progress(evidence: Evidence) -> list[IndicatorValue]:
-    """The share of the loss of guessing by which the loss has fallen."""
-    return [IndicatorValue("", 0, _progress(evidence))]
+    """The share of the loss of guessing by which the loss has fallen.
+
+    A loss far above that of guessing is not stuck there.
+    """
+    figure = _progress(evidence)
+    return [IndicatorValue("", 0, figure)] if figure > -FAR_FROM_GUESSING else []
 
 
 def collapses(evidence: Evidence) -> list[IndicatorValue]:

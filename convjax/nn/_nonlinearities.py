@@ -7,10 +7,11 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from convjax.nn._harvest import inner_programs, layer_output_p
 
-# Operations that change a value's shape, or scale and shift it.
+# Operations that change a value's shape or name, or scale, shift, pool or drop it.
 _LINEAR = (
-    "add add_any broadcast_in_dim concatenate convert_element_type copy div mul neg reduce_sum "
-    "reshape sharding_constraint slice squeeze sub transpose"
+    "add add_any broadcast_in_dim concatenate convert_element_type copy div mul name neg pad "
+    "reduce_max reduce_sum reduce_window_max reduce_window_sum reshape select_n "
+    "sharding_constraint slice squeeze sub transpose"
 )
 # Calls of JAX and Flax that have the name of a non-linearity.
 _NAMED = (

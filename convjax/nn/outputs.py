@@ -71,12 +71,15 @@ class LayerOutputs(dict[str, Any]):
         """
         if isinstance(outputs, cls):
             return outputs
-        for live in list(_live.values()):
-            if any(outputs.get(name) is value for name, value in live.items()):
-                kept = {n: kind for n, kind in live.kinds.items() if outputs.get(n) is live[n]}
-                axes = {n: a for n, a in live.channel_axes.items() if outputs.get(n) is live[n]}
-                return cls(outputs, axes, kept, live.output)
-        return cls(outputs)
+        found = cls(outputs)
+        # `valuerefs` is a list, which does not change while other threads capture.
+        for live in filter(None, [ref() for ref in _live.valuerefs()]):
+            same = {n for n, x in live.items() if x is not None and outputs.get(n) is x}
+            found.channel_axes |= {n: axis for n, axis in live.channel_axes.items() if n in same}
+            found.kinds |= {n: kind for n, kind in live.kinds.items() if n in same}
+            if same and live.output is not None:
+                found.output = live.output
+        return found
 
     def __or__(self, other: Mapping[str, Any]) -> "LayerOutputs":  # type: ignore[override]
         return self._merged(self, other)
@@ -86,7 +89,11 @@ class LayerOutputs(dict[str, Any]):
 
     def __ior__(self, other: Mapping[str, Any]) -> "LayerOutputs":  # type: ignore[override]
         merged = self._merged(self, other)
-        self.channel_axes, self.kinds = merged.channel_axes, merged.kinds
+        self.channel_axes, self.kinds, self.output = (
+            merged.channel_axes,
+            merged.kinds,
+            merged.output,
+        )
         self.update(other)
         return self
 

@@ -36,7 +36,7 @@ def batch_facts(output: Any, labels: Any) -> dict[str, Float[Array, ""]]:
     - "label entropy": of the labels' classes in the batch, in nats, with the correction of Miller
       and Madow for small batches; and "label classes", how many different ones.
     - "loss of logits", "loss of probabilities": the cross entropy, if the output is one or the
-      other.
+      other; over labels that are classes, NaN if there are none.
     - "squared error", "absolute error": means, and "squared error of pairs", "absolute error of
       pairs": of each output with each target, as two shapes that broadcast have it.
 
@@ -58,14 +58,15 @@ def batch_facts(output: Any, labels: Any) -> dict[str, Float[Array, ""]]:
         found |= _of_output(output)
     if _is_real(labels) and labels.ndim:
         found |= _of_labels(labels, output)
-        if found.get("outputs"):
+        if "outputs" in found:
             found |= _losses(output.astype(jnp.float32), labels)
     return {name: jnp.asarray(value, jnp.float32) for name, value in found.items()}
 
 
 def _is_real(x: Any) -> bool:
     kinds = jnp.floating, jnp.integer
-    return isinstance(x, jax.Array) and any(jnp.issubdtype(x.dtype, kind) for kind in kinds)
+    known = isinstance(x, jax.Array | np.ndarray) and x.size > 0
+    return known and any(jnp.issubdtype(x.dtype, kind) for kind in kinds)
 
 
 def _of_output(output: Any) -> dict[str, Any]:
@@ -116,7 +117,8 @@ def _of_labels(labels: Any, output: Any) -> dict[str, Any]:
 
 def _class_counts(y: Any, classes: int) -> Any:
     """Returns how often each of 0 … classes − 1 occurs; other numbers count with the nearest."""
-    index = jnp.clip(jnp.nan_to_num(y), 0, classes - 1).astype(jnp.int32).reshape(-1)
+    # Rounded: 0.9 and 0.1 are the two classes of smoothed labels.
+    index = jnp.clip(jnp.round(jnp.nan_to_num(y)), 0, classes - 1).astype(jnp.int32).reshape(-1)
     if classes * index.size > 2**22:  # a language model: comparisons would be too many
         return jnp.zeros(classes, jnp.float32).at[index].add(1.0)
     return jnp.sum(index[:, None] == jnp.arange(classes), 0, dtype=jnp.float32)
@@ -131,7 +133,7 @@ def _losses(x: Any, labels: Any) -> dict[str, Any]:
         index = jnp.clip(jnp.nan_to_num(y), 0, classes - 1).astype(jnp.int32)[..., None]
         of_logits = -jnp.take_along_axis(jax.nn.log_softmax(x), index, -1)[..., 0]
         of_shares = -jnp.log(jnp.maximum(jnp.take_along_axis(x, index, -1)[..., 0], _LEAST))
-        number = jnp.maximum(jnp.sum(inside), 1)
+        number = jnp.sum(inside)
         found["loss of logits"] = jnp.sum(jnp.where(inside, of_logits, 0)) / number
         found["loss of probabilities"] = jnp.sum(jnp.where(inside, of_shares, 0)) / number
     elif x.size == y.size:
@@ -191,7 +193,12 @@ def merge_members(facts: Mapping[str, Any]) -> FactColumns:
     for name, members in facts.items():
         columns = np.asarray(members, np.float32)
         merge = np.fmin if name.endswith("low") else np.fmax if name.endswith("high") else None
-        found[name] = columns.mean(0) if merge is None else merge.reduce(columns, axis=0)
+        if merge is not None:
+            found[name] = merge.reduce(columns, axis=0)
+            continue
+        taken = ~np.isnan(columns)
+        with np.errstate(invalid="ignore", over="ignore"):  # of a training that diverged
+            found[name] = np.sum(columns, 0, where=taken) / taken.sum(0, dtype=np.float32)
     return found
 
 

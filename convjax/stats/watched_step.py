@@ -48,9 +48,9 @@ def watch_step(
         belong to `Recorder.watch`.
       loss: returns the loss, given what the step returns. By default it is the scalar named "loss",
         or by another usual name, or else the first without a name.
-      labels: returns the labels, given the arguments of the step. By default they are the argument
-        with one integer per example whose name begins with "y", "label", "target" or "class", or
-        the only such item of a tuple.
+      labels: returns the labels or targets, given the arguments of the step. By default they are
+        the argument whose name begins with "y", "label", "target" or "class", or the only item of
+        a tuple with one integer per example.
 
     Returns:
       A function that returns (what the step returns, {"loss": …, "layers": …, "parameters": …,
@@ -132,19 +132,26 @@ class _Given:
         self.named = named_arguments(step, args, kwargs)
 
     def labels(self, examples: int | None) -> jax.Array | None:
-        """Returns the argument with an integer per example that is named as labels are.
+        """Returns the argument with numbers for each example that is named as labels are.
 
-        An item of a tuple has no name: it is taken if it is the only one.
+        An item of a tuple has no name: it is taken if it is the only one with one integer per
+        example.
         """
         leaves = jax.tree_util.tree_leaves_with_path(dict(self.named), is_leaf=_is_model)
         found = [
             (_last_name(path), leaf)
             for path, leaf in leaves
-            if _is_integers(leaf) and leaf.ndim == 1 and examples in (None, len(leaf))
+            if (_is_integers(leaf) or is_float(leaf))
+            and leaf.ndim
+            and examples in (None, len(leaf))
         ]
         names = ("y", "label", "target", "class")
         named = [leaf for name, leaf in found if name.startswith(names)]
-        unnamed = [leaf for name, leaf in found if not name and leaf.size > 1]
+        unnamed = [
+            leaf
+            for name, leaf in found
+            if not name and leaf.size > 1 and _is_integers(leaf) and leaf.ndim == 1
+        ]
         chosen = named or unnamed
         return chosen[0] if len(chosen) == 1 else None
 

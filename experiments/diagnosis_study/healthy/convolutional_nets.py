@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments.diagnosis_study.healthy.layer_maker import HIDDEN, LayerMaker
+from experiments.diagnosis_study.healthy.layer_maker import LayerMaker
 
 Function = Callable[[jax.Array], jax.Array]
 PIXELS = 28 * 28
@@ -64,7 +64,7 @@ class StridedNet(nnx.Module):
         *,
         norm: str = "",
         function: Function = nnx.relu,
-        widths: Sequence[int] = (8, 16, HIDDEN),
+        widths: Sequence[int] = (8, 16, 32),
     ):
         self.blocks = nnx.List(
             [
@@ -117,7 +117,7 @@ class DenseNet(nnx.Module):
     """Two dense blocks with a transition between them."""
 
     def __init__(self, outputs: int, make: LayerMaker):
-        self.stem = make.conv(1, 16, 5, stride=2)
+        self.stem = make.conv(1, 16, 5, stride=4)
         self.dense1 = DenseBlock(16, 8, 2, make)
         self.transition = ConvNorm(32, 16, make, size=1)
         self.dense2 = DenseBlock(16, 8, 2, make)

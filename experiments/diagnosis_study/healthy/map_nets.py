@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments.diagnosis_study.healthy.convolutional_nets import PIXELS, ConvNorm
+from experiments.diagnosis_study.healthy.convolutional_nets import ConvNorm
 from experiments.diagnosis_study.healthy.initial_values import lecun_normal
 from experiments.diagnosis_study.healthy.layer_maker import LayerMaker
+
+SIDE = 16  # of the small images whose pixels have outputs
 
 
 def doubled(x: jax.Array) -> jax.Array:
@@ -17,7 +19,7 @@ def doubled(x: jax.Array) -> jax.Array:
 
 
 class UNet(nnx.Module):
-    """Down to 7×7 and up again, each size joined with the maps of the way down."""
+    """Down to 4×4 and up again, each size joined with the maps of the way down."""
 
     def __init__(self, outputs: int, make: LayerMaker, *, norm: str = "batch"):
         self.down1 = ConvNorm(1, 8, make, norm=norm)
@@ -28,7 +30,7 @@ class UNet(nnx.Module):
         self.head = make.head(8, outputs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images (N, 28, 28, 1) to outputs (N, 28, 28, K)."""
+        """Maps images (N, 16, 16, 1) to outputs (N, 16, 16, K)."""
         large = self.down1(images)
         middle = self.down2(large)
         x = doubled(self.bottom(middle))
@@ -46,7 +48,7 @@ class FullyConvolutional(nnx.Module):
         self.head = make.head(widths[-1], outputs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images (N, 28, 28, 1) to outputs (N, 28, 28, K)."""
+        """Maps images (N, 16, 16, 1) to outputs (N, 16, 16, K)."""
         x = images
         for block in self.blocks:
             x = block(x)
@@ -57,12 +59,12 @@ class Autoencoder(nnx.Module):
     """Fully connected layers with a bottleneck."""
 
     def __init__(self, outputs: int, make: LayerMaker):
-        widths = (PIXELS, 128, 32, 128)
+        widths = (SIDE**2, 128, 32, 128)
         self.layers = nnx.List([make.linear(i, o) for i, o in pairwise(widths)])
-        self.head = make.head(128, PIXELS * outputs)
+        self.head = make.head(128, SIDE**2 * outputs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images (N, 28, 28, 1) to outputs (N, 28, 28, K)."""
+        """Maps images (N, 16, 16, 1) to outputs (N, 16, 16, K)."""
         x = images.reshape(len(images), -1)
         for layer in self.layers:
             x = nnx.relu(layer(x))
@@ -70,7 +72,7 @@ class Autoencoder(nnx.Module):
 
 
 class ConvAutoencoder(nnx.Module):
-    """Convolutions of stride 2 down to 4×4, transposed convolutions up again."""
+    """Convolutions of stride 2 down to 2×2, transposed convolutions up again."""
 
     def __init__(self, outputs: int, make: LayerMaker):
         self.encoder = nnx.List(
@@ -85,10 +87,10 @@ class ConvAutoencoder(nnx.Module):
         self.head = make.head(8, outputs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images (N, 28, 28, 1) to outputs (N, 28, 28, K)."""
+        """Maps images (N, 16, 16, 1) to outputs (N, 16, 16, K)."""
         x = images
         for layer in self.encoder:
             x = layer(x)
         for layer in self.decoder:
             x = nnx.relu(layer(x))
-        return self.head(x[:, 2:-2, 2:-2])  # 32×32 pixels, of 4×4
+        return self.head(x)

@@ -111,10 +111,10 @@ class PooledNet(nnx.Module):
 def residual(
     block: Callable[[int, LayerMaker], nnx.Module],
 ) -> Callable[[int, LayerMaker], PooledNet]:
-    """Returns a function that makes a residual network with two blocks at 7×7."""
+    """Returns a function that makes a residual network with a block at 7×7 and one at 4×4."""
 
     def build(outputs: int, make: LayerMaker) -> PooledNet:
-        stem = ConvNorm(1, WIDTH, make, size=5, stride=2)
+        stem = ConvNorm(1, WIDTH, make, size=5, stride=4)
         blocks = [block(WIDTH, make), ConvNorm(WIDTH, 2 * WIDTH, make, stride=2)]
         blocks.append(block(2 * WIDTH, make))
         return PooledNet(outputs, stem, blocks, 2 * WIDTH, make)
@@ -138,7 +138,7 @@ def convnext(outputs: int, make: LayerMaker) -> PooledNet:
 
 def mobilenet(outputs: int, make: LayerMaker) -> PooledNet:
     """Returns a network of inverted residuals."""
-    stem = ConvNorm(1, 8, make, stride=2, function=nnx.relu6)
+    stem = ConvNorm(1, 8, make, size=5, stride=4, function=nnx.relu6)
     blocks = [InvertedResidual(8, WIDTH, make, stride=2), InvertedResidual(WIDTH, WIDTH, make)]
-    last = ConvNorm(WIDTH, 64, make, size=1, function=nnx.relu6)
-    return PooledNet(outputs, stem, [*blocks, last], 64, make)
+    last = ConvNorm(WIDTH, 48, make, size=1, function=nnx.relu6)
+    return PooledNet(outputs, stem, [*blocks, last], 48, make)

@@ -10,7 +10,7 @@ from experiments.diagnosis_study.healthy.initial_values import lecun_normal
 from experiments.diagnosis_study.healthy.layer_maker import LayerMaker
 
 PATCH, PATCHES = 7, 16  # pixels of a side, and number of patches in 28×28 pixels
-LENGTH = 32  # of a sequence of tokens
+LENGTH = 24  # of a sequence of tokens
 
 
 class Perceptron(nnx.Module):
@@ -40,7 +40,7 @@ class TransformerBlock(nnx.Module):
 class VisionTransformer(nnx.Module):
     """Attention over patches; the outputs are those of a further token."""
 
-    def __init__(self, outputs: int, make: LayerMaker, *, width: int = 48):
+    def __init__(self, outputs: int, make: LayerMaker, *, width: int = 32):
         self.patches = make.patches(width, PATCH)
         self.class_token = make.values(1, 1, width)
         self.positions = make.values(1, PATCHES + 1, width)
@@ -76,7 +76,7 @@ class MixerBlock(nnx.Module):
 class Mixer(nnx.Module):
     """An MLP-Mixer over patches."""
 
-    def __init__(self, outputs: int, make: LayerMaker, *, width: int = 48):
+    def __init__(self, outputs: int, make: LayerMaker, *, width: int = 32):
         self.patches = make.patches(width, PATCH)
         self.blocks = nnx.List([MixerBlock(width, make) for _ in range(2)])
         self.norm = make.layer_norm(width)
@@ -106,7 +106,7 @@ class RowReader(nnx.Module):
 class GPT(nnx.Module):
     """Attention of each token to those before it."""
 
-    def __init__(self, outputs: int, make: LayerMaker, *, width: int = 48):
+    def __init__(self, outputs: int, make: LayerMaker, *, width: int = 32):
         self.tokens = make.embedding(outputs, width)
         self.positions = make.embedding(LENGTH, width)
         self.blocks = nnx.List([TransformerBlock(width, make) for _ in range(2)])
@@ -138,7 +138,7 @@ class TokenReader(nnx.Module):
 class CausalConvolutions(nnx.Module):
     """Convolutions over the tokens before, with shortcuts."""
 
-    def __init__(self, outputs: int, make: LayerMaker, *, width: int = 48):
+    def __init__(self, outputs: int, make: LayerMaker, *, width: int = 32):
         def conv(dilation: int) -> nnx.Conv:
             return nnx.Conv(
                 width,

@@ -151,10 +151,6 @@ def _zeros(_: Array, labels: Array) -> Array:
     return (labels == 0).astype(np.float32)
 
 
-def _masks(pixels: Array, _: Array) -> Array:
-    return (pixels[..., 0] > 0.5).astype(np.float32)
-
-
 def _pixels(pixels: Array, _: Array) -> Array:
     return pixels[..., 0]
 
@@ -172,8 +168,21 @@ def _with(targets: Any, *, scaled: bool = True) -> Callable[[int], Split]:
     return lambda _: data.with_targets(targets, scaled=scaled)
 
 
-def _noisy(targets: Any, amount: float) -> Callable[[int], Split]:
-    return lambda seed: data.noisy(data.with_targets(targets), seed, amount=amount)
+def _noisy(seed: int) -> Split:
+    return data.noisy(data.with_targets(_labels), seed, amount=1.0)
+
+
+def _reconstruction(_: int) -> Split:
+    return data.small(data.with_targets(_pixels))
+
+
+def _denoising(seed: int) -> Split:
+    return data.noisy(_reconstruction(seed), seed, amount=0.7)
+
+
+def _segmentation(seed: int) -> Split:
+    parts = [Examples(x, (y > 0.4).astype(np.float32)) for x, y in _denoising(seed)]
+    return Split(*parts)
 
 
 _digits = (CLASSES, _with(_labels), cross_entropy, accuracy, 0.1, 0.8)
@@ -213,11 +222,11 @@ TASKS: tuple[Task, ...] = (
         **_regression,
     ),
     Task("three or seven, one output", 1, _sevens, binary_cross_entropy, healthy=0.93, **_sigmoid),
-    Task("noisy digits", CLASSES, _noisy(_labels, 1.0), *_digits[2:5], 0.7),
+    Task("noisy digits", CLASSES, _noisy, *_digits[2:5], 0.7),
     Task(
         "segmentation",
         1,
-        _noisy(_masks, 0.7),
+        _segmentation,
         binary_cross_entropy,
         overlap,
         0.1,
@@ -225,12 +234,12 @@ TASKS: tuple[Task, ...] = (
         MAP,
         binary=True,
     ),
-    Task("reconstruction", 1, _with(_pixels), healthy=0.5, kind=MAP, **_regression),
-    Task("denoising", 1, _noisy(_pixels, 0.7), healthy=0.4, kind=MAP, **_regression),
+    Task("reconstruction", 1, _reconstruction, healthy=0.5, kind=MAP, **_regression),
+    Task("denoising", 1, _denoising, healthy=0.4, kind=MAP, **_regression),
     Task(
         "soft reconstruction",
         1,
-        _with(_pixels),
+        _reconstruction,
         binary_cross_entropy,
         lambda outputs, y: explained(1 / (1 + np.exp(-outputs)), y),
         0.0,

@@ -32,7 +32,7 @@ STYLES: tuple[Style, ...] = (
 )
 
 # Pairs of trainings of each architecture, by what it maps to.
-PAIRS = {VECTOR: 7, MAP: 5, TOKENS: 4}
+PAIRS = {VECTOR: 6, MAP: 4, TOKENS: 3}
 
 
 def fits(architecture: Architecture, optimiser: Optimiser) -> bool:

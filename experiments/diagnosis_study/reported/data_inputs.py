@@ -9,6 +9,9 @@ import optax
 from flax import linen, nnx
 
 from experiments.diagnosis_study.reported.data_networks import (
+    Conv,
+    Linear,
+    LinenDense,
     LinenMlp,
     Mlp,
     UNet,
@@ -55,8 +58,8 @@ def _own_units(faulty: bool, seed: int) -> Trained:
     class WideAndDeep(linen.Module):
         @linen.compact
         def __call__(self, x: jax.Array) -> jax.Array:
-            hidden = linen.relu(linen.Dense(30)(linen.relu(linen.Dense(30)(x))))
-            return linen.Dense(1)(jnp.concatenate([x, hidden], -1))[:, 0]
+            hidden = linen.relu(LinenDense(30)(linen.relu(LinenDense(30)(x))))
+            return LinenDense(1)(jnp.concatenate([x, hidden], -1))[:, 0]
 
     def features(x: Any) -> Any:
         return x * scale + mean if faulty else x
@@ -161,9 +164,9 @@ def _silence(faulty: bool, seed: int) -> Trained:
 
     class Net(nnx.Module):
         def __init__(self, rngs: nnx.Rngs):
-            self.conv1 = nnx.Conv(1, 16, (9,), strides=4, rngs=rngs)
-            self.conv2 = nnx.Conv(16, 16, (5,), strides=4, rngs=rngs)
-            self.out = nnx.Linear(16, 4, rngs=rngs)
+            self.conv1 = Conv(1, 16, (9,), strides=4, rngs=rngs)
+            self.conv2 = Conv(16, 16, (5,), strides=4, rngs=rngs)
+            self.out = Linear(16, 4, rngs=rngs)
 
         def __call__(self, x: jax.Array) -> jax.Array:
             x = nnx.gelu(self.conv2(nnx.gelu(self.conv1(x))))

@@ -1,6 +1,7 @@
 """The networks and the usual loops of the reported faults about data, labels and losses."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +15,24 @@ from convjax.stats.record import Record
 from experiments.diagnosis_study.user_loops import Array, batches_of, run_nnx, run_pure
 
 Function = Callable[..., jax.Array]
+
+
+def lecun_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, **_: Any) -> Any:
+    """Returns weights of variance 1 / inputs, drawn by NumPy.
+
+    JAX would compile a program for each shape, which takes most of the time of a short training.
+    """
+    if isinstance(key, jax.core.Tracer):  # Linen asks for the shape at every call
+        return nnx.initializers.lecun_normal()(key, shape, dtype)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    return jnp.asarray(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])), dtype)
+
+
+Linear, Conv = (partial(kind, kernel_init=lecun_normal) for kind in (nnx.Linear, nnx.Conv))
+LinenDense, LinenConv, LinenConvTranspose = (
+    partial(kind, kernel_init=lecun_normal)
+    for kind in (linen.Dense, linen.Conv, linen.ConvTranspose)
+)
 
 
 def unchanged(x: jax.Array) -> jax.Array:
@@ -33,7 +52,7 @@ class Mlp(nnx.Module):
         rngs: nnx.Rngs,
         **options: Any,
     ):
-        self.layers = nnx.List([nnx.Linear(i, o, rngs=rngs, **options) for i, o in pairwise(sizes)])
+        self.layers = nnx.List([Linear(i, o, rngs=rngs, **options) for i, o in pairwise(sizes)])
         self.activation, self.last = activation, last
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -57,10 +76,10 @@ class Cnn(nnx.Module):
         **options: Any,
     ):
         self.convs = nnx.List(
-            [nnx.Conv(i, o, (3, 3), strides=2, rngs=rngs, **options) for i, o in pairwise(channels)]
+            [Conv(i, o, (3, 3), strides=2, rngs=rngs, **options) for i, o in pairwise(channels)]
         )
         side = -(-28 // 2 ** (len(channels) - 1))
-        self.out = nnx.Linear(side * side * channels[-1], outputs, rngs=rngs, **options)
+        self.out = Linear(side * side * channels[-1], outputs, rngs=rngs, **options)
         self.last = last
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -74,10 +93,10 @@ class UNet(nnx.Module):
     """Two resolutions, a connection between them, and a function of the output of each pixel."""
 
     def __init__(self, outputs: int, *, last: Function = unchanged, rngs: nnx.Rngs):
-        self.enter = nnx.Conv(1, 8, (3, 3), rngs=rngs)
-        self.down = nnx.Conv(8, 16, (3, 3), strides=2, rngs=rngs)
-        self.up = nnx.Conv(16, 8, (3, 3), rngs=rngs)
-        self.leave = nnx.Conv(16, outputs, (1, 1), rngs=rngs)
+        self.enter = Conv(1, 8, (3, 3), rngs=rngs)
+        self.down = Conv(8, 16, (3, 3), strides=2, rngs=rngs)
+        self.up = Conv(16, 8, (3, 3), rngs=rngs)
+        self.leave = Conv(16, outputs, (1, 1), rngs=rngs)
         self.last = last
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -98,8 +117,8 @@ class LinenMlp(linen.Module):
         """Maps examples (N, …) to (N, outputs)."""
         x = x.reshape(len(x), -1)
         for features in self.features[:-1]:
-            x = self.activation(linen.Dense(features)(x))
-        return linen.Dense(self.features[-1])(x)
+            x = self.activation(LinenDense(features)(x))
+        return LinenDense(self.features[-1])(x)
 
 
 class LinenCnn(linen.Module):
@@ -111,10 +130,10 @@ class LinenCnn(linen.Module):
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps images (N, H, W, C) to (N, outputs)."""
-        x = linen.relu(linen.Conv(8, (3, 3), strides=2)(x))
-        x = linen.avg_pool(linen.relu(linen.Conv(16, (3, 3))(x)), (2, 2), (2, 2))
-        x = linen.relu(linen.Dense(32)(x.reshape(len(x), -1)))
-        return self.last(linen.Dense(self.outputs)(x))
+        x = linen.relu(LinenConv(8, (3, 3), strides=2)(x))
+        x = linen.avg_pool(linen.relu(LinenConv(16, (3, 3))(x)), (2, 2), (2, 2))
+        x = linen.relu(LinenDense(32)(x.reshape(len(x), -1)))
+        return self.last(LinenDense(self.outputs)(x))
 
 
 class LinenUNet(linen.Module):
@@ -126,11 +145,11 @@ class LinenUNet(linen.Module):
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps images (N, H, W, 1) to (N, H, W, outputs)."""
-        fine = linen.relu(linen.Conv(8, (3, 3))(x))
-        coarse = linen.relu(linen.Conv(16, (3, 3), strides=2)(fine))
-        up = linen.ConvTranspose(8, (2, 2), strides=(2, 2))(coarse)
+        fine = linen.relu(LinenConv(8, (3, 3))(x))
+        coarse = linen.relu(LinenConv(16, (3, 3), strides=2)(fine))
+        up = LinenConvTranspose(8, (2, 2), strides=(2, 2))(coarse)
         joined = jnp.concatenate([fine, linen.relu(up)], -1)
-        return self.last(linen.Conv(self.outputs, (1, 1))(joined))
+        return self.last(LinenConv(self.outputs, (1, 1))(joined))
 
 
 def dense_params(seed: int, sizes: Sequence[int]) -> list[dict[str, jax.Array]]:

@@ -11,6 +11,8 @@ from flax.training.train_state import TrainState
 
 from experiments.diagnosis_study.reported.data_networks import (
     Cnn,
+    Conv,
+    Linear,
     LinenCnn,
     LinenMlp,
     UNet,
@@ -53,10 +55,10 @@ def _labels_divided(faulty: bool, seed: int) -> Trained:
     class Net(nnx.Module):
         def __init__(self, rngs: nnx.Rngs):
             self.conv1, self.conv2 = (
-                nnx.Conv(1, 8, (3, 3), rngs=rngs),
-                nnx.Conv(8, 8, (3, 3), rngs=rngs),
+                Conv(1, 8, (3, 3), rngs=rngs),
+                Conv(8, 8, (3, 3), rngs=rngs),
             )
-            self.fc, self.out = nnx.Linear(392, 64, rngs=rngs), nnx.Linear(64, 10, rngs=rngs)
+            self.fc, self.out = Linear(392, 64, rngs=rngs), Linear(64, 10, rngs=rngs)
 
         def __call__(self, x: jax.Array) -> jax.Array:
             for conv in (self.conv1, self.conv2):

@@ -10,6 +10,7 @@ from flax import linen, nnx
 
 from experiments.diagnosis_study.reported.data_networks import (
     Cnn,
+    LinenDense,
     LinenUNet,
     Mlp,
     UNet,
@@ -38,7 +39,7 @@ from experiments.diagnosis_study.user_loops import Trained, batches_of, run_nnx
 def _softmax_regression(faulty: bool, seed: int) -> Trained:
     """A softmax regression from zero, with a summed cross entropy and a batch of 256."""
     task = digits()
-    net = linen.Dense(10, kernel_init=linen.initializers.zeros)
+    net = LinenDense(10, kernel_init=linen.initializers.zeros)
 
     def apply(params: Any, x: jax.Array) -> jax.Array:
         return net.apply(params, x.reshape(len(x), -1))

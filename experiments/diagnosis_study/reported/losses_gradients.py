@@ -9,6 +9,7 @@ import optax
 from flax import linen, nnx
 
 from experiments.diagnosis_study.reported.data_networks import (
+    LinenDense,
     Mlp,
     cross_entropy,
     dense,
@@ -103,13 +104,13 @@ def _deviation_of_zeros(faulty: bool, seed: int) -> Trained:
     class Net(linen.Module):
         @linen.compact
         def __call__(self, x: jax.Array) -> jax.Array:
-            x = linen.relu(linen.Dense(64, use_bias=False)(x.reshape(len(x), -1)))
+            x = linen.relu(LinenDense(64, use_bias=False)(x.reshape(len(x), -1)))
             centred = x - x.mean(-1, keepdims=True)
             if faulty:
                 x = centred / (jnp.std(x, -1, keepdims=True) + 1e-5)
             else:
                 x = centred / jnp.sqrt(jnp.var(x, -1, keepdims=True) + 1e-5)
-            return linen.Dense(10)(x)
+            return LinenDense(10)(x)
 
     net = Net()
     record, params = fit_pure(

@@ -220,7 +220,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         _STATISTICS,
         momentum_of_another_library,
         "nnx",
-        0.85,
+        0.92,
     ),
     ReportedFault(
         "statistics of a copy for the gradient",

@@ -9,6 +9,8 @@ import optax
 from flax import linen, nnx
 
 from experiments.diagnosis_study.reported.data_networks import (
+    Conv,
+    Linear,
     LinenCnn,
     Mlp,
     cross_entropy,
@@ -38,11 +40,11 @@ def _relu_before_normalising(faulty: bool, seed: int) -> Trained:
 
     class Net(nnx.Module):
         def __init__(self, rngs: nnx.Rngs):
-            self.conv1 = nnx.Conv(1, 8, (5, 5), strides=2, rngs=rngs, **options)
-            self.conv2 = nnx.Conv(8, 16, (5, 5), strides=2, rngs=rngs, **options)
-            self.fc = nnx.Linear(7 * 7 * 16, 96, rngs=rngs, **options)
+            self.conv1 = Conv(1, 8, (5, 5), strides=2, rngs=rngs, **options)
+            self.conv2 = Conv(8, 16, (5, 5), strides=2, rngs=rngs, **options)
+            self.fc = Linear(7 * 7 * 16, 96, rngs=rngs, **options)
             self.drop = nnx.Dropout(0.3, rngs=rngs)
-            self.out = nnx.Linear(96, 10, rngs=rngs)
+            self.out = Linear(96, 10, rngs=rngs)
 
         def __call__(self, x: jax.Array) -> jax.Array:
             x = nnx.relu(self.conv2(nnx.relu(self.conv1(x))))
@@ -105,9 +107,9 @@ def _sigmoid_of_series(faulty: bool, seed: int) -> Trained:
 
     class Forecast(nnx.Module):
         def __init__(self, rngs: nnx.Rngs):
-            self.conv1 = nnx.Conv(1, 16, (7,), strides=2, rngs=rngs)
-            self.conv2 = nnx.Conv(16, 16, (5,), strides=2, rngs=rngs)
-            self.out = nnx.Linear(16 * 16, 8, rngs=rngs)
+            self.conv1 = Conv(1, 16, (7,), strides=2, rngs=rngs)
+            self.conv2 = Conv(16, 16, (5,), strides=2, rngs=rngs)
+            self.out = Linear(16 * 16, 8, rngs=rngs)
 
         def __call__(self, x: jax.Array) -> jax.Array:
             x = nnx.gelu(self.conv2(nnx.gelu(self.conv1(x))))

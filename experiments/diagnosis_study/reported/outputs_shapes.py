@@ -9,6 +9,7 @@ import optax
 from flax import nnx
 
 from experiments.diagnosis_study.reported.data_networks import (
+    Linear,
     LinenCnn,
     Mlp,
     dense,
@@ -97,10 +98,10 @@ def _readout_of_points(faulty: bool, seed: int) -> Trained:
     class Sets(nnx.Module):
         def __init__(self, rngs: nnx.Rngs):
             self.inner, self.inner2 = (
-                nnx.Linear(3, 48, rngs=rngs),
-                nnx.Linear(48, 48, rngs=rngs),
+                Linear(3, 48, rngs=rngs),
+                Linear(48, 48, rngs=rngs),
             )
-            self.norm, self.readout = nnx.LayerNorm(48, rngs=rngs), nnx.Linear(48, 1, rngs=rngs)
+            self.norm, self.readout = nnx.LayerNorm(48, rngs=rngs), Linear(48, 1, rngs=rngs)
 
         def __call__(self, points: jax.Array) -> jax.Array:
             x = nnx.silu(self.inner2(nnx.silu(self.inner(points)))).sum(1)

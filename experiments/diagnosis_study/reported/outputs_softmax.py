@@ -10,6 +10,7 @@ from flax import linen, nnx
 
 from experiments.diagnosis_study.reported.data_networks import (
     Cnn,
+    Linear,
     LinenUNet,
     UNet,
     cross_entropy,
@@ -110,7 +111,7 @@ def _sigmoid_of_ratings(faulty: bool, seed: int) -> Trained:
     class Factors(nnx.Module):
         def __init__(self, rngs: nnx.Rngs):
             self.users, self.items = nnx.Embed(60, 8, rngs=rngs), nnx.Embed(60, 8, rngs=rngs)
-            self.mix, self.out = nnx.Linear(24, 32, rngs=rngs), nnx.Linear(32, 1, rngs=rngs)
+            self.mix, self.out = Linear(24, 32, rngs=rngs), Linear(32, 1, rngs=rngs)
 
         def __call__(self, pairs: jax.Array) -> jax.Array:
             user, item = self.users(pairs[:, 0]), self.items(pairs[:, 1])

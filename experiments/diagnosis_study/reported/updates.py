@@ -289,6 +289,6 @@ REPORTED: tuple[ReportedFault, ...] = (
         _ACCUMULATE,
         sums_in_the_state,
         "linen",
-        0.6,
+        0.5,
     ),
 )

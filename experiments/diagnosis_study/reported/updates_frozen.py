@@ -120,7 +120,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         _FROZEN,
         detached_skip,
         "nnx",
-        0.85,
+        0.92,
     ),
     ReportedFault(
         "layers not appended to the optimiser's groups",

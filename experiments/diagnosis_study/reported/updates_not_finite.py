@@ -136,7 +136,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         _NOT_FINITE,
         negative_second_moment,
         "nnx",
-        0.85,
+        0.91,
     ),
     ReportedFault(
         "normalised update of a gradient of zero",

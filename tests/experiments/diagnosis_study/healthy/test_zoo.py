@@ -1,13 +1,15 @@
 """Tests of the zoo of healthy trainings."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from experiments.diagnosis_study.healthy import task_data, tasks
-from experiments.diagnosis_study.healthy.architectures import ARCHITECTURES, TOKENS
-from experiments.diagnosis_study.healthy.layer_maker import Style
+from experiments.diagnosis_study.healthy.architectures import ARCHITECTURES, MAP, TOKENS, VECTOR
+from experiments.diagnosis_study.healthy.initial_values import lecun_normal, orthogonal
+from experiments.diagnosis_study.healthy.layer_maker import Style, depthwise_conv
 from experiments.diagnosis_study.healthy.optimisers import OPTIMISERS
 from experiments.diagnosis_study.healthy.tasks import TASKS
 from experiments.diagnosis_study.healthy.zoo import HEALTHY, pairs, run
@@ -57,6 +59,8 @@ def test_styles_are_in_the_zoo():
 def test_architectures_have_an_output_for_each_target(name):
     architecture = ARCHITECTURES[NAMES.index(name)]
     x = np.zeros((2, 28, 28, 1), np.float32)
+    if architecture.kind == MAP:
+        x = np.zeros((2, 16, 16, 1), np.float32)
     if architecture.kind == TOKENS:
         x = np.zeros((2, 16), np.int32)
     task = next(task for task in TASKS if task.kind == architecture.kind)
@@ -66,8 +70,36 @@ def test_architectures_have_an_output_for_each_target(name):
     else:
         model = architecture.build(task.outputs, Style(), 0)
         shape = jax.eval_shape(lambda: model.predict(model.init(), x)).shape
-    wanted = {"outputs of an image": (2,), "outputs of each pixel": (2, 28, 28)}
-    assert shape == (*wanted.get(architecture.kind, (2, 16)), task.outputs)
+    wanted = {VECTOR: (2,), MAP: (2, 16, 16), TOKENS: (2, 16)}
+    assert shape == (*wanted[architecture.kind], task.outputs)
+
+
+@pytest.mark.parametrize(("size", "stride", "side"), [(7, 1, 7), (3, 2, 7), (3, 2, 8), (3, 1, 4)])
+def test_depthwise_conv_is_that_of_lax(size, stride, side):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, side, side, 5), np.float32)
+    kernel = rng.standard_normal((size, size, 1, 5), np.float32)
+    wanted = jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=5,
+    )
+    found = depthwise_conv(jnp.asarray(x), jnp.asarray(kernel), (stride, stride), "SAME")
+    # The sums of 49 products differ by their order.
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_orthogonal_has_orthonormal_columns():
+    matrix = np.asarray(orthogonal(jax.random.key(0), (8, 8)))
+    np.testing.assert_allclose(matrix.T @ matrix, np.eye(8), atol=1e-6)
+
+
+def test_lecun_normal_keeps_the_variance():
+    kernel = np.asarray(lecun_normal(jax.random.key(0), (3, 3, 16, 64)))
+    np.testing.assert_allclose(kernel.std(), (9 * 16) ** -0.5, rtol=0.02)  # of 9,216 values
 
 
 def test_balanced_accuracy_by_hand():
