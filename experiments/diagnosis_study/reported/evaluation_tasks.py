@@ -147,10 +147,15 @@ def tagged_words() -> Task:
 
 
 @cache
-def series() -> Task:
-    """Returns series of 24 values, (2000, 24, 1), and the sum of the first three, of std 1."""
+def series(*, first: bool = True) -> Task:
+    """Returns series of 24 values, (2000, 24, 1), and the sum of three, of std 1.
+
+    Args:
+      first: whether the three first values count, or the three last.
+    """
     x = np.random.default_rng(7).normal(size=(2000, 24, 1))
-    y = x[:, :3].sum(1) / np.sqrt(3)
+    counted = x[:, :3] if first else x[:, -3:]
+    y = counted.sum(1) / np.sqrt(3)
     return split(x.astype(np.float32), y.astype(np.float32))
 
 
