@@ -141,7 +141,9 @@ def diagnose(
             warnings.simplefilter("ignore", RuntimeWarning)
             value = symptom.found(evidence)
         if value:
-            (consequences if explained else findings).append(_finding(symptom, value))
+            known = {finding.symptom for finding in (*findings, *consequences)}
+            if symptom.name not in known:  # a cause may have two signs
+                (consequences if explained else findings).append(_finding(symptom, value))
             explained |= symptom.explains
     return Diagnosis(tuple(findings), tuple(consequences), unchecked)
 

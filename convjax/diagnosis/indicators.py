@@ -118,8 +118,10 @@ def exploding_activations(evidence: Evidence) -> list[IndicatorValue]:
 def _struggles(evidence: Evidence) -> bool:
     """Whether a training is bad: it does not learn, or began to learn late."""
     learning = evidence.learning
-    if not np.isfinite(learning).all() or len(learning) < 2:
+    if not np.isfinite(learning).all():
         return True
+    if evidence.record.steps < PATIENCE:
+        return False  # every training is bad at first
     start = float(learning[0])
     goal = evidence.guess or start
     if evidence.guess and not evidence.progress >= SLOW_PROGRESS:
@@ -133,8 +135,8 @@ def vanishing_gradients(evidence: Evidence) -> list[IndicatorValue]:
     It is the median over the first steps. Zeros are left out: they come from dead layers, and by
     underflow only below 1e-38.
     """
-    if not _struggles(evidence):
-        return []
+    if not _struggles(evidence) or _begins_at_zero(evidence).any():
+        return []  # before a layer of zeros, gradients are zero at first
     rms = evidence.parameters.grad_rms[:FIRST_ROWS, evidence.kernels]
     if not rms.size or not np.isfinite(rms).all() or not np.any(rms, axis=1).all():
         return []
@@ -142,6 +144,13 @@ def vanishing_gradients(evidence: Evidence) -> list[IndicatorValue]:
     first = int(evidence.parameters.watched[0])
     pairs = zip(evidence.kernel_names, shares, strict=True)
     return _worst([IndicatorValue(n, first, float(v)) for n, v in pairs if v], lowest=True)
+
+
+def _begins_at_zero(evidence: Evidence) -> Bool[np.ndarray, " K"]:
+    """Returns whether the weights of each kernel begin far below those of the others, at zero."""
+    parameters, kernels = evidence.parameters, evidence.kernels
+    size = parameters.weight_norm[0, kernels] / np.sqrt(parameters.sizes[kernels])
+    return np.asarray(size <= SMALL_WEIGHTS * np.median(size))
 
 
 def _over_others(
@@ -172,9 +181,7 @@ def large_updates(evidence: Evidence) -> list[IndicatorValue]:
     A kernel that begins near zero has a large ratio until it has grown, and is left out.
     """
     parameters, kernels = evidence.parameters, evidence.kernels
-    gradients = parameters.grad_norm[0, kernels]
-    size = parameters.weight_norm[0, kernels] / np.sqrt(parameters.sizes[kernels])
-    kept = (gradients > 0) & (size > SMALL_WEIGHTS * np.median(size))
+    kept = (parameters.grad_norm[0, kernels] > 0) & ~_begins_at_zero(evidence)
     # Only at the first step: later the weights have grown to the size of the updates.
     return _worst(_by_kernel(evidence, _over_others(evidence, evidence.ratios[0], kept)))
 
@@ -267,12 +274,30 @@ def low_rate(evidence: Evidence) -> list[IndicatorValue]:
     learning = evidence.learning
     if not _progress(evidence) < SLOW_PROGRESS or not evidence.ratios.size:
         return []
-    figure = float(np.nanmedian(_ratio(evidence)))
+    # A kernel that begins at zero has a large ratio until it has grown.
+    ratios = evidence.ratios[:, ~_begins_at_zero(evidence)]
+    if not ratios.size:
+        return []
+    figure = float(np.nanmedian(ratios))
     still = learning[len(learning) // 2] - learning[-1] > STILL_FALLS * evidence.guess
     # Far below the limit, the fall may be too small to see.
     if not still and figure > TINY_RATIO:
         return []
     return [IndicatorValue("", 0, figure)]
+
+
+def late_fall(evidence: Evidence) -> list[IndicatorValue]:
+    """The share of the loss's fall that came in the second half, if the loss falls slowly.
+
+    Labels that do not match have no such fall, and most trainings fall most at first.
+    """
+    learning = evidence.learning
+    if not _progress(evidence) < SLOW_PROGRESS or len(learning) < 2:
+        return []
+    first, half, last = (float(learning[i]) for i in (0, len(learning) // 2, -1))
+    if first - last < STILL_FALLS * evidence.guess:
+        return []
+    return [IndicatorValue("", 0, (half - last) / (first - last))]
 
 
 def no_progress(evidence: Evidence) -> list[IndicatorValue]:

@@ -412,6 +412,16 @@ SYMPTOMS: tuple[Symptom, ...] = (
         explains=True,
     ),
     Symptom(
+        "learning rate too low",
+        indicators.late_fall,
+        "share of the loss's fall that came in the second half, in a slow training",
+        "multiply the learning rate by ten; convjax.lr_find suggests one",
+        _FINDER,
+        high=limits.LATE_FALL,
+        needs=("classes", ENOUGH_STEPS),
+        explains=True,
+    ),
+    Symptom(
         "dropout too strong",
         updates.dropout_gap,
         "loss in training less that in evaluation, over that of guessing",

@@ -101,7 +101,9 @@ def dropout_gap(evidence: Evidence) -> list[IndicatorValue]:
     gap = _evaluation_gap(evidence)
     if not len(gap) or not evidence.guess or evidence.progress >= SLOW_PROGRESS:
         return []
-    figure = float(np.median(-gap[-max(len(gap) // 2, 1) :])) / evidence.guess
+    # Before anything is learned, dropout makes the outputs larger; later, the loss.
+    halves = gap[: -(-len(gap) // 2)], gap[len(gap) // 2 :]
+    figure = max(float(np.median(-half)) for half in halves) / evidence.guess
     return [IndicatorValue("", 0, figure)]
 
 
@@ -118,6 +120,8 @@ def stale_evaluation(evidence: Evidence) -> list[IndicatorValue]:
     fall = trained[0] - trained[-3:].mean()
     if not np.isfinite(evaluated).all() or fall < 0.3 * abs(trained[0]):
         return []
+    if np.median(evaluated[-3:]) < trained[-3:].mean() + fall / 2:
+        return []  # evaluation is no worse: both losses have their reasons
     change = np.abs(evaluated - evaluated[0]).max() / fall
     return [IndicatorValue("", evidence.step(int(rows[0])), float(change))]
 

@@ -120,8 +120,9 @@ def parameter_stats(
         raise ValueError(
             "updated must hold the parameters after the update, got the very arrays of params: the "
             "two are one state, as nnx.state(model, nnx.Param) before and after optimizer.update, "
-            "which share the model's variables. Pass updates=, those of Optax, or take a copy "
-            "before the update: jax.tree.map(jnp.copy, nnx.state(model, nnx.Param))."
+            "which share the model's variables; or what optax.apply_updates returned was not kept. "
+            "Pass updates=, those of Optax, or take a copy before the update: "
+            "jax.tree.map(jnp.copy, nnx.state(model, nnx.Param))."
         )
     return ParameterStats(describe(params), _norms({"params": before, **trees}, histogram))
 

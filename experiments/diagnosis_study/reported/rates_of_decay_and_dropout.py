@@ -52,7 +52,7 @@ class SpotNet(nnx.Module):
 
 def decay_of_a_half(faulty: bool, seed: int) -> Trained:
     """Predicts coordinates with SGD and a weight decay of a half, such that all are the same."""
-    train, test = centres()
+    train, test = ((x, y / 4 + 0.5) for x, y in centres())  # about 0 to 1
     model = SpotNet(0.0, nnx.Rngs(seed))
     decay = optax.add_decayed_weights(0.5 if faulty else 5e-4)
     batches = batches_of(train, size=32, steps=250, seed=seed)
@@ -76,7 +76,7 @@ class DepthNet(linen.Module):
 def decay_before_adam(faulty: bool, seed: int) -> Trained:
     """Adds the decay to the gradient, before Adam, where 0.05 outweighs the gradient."""
     decay = optax.add_decayed_weights(0.05 if faulty else 5e-5)
-    train, test = heat_maps()
+    train, test = ((x, y / 4 + 0.2) for x, y in heat_maps())  # 0 to 1
     state = linen_state(DepthNet(), train[0], optax.chain(decay, optax.adam(3e-3)), seed)
     batches = batches_of(train, size=32, steps=250, seed=seed)
     record, (state,) = run_pure(linen_step(squared_error), (state,), batches)
