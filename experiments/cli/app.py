@@ -33,6 +33,8 @@ from experiments.cli.train import EXAMPLES, run_train
 from experiments.diagnosis_study.report import tables
 from experiments.diagnosis_study.results import DiagnosisResult
 from experiments.diagnosis_study.run import run_diagnosis
+from experiments.diagnosis_study.sets import run_diagnosis_sets
+from experiments.diagnosis_study.sets_report import sets_tables
 from experiments.harness.claim import Result
 from experiments.layout_study.report import markdown_layouts
 from experiments.receptive_fields.run import markdown_fields, run_fields
@@ -87,6 +89,7 @@ def parity(
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "claims": lambda found: markdown_ledger(list(map(Result.from_json, found["claims"]))),
     "bars": markdown_bars,
+    "diagnosed": lambda found: "\n\n".join(sets_tables(found["diagnosed"])),
     "devices": lambda found: markdown_devices(found["devices"]),
     "fields": lambda found: markdown_fields(found["fields"]),
     "layouts": markdown_layouts,
@@ -131,6 +134,7 @@ app.command("bench")(run_bench)
 app.command("bench-record")(run_bench_record)
 app.command("bench-watch")(run_bench_watch)
 app.command("diagnosis")(run_diagnosis)
+app.command("diagnosis-sets")(run_diagnosis_sets)
 app.command("explore")(run_explore)
 app.command("gallery")(run_gallery)
 app.command("bench-devices")(run_bench_devices)

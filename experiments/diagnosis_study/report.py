@@ -61,9 +61,11 @@ def targets_table(rows: Sequence[DiagnosisResult]) -> str:
 def by_symptom(rows: Sequence[DiagnosisResult]) -> str:
     """Returns recall, precision, steps, the rules' recall and the suggested change by symptom."""
     cells = []
-    for symptom in (symptom.name for symptom in SYMPTOMS):
+    for symptom in dict.fromkeys(symptom.name for symptom in SYMPTOMS):
         injected = [row for row in rows if row.symptom == symptom]
         found = [row for row in rows if symptom in row.findings]
+        if not injected and not found:
+            continue
         hits = sum(symptom in row.findings for row in injected)
         steps = [row.steps for row in injected if row.steps is not None]
         cells.append(
@@ -85,7 +87,10 @@ def by_symptom(rows: Sequence[DiagnosisResult]) -> str:
 
 def confusion(rows: Sequence[DiagnosisResult]) -> str:
     """Returns how often each symptom was found first, by the symptom of the injected fault."""
-    names = [*(symptom.name for symptom in SYMPTOMS), HEALTHY]
+    injected_or_found = {HEALTHY} | {row.symptom for row in rows}
+    injected_or_found |= {name for row in rows for name in row.findings[:1]}
+    every = [*dict.fromkeys(symptom.name for symptom in SYMPTOMS), HEALTHY]
+    names = [name for name in every if name in injected_or_found]
     codes = {name: chr(ord("a") + i) for i, name in enumerate(names)}
     cells = []
     for symptom in names:

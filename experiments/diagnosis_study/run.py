@@ -85,7 +85,10 @@ def measure_diagnosis(
     for case in sorted(cases, key=lambda case: case.plan.group):
         rows[case] = examine(case, *study.run(case.plan))
         on_run()
-    again = {case: SUGGESTED_CHANGES[row.findings[0]](case.plan) for case, row in to_retrain(rows)}
+    again = {
+        case: SUGGESTED_CHANGES.get(row.findings[0], lambda plan: plan)(case.plan)
+        for case, row in to_retrain(rows)
+    }
     for case, plan in sorted(again.items(), key=lambda pair: pair[1].group):
         rows[case] = replace(rows[case], cured=study.run(plan)[1])
     return list(rows.values())

@@ -1,16 +1,26 @@
-"""The three sets of trainings of the study, and the diagnosis of each of them."""
+"""`python -m experiments diagnosis-sets`: the diagnosis of reported faults and healthy trainings.
+
+The faults were reported in public, each with its source (`experiments.diagnosis_study.reported`);
+each has a control without the fault. The healthy trainings are of many architectures, tasks and
+optimisers (`experiments.diagnosis_study.healthy`). Thresholds were set on the part "set" alone.
+"""
 
 import gc
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
+from rich.console import Console
+from rich.progress import Progress
 
 from convjax.diagnosis import diagnose
-from experiments.diagnosis_study.healthy.zoo import HEALTHY
-from experiments.diagnosis_study.reported import REPORTED
+from convjax.runs.environment import environment
 from experiments.diagnosis_study.user_loops import Trained
+from experiments.terminal.command import measure_to_file
+from experiments.terminal.options import OutFile, Quick
 
 PARTS = ("set", "measured")
 
@@ -46,6 +56,10 @@ def trainings(of: str) -> Iterator[tuple[str, str, Callable[[int], Trained], str
     Args:
       of: "reported", "control" or "healthy".
     """
+    # Here, because they import the libraries of all loops.
+    from experiments.diagnosis_study.healthy.zoo import HEALTHY
+    from experiments.diagnosis_study.reported import REPORTED
+
     if of == "healthy":
         for i, made in enumerate(HEALTHY):
             yield made.name, PARTS[i % 2], made.train, "", made.healthy, made.options
@@ -91,3 +105,26 @@ def said_of(of: str, *, part: str | None = None, every: int = 1) -> Iterator[dic
         # A process has room for about a hundred programs.
         jax.clear_caches()
         gc.collect()
+
+
+def run_diagnosis_sets(quick: Quick = False, out: OutFile = Path("diagnosis_sets.json")) -> None:
+    """Measures the diagnosis on reported faults and healthy trainings; writes diagnosis_sets.json.
+
+    A quick run takes every fortieth training.
+    """
+    from experiments.diagnosis_study.sets_report import sets_tables
+    from experiments.harness.compilation_cache import use_compilation_cache
+
+    def measure(shown: Console) -> dict[str, Any]:
+        use_compilation_cache()
+        rows = []
+        with warnings.catch_warnings(), Progress(console=shown, transient=True) as progress:
+            warnings.simplefilter("ignore")  # of what the faults do, such as lost precision
+            task = progress.add_task("trainings", total=None)
+            for of in ("reported", "control", "healthy"):
+                for row in said_of(of, every=40 if quick else 1):
+                    rows.append(row)
+                    progress.advance(task)
+        return {"environment": environment(), "diagnosed": rows}
+
+    measure_to_file(out, measure, lambda report: sets_tables(report["diagnosed"]))

@@ -1,0 +1,93 @@
+"""The report of the reported faults and of the zoo of healthy trainings, in Markdown."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.diagnosis_study.sets import PARTS
+from experiments.harness.intervals import Interval, share
+from experiments.terminal.tables import TextTable
+
+BARS = {"cause first": 0.80, "cause among the first three": 0.90, "healthy without a finding": 0.98}
+FIRST = 3
+
+
+def sets_tables(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns the figures beside their bars, those of each cause, and what is still wrong.
+
+    Args:
+      rows: as `convjax`'s study saves them, see `experiments.diagnosis_study.sets.Said`.
+    """
+    measured = [row for row in rows if row["part"] == PARTS[1]]
+    return [_bars(rows), _by_cause(measured), _wrong(measured)]
+
+
+def named(row: dict[str, Any]) -> list[str]:
+    """Returns the causes that the diagnosis names of a training, in its order."""
+    return [*row["findings"], *row["consequences"]]
+
+
+def _bars(rows: Sequence[dict[str, Any]]) -> str:
+    cells = []
+    for name, bar in BARS.items():
+        cells.append((name, f"{bar:.2f}", *(_text(_figure(name, rows, part)) for part in PARTS)))
+    cells.append(
+        (
+            "controls without a finding",
+            "",
+            *(_text(_clean(rows, "control", part)) for part in PARTS),
+        )
+    )
+    heading = ("figure", "bar", "part for thresholds", "measured part")
+    counts = Counter((row["of"], row["part"]) for row in rows)
+    text = ", ".join(f"{n} {of} ({part})" for (of, part), n in sorted(counts.items()))
+    return f"{TextTable(heading, cells).markdown()}\n\nTrainings: {text}."
+
+
+def _figure(name: str, rows: Sequence[dict[str, Any]], part: str) -> Interval:
+    if name.startswith("healthy"):
+        return _clean(rows, "healthy", part)
+    first = 1 if name == "cause first" else FIRST
+    of_part = [row for row in rows if row["of"] == "reported" and row["part"] == part]
+    return share(sum(row["truth"] in named(row)[:first] for row in of_part), len(of_part))
+
+
+def _clean(rows: Sequence[dict[str, Any]], of: str, part: str) -> Interval:
+    # A training that misses its bar is not shown to be healthy, and says nothing here.
+    kept = [r for r in rows if r["of"] == of and r["part"] == part and r["reached"] >= r["bar"]]
+    return share(sum(not row["findings"] for row in kept), len(kept))
+
+
+def _by_cause(rows: Sequence[dict[str, Any]]) -> str:
+    reported = [row for row in rows if row["of"] == "reported"]
+    others = [row for row in rows if row["of"] != "reported" and row["reached"] >= row["bar"]]
+    cells = []
+    for cause in sorted({row["truth"] for row in reported}):
+        own = [row for row in reported if row["truth"] == cause]
+        said = [row for row in reported if named(row)[:1] == [cause]]
+        cells.append(
+            (
+                cause,
+                _text(share(sum(row in said for row in own), len(own))),
+                _text(share(sum(row in own for row in said), len(said))),
+                str(sum(cause in row["findings"] for row in others)),
+            )
+        )
+    heading = ("cause", "recall, first", "precision, first", "false alarms")
+    return TextTable(heading, cells).markdown()
+
+
+def _wrong(rows: Sequence[dict[str, Any]]) -> str:
+    cells = [
+        (row["name"], row["truth"] or "healthy", ", ".join(named(row)[:FIRST]) or "nothing")
+        for row in rows
+        if (row["truth"] and named(row)[:1] != [row["truth"]])
+        or (not row["truth"] and row["findings"] and row["reached"] >= row["bar"])
+    ]
+    return TextTable(("training", "truth", "said"), cells).markdown()
+
+
+def _text(figure: Interval) -> str:
+    if figure.mean != figure.mean:
+        return "none"
+    return f"{figure.mean:.3f} ({figure.low:.3f} to {figure.high:.3f})"
