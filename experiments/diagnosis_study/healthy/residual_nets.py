@@ -52,7 +52,7 @@ class ConvNeXtBlock(nnx.Module):
         self.depthwise = make.conv(width, width, 7, depthwise=True)
         self.norm = make.layer_norm(width)
         self.expand, self.project = make.linear(width, 4 * width), make.linear(4 * width, width)
-        self.layer_scale = nnx.Param(jnp.full(width, 1e-6))
+        self.layer_scale = nnx.Param(jnp.full(width, 1e-6, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps maps (N, H, W, C) to maps of the same shape, at first almost to themselves."""

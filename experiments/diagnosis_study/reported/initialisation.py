@@ -73,7 +73,7 @@ def both_factors_zero(faulty: bool, seed: int) -> Trained:
     train, test = digits(flat=True, step=2)
     model = AdaptedNet(faulty, nnx.Rngs(seed))
     batches = batches_of(train, size=50, steps=200, seed=seed)
-    record = run_nnx(nnx_step(cross_entropy), model, optax.adam(3e-3), batches)
+    record = run_nnx(nnx_step(cross_entropy), model, optax.adam(6e-3), batches)
     return Trained(record, accuracy(model(test[0]), test[1]))
 
 
@@ -205,7 +205,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         _ZERO,
         both_factors_zero,
         "nnx",
-        0.85,
+        0.75,
     ),
     ReportedFault(
         "all weights begin at zero, two classes",

@@ -1,0 +1,212 @@
+"""Causes that show in the facts of batches, in updates and in what is not finite, by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from convjax.diagnosis import diagnose
+from convjax.nn.outputs import LayerKind
+from tests.diagnosis.test_diagnose import (
+    CHANNELS,
+    HEALTHY,
+    STEPS,
+    begun_late,
+    late,
+    stuck,
+    with_parameters,
+)
+
+RISING = np.linspace(1, 30, STEPS, dtype=np.float32)[:, None]
+
+
+def column(value):
+    return np.broadcast_to(np.asarray(value, np.float32), STEPS).copy()
+
+
+def facts(record, **changes):
+    """A record of ten classes with the facts of its batches, some of them changed."""
+    found = {
+        "outputs": 10,
+        "examples": 64,
+        "output low": -3,
+        "output high": 5,
+        "output sum low": -4,
+        "output sum high": 6,
+        "output not finite": 0,
+        "label low": 0,
+        "label high": 9,
+        "label not whole": 0,
+        "label size": 1,
+        "label classes": 10,
+        "label entropy": np.log(10),
+        "loss of logits": record.loss,
+        "loss of probabilities": 3 * record.loss,
+    }
+    found |= {name.replace("_", " "): value for name, value in changes.items()}
+    return replace(record, facts={n: column(v) for n, v in found.items() if v is not None})
+
+
+def regression(record, **changes):
+    """A record of a regression: one output per example, whose loss is the squared error."""
+    changes = {
+        "outputs": 1,
+        "output_sum_low": None,
+        "output_sum_high": None,
+        "label_low": -2,
+        "label_high": 2,
+        "label_not_whole": 1,
+        "loss_of_logits": 7 * record.loss,
+        "squared_error": record.loss,
+        "absolute_error": 5 * record.loss,
+    } | changes
+    return facts(record, **changes)
+
+
+def layer_columns(record, name, factor, columns):
+    values = getattr(record, name).copy()
+    values[:, columns] *= factor
+    return replace(record, **{name: values})
+
+
+NAN = late(np.nan, 30)
+PROBABILITIES = {"output_low": 0.01, "output_high": 0.9, "output_sum_low": 1, "output_sum_high": 1}
+SLOW = replace(HEALTHY, loss=np.linspace(2.3, 1.8, STEPS, dtype=np.float32))
+WEIGHTS = HEALTHY.parameters.weight_norm
+DEAD_UPDATES = with_parameters(column=1, update_norm=0)
+
+CASES = {
+    "inputs not finite": replace(
+        HEALTHY, mean=np.where(np.arange(5) == 0, np.nan, HEALTHY.mean).astype(np.float32), loss=NAN
+    ),
+    "labels out of range": facts(replace(HEALTHY, loss=column(np.nan)), label_low=1, label_high=10),
+    "labels do not fit the loss": facts(HEALTHY, label_high=0.035, label_not_whole=0.9),
+    "batches of one class": facts(HEALTHY, label_entropy=0.1, label_classes=2),
+    "shapes of output and target differ": regression(
+        HEALTHY, squared_error=HEALTHY.loss / 3, squared_error_of_pairs=HEALTHY.loss
+    ),
+    "softmax applied twice": facts(HEALTHY, **PROBABILITIES),
+    "non-linearity at the output": facts(HEALTHY, output_low=0),
+    "gradients not finite": replace(
+        with_parameters(slice(29, None), 0, grad_norm=np.nan), loss=NAN
+    ),
+    "loss not finite": facts(replace(HEALTHY, loss=NAN), loss_of_logits=HEALTHY.loss),
+    "target not scaled": regression(
+        replace(layer_columns(SLOW, "std", 100, 1), loss=column(1e4)), squared_error=1e4
+    ),
+    "loss independent of the parameters": facts(
+        replace(stuck(grad_norm=0, update_norm=0), parameters=stuck(grad_norm=0).parameters)
+    ),
+    "update not applied": facts(
+        replace(
+            stuck(), parameters=replace(HEALTHY.parameters, weight_norm=WEIGHTS[:1] + 0 * WEIGHTS)
+        )
+    ),
+    "loss summed over the batch": facts(
+        replace(stuck(), loss=stuck().loss * 64), loss_of_logits=stuck().loss
+    ),
+    "weight decay too strong": facts(
+        replace(
+            stuck(),
+            parameters=replace(HEALTHY.parameters, weight_norm=WEIGHTS * 0.95 ** (RISING - 1)),
+        )
+    ),
+    "gradients accumulate": facts(
+        replace(
+            SLOW,
+            parameters=replace(
+                HEALTHY.parameters, grad_norm=0.1 * (1 + np.arange(STEPS)[:, None] + 0 * WEIGHTS)
+            ),
+        )
+    ),
+    "parameters not finite": replace(
+        with_parameters(slice(30, None), 1, weight_norm=np.nan), loss=NAN
+    ),
+    "parameters frozen": facts(replace(DEAD_UPDATES, loss=SLOW.loss)),
+    "dropout too strong": facts(replace(SLOW, eval_loss=SLOW.loss - 1)),
+    "evaluation of other parameters": facts(replace(HEALTHY, eval_loss=column(2.3))),
+    "running statistics used in training": facts(
+        replace(
+            layer_columns(HEALTHY, "std", 3, [2]),
+            kinds=(
+                LayerKind(),
+                LayerKind(),
+                LayerKind("BatchNorm", "relu"),
+                LayerKind("Conv", "relu"),
+                LayerKind("Linear"),
+            ),
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("cause", CASES)
+def test_diagnose_names_the_cause_first(cause):
+    found = diagnose(CASES[cause])
+    assert [finding.symptom for finding in found.findings] == [cause]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(facts(HEALTHY), id="classes"),
+        pytest.param(regression(HEALTHY), id="regression"),
+        pytest.param(
+            facts(HEALTHY, **PROBABILITIES, loss_of_logits=2.0, loss_of_probabilities=HEALTHY.loss),
+            id="a loss of probabilities",
+        ),
+        pytest.param(facts(HEALTHY, label_low=-1), id="padding that the loss leaves out"),
+        pytest.param(
+            facts(replace(HEALTHY, loss=1.3 * HEALTHY.loss), loss_of_logits=HEALTHY.loss),
+            id="a loss with something added",
+        ),
+        pytest.param(
+            facts(replace(HEALTHY, loss=64 * HEALTHY.loss), loss_of_logits=HEALTHY.loss),
+            id="a sum that learns",
+        ),
+        pytest.param(facts(DEAD_UPDATES), id="a frozen part under a network that learns"),
+        pytest.param(
+            facts(with_parameters(column=0, grad_norm=1e-3)), id="small gradients, but it learns"
+        ),
+    ],
+)
+def test_diagnose_finds_nothing_in_what_learns(record):
+    assert not diagnose(record).findings
+
+
+def test_guess_is_the_entropy_of_the_labels():
+    # 90 % of one class: a loss at 0.325 has learned nothing, and one at 0.03 nearly all.
+    entropy = -(0.9 * np.log(0.9) + 0.1 * np.log(0.1))
+    rare = {"label_entropy": entropy, "label_classes": 2, "outputs": 2, "label_high": 1}
+    hist = HEALTHY.hist.copy()
+    hist[:, 1] = 0
+    hist[:, 1, 0], hist[:, 1, 4] = 900, 100  # zeros and ones
+    stays = replace(HEALTHY, loss=column(entropy), eval_loss=column(entropy), hist=hist)
+    stays = replace(stays, over=HEALTHY.over * 0)
+    found = diagnose(facts(stays, **rare)).findings
+    assert [finding.symptom for finding in found] == ["inputs and labels do not match"]
+    assert not diagnose(facts(replace(stays, loss=0.1 * HEALTHY.loss), **rare)).findings
+
+
+def test_the_first_steps_alone_are_no_verdict():
+    short = with_parameters(column=0, grad_norm=1e-3).between(0, 5)
+    assert not diagnose(short).findings
+    late_start = replace(with_parameters(column=0, grad_norm=1e-3), loss=begun_late())
+    assert diagnose(late_start).findings[0].symptom == "vanishing gradients"
+
+
+def test_the_nonlinearity_of_each_layer_counts():
+    sleeping = np.unpackbits(HEALTHY.active, axis=1)
+    first = int(HEALTHY.channels[:3].sum())
+    sleeping[60:, first : first + CHANNELS] = 0
+    record = replace(HEALTHY, active=np.packbits(sleeping, axis=1))
+    kinds = [
+        LayerKind(),
+        LayerKind(),
+        LayerKind("Conv", "relu"),
+        LayerKind("Conv", "gelu"),
+        LayerKind("Linear"),
+    ]
+    assert not diagnose(replace(record, kinds=tuple(kinds))).findings
+    kinds[3] = LayerKind("Conv", "relu")
+    assert diagnose(replace(record, kinds=tuple(kinds))).findings[0].symptom == "dead layer"
