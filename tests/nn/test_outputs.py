@@ -106,7 +106,8 @@ def test_layer_outputs_of_while_other_threads_capture():
         while not ended.is_set():
             captured()
 
-    outputs = captured()
+    kept = [captured() for _ in range(200)]
+    outputs = kept[0]
     plain = {"input": X, **outputs}
     others = [threading.Thread(target=captures) for _ in range(2)]
     interval = sys.getswitchinterval()
@@ -114,7 +115,7 @@ def test_layer_outputs_of_while_other_threads_capture():
     try:
         for other in others:
             other.start()
-        for _ in range(300):
+        for _ in range(100):
             assert LayerOutputs.of(plain).kinds == outputs.kinds
     finally:
         ended.set()

@@ -118,7 +118,7 @@ class LayerMaker:
         window = (size, size)
         groups, options = 1, self._weights
         if depthwise:
-            groups, options = channels, options
+            groups, options = channels, {"conv_general_dilated": depthwise_conv, **options}
         return nnx.Conv(
             channels, outputs, window, strides=stride, feature_group_count=groups, **options
         )
