@@ -72,16 +72,16 @@ class Autoencoder(nnx.Module):
 
 
 class ConvAutoencoder(nnx.Module):
-    """Convolutions of stride 2 down to 2×2, transposed convolutions up again."""
+    """Convolutions of stride 2 down to 4×4, transposed convolutions up again."""
 
     def __init__(self, outputs: int, make: LayerMaker):
         self.encoder = nnx.List(
-            [ConvNorm(i, o, make, stride=2, norm="") for i, o in pairwise((1, 16, 32, 16))]
+            [ConvNorm(i, o, make, stride=2, norm="") for i, o in pairwise((1, 16, 8))]
         )
         self.decoder = nnx.List(
             [
                 nnx.ConvTranspose(i, o, (3, 3), (2, 2), kernel_init=lecun_normal, rngs=make.rngs)
-                for i, o in pairwise((16, 32, 16, 8))
+                for i, o in pairwise((8, 16, 8))
             ]
         )
         self.head = make.head(8, outputs)
