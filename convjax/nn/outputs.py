@@ -72,11 +72,12 @@ class LayerOutputs(dict[str, Any]):
         if isinstance(outputs, cls):
             return outputs
         found = cls(outputs)
-        # `valuerefs` is a list, which does not change while other threads capture.
+        # Without iteration over what other threads may change meanwhile: `valuerefs` is a list.
         for live in filter(None, [ref() for ref in _live.valuerefs()]):
-            same = {n for n, x in live.items() if x is not None and outputs.get(n) is x}
-            found.channel_axes |= {n: axis for n, axis in live.channel_axes.items() if n in same}
-            found.kinds |= {n: kind for n, kind in live.kinds.items() if n in same}
+            same = [n for n, x in outputs.items() if x is not None and live.get(n) is x]
+            axes, kinds = live.channel_axes, live.kinds
+            found.channel_axes |= {n: axes[n] for n in same if n in axes}
+            found.kinds |= {n: kinds[n] for n in same if n in kinds}
             if same and live.output is not None:
                 found.output = live.output
         return found

@@ -115,7 +115,7 @@ def test_layer_outputs_of_while_other_threads_capture():
     try:
         for other in others:
             other.start()
-        for _ in range(100):
+        for _ in range(300):
             assert LayerOutputs.of(plain).kinds == outputs.kinds
     finally:
         ended.set()
