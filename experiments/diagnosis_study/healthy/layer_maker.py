@@ -24,6 +24,7 @@ class Style:
       dropout: share of the values that are dropped before the last layer.
       momentum: of the running statistics of batch norm; 0.99 is the default of Flax.
       bfloat16: whether the layers compute in that type; the parameters are float32.
+      longer: factor on the number of steps; slow running statistics need more of them.
     """
 
     name: str = ""
@@ -31,6 +32,7 @@ class Style:
     dropout: float = 0.0
     momentum: float = 0.9
     bfloat16: bool = False
+    longer: int = 1
 
 
 class Head(nnx.Module):

@@ -1,6 +1,7 @@
 """The training loops of the zoo, in Flax NNX and with parameters that are apart."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ def train(
     architecture: Architecture, task: Task, optimiser: Optimiser, style: Style, seed: int
 ) -> Trained:
     """Runs a training; returns its record and its score on the held-out examples."""
+    optimiser = replace(optimiser, steps=style.longer * optimiser.steps)
     split = task.data(seed)
     model = architecture.build(task.outputs, style, seed)
     run = _train_nnx if architecture.library == "nnx" else _train_pure
@@ -93,17 +95,17 @@ def _train_nnx(
     batches: Iterable[tuple[Any, ...]],
     split: Split,
 ) -> Trained:
-    step, evaluated = nnx_step(task.loss), model
+    step, evaluated = nnx_step(task.goal.loss), model
     if optimiser.average:
         evaluated = nnx.clone(model)
-        step = averaging_step(task.loss, optimiser.average)
+        step = averaging_step(task.goal.loss, optimiser.average)
         batches = ((*batch, evaluated) for batch in batches)
     record = run_nnx(step, model, transform, batches)
     if optimiser.average:
         nnx.update(evaluated, nnx.state(model, nnx.BatchStat))
     evaluated.eval()
     outputs = nnx.jit(lambda model, x: model(x))(evaluated, split.test.x)
-    return Trained(record, task.score(_numbers(outputs), split.test.y))
+    return Trained(record, task.goal.score(_numbers(outputs), split.test.y))
 
 
 def _train_pure(
@@ -116,16 +118,16 @@ def _train_pure(
 ) -> Trained:
     others = dict(model.init())
     params = others.pop("params")
-    step = pure_step(model.apply, transform, task.loss)
+    step = pure_step(model.apply, transform, task.goal.loss)
     state = (params, others, transform.init(params))
     record, (params, others, _) = run_pure(step, state, batches)
     outputs = jax.jit(model.predict)({"params": params, **others}, split.test.x)
-    return Trained(record, task.score(_numbers(outputs), split.test.y))
+    return Trained(record, task.goal.score(_numbers(outputs), split.test.y))
 
 
 def _pre_train(model: Any, head: Any, rate: float, task: Task, split: Split, seed: int) -> None:
     """Trains a whole model without a record, then gives it a new last layer."""
-    step = nnx.jit(nnx_step(task.loss))
+    step = nnx.jit(nnx_step(task.goal.loss))
     optimizer = nnx.Optimizer(model, optax.adam(rate), wrt=nnx.Param)
     arrays = (split.train.x, split.train.y)
     for x, y in batches_of(arrays, size=64, steps=PRE_TRAINING_STEPS, seed=seed + 1):

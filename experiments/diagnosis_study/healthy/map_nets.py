@@ -89,8 +89,8 @@ class ConvAutoencoder(nnx.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         """Maps images (N, 16, 16, 1) to outputs (N, 16, 16, K)."""
         x = images
-        for layer in self.encoder:
-            x = layer(x)
+        for block in self.encoder:
+            x = block(x)
         for layer in self.decoder:
             x = nnx.relu(layer(x))
         return self.head(x)

@@ -120,7 +120,7 @@ OPTIMISERS: tuple[Optimiser, ...] = (
     Optimiser("adam, batch 16", _adam, rate=0.5, batch=16, steps=300),
     Optimiser("adam, batch 256", _adam, rate=1.5, batch=256, steps=100),
     Optimiser("adamw, decay 0.1", _strong_decay),
-    Optimiser("adam, a third of the rate", _adam, rate=1 / 3, steps=250),
+    Optimiser("adam, a third of the rate", _adam, rate=1 / 3, steps=350),
     Optimiser("adam, twice the rate", _adam, rate=2.0),
     Optimiser("sgd, nesterov, clipping", _clipped_nesterov, sgd=True),
     Optimiser("adam, accumulation over four", _accumulated(4), rate=2.0, batch=32, steps=400),

@@ -57,7 +57,7 @@ class LinenCNN:
 
     def predict(self, variables: Variables, images: jax.Array) -> jax.Array:
         """Returns the outputs (N, K) in evaluation."""
-        outputs: jax.Array = self._layers.apply(variables, images, False)
+        outputs: Any = self._layers.apply(variables, images, False)
         return outputs
 
 

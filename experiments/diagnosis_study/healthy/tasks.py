@@ -49,7 +49,7 @@ def squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.mean((outputs - y) ** 2)
 
 
-# --- scores on held-out examples: 1 is perfect, and `Task.guessing` the best without inputs -------
+# --- scores on held-out examples: 1 is perfect, and `Goal.guessing` the best without inputs -------
 
 
 def accuracy(outputs: Array, y: Array) -> float:
@@ -110,6 +110,23 @@ def mixed_batches(
 
 
 @dataclass(frozen=True)
+class Goal:
+    """What a training lowers, and what counts on held-out examples.
+
+    Attributes:
+      loss: of the network's outputs and a batch's targets.
+      score: of outputs and targets of the held-out examples.
+      guessing: the score of the best constant output.
+      classes: whether each output is a class.
+    """
+
+    loss: Loss
+    score: Callable[[Array, Array], float]
+    guessing: float
+    classes: bool = True
+
+
+@dataclass(frozen=True)
 class Task:
     """What a network learns.
 
@@ -117,26 +134,19 @@ class Task:
       name: of the task.
       outputs: of the network, K.
       data: returns the examples, given a seed.
-      loss: of the network's outputs and a batch's targets.
-      score: of outputs and targets of the held-out examples.
-      guessing: the score of the best constant output.
+      goal: the loss and the score.
       healthy: the score that a healthy training reaches at least.
       kind: of the outputs, as for `Architecture`.
       batches: yields those of a training.
-      binary: whether the outputs are of two classes or none, so that the number of classes for
-        guessing is not that of the outputs.
     """
 
     name: str
     outputs: int
     data: Callable[[int], Split]
-    loss: Loss
-    score: Callable[[Array, Array], float]
-    guessing: float
+    goal: Goal
     healthy: float
     kind: str = VECTOR
     batches: Callable[..., Iterable[tuple[Any, ...]]] = batches_of
-    binary: bool = False
 
 
 def _labels(_: Array, labels: Array) -> Array:
@@ -185,86 +195,46 @@ def _segmentation(seed: int) -> Split:
     return Split(*parts)
 
 
-_digits = (CLASSES, _with(_labels), cross_entropy, accuracy, 0.1, 0.8)
-_sigmoid = {"score": balanced_accuracy, "guessing": 0.5, "binary": True}
-_regression = {"loss": squared_error, "score": explained, "guessing": 0.0, "binary": True}
+def _properties(_: int) -> Split:
+    return data.with_targets(lambda _, labels: data.properties(labels))
+
+
+def _moments(several: bool) -> Callable[[int], Split]:
+    return lambda _: data.moment_targets(several=several)
+
+
+def _texts(length: int) -> Callable[[int], Split]:
+    return lambda seed: data.language(seed, length=length)
+
+
+_ten = Goal(cross_entropy, accuracy, 0.1)
+_smoothed = Goal(smoothed_cross_entropy, accuracy, 0.1)
+_soft = Goal(soft_cross_entropy, lambda outputs, y: accuracy(outputs, y.argmax(-1)), 0.1)
+_two = Goal(cross_entropy, accuracy, 0.5)
+_sigmoids = Goal(binary_cross_entropy, balanced_accuracy, 0.5, classes=False)
+_regression = Goal(squared_error, explained, 0.0, classes=False)
+_pixel_classes = Goal(binary_cross_entropy, overlap, 0.2, classes=False)
+_probabilities = Goal(
+    binary_cross_entropy, lambda outputs, y: explained(1 / (1 + np.exp(-outputs)), y), 0.0, False
+)
+_tokens, _kinds = Goal(cross_entropy, accuracy, 0.2), data.TOKEN_KINDS
 
 TASKS: tuple[Task, ...] = (
-    Task("ten digits", *_digits),
-    Task("three or seven", 2, _threes_sevens, cross_entropy, accuracy, 0.5, 0.93),
-    Task("zero or not", 1, _with(_zeros), binary_cross_entropy, healthy=0.9, **_sigmoid),
-    Task("label smoothing", CLASSES, _with(_labels), smoothed_cross_entropy, accuracy, 0.1, 0.8),
-    Task("slant", 1, lambda _: data.moment_targets(several=False), healthy=0.6, **_regression),
-    Task(
-        "mixup",
-        CLASSES,
-        _with(_one_hot),
-        soft_cross_entropy,
-        lambda outputs, y: accuracy(outputs, y.argmax(-1)),
-        0.1,
-        0.75,
-        batches=mixed_batches,
-    ),
-    Task(
-        "properties of digits",
-        4,
-        _with(lambda _, labels: data.properties(labels)),
-        binary_cross_entropy,
-        healthy=0.85,
-        **_sigmoid,
-    ),
-    Task("digits from 0 to 1", CLASSES, _with(_labels, scaled=False), *_digits[2:]),
-    Task(
-        "height, width, slant",
-        3,
-        lambda _: data.moment_targets(several=True),
-        healthy=0.5,
-        **_regression,
-    ),
-    Task("three or seven, one output", 1, _sevens, binary_cross_entropy, healthy=0.93, **_sigmoid),
-    Task("noisy digits", CLASSES, _noisy, *_digits[2:5], 0.7),
-    Task(
-        "segmentation",
-        1,
-        _segmentation,
-        binary_cross_entropy,
-        overlap,
-        0.1,
-        0.6,
-        MAP,
-        binary=True,
-    ),
-    Task("reconstruction", 1, _reconstruction, healthy=0.5, kind=MAP, **_regression),
-    Task("denoising", 1, _denoising, healthy=0.4, kind=MAP, **_regression),
-    Task(
-        "soft reconstruction",
-        1,
-        _reconstruction,
-        binary_cross_entropy,
-        lambda outputs, y: explained(1 / (1 + np.exp(-outputs)), y),
-        0.0,
-        0.45,
-        MAP,
-        binary=True,
-    ),
-    Task(
-        "next token",
-        data.TOKEN_KINDS,
-        lambda seed: data.language(seed, length=LENGTH),
-        cross_entropy,
-        accuracy,
-        0.2,
-        0.6,
-        TOKENS,
-    ),
-    Task(
-        "next token, short texts",
-        data.TOKEN_KINDS,
-        lambda seed: data.language(seed, length=16),
-        cross_entropy,
-        accuracy,
-        0.2,
-        0.55,
-        TOKENS,
-    ),
+    Task("ten digits", CLASSES, _with(_labels), _ten, 0.8),
+    Task("three or seven", 2, _threes_sevens, _two, 0.93),
+    Task("zero or not", 1, _with(_zeros), _sigmoids, 0.9),
+    Task("label smoothing", CLASSES, _with(_labels), _smoothed, 0.8),
+    Task("slant", 1, _moments(several=False), _regression, 0.6),
+    Task("mixup", CLASSES, _with(_one_hot), _soft, 0.75, batches=mixed_batches),
+    Task("properties of digits", 4, _properties, _sigmoids, 0.85),
+    Task("digits from 0 to 1", CLASSES, _with(_labels, scaled=False), _ten, 0.8),
+    Task("height, width, slant", 3, _moments(several=True), _regression, 0.5),
+    Task("three or seven, one output", 1, _sevens, _sigmoids, 0.93),
+    Task("noisy digits", CLASSES, _noisy, _ten, 0.7),
+    Task("segmentation", 1, _segmentation, _pixel_classes, 0.6, MAP),
+    Task("reconstruction", 1, _reconstruction, _regression, 0.5, MAP),
+    Task("denoising", 1, _denoising, _regression, 0.4, MAP),
+    Task("soft reconstruction", 1, _reconstruction, _probabilities, 0.45, MAP),
+    Task("next token", _kinds, _texts(LENGTH), _tokens, 0.6, TOKENS),
+    Task("next token, short texts", _kinds, _texts(16), _tokens, 0.55, TOKENS),
 )

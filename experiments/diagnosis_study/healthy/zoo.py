@@ -24,7 +24,7 @@ FIRST_SEED = 20_000
 STYLES: tuple[Style, ...] = (
     Style(),
     Style("zero head", zero_head=True),
-    Style("momentum 0.99", momentum=0.99),
+    Style("momentum 0.99", momentum=0.99, longer=2),
     Style(),
     Style("dropout 0.5", dropout=0.5),
     Style("bfloat16", bfloat16=True),
@@ -58,7 +58,7 @@ def training(
 ) -> HealthyTraining:
     """Returns a training of the zoo."""
     name = f"{architecture.name} with {style.name}" if style.name else architecture.name
-    options: dict[str, Any] = {"classes": 0} if task.binary else {}
+    options: dict[str, Any] = {} if task.goal.classes else {"classes": 0}
     run = partial(train, architecture, task, optimiser, style)
     return HealthyTraining(name, task.name, optimiser.name, run, task.healthy, options)
 

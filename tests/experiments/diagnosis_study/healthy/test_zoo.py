@@ -47,7 +47,7 @@ def test_pairs_differ_in_the_optimiser_alone():
 def test_bars_are_above_guessing():
     for task in TASKS:
         # At least a quarter of the way from guessing to perfect.
-        assert task.healthy - task.guessing >= 0.25 * (1 - task.guessing)
+        assert task.healthy - task.goal.guessing >= 0.25 * (1 - task.goal.guessing)
 
 
 def test_styles_are_in_the_zoo():
