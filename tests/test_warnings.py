@@ -1,8 +1,7 @@
 """Warnings point at the line that the user can change."""
 
-import contextlib
+import os
 import sys
-import types
 import warnings
 
 import jax
@@ -12,16 +11,133 @@ import optax
 import pytest
 from flax import linen, nnx
 
-from convjax import _warnings, capture, layer_stats
+import convjax
+from convjax import capture, layer_stats
 from convjax._warnings import warn_user
 
-EMPTY = {"conv": np.zeros((2, 0)), "head": np.zeros(3)}  # layer_stats warns of "conv"
-X = np.ones((2, 3), np.float32)
+LEFT_OUT = {"conv": np.ones((2, 3), bool), "head": np.ones(3)}  # layer_stats warns of "conv"
+
+
+def next_line():
+    return sys._getframe(1).f_lineno + 1
+
+
+def place(caught):
+    (warning,) = caught
+    return warning.filename, warning.lineno
+
+
+def function_in(package, code, **names):
+    """Returns the function `f` of a source that seems to be a file of a package."""
+    file = os.path.join(os.path.dirname(package.__file__), "somewhere.py")
+    exec(compile(code, file, "exec"), names)
+    return names["f"]
 
 
 def test_warn_user_points_at_its_caller():
     with pytest.warns(UserWarning, match="^what happens$") as caught:
+        line = next_line()
         warn_user("what happens")
-    code, first = test_warn_user_points_at_its_caller.__code__, caught[0]
-    assert first.filename == __file__
-    assert first.lineno == code.co_firstlineno + 2
+    assert place(caught) == (__file__, line)
+    assert caught[0].category is UserWarning
+
+
+def test_warn_user_points_at_the_call_of_the_library():
+    with pytest.warns(UserWarning, match="layer_stats leaves out 'conv'") as caught:
+        line = next_line()
+        layer_stats(LEFT_OUT)
+    assert place(caught) == (__file__, line)
+    with pytest.warns(UserWarning, match="capture finds no layer") as caught:
+        line = next_line()
+        capture(lambda x: 2 * x, np.ones(3))
+    assert place(caught) == (__file__, line)
+
+
+def test_warn_user_points_into_the_step_that_is_traced():
+    lines = []
+
+    @jax.jit
+    def step(x):
+        lines.append(next_line())
+        return layer_stats({"conv": x > 0, "head": x})
+
+    @nnx.jit
+    def nnx_step(x):
+        return step(x)
+
+    for calls in (step, nnx_step, jax.vmap(step), jax.checkpoint(step)):
+        jax.clear_caches()
+        with pytest.warns(UserWarning, match="layer_stats leaves out 'conv'") as caught:
+            calls(jnp.ones((2, 3)))
+        assert place(caught) == (__file__, lines[-1])
+    assert len(lines) == 4
+
+
+def test_warn_user_points_into_the_module_that_is_called():
+    lines = []
+
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            lines.append(next_line())
+            layer_stats({"conv": x > 0, "head": x})
+            return linen.Dense(2)(x)
+
+    with pytest.warns(UserWarning, match="layer_stats leaves out 'conv'") as caught:
+        Net().init(jax.random.key(0), jnp.ones((2, 3)))
+    assert place(caught) == (__file__, lines[0])
+
+
+@pytest.mark.parametrize("package", [convjax, jax, nnx, optax], ids=lambda p: p.__name__)
+def test_warn_user_passes_over_packages(package):
+    between = function_in(package, "def f(call):\n    call()", __name__="between")
+    with pytest.warns(UserWarning) as caught:
+        line = next_line()
+        between(lambda: between(warned))
+    # The innermost line of the user's, here that of the lambda, is the same.
+    assert place(caught) == (__file__, line)
+
+
+warned = function_in(convjax, "def f():\n    warn_user('deep inside')", warn_user=warn_user)
+
+
+def test_warn_user_passes_over_context_managers_of_the_library():
+    code = (
+        "import contextlib\n"
+        "@contextlib.contextmanager\n"
+        "def f():\n"
+        "    warn_user('at the start')\n"
+        "    yield\n"
+    )
+    manager = function_in(convjax, code, warn_user=warn_user)
+    with pytest.warns(UserWarning, match="at the start") as caught:
+        line = next_line()
+        with manager():
+            pass
+    assert place(caught) == (__file__, line)
+
+
+def test_warn_user_does_not_pass_over_folders_whose_names_begin_alike():
+    folder = os.path.dirname(jax.__file__) + "_of_mine"
+    names = {"warn_user": warn_user}
+    exec(compile("def f():\n    warn_user('here')", f"{folder}/step.py", "exec"), names)
+    with pytest.warns(UserWarning, match="here") as caught:
+        names["f"]()
+    assert place(caught) == (f"{folder}/step.py", 2)
+
+
+def test_warn_user_warns_once_per_line_of_the_user():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            warned()
+        warned()
+    assert len(caught) == 2
+    assert caught[1].lineno == caught[0].lineno + 1
+
+
+def test_warn_user_is_an_error_where_warnings_are():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="deep inside"):
+            warned()

@@ -163,9 +163,19 @@ class Evidence:
     @property
     def label_entropy(self) -> float:
         """The mean entropy of the classes in a batch, in nats; NaN if it is not known."""
-        known = self.is_classification or self.is_binary
+        known = self.is_classification or self.is_binary or self._has_classes_alone
         found = self.fact("label entropy")
         return float(np.nanmean(found)) if known and np.isfinite(found).any() else math.nan
+
+    @property
+    def _has_classes_alone(self) -> bool:
+        """Whether labels are classes, by themselves: the outputs are not known."""
+        one = self.usual("outputs") != self.usual("outputs") and self.usual("label size") == 1
+        entropy, first = self.usual("label entropy"), self.record.loss[:3]
+        if not one or self.usual("label not whole") != 0 or not len(first):
+            return False
+        # A cross entropy begins near that of guessing.
+        return bool(0.5 * entropy < np.median(first) < 3 * entropy)
 
     def _target_variance(self, column: int) -> float:
         mean, std = self.record.mean[:, column], self.record.std[:, column]

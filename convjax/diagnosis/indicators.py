@@ -31,6 +31,8 @@ from convjax.diagnosis.thresholds import (
     SPIKE_LOSS,
     SPIKE_WINDOW,
     STILL_FALLS,
+    SMALL_SIGNAL,
+    TINY_GRADIENT,
     TINY_RATIO,
 )
 from convjax.stats.watch import INPUT
@@ -141,9 +143,24 @@ def vanishing_gradients(evidence: Evidence) -> list[IndicatorValue]:
     if not rms.size or not np.isfinite(rms).all() or not np.any(rms, axis=1).all():
         return []
     shares = np.median(rms / rms.max(1, keepdims=True), axis=0)
+    if not _signal_shrinks(evidence):
+        shares = np.where(shares < TINY_GRADIENT, shares, np.nan)
     first = int(evidence.parameters.watched[0])
     pairs = zip(evidence.kernel_names, shares, strict=True)
     return _worst([IndicatorValue(n, first, float(v)) for n, v in pairs if v], lowest=True)
+
+
+def _signal_shrinks(evidence: Evidence) -> bool:
+    """Whether a layer's output is far smaller than the input: small weights make both small.
+
+    It is not known without the input or the layers, and then True.
+    """
+    record = evidence.record
+    if INPUT not in record.layers or not evidence.network or not len(record.std):
+        return True
+    given = record.layers.index(INPUT)
+    size = float(np.hypot(record.mean[0, given], record.std[0, given])) or 1.0
+    return bool(record.std[0, list(evidence.network)].min() < SMALL_SIGNAL * size)
 
 
 def _begins_at_zero(evidence: Evidence) -> Bool[np.ndarray, " K"]:

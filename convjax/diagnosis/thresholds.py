@@ -63,6 +63,12 @@ RECOVERED = 0.8
 # A loss above that of guessing by more than this share is another matter than labels.
 FAR_FROM_GUESSING = 0.5
 
+# A gradient of less than this share of the largest is too small, however large the signals are.
+TINY_GRADIENT = 0.01
+
+# An output of less than this share of the input's size has been made small by small weights.
+SMALL_SIGNAL = 0.1
+
 # Weights of less than this share of the others', root mean square, begin at zero.
 SMALL_WEIGHTS = 0.01
 

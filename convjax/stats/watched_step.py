@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from convjax.nn._module_calls import LayerCalls, is_float
 from convjax.nn._traced_call import Layers, call_with_layers, named_arguments
 from convjax.nn.outputs import LayerOutputs
 from convjax.nn.selection import predicate
+from convjax.stats._loss_calls import loss_calls
 from convjax.stats._optimizer_calls import OptimizerCall, optimizer_calls
 from convjax.stats.layers import LayerStats, layer_stats
 from convjax.stats.parameters import ParameterStats, applied, parameter_stats
@@ -93,7 +94,7 @@ def watch_step(
         @wraps(step)
         def observed(*args: Any, **kwargs: Any) -> Any:
             optimizers.restart()  # of a trace that failed, the step has called them before
-            with optimizer_calls(optimizers.report):
+            with optimizer_calls(optimizers.report), loss_calls(partial(_tag_loss, calls)):
                 return step(*args, **kwargs)
 
         try:
@@ -122,6 +123,15 @@ def watch_step(
         return result, {name: value for name, value in stats.items() if value is not None}
 
     return watched
+
+
+def _tag_loss(calls: LayerCalls, outputs: Any, labels: Any) -> tuple[Any, Any]:
+    """Returns the arguments of a loss, tagged."""
+
+    def keep(name: str, value: Any) -> Any:
+        return calls.keep(Tag(name, "loss"), value) if isinstance(value, jax.Array) else value
+
+    return keep("loss outputs", outputs), keep("loss labels", labels)
 
 
 class _Given:
@@ -155,10 +165,14 @@ class _Given:
         chosen = named or unnamed
         return chosen[0] if len(chosen) == 1 else None
 
-    def images(self, examples: int) -> jax.Array | None:
-        """Returns the only argument with several numbers per example."""
+    def images(self, labels: jax.Array) -> jax.Array | None:
+        """Returns the only argument with several numbers per example, besides the labels."""
         leaves = jax.tree.leaves(dict(self.named), is_leaf=_is_model)
-        found = [x for x in leaves if is_float(x) and x.ndim > 1 and len(x) == examples]
+        found = [
+            x
+            for x in leaves
+            if is_float(x) and x.ndim > 1 and len(x) == len(labels) and x is not labels
+        ]
         return found[0] if len(found) == 1 else None
 
     def like(self, tree: Any) -> Any:
@@ -288,8 +302,14 @@ def _layer_stats(
             except Exception as error:
                 advice = "labels= is called with the arguments of the step"
                 _leave_out("the labels", f"{type(error).__name__}: {error}. {advice}")
+        in_loss = {f.tag.name: v for f, v in layers.others if f.tag.kind == "loss" and not f.scans}
+        if "loss labels" in in_loss:
+            # As the loss gets them, whatever the step has done to them.
+            y = in_loss["loss labels"]
+            outputs.output = in_loss.get("loss outputs", outputs.output)
+        y = y if y is None or y.ndim else None
         if x is None and y is not None:
-            x = given.images(len(y))
+            x = given.images(y)
         before = {INPUT: x, LABELS: y}
         outputs = {name: value for name, value in before.items() if value is not None} | outputs
     if not outputs:

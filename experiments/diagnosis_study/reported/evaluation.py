@@ -173,7 +173,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         _OTHER,
         parameters_of_the_start,
         "nnx",
-        0.85,
+        0.8,
     ),
     ReportedFault(
         "evaluation of an average that hardly moves",

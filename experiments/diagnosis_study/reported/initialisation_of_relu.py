@@ -49,7 +49,7 @@ def negative_weights(faulty: bool, seed: int) -> Trained:
     positive, test_positive = (np.clip(x + 2.5, 0.05, None) / 2.5 for x in (x, test_x))
     model = PositiveNet(faulty, nnx.Rngs(seed))
     batches = batches_of((positive, y), size=48, steps=300, seed=seed)
-    record = run_nnx(nnx_step(cross_entropy), model, optax.adam(1e-2), batches)
+    record = run_nnx(nnx_step(cross_entropy), model, optax.adam(2e-2), batches)
     return Trained(record, accuracy(model(jnp.asarray(test_positive)), test_y))
 
 
@@ -64,7 +64,7 @@ def weights_around_ten(faulty: bool, seed: int) -> Trained:
     keys = jax.random.split(jax.random.key(seed))
     hidden = (10.0 if faulty else 0.0) + 0.1 * jax.random.normal(keys[0], (196, 48))
     params = {"hidden": hidden, "head": 0.1 * jax.random.normal(keys[1], (48, 10))}
-    tx = optax.sgd(0.1, momentum=0.9)
+    tx = optax.adam(3e-3)
     step = optax_step(network, cross_entropy, tx)
     batches = batches_of((x - 1, y), size=50, steps=240, seed=seed)
     record, (params, _) = run_pure(step, (params, tx.init(params)), batches)
@@ -107,7 +107,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         _DEAD,
         negative_weights,
         "nnx",
-        0.7,
+        0.6,
     ),
     ReportedFault(
         "weights around ten for inputs below zero",
@@ -115,7 +115,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         _DEAD,
         weights_around_ten,
         "optax",
-        0.8,
+        0.75,
     ),
     ReportedFault(
         "bias below all that a layer sees",

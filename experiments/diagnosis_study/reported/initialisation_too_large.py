@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen, nnx
 from jax.ad_checkpoint import checkpoint_name
@@ -56,7 +57,7 @@ def letters_of_std_one(faulty: bool, seed: int) -> Trained:
 
 
 class Squashed(linen.Module):
-    """Hidden layers of 100 sigmoids, and four logits.
+    """Three hidden layers of 100 sigmoids, and ten logits.
 
     Attributes:
       std: of the weights, or None for the usual.
@@ -66,19 +67,21 @@ class Squashed(linen.Module):
 
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps rows (N, D) to logits (N, 4)."""
+        """Maps rows (N, D) to logits (N, 10)."""
         usual = linen.initializers.variance_scaling(4.0, "fan_in", "normal")
         init = usual if self.std is None else linen.initializers.normal(self.std)
-        for _ in range(2):
+        for _ in range(3):
             x = linen.sigmoid(linen.Dense(100, kernel_init=init)(x))
-        return linen.Dense(4)(x)
+        return linen.Dense(10)(x)
 
 
 def sigmoids_of_std_one(faulty: bool, seed: int) -> Trained:
     """Draws the weights before sigmoids from a normal distribution of std 1."""
-    train, test = species()
+    train, test = digits(flat=True, step=2)
+    mean, std = train[0].mean(), train[0].std()
+    train, test = (((x - mean) / std, y) for x, y in (train, test))
     state = linen_state(Squashed(1.0 if faulty else None), train[0], optax.adam(5e-3), seed)
-    batches = batches_of(train, size=48, steps=300, seed=seed)
+    batches = batches_of(train, size=50, steps=240, seed=seed)
     record, (state,) = run_pure(linen_step(cross_entropy), (state,), batches)
     return Trained(record, accuracy(state.apply_fn({"params": state.params}, test[0]), test[1]))
 
@@ -91,20 +94,21 @@ def actions_at_their_bounds(faulty: bool, seed: int) -> Trained:
             x = jnp.tanh(checkpoint_name(x @ params[name], name))
         return jnp.tanh(checkpoint_name(x @ params["action"], "action"))
 
-    (x, y), (test_x, test_y) = measurements()
-    actions, test_actions = y / 4, test_y / 4
+    train, test = (
+        (np.pad(x, ((0, 0), (0, 1)), constant_values=1), y / 4) for x, y in measurements()
+    )  # a column of ones in place of biases; actions within the bounds
     gain = 12.0 if faulty else 1.0
     keys = jax.random.split(jax.random.key(seed), 3)
-    shapes = {"first": (8, 64), "second": (64, 64), "action": (64, 1)}
+    shapes = {"first": (9, 64), "second": (64, 64), "action": (64, 1)}
     params = {
         name: gain * jax.random.normal(key, shape) / jnp.sqrt(shape[0])
         for key, (name, shape) in zip(keys, shapes.items(), strict=True)
     }
     tx = optax.adam(3e-3)
     step = optax_step(network, squared_error, tx)
-    batches = batches_of((x, actions), size=64, steps=250, seed=seed)
+    batches = batches_of(train, size=64, steps=250, seed=seed)
     record, (params, _) = run_pure(step, (params, tx.init(params)), batches)
-    return Trained(record, explained(network(params, jnp.asarray(test_x)), test_actions))
+    return Trained(record, explained(network(params, jnp.asarray(test[0])), test[1]))
 
 
 class FourConvs(nnx.Module):
