@@ -18,8 +18,8 @@ from convjax._warnings import warn_user
 LEFT_OUT = {"conv": np.ones((2, 3), bool), "head": np.ones(3)}  # layer_stats warns of "conv"
 
 
-def next_line():
-    return sys._getframe(1).f_lineno + 1
+def line_below(lines):
+    return sys._getframe(1).f_lineno + lines
 
 
 def place(caught):
@@ -35,42 +35,36 @@ def function_in(package, code, **names):
 
 
 def test_warn_user_points_at_its_caller():
+    line = line_below(2)
     with pytest.warns(UserWarning, match="^what happens$") as caught:
-        line = next_line()
         warn_user("what happens")
     assert place(caught) == (__file__, line)
     assert caught[0].category is UserWarning
 
 
 def test_warn_user_points_at_the_call_of_the_library():
+    line = line_below(2)
     with pytest.warns(UserWarning, match="layer_stats leaves out 'conv'") as caught:
-        line = next_line()
         layer_stats(LEFT_OUT)
     assert place(caught) == (__file__, line)
+    line = line_below(2)
     with pytest.warns(UserWarning, match="capture finds no layer") as caught:
-        line = next_line()
         capture(lambda x: 2 * x, np.ones(3))
     assert place(caught) == (__file__, line)
 
 
-def test_warn_user_points_into_the_step_that_is_traced():
+@pytest.mark.parametrize("around", [lambda f: f, nnx.jit, jax.vmap, jax.checkpoint])
+def test_warn_user_points_into_the_step_that_is_traced(around):
     lines = []
 
     @jax.jit
     def step(x):
-        lines.append(next_line())
+        lines.append(line_below(1))
         return layer_stats({"conv": x > 0, "head": x})
 
-    @nnx.jit
-    def nnx_step(x):
-        return step(x)
-
-    for calls in (step, nnx_step, jax.vmap(step), jax.checkpoint(step)):
-        jax.clear_caches()
-        with pytest.warns(UserWarning, match="layer_stats leaves out 'conv'") as caught:
-            calls(jnp.ones((2, 3)))
-        assert place(caught) == (__file__, lines[-1])
-    assert len(lines) == 4
+    with pytest.warns(UserWarning, match="layer_stats leaves out 'conv'") as caught:
+        around(step)(jnp.ones((2, 3)))
+    assert place(caught) == (__file__, lines[0])
 
 
 def test_warn_user_points_into_the_module_that_is_called():
@@ -79,7 +73,7 @@ def test_warn_user_points_into_the_module_that_is_called():
     class Net(linen.Module):
         @linen.compact
         def __call__(self, x):
-            lines.append(next_line())
+            lines.append(line_below(1))
             layer_stats({"conv": x > 0, "head": x})
             return linen.Dense(2)(x)
 
@@ -91,8 +85,8 @@ def test_warn_user_points_into_the_module_that_is_called():
 @pytest.mark.parametrize("package", [convjax, jax, nnx, optax], ids=lambda p: p.__name__)
 def test_warn_user_passes_over_packages(package):
     between = function_in(package, "def f(call):\n    call()", __name__="between")
-    with pytest.warns(UserWarning) as caught:
-        line = next_line()
+    line = line_below(2)
+    with pytest.warns(UserWarning, match="deep inside") as caught:
         between(lambda: between(warned))
     # The innermost line of the user's, here that of the lambda, is the same.
     assert place(caught) == (__file__, line)
@@ -110,10 +104,9 @@ def test_warn_user_passes_over_context_managers_of_the_library():
         "    yield\n"
     )
     manager = function_in(convjax, code, warn_user=warn_user)
-    with pytest.warns(UserWarning, match="at the start") as caught:
-        line = next_line()
-        with manager():
-            pass
+    line = line_below(1)
+    with pytest.warns(UserWarning, match="at the start") as caught, manager():
+        pass
     assert place(caught) == (__file__, line)
 
 
