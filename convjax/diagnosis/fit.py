@@ -73,12 +73,13 @@ def label_spread(evidence: Evidence) -> list[IndicatorValue]:
 def classes_per_batch(evidence: Evidence) -> list[IndicatorValue]:
     """The entropy of the classes in a batch, over that of the classes in all batches."""
     record = evidence.record
-    entropy, examples = evidence.label_entropy, evidence.usual("examples")
-    if np.isnan(entropy) or len(record.watched) < 10 or not examples >= 8:
-        return []
     column = record.layers.index(LABELS)
-    if not len(record.hist):
+    found = evidence.fact("label entropy")
+    classes = evidence.usual("label not whole") == 0 and not evidence.has_mixtures
+    examples = record.sizes[column] / max(evidence.usual("label size"), 1)
+    if not classes or len(record.watched) < 10 or not examples >= 8:
         return []
+    entropy = float(np.nanmean(found))
     # Classes of 10 and more are counted together, which makes the whole smaller, never larger.
     whole = record.hist[:, column].sum(0).astype(float)
     counts = np.append(whole[whole > 0], record.over[:, column].sum())
@@ -128,7 +129,7 @@ def output_cut_off(evidence: Evidence) -> list[IndicatorValue]:
     low, high = evidence.fact("output low"), evidence.fact("output high")
     if len(low) < 10 or not np.isfinite(low).any() or evidence.probabilities:
         return []
-    zero = low == 0
+    zero = (low == 0) & (high > 0)
     if evidence.is_classification and zero.mean() > MOST_ROWS:
         return [IndicatorValue("", _first(evidence, zero), float(zero.mean()))]
     if evidence.is_classification and evidence.is_loss("loss of logits"):

@@ -26,12 +26,12 @@ from convjax.diagnosis.thresholds import (
     RISEN_LOSS,
     SLOW_PROGRESS,
     SMALL_PER_GRADIENT,
+    SMALL_SIGNAL,
     SMALL_WEIGHTS,
     SPIKE_GRADIENT,
     SPIKE_LOSS,
     SPIKE_WINDOW,
     STILL_FALLS,
-    SMALL_SIGNAL,
     TINY_GRADIENT,
     TINY_RATIO,
 )

@@ -7,7 +7,8 @@ import numpy as np
 
 from convjax.diagnosis.evidence import Evidence
 from convjax.diagnosis.indicator import IndicatorValue
-from convjax.diagnosis.thresholds import FEW_ROWS, SLOW_PROGRESS
+from convjax.diagnosis.indicators import dead
+from convjax.diagnosis.thresholds import DEAD_SHARE, FEW_ROWS, SLOW_PROGRESS
 
 
 def _learns(evidence: Evidence) -> bool:
@@ -20,6 +21,8 @@ def gradients_zero(evidence: Evidence) -> list[IndicatorValue]:
     finite = np.isfinite(norms).all(1)
     if finite.sum() < FEW_ROWS:
         return []
+    if len(evidence.record.active) and any(v.figure > DEAD_SHARE for v in dead(evidence)):
+        return []  # nothing passes a layer that is dead
     zero = (norms[finite] == 0).all(1)
     return [IndicatorValue("", int(evidence.parameters.watched[0]), float(zero.mean()))]
 
@@ -122,7 +125,11 @@ def stale_evaluation(evidence: Evidence) -> list[IndicatorValue]:
         return []
     if np.median(evaluated[-3:]) < trained[-3:].mean() + fall / 2:
         return []  # evaluation is no worse: both losses have their reasons
-    change = np.abs(evaluated - evaluated[0]).max() / fall
+    if evidence.has_norms:  # whose running statistics may lag behind: only what stays counts
+        change = np.abs(evaluated - evaluated[0]).max() / fall
+    else:
+        halves = evaluated[: len(evaluated) // 2], evaluated[len(evaluated) // 2 :]
+        change = max(np.median(halves[0]) - np.median(halves[1]), 0) / fall
     return [IndicatorValue("", evidence.step(int(rows[0])), float(change))]
 
 

@@ -143,7 +143,7 @@ def _losses(x: Any, labels: Any) -> dict[str, Any]:
             softmax = -jnp.mean(jnp.sum(y * jax.nn.log_softmax(x), -1))
             of_shares = -jnp.mean(jnp.sum(y * jnp.log(jnp.maximum(x, _LEAST)), -1))
         else:
-            in_rows, softmax, of_shares = jnp.array(False), 0.0, 0.0
+            in_rows, softmax, of_shares = jnp.array(False), jnp.zeros(()), jnp.zeros(())
         binary = jnp.mean(jax.nn.softplus(flat) - targets * flat)
         share = jnp.clip(flat, _LEAST, 1)
         rest = jnp.maximum(1 - flat, 1e-7)
@@ -159,12 +159,9 @@ def _losses(x: Any, labels: Any) -> dict[str, Any]:
     return found
 
 
-FactColumns = dict[str, Float[np.ndarray, " S"]]
-
-
 def merge_facts(
     facts: Mapping[str, Any], weights: Int[np.ndarray, " S"], starts: Int[np.ndarray, " G"]
-) -> FactColumns:
+) -> dict[str, Float[np.ndarray, " G"]]:
     """Returns facts with groups of neighbouring rows merged.
 
     Those that end in "low" or "high" are the lowest or highest of the group, and others the mean
@@ -175,7 +172,7 @@ def merge_facts(
       weights: number of steps of each row.
       starts: the first row of each group, from 0 up.
     """
-    found: FactColumns = {}
+    found: dict[str, Any] = {}
     for name, column in facts.items():
         column = np.asarray(column, np.float32)
         if name.endswith("low"):
@@ -187,22 +184,25 @@ def merge_facts(
     return found
 
 
-def merge_members(facts: Mapping[str, Any]) -> FactColumns:
+def merge_members(facts: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "..."]]:
     """Returns facts whose first axis, of members or devices, is merged as `merge_facts` does."""
-    found: FactColumns = {}
+    found: dict[str, Any] = {}
     for name, members in facts.items():
         columns = np.asarray(members, np.float32)
         merge = np.fmin if name.endswith("low") else np.fmax if name.endswith("high") else None
         if merge is not None:
-            found[name] = merge.reduce(columns, axis=0)
+            found[name] = np.asarray(merge.reduce(columns, axis=0))
             continue
         taken = ~np.isnan(columns)
         with np.errstate(invalid="ignore", over="ignore"):  # of a training that diverged
-            found[name] = np.sum(columns, 0, where=taken) / taken.sum(0, dtype=np.float32)
+            mean = np.sum(columns, 0, where=taken) / taken.sum(0, dtype=np.float32)
+        found[name] = np.asarray(mean)
     return found
 
 
-def join_facts(parts: Sequence[tuple[Mapping[str, Any], int]]) -> FactColumns:
+def join_facts(
+    parts: Sequence[tuple[Mapping[str, Any], int]],
+) -> dict[str, Float[np.ndarray, " S"]]:
     """Returns the facts of successive parts of a training, NaN where a part lacks one.
 
     Args:

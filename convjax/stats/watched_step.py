@@ -165,13 +165,21 @@ class _Given:
         chosen = named or unnamed
         return chosen[0] if len(chosen) == 1 else None
 
-    def images(self, labels: jax.Array) -> jax.Array | None:
-        """Returns the only argument with several numbers per example, besides the labels."""
-        leaves = jax.tree.leaves(dict(self.named), is_leaf=_is_model)
+    def images(self, labels: jax.Array | None) -> jax.Array | None:
+        """Returns the only argument with several numbers per example, besides the labels.
+
+        Without labels, whose number would be that of the examples, only an argument that is an
+        array by itself counts: others are parameters.
+        """
+        values = dict(self.named)
+        leaves = values.values() if labels is None else jax.tree.leaves(values, is_leaf=_is_model)
         found = [
             x
             for x in leaves
-            if is_float(x) and x.ndim > 1 and len(x) == len(labels) and x is not labels
+            if is_float(x)
+            and x.ndim > 1
+            and x is not labels
+            and (labels is None or len(x) == len(labels))
         ]
         return found[0] if len(found) == 1 else None
 
@@ -308,7 +316,7 @@ def _layer_stats(
             y = in_loss["loss labels"]
             outputs.output = in_loss.get("loss outputs", outputs.output)
         y = y if y is None or y.ndim else None
-        if x is None and y is not None:
+        if x is None:
             x = given.images(y)
         before = {INPUT: x, LABELS: y}
         outputs = {name: value for name, value in before.items() if value is not None} | outputs
