@@ -202,7 +202,7 @@ def rate_that_never_stops_rising(faulty: bool, seed: int) -> Trained:
     highest = 3.0 if faulty else 5e-3
 
     def rate(count: jax.Array) -> jax.Array:
-        return jnp.minimum(1e-4 * 1.05**count, highest)
+        return jnp.minimum(1e-4 * 1.03**count, highest)
 
     train, test = next_letters()
     graph, params = nnx.split(LetterNet(nnx.Rngs(seed)))
