@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from convjax.nn._harvest import inner_programs, layer_output_p
@@ -94,4 +95,4 @@ def _kind(equation: JaxprEqn) -> str:
 
 
 def _is_zero(atom: Any) -> bool:
-    return isinstance(atom, Literal) and not getattr(atom.val, "shape", ()) and atom.val == 0
+    return isinstance(atom, Literal) and not np.shape(atom.val) and bool(atom.val == 0)
