@@ -62,7 +62,7 @@ def _bad_outputs(evidence: Evidence) -> tuple[float, str]:
 
 def _first_bad(parameters: ParameterRecord, norms: np.ndarray) -> tuple[float, str]:
     bad = ~np.isfinite(norms)
-    rows = np.flatnonzero(bad.any(1)) if len(norms) else []
+    rows = np.flatnonzero(bad.any(1)) if len(norms) else np.zeros(0, int)
     if not len(rows):
         return np.inf, ""
     name = parameters.names[int(np.argmax(bad[rows[0]]))]

@@ -19,7 +19,9 @@ from flax import nnx
 from convjax.nn._module_calls import LayerCalls, active_captures, reports, suffixed
 from convjax.nn.selection import has_parameters, numbered
 
-_own = {"merge": nnx.merge, "split": nnx.split, "graphdef": nnx.graphdef}
+_own: dict[str, Callable[..., Any]] = {
+    name: getattr(nnx, name) for name in ("merge", "split", "graphdef")
+}
 _lock, _merging = threading.Lock(), threading.local()
 _users = 0
 

@@ -206,12 +206,15 @@ def _matched(
 def _norms(trees: dict[str, list[Any]], histogram: bool) -> Norms:
     """Returns the statistics, given the leaves of each tree of `parameter_stats`."""
     arrays = {name: list(map(jnp.asarray, leaves)) for name, leaves in trees.items()}
-    together, alone = [], []
+    together: list[int] = []
+    alone: list[int] = []
     for i, of_parameter in enumerate(zip(*arrays.values(), strict=True)):
         kept = any(x.size > STACKED_SIZE or explicitly_sharded(x) for x in of_parameter)
         (alone if kept else together).append(i)
     # The axes of those alone stay as they are: what is split over devices remains split.
-    blocks = [(None, {name: xs[i][None] for name, xs in arrays.items()}) for i in alone]
+    blocks: list[tuple[Chunks | None, dict[str, Any]]] = [
+        (None, {name: xs[i][None] for name, xs in arrays.items()}) for i in alone
+    ]
     if together:
         chunks = Chunks(tuple(arrays["params"][i].size for i in together))
         laid = {name: chunks.of([xs[i] for i in together]) for name, xs in arrays.items()}
@@ -249,7 +252,9 @@ def _of_rows(
         sums = jnp.sum(jnp.square(x), tuple(range(1, x.ndim)))
         squares[name] = sums if chunks is None else sum_rows(sums, chunks.arrays)
         if histogram and name != "params":
-            counts = count_rows(_magnitude_bin(x), LOG_BINS + 2, chunks and chunks.arrays)
+            counts = count_rows(
+                _magnitude_bin(x), LOG_BINS + 2, None if chunks is None else chunks.arrays
+            )
             # Padding is zeros, and those are under.
             hists[name] = counts if chunks is None else counts.at[:, 0].add(-chunks.padding)
     return squares, hists

@@ -18,11 +18,10 @@ from rich.progress import Progress
 
 from convjax.diagnosis import diagnose
 from convjax.runs.environment import environment
+from experiments.diagnosis_study.suite import PARTS
 from experiments.diagnosis_study.user_loops import Trained
 from experiments.terminal.command import measure_to_file
 from experiments.terminal.options import OutFile, Quick
-
-PARTS = ("set", "measured")
 
 
 @dataclass(frozen=True)

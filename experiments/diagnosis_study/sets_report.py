@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.diagnosis_study.sets import PARTS
+from experiments.diagnosis_study.suite import PARTS
 from experiments.harness.intervals import Interval, share
 from experiments.terminal.tables import TextTable
 

@@ -115,7 +115,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         _DEAD,
         weights_around_ten,
         "optax",
-        0.75,
+        0.65,
     ),
     ReportedFault(
         "bias below all that a layer sees",

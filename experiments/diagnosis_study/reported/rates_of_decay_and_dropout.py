@@ -74,8 +74,8 @@ class DepthNet(linen.Module):
 
 
 def decay_before_adam(faulty: bool, seed: int) -> Trained:
-    """Adds the decay to the gradient, before Adam, where 0.05 outweighs the gradient."""
-    decay = optax.add_decayed_weights(0.05 if faulty else 5e-5)
+    """Adds the decay to the gradient, before Adam, where it outweighs the gradient."""
+    decay = optax.add_decayed_weights(0.3 if faulty else 5e-5)
     train, test = ((x, y / 4 + 0.2) for x, y in heat_maps())  # 0 to 1
     state = linen_state(DepthNet(), train[0], optax.chain(decay, optax.adam(3e-3)), seed)
     batches = batches_of(train, size=32, steps=250, seed=seed)
@@ -185,7 +185,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         0.7,
     ),
     ReportedFault(
-        "weight decay of 0.05 before Adam, depth",
+        "weight decay before Adam, depth",
         "https://github.com/tinghuiz/SfMLearner/issues/34",
         _DECAY,
         decay_before_adam,
