@@ -40,8 +40,8 @@ def _logarithm_of_softmax(faulty: bool, seed: int) -> Trained:
     def naive(logits: jax.Array, y: jax.Array) -> jax.Array:
         return -jnp.mean(jnp.sum(jax.nn.one_hot(y, 10) * jnp.log(nnx.softmax(logits)), -1))
 
-    init = nnx.initializers.truncated_normal(0.25)
-    model = Mlp((784, 256, 128, 10), kernel_init=init, rngs=nnx.Rngs(seed))
+    init = nnx.initializers.truncated_normal(0.45)
+    model = Mlp((784, 128, 64, 10), kernel_init=init, rngs=nnx.Rngs(seed))
     loss = naive if faulty else cross_entropy
     record = fit_nnx(
         model, optax.adam(1e-2), loss, (task.x, task.y), size=100, steps=200, seed=seed
