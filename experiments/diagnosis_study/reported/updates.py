@@ -249,7 +249,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         _NOT_APPLIED,
         schedule_alone,
         "linen",
-        0.85,
+        0.75,
     ),
     ReportedFault(
         "the optimiser updates a copy of the weights",
@@ -289,6 +289,6 @@ REPORTED: tuple[ReportedFault, ...] = (
         _ACCUMULATE,
         sums_in_the_state,
         "linen",
-        0.5,
+        0.6,
     ),
 )
