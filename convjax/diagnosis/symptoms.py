@@ -223,16 +223,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         explains=True,
     ),
     Symptom(
-        "loss summed over the batch",
-        fit.summed_loss,
-        "loss of the batch over the mean loss of an example",
-        "take the mean over the batch, or divide the learning rate by the batch size",
-        _RECIPE,
-        high=1.0,
-        needs=("labels",),
-        explains=True,
-    ),
-    Symptom(
         "zero weights",
         indicators.zero_weights,
         "norm of the kernel before the first step",
@@ -271,6 +261,16 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _HE,
         high=limits.RELATIVE_STD,
         needs=("activations", "inputs"),
+        explains=True,
+    ),
+    Symptom(
+        "loss summed over the batch",
+        fit.summed_loss,
+        "loss of the batch over the mean loss of an example",
+        "take the mean over the batch, or divide the learning rate by the batch size",
+        _RECIPE,
+        high=1.0,
+        needs=("labels",),
         explains=True,
     ),
     Symptom(
