@@ -20,6 +20,9 @@ NONLINEARITIES = ("relu", "tanh", "sigmoid")
 # A layer counts as a normalisation by its name, such as "blocks.0.norm", "BatchNorm_0" or "bn1".
 _NORM = re.compile(r"norm|(^|[._])bn_?\d*$", re.IGNORECASE)
 
+# What the last layer may be followed by, in the loss.
+_OF_LOSSES = ("", "log_softmax", "softmax", "log_sigmoid")
+
 # Parameters with several axes that are not kernels.
 _TABLE = re.compile(r"embed|(^|[._])(pos|cls)|token|scale|gamma|bias|temperature", re.IGNORECASE)
 
@@ -235,8 +238,8 @@ class Evidence:
 
     @cached_property
     def _knows(self) -> bool:
-        """Whether non-linearities were recognised in the program."""
-        return any(kind.nonlinearity for kind in self.record.kinds)
+        """Whether non-linearities of the network were recognised, besides those of the loss."""
+        return any(kind.nonlinearity not in _OF_LOSSES for kind in self.record.kinds)
 
     @property
     def parameters(self) -> ParameterRecord:
