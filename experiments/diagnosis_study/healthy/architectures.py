@@ -80,9 +80,9 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("u-net, group norm", partial(map_nets.UNet, norm="group"), 5e-3, 0.1, MAP),
     Architecture("fully convolutional", map_nets.FullyConvolutional, 5e-3, 0.1, MAP),
     Architecture("autoencoder", map_nets.Autoencoder, 2e-3, 0.5, MAP),
-    Architecture("conv autoencoder", map_nets.ConvAutoencoder, 8e-3, 0.5, MAP),
+    Architecture("conv autoencoder", map_nets.ConvAutoencoder, 1e-2, 0.5, MAP),
     Architecture("gpt", sequence_models.GPT, 3e-3, 0.1, TOKENS),
     Architecture("gru over tokens", partial(_reader, cell=nnx.GRUCell), 5e-3, 0.5, TOKENS),
-    Architecture("lstm over tokens", partial(_reader, cell=nnx.LSTMCell), 5e-3, 0.5, TOKENS),
+    Architecture("lstm over tokens", partial(_reader, cell=nnx.LSTMCell), 1e-2, 0.5, TOKENS),
     Architecture("causal convolutions", sequence_models.CausalConvolutions, 3e-3, 0.2, TOKENS),
 )

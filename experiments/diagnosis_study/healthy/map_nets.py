@@ -72,11 +72,14 @@ class Autoencoder(nnx.Module):
 
 
 class ConvAutoencoder(nnx.Module):
-    """Convolutions of stride 2 down to 4×4, transposed convolutions up again."""
+    """GELU after convolutions of stride 2 down to 4×4, transposed convolutions up again."""
 
     def __init__(self, outputs: int, make: LayerMaker):
         self.encoder = nnx.List(
-            [ConvNorm(i, o, make, stride=2, norm="") for i, o in pairwise((1, 16, 8))]
+            [
+                ConvNorm(i, o, make, stride=2, norm="", function=nnx.gelu)
+                for i, o in pairwise((1, 16, 8))
+            ]
         )
         self.decoder = nnx.List(
             [
@@ -92,5 +95,5 @@ class ConvAutoencoder(nnx.Module):
         for block in self.encoder:
             x = block(x)
         for layer in self.decoder:
-            x = nnx.relu(layer(x))
+            x = nnx.gelu(layer(x))
         return self.head(x)
