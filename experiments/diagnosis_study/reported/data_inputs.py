@@ -222,7 +222,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         "inputs not normalised",
         _survival,
         "optax",
-        0.7,
+        0.65,
     ),
     ReportedFault(
         "images divided by 255 twice",
@@ -254,6 +254,6 @@ REPORTED: tuple[ReportedFault, ...] = (
         "inputs not finite",
         _empty_spots,
         "optax",
-        0.7,
+        0.6,
     ),
 )

@@ -248,7 +248,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         "labels out of range",
         _from_one_as_one_hot,
         "linen",
-        0.6,
+        0.5,
     ),
     ReportedFault(
         "masks of 255 for two outputs",

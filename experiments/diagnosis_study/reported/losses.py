@@ -210,7 +210,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         "loss summed over the batch",
         _softmax_regression,
         "linen",
-        0.75,
+        0.7,
     ),
     ReportedFault(
         "summed loss with a larger batch",

@@ -180,7 +180,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         "gradients not finite",
         _distance_of_equals,
         "nnx",
-        0.8,
+        0.75,
     ),
     ReportedFault(
         "root of padded errors",
@@ -196,7 +196,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         "gradients not finite",
         _deviation_of_zeros,
         "linen",
-        0.8,
+        0.75,
     ),
     ReportedFault(
         "overflow in half precision",

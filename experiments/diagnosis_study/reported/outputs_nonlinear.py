@@ -160,7 +160,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         "non-linearity at the output",
         _relu_of_logits,
         "linen",
-        0.8,
+        0.75,
     ),
     ReportedFault(
         "ReLU at the output of a regression",
@@ -184,6 +184,6 @@ REPORTED: tuple[ReportedFault, ...] = (
         "non-linearity at the output",
         _tanh_of_lengths,
         "optax",
-        0.7,
+        0.6,
     ),
 )
