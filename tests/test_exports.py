@@ -64,7 +64,8 @@ def test_rooms_are_no_functions(name):
 
 def test_public_types_have_one_place_each():
     places = defaultdict(list)
-    for path in SOURCES:
+    # The networks of reported faults are those of the reports: each loop has its own.
+    for path in (p for p in SOURCES if p.parent.name != "reported"):
         for node in ast.parse(path.read_text()).body:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", 0)]
             names = [target.id for target in targets if isinstance(target, ast.Name)]

@@ -240,6 +240,7 @@ class _Dependencies:
 
 
 def inner_programs(params: dict[str, Any]) -> Iterator[ClosedJaxpr]:
+    """Yields the programs among the parameters of an equation."""
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, ClosedJaxpr):

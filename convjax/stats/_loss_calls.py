@@ -13,7 +13,7 @@ from typing import Any
 
 import optax
 
-Report = Callable[[Any, Any], tuple[Any, Any]]
+LossReport = Callable[[Any, Any], tuple[Any, Any]]
 
 _NAMES = (
     "softmax_cross_entropy_with_integer_labels",
@@ -36,7 +36,7 @@ _own = {name: getattr(optax, name) for name in _NAMES if hasattr(optax, name)}
 
 
 @contextmanager
-def loss_calls(report: Report) -> Iterator[None]:
+def loss_calls(report: LossReport) -> Iterator[None]:
     """Reports the outputs and labels that this thread gives to losses of Optax.
 
     Args:

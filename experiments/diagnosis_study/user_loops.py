@@ -13,7 +13,7 @@ import convjax
 from convjax.data import epoch_order
 from convjax.stats.record import Record
 
-Array = npt.NDArray[Any]
+HostArray = npt.NDArray[Any]
 
 
 class Trained(NamedTuple):
@@ -68,7 +68,7 @@ def run_pure(
 
 
 def batches_of(
-    arrays: tuple[Array, ...], *, size: int, steps: int, seed: int, shuffle: bool = True
+    arrays: tuple[HostArray, ...], *, size: int, steps: int, seed: int, shuffle: bool = True
 ) -> Iterator[tuple[jax.Array, ...]]:
     """Yields the batches of a training, epoch by epoch.
 

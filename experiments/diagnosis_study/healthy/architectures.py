@@ -18,7 +18,7 @@ VECTOR, MAP, TOKENS = "outputs of an image", "outputs of each pixel", "outputs o
 
 
 @dataclass(frozen=True)
-class Architecture:
+class ZooArchitecture:
     """A network of the zoo.
 
     Attributes:
@@ -50,39 +50,39 @@ def _mlp(function: convolutional.Function) -> Callable[[int, LayerMaker], nnx.Mo
     return partial(convolutional.MLP, function=function)
 
 
-_normed = partial(Architecture, adam=1e-2, sgd=0.1, batch_norm=True)
+_normed = partial(ZooArchitecture, adam=1e-2, sgd=0.1, batch_norm=True)
 _strided = convolutional.StridedNet
 _rows, _reader = sequence_models.RowReader, sequence_models.TokenReader
 
-ARCHITECTURES: tuple[Architecture, ...] = (
-    Architecture("mlp", _mlp(nnx.relu)),
-    Architecture("mlp, tanh", _mlp(nnx.tanh)),
-    Architecture("mlp, gelu", _mlp(nnx.gelu)),
-    Architecture("cnn", _strided),
-    Architecture("cnn, silu", partial(_strided, function=nnx.silu)),
-    Architecture("cnn, max pooling", convolutional.PoolingNet),
+ARCHITECTURES: tuple[ZooArchitecture, ...] = (
+    ZooArchitecture("mlp", _mlp(nnx.relu)),
+    ZooArchitecture("mlp, tanh", _mlp(nnx.tanh)),
+    ZooArchitecture("mlp, gelu", _mlp(nnx.gelu)),
+    ZooArchitecture("cnn", _strided),
+    ZooArchitecture("cnn, silu", partial(_strided, function=nnx.silu)),
+    ZooArchitecture("cnn, max pooling", convolutional.PoolingNet),
     _normed("cnn, batch norm", partial(_strided, norm="batch")),
-    Architecture("cnn, group norm", partial(_strided, norm="group"), 5e-3),
+    ZooArchitecture("cnn, group norm", partial(_strided, norm="group"), 5e-3),
     _normed("residual", residual.residual(residual.BasicBlock)),
     _normed("pre-activation residual", residual.residual(residual.PreActivationBlock)),
     _normed("squeeze and excitation", residual.residual(residual.squeeze_excitation)),
     _normed("densenet", convolutional.DenseNet),
     _normed("mobilenet", residual.mobilenet),
-    Architecture("convnext", residual.convnext, 4e-3, 0.1),
-    Architecture("vit", sequence_models.VisionTransformer, 2e-3, 0.05),
-    Architecture("mixer", sequence_models.Mixer, 2e-3, 0.05),
-    Architecture("gru", partial(_rows, cell=nnx.GRUCell), 5e-3, 0.1, recurrent=True),
-    Architecture("lstm", partial(_rows, cell=nnx.LSTMCell), 5e-3, 0.2, recurrent=True),
-    Architecture("linen cnn", LinenCNN, library="linen"),
+    ZooArchitecture("convnext", residual.convnext, 4e-3, 0.1),
+    ZooArchitecture("vit", sequence_models.VisionTransformer, 2e-3, 0.05),
+    ZooArchitecture("mixer", sequence_models.Mixer, 2e-3, 0.05),
+    ZooArchitecture("gru", partial(_rows, cell=nnx.GRUCell), 5e-3, 0.1, recurrent=True),
+    ZooArchitecture("lstm", partial(_rows, cell=nnx.LSTMCell), 5e-3, 0.2, recurrent=True),
+    ZooArchitecture("linen cnn", LinenCNN, library="linen"),
     _normed("linen cnn, batch norm", LinenNormCNN, library="linen"),
-    Architecture("optax mlp", DenseLayers, library="optax"),
-    Architecture("u-net", map_nets.UNet, 1e-2, 0.1, MAP, batch_norm=True),
-    Architecture("u-net, group norm", partial(map_nets.UNet, norm="group"), 5e-3, 0.1, MAP),
-    Architecture("fully convolutional", map_nets.FullyConvolutional, 5e-3, 0.1, MAP),
-    Architecture("autoencoder", map_nets.Autoencoder, 2e-3, 0.5, MAP),
-    Architecture("conv autoencoder", map_nets.ConvAutoencoder, 1e-2, 0.5, MAP),
-    Architecture("gpt", sequence_models.GPT, 3e-3, 0.1, TOKENS),
-    Architecture("gru over tokens", partial(_reader, cell=nnx.GRUCell), 5e-3, 0.5, TOKENS),
-    Architecture("lstm over tokens", partial(_reader, cell=nnx.LSTMCell), 1e-2, 0.5, TOKENS),
-    Architecture("causal convolutions", sequence_models.CausalConvolutions, 3e-3, 0.2, TOKENS),
+    ZooArchitecture("optax mlp", DenseLayers, library="optax"),
+    ZooArchitecture("u-net", map_nets.UNet, 1e-2, 0.1, MAP, batch_norm=True),
+    ZooArchitecture("u-net, group norm", partial(map_nets.UNet, norm="group"), 5e-3, 0.1, MAP),
+    ZooArchitecture("fully convolutional", map_nets.FullyConvolutional, 5e-3, 0.1, MAP),
+    ZooArchitecture("autoencoder", map_nets.Autoencoder, 2e-3, 0.5, MAP),
+    ZooArchitecture("conv autoencoder", map_nets.ConvAutoencoder, 1e-2, 0.5, MAP),
+    ZooArchitecture("gpt", sequence_models.GPT, 3e-3, 0.1, TOKENS),
+    ZooArchitecture("gru over tokens", partial(_reader, cell=nnx.GRUCell), 5e-3, 0.5, TOKENS),
+    ZooArchitecture("lstm over tokens", partial(_reader, cell=nnx.LSTMCell), 1e-2, 0.5, TOKENS),
+    ZooArchitecture("causal convolutions", sequence_models.CausalConvolutions, 3e-3, 0.2, TOKENS),
 )

@@ -9,10 +9,10 @@ import numpy as np
 import optax
 from flax import nnx
 
-from experiments.diagnosis_study.healthy.architectures import Architecture
+from experiments.diagnosis_study.healthy.architectures import ZooArchitecture
 from experiments.diagnosis_study.healthy.layer_maker import Style
 from experiments.diagnosis_study.healthy.optimisers import Optimiser
-from experiments.diagnosis_study.healthy.task_data import Array, Split
+from experiments.diagnosis_study.healthy.task_data import HostArray, TaskSplit
 from experiments.diagnosis_study.healthy.tasks import Loss, Task
 from experiments.diagnosis_study.user_loops import Trained, batches_of, run_nnx, run_pure
 
@@ -20,7 +20,7 @@ PRE_TRAINING_STEPS = 120  # of a backbone that is frozen later
 
 
 def train(
-    architecture: Architecture, task: Task, optimiser: Optimiser, style: Style, seed: int
+    architecture: ZooArchitecture, task: Task, optimiser: Optimiser, style: Style, seed: int
 ) -> Trained:
     """Runs a training; returns its record and its score on the held-out examples."""
     optimiser = replace(optimiser, steps=style.longer * optimiser.steps)
@@ -93,7 +93,7 @@ def _train_nnx(
     task: Task,
     optimiser: Optimiser,
     batches: Iterable[tuple[Any, ...]],
-    split: Split,
+    split: TaskSplit,
 ) -> Trained:
     step, evaluated = nnx_step(task.goal.loss), model
     if optimiser.average:
@@ -114,7 +114,7 @@ def _train_pure(
     task: Task,
     optimiser: Optimiser,
     batches: Iterable[tuple[Any, ...]],
-    split: Split,
+    split: TaskSplit,
 ) -> Trained:
     others = dict(model.init())
     params = others.pop("params")
@@ -125,7 +125,7 @@ def _train_pure(
     return Trained(record, task.goal.score(_numbers(outputs), split.test.y))
 
 
-def _pre_train(model: Any, head: Any, rate: float, task: Task, split: Split, seed: int) -> None:
+def _pre_train(model: Any, head: Any, rate: float, task: Task, split: TaskSplit, seed: int) -> None:
     """Trains a whole model without a record, then gives it a new last layer."""
     step = nnx.jit(nnx_step(task.goal.loss))
     optimizer = nnx.Optimizer(model, optax.adam(rate), wrt=nnx.Param)
@@ -135,5 +135,5 @@ def _pre_train(model: Any, head: Any, rate: float, task: Task, split: Split, see
     model.head = head
 
 
-def _numbers(outputs: jax.Array) -> Array:
+def _numbers(outputs: jax.Array) -> HostArray:
     return np.asarray(outputs)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import optax
 
-from experiments.diagnosis_study.healthy.architectures import Architecture
+from experiments.diagnosis_study.healthy.architectures import ZooArchitecture
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Optimiser:
     average: float = 0.0
     head_only: bool = False
 
-    def transformation(self, architecture: Architecture) -> optax.GradientTransformation:
+    def transformation(self, architecture: ZooArchitecture) -> optax.GradientTransformation:
         """Returns the transformation for an architecture."""
         rate = architecture.sgd if self.sgd else architecture.adam
         return self.make(self.rate * rate, self.steps)

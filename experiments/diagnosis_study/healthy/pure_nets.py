@@ -11,7 +11,7 @@ from flax import linen
 from experiments.diagnosis_study.healthy.convolutional_nets import PIXELS
 from experiments.diagnosis_study.healthy.layer_maker import LayerMaker
 
-Variables = dict[str, Any]
+PureVariables = dict[str, Any]
 
 
 class _LinenLayers(linen.Module):
@@ -45,17 +45,17 @@ class LinenCNN:
         self._layers = _LinenLayers(outputs, norm, make.style.momentum)
         self._key = jax.random.key(make.seed, impl="rbg")  # compiles faster than the default
 
-    def init(self) -> Variables:
+    def init(self) -> PureVariables:
         """Returns the initial variables."""
         images = jnp.ones((1, 28, 28, 1))
         return dict(jax.jit(lambda key: self._layers.init(key, images, True))(self._key))
 
-    def apply(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, Variables]:
+    def apply(self, variables: PureVariables, images: jax.Array) -> tuple[jax.Array, PureVariables]:
         """Returns the outputs (N, K) of a step, and the new running statistics."""
         outputs, new = self._layers.apply(variables, images, True, mutable=["batch_stats"])
         return outputs, dict(new)
 
-    def predict(self, variables: Variables, images: jax.Array) -> jax.Array:
+    def predict(self, variables: PureVariables, images: jax.Array) -> jax.Array:
         """Returns the outputs (N, K) in evaluation."""
         outputs: Any = self._layers.apply(variables, images, False)
         return outputs
@@ -79,7 +79,7 @@ class DenseLayers:
     def __init__(self, outputs: int, make: LayerMaker):
         self._widths, self._seed = (PIXELS, 64, 64, outputs), make.seed
 
-    def init(self) -> Variables:
+    def init(self) -> PureVariables:
         """Returns the initial variables."""
         rng, params = np.random.default_rng(self._seed), {}
         for name, (i, o) in zip(
@@ -89,11 +89,11 @@ class DenseLayers:
             params[name] = {"w": jnp.asarray(kernel, jnp.float32), "b": jnp.zeros(o)}
         return {"params": params}
 
-    def apply(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, Variables]:
+    def apply(self, variables: PureVariables, images: jax.Array) -> tuple[jax.Array, PureVariables]:
         """Returns the outputs (N, K); there are no running statistics."""
         return self.predict(variables, images), {}
 
-    def predict(self, variables: Variables, images: jax.Array) -> jax.Array:
+    def predict(self, variables: PureVariables, images: jax.Array) -> jax.Array:
         """Returns the outputs (N, K)."""
         x = images.reshape(len(images), -1)
         params = variables["params"]

@@ -12,7 +12,7 @@ import optax
 from experiments.diagnosis_study.healthy import task_data as data
 from experiments.diagnosis_study.healthy.architectures import MAP, TOKENS, VECTOR
 from experiments.diagnosis_study.healthy.sequence_models import LENGTH
-from experiments.diagnosis_study.healthy.task_data import Array, Examples, Split
+from experiments.diagnosis_study.healthy.task_data import Examples, HostArray, TaskSplit
 from experiments.diagnosis_study.user_loops import batches_of
 
 CLASSES = 10
@@ -52,12 +52,12 @@ def squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
 # --- scores on held-out examples: 1 is perfect, and `Goal.guessing` the best without inputs -------
 
 
-def accuracy(outputs: Array, y: Array) -> float:
+def accuracy(outputs: HostArray, y: HostArray) -> float:
     """Returns the share of right classes, of logits (..., K) and labels (...)."""
     return float(np.mean(outputs.argmax(-1) == y))
 
 
-def balanced_accuracy(outputs: Array, y: Array) -> float:
+def balanced_accuracy(outputs: HostArray, y: HostArray) -> float:
     """Returns the mean over outputs and both classes of the share of right ones; guessing is ½."""
     truth = y.reshape(len(y), -1) > 0.5
     right = (outputs.reshape(len(y), -1) > 0) == truth
@@ -69,13 +69,13 @@ def balanced_accuracy(outputs: Array, y: Array) -> float:
     return float(np.mean(shares))
 
 
-def explained(outputs: Array, y: Array) -> float:
+def explained(outputs: HostArray, y: HostArray) -> float:
     """Returns the explained share of the variance; guessing is 0."""
     outputs = outputs.reshape(y.shape)
     return float(1 - np.mean((outputs - y) ** 2) / np.mean((y - y.mean(0)) ** 2))
 
 
-def overlap(outputs: Array, y: Array) -> float:
+def overlap(outputs: HostArray, y: HostArray) -> float:
     """Returns intersection over union of the found and the true pixels."""
     found, truth = outputs[..., 0] > 0, y > 0.5
     return float(np.sum(found & truth) / np.sum(found | truth))
@@ -85,7 +85,7 @@ def overlap(outputs: Array, y: Array) -> float:
 
 
 def mixed_batches(
-    arrays: tuple[Array, ...], *, size: int, steps: int, seed: int
+    arrays: tuple[HostArray, ...], *, size: int, steps: int, seed: int
 ) -> Iterator[tuple[jax.Array, ...]]:
     """Yields batches each of which is mixed with itself in another order (mixup).
 
@@ -121,7 +121,7 @@ class Goal:
     """
 
     loss: Loss
-    score: Callable[[Array, Array], float]
+    score: Callable[[HostArray, HostArray], float]
     guessing: float
     classes: bool = True
 
@@ -136,74 +136,74 @@ class Task:
       data: returns the examples, given a seed.
       goal: the loss and the score.
       healthy: the score that a healthy training reaches at least.
-      kind: of the outputs, as for `Architecture`.
+      kind: of the outputs, as for `ZooArchitecture`.
       batches: yields those of a training.
     """
 
     name: str
     outputs: int
-    data: Callable[[int], Split]
+    data: Callable[[int], TaskSplit]
     goal: Goal
     healthy: float
     kind: str = VECTOR
     batches: Callable[..., Iterable[tuple[Any, ...]]] = batches_of
 
 
-def _labels(_: Array, labels: Array) -> Array:
+def _labels(_: HostArray, labels: HostArray) -> HostArray:
     return labels
 
 
-def _one_hot(_: Array, labels: Array) -> Array:
+def _one_hot(_: HostArray, labels: HostArray) -> HostArray:
     return np.eye(CLASSES, dtype=np.float32)[labels]
 
 
-def _zeros(_: Array, labels: Array) -> Array:
+def _zeros(_: HostArray, labels: HostArray) -> HostArray:
     return (labels == 0).astype(np.float32)
 
 
-def _pixels(pixels: Array, _: Array) -> Array:
+def _pixels(pixels: HostArray, _: HostArray) -> HostArray:
     return pixels[..., 0]
 
 
-def _threes_sevens(_: int) -> Split:
+def _threes_sevens(_: int) -> TaskSplit:
     return data.chosen(data.with_targets(_labels), (3, 7))
 
 
-def _sevens(seed: int) -> Split:
+def _sevens(seed: int) -> TaskSplit:
     parts = [Examples(part.x, part.y.astype(np.float32)) for part in _threes_sevens(seed)]
-    return Split(*parts)
+    return TaskSplit(*parts)
 
 
-def _with(targets: Any, *, scaled: bool = True) -> Callable[[int], Split]:
+def _with(targets: Any, *, scaled: bool = True) -> Callable[[int], TaskSplit]:
     return lambda _: data.with_targets(targets, scaled=scaled)
 
 
-def _noisy(seed: int) -> Split:
+def _noisy(seed: int) -> TaskSplit:
     return data.noisy(data.with_targets(_labels), seed, amount=1.0)
 
 
-def _reconstruction(_: int) -> Split:
+def _reconstruction(_: int) -> TaskSplit:
     return data.small(data.with_targets(_pixels))
 
 
-def _denoising(seed: int) -> Split:
+def _denoising(seed: int) -> TaskSplit:
     return data.noisy(_reconstruction(seed), seed, amount=0.7)
 
 
-def _segmentation(seed: int) -> Split:
+def _segmentation(seed: int) -> TaskSplit:
     parts = [Examples(x, (y > 0.4).astype(np.float32)) for x, y in _denoising(seed)]
-    return Split(*parts)
+    return TaskSplit(*parts)
 
 
-def _properties(_: int) -> Split:
+def _properties(_: int) -> TaskSplit:
     return data.with_targets(lambda _, labels: data.properties(labels))
 
 
-def _moments(several: bool) -> Callable[[int], Split]:
+def _moments(several: bool) -> Callable[[int], TaskSplit]:
     return lambda _: data.moment_targets(several=several)
 
 
-def _texts(length: int) -> Callable[[int], Split]:
+def _texts(length: int) -> Callable[[int], TaskSplit]:
     return lambda seed: data.language(seed, length=length)
 
 

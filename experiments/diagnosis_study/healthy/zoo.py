@@ -10,7 +10,7 @@ from experiments.diagnosis_study.healthy.architectures import (
     MAP,
     TOKENS,
     VECTOR,
-    Architecture,
+    ZooArchitecture,
 )
 from experiments.diagnosis_study.healthy.healthy_training import HealthyTraining
 from experiments.diagnosis_study.healthy.layer_maker import Style
@@ -35,13 +35,13 @@ STYLES: tuple[Style, ...] = (
 PAIRS = {VECTOR: 6, MAP: 4, TOKENS: 3}
 
 
-def fits(architecture: Architecture, optimiser: Optimiser) -> bool:
+def fits(architecture: ZooArchitecture, optimiser: Optimiser) -> bool:
     """Returns whether the zoo trains an architecture so."""
     nnx_only = optimiser.average or optimiser.head_only
     return architecture.library == "nnx" or not nnx_only
 
 
-def style_for(architecture: Architecture, style: Style) -> Style:
+def style_for(architecture: ZooArchitecture, style: Style) -> Style:
     """Returns a style, or the plain one if the architecture does not have what it changes."""
     odd = style.zero_head or style.dropout or style.bfloat16
     if odd and architecture.library != "nnx":
@@ -54,7 +54,7 @@ def style_for(architecture: Architecture, style: Style) -> Style:
 
 
 def training(
-    architecture: Architecture, task: Task, optimiser: Optimiser, style: Style
+    architecture: ZooArchitecture, task: Task, optimiser: Optimiser, style: Style
 ) -> HealthyTraining:
     """Returns a training of the zoo."""
     name = f"{architecture.name} with {style.name}" if style.name else architecture.name
@@ -63,7 +63,7 @@ def training(
     return HealthyTraining(name, task.name, optimiser.name, run, task.healthy, options)
 
 
-def pairs() -> Iterator[tuple[Architecture, Task, tuple[Optimiser, Optimiser], Style]]:
+def pairs() -> Iterator[tuple[ZooArchitecture, Task, tuple[Optimiser, Optimiser], Style]]:
     """Yields pairs of trainings that differ in the optimiser alone."""
     numbers: dict[str, Any] = {kind: count() for kind in PAIRS}
     turn, style_turn = 0, count()

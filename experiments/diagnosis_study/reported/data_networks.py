@@ -12,7 +12,7 @@ import optax
 from flax import linen, nnx
 
 from convjax.stats.record import Record
-from experiments.diagnosis_study.user_loops import Array, batches_of, run_nnx, run_pure
+from experiments.diagnosis_study.user_loops import HostArray, batches_of, run_nnx, run_pure
 
 Function = Callable[..., jax.Array]
 
@@ -194,7 +194,7 @@ def fit_nnx(
     model: nnx.Module,
     tx: optax.GradientTransformation,
     loss: Function,
-    arrays: tuple[Array, Array],
+    arrays: tuple[HostArray, HostArray],
     **options: Any,
 ) -> Record:
     """Returns the record of a training of `loss(model(x), y)`; options are of `batches_of`."""
@@ -212,7 +212,7 @@ def fit_pure(
     params: Any,
     tx: optax.GradientTransformation,
     loss: Function,
-    arrays: tuple[Array, Array],
+    arrays: tuple[HostArray, HostArray],
     **options: Any,
 ) -> tuple[Record, Any]:
     """Returns the record and the last parameters of a training of `loss(apply(params, x), y)`."""
@@ -233,7 +233,7 @@ def in_dicts(batches: Iterator[tuple[jax.Array, ...]]) -> Iterator[tuple[dict[st
         yield ({"image": image, "label": label},)
 
 
-def predict(model: nnx.Module, x: Array) -> Array:
+def predict(model: nnx.Module, x: HostArray) -> HostArray:
     """Returns the outputs of a model in evaluation mode."""
     model.eval()
     return np.asarray(nnx.jit(lambda model, x: model(x))(model, jnp.asarray(x)))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convjax.data import load
-from experiments.diagnosis_study.user_loops import Array
+from experiments.diagnosis_study.user_loops import HostArray
 
 SEED = 5  # of the synthetic tasks, which are the same for every seed of a training
 
@@ -21,13 +21,13 @@ class Task(NamedTuple):
       test_y: their labels or targets.
     """
 
-    x: Array
-    y: Array
-    test_x: Array
-    test_y: Array
+    x: HostArray
+    y: HostArray
+    test_x: HostArray
+    test_y: HostArray
 
 
-def _split(x: Array, y: Array, tests: int) -> Task:
+def _split(x: HostArray, y: HostArray, tests: int) -> Task:
     return Task(x[:-tests], y[:-tests], x[-tests:], y[-tests:])
 
 
@@ -46,7 +46,7 @@ def chosen_digits(*classes: int) -> Task:
     """Returns the digits of some classes, with labels 0, 1, … in the order given."""
     task = digits()
 
-    def chosen(x: Array, y: Array) -> tuple[Array, Array]:
+    def chosen(x: HostArray, y: HostArray) -> tuple[HostArray, HostArray]:
         kept = np.isin(y, classes)
         labels = np.array([classes.index(label) for label in y[kept]], np.int32)
         return x[kept], labels
@@ -70,7 +70,7 @@ def strokes() -> Task:
     task = digits()
     rng = np.random.default_rng(SEED)
 
-    def noisy(images: Array) -> tuple[Array, Array]:
+    def noisy(images: HostArray) -> tuple[HostArray, HostArray]:
         small = images.reshape(len(images), 14, 2, 14, 2).mean((2, 4))
         x = (0.7 * small + 0.15 * rng.normal(size=small.shape)).astype(np.float32)
         return x[..., None], (small > 0.3).astype(np.int32)
@@ -93,23 +93,23 @@ def tones() -> Task:
 # --- scores ----------------------------------------------------------------------------------
 
 
-def accuracy(logits: Any, labels: Array) -> float:
+def accuracy(logits: Any, labels: HostArray) -> float:
     """Returns the share of labels with the greatest logit along the last axis."""
     return float(np.mean(np.asarray(logits).argmax(-1) == labels))
 
 
-def binary_accuracy(logits: Any, labels: Array) -> float:
+def binary_accuracy(logits: Any, labels: HostArray) -> float:
     """Returns the share of labels 0 or 1 whose logit has the right sign."""
     return float(np.mean((np.asarray(logits).reshape(labels.shape) > 0) == labels))
 
 
-def overlap(logits: Any, masks: Array) -> float:
+def overlap(logits: Any, masks: HostArray) -> float:
     """Returns the pixels above 0 that belong to a mask, as a share of those in either."""
     found = np.asarray(logits).reshape(masks.shape) > 0
     return float(np.sum(found & (masks > 0)) / max(np.sum(found | (masks > 0)), 1))
 
 
-def explained(predictions: Any, targets: Array) -> float:
+def explained(predictions: Any, targets: HostArray) -> float:
     """Returns the share of the targets' variance that is explained, the mean over outputs."""
     errors = np.asarray(predictions, np.float64).reshape(targets.shape) - targets
     return float(np.mean(1 - np.mean(errors**2, 0) / np.var(targets, 0)))
