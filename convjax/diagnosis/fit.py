@@ -7,7 +7,12 @@ import numpy as np
 
 from convjax.diagnosis.evidence import Evidence
 from convjax.diagnosis.indicator import IndicatorValue
-from convjax.diagnosis.thresholds import MOST_ROWS, SLOW_PROGRESS
+from convjax.diagnosis.thresholds import (
+    MOST_ROWS,
+    SLOW_PROGRESS,
+    STUCK_PROGRESS,
+    VERY_LARGE_TARGET,
+)
 from convjax.stats.watch import INPUT, LABELS
 
 
@@ -98,17 +103,28 @@ def shapes_differ(evidence: Evidence) -> list[IndicatorValue]:
             if evidence.is_loss(pairs, factor) and not evidence.is_loss(kind, factor):
                 ratio = evidence.fact(pairs) / evidence.fact(kind)
                 return [IndicatorValue("", 0, float(np.nanmedian(ratio)))]
+    # Another distance: one of shapes that differ, and that does not learn.
+    known = "squared error of pairs" in evidence.record.facts
+    paired = evidence.is_loss("squared error") or evidence.is_loss("absolute error")
+    if known and not paired and not evidence.is_binary and evidence.progress < STUCK_PROGRESS:
+        ratio = evidence.fact("squared error of pairs") / evidence.fact("squared error")
+        return [IndicatorValue("", 0, float(np.nanmedian(ratio)))]
     return []
 
 
 def target_size(evidence: Evidence) -> list[IndicatorValue]:
-    """The root mean square of the targets, in a training that does not fit them."""
+    """The root mean square of the targets, in a training that does not fit them.
+
+    Of targets that are very large, the fit of the largest hides that of the others.
+    """
     record = evidence.record
-    if not evidence.is_regression or evidence.progress >= SLOW_PROGRESS:
+    if not evidence.is_regression:
         return []
     column = record.layers.index(LABELS)
-    size = np.hypot(record.mean[:, column], record.std[:, column])
-    return [IndicatorValue(LABELS, 0, float(np.median(size)))]
+    size = float(np.median(np.hypot(record.mean[:, column], record.std[:, column])))
+    if evidence.progress >= SLOW_PROGRESS and size < VERY_LARGE_TARGET:
+        return []
+    return [IndicatorValue(LABELS, 0, size)]
 
 
 def softmax_twice(evidence: Evidence) -> list[IndicatorValue]:
@@ -127,7 +143,9 @@ def output_cut_off(evidence: Evidence) -> list[IndicatorValue]:
     Zero is the bound of ReLU; for targets, the ends of a sigmoid or tanh.
     """
     low, high = evidence.fact("output low"), evidence.fact("output high")
-    if len(low) < 10 or not np.isfinite(low).any() or evidence.probabilities:
+    if len(low) < 10 or not np.isfinite(low).any():
+        return []
+    if evidence.probabilities and not evidence.is_regression:
         return []
     zero = (low == 0) & (high > 0)
     if evidence.is_classification and zero.mean() > MOST_ROWS:
@@ -143,23 +161,42 @@ def output_cut_off(evidence: Evidence) -> list[IndicatorValue]:
         for start in (0.0, -1.0):  # sigmoid, tanh
             within = (low >= start) & (high <= 1)
             outside = most > 1.1 or least < start - 0.1
-            if within.all() and len(low) >= 20 and outside:
+            reached = np.max(high) > 0.95 or np.min(low) < start + 0.05
+            if within.all() and len(low) >= 20 and outside and reached:
                 return [IndicatorValue("", 0, float(within.mean()))]
     return []
 
 
 def summed_loss(evidence: Evidence) -> list[IndicatorValue]:
     """The loss over the mean loss of an example, if it is their sum and does not fall well."""
+    record, column = evidence.record, evidence.record.layers.index(LABELS)
+    of_example = max(evidence.usual("label size"), 1)
     examples = evidence.usual("examples")
-    if np.isnan(examples) or examples < 2:
+    if np.isnan(examples):
+        examples = record.sizes[column] / of_example
+    if not examples >= 2:
         return []
-    numbers = {examples, examples * evidence.usual("label size")}
+    numbers = {examples, examples * of_example}
+    if "outputs" not in record.facts:  # a cross entropy begins near that of guessing
+        begins = evidence.watched_loss[0] / (examples * evidence.fact("label entropy")[0])
+        if examples >= 16 and 0.7 < begins < 1.5 and _falls_badly(evidence):
+            return [IndicatorValue("", 0, examples)]
     for name in ("loss of logits", "loss of probabilities", "squared error"):
         for number in sorted(n for n in numbers if np.isfinite(n)):
             first = evidence.fact(name)[:1] * number
             apart = np.abs(evidence.watched_loss[:1] - first) if len(first) else first
-            if len(first) and np.isfinite(apart[0]) and apart[0] <= 0.02 * abs(first[0]):
-                bad = not np.isfinite(evidence.record.loss).all()
-                if bad or not evidence.progress >= SLOW_PROGRESS:
-                    return [IndicatorValue("", 0, float(number))]
+            same = len(first) and np.isfinite(apart[0]) and apart[0] <= 0.02 * abs(first[0])
+            if same and _falls_badly(evidence):
+                return [IndicatorValue("", 0, float(number))]
     return []
+
+
+def _falls_badly(evidence: Evidence) -> bool:
+    """Returns whether a training has not come far, of guessing or else of its first loss."""
+    loss = evidence.record.loss
+    if not np.isfinite(loss).all():
+        return True
+    progress = evidence.progress
+    if np.isnan(progress):
+        progress = 1 - float(evidence.loss[-1] / loss[0])
+    return not progress >= SLOW_PROGRESS

@@ -225,7 +225,9 @@ def _spike(evidence: Evidence) -> tuple[int, float] | None:
     """Returns the row of the first spike of loss and gradient, and how large the gradient is."""
     norm = evidence.gradient
     loss = evidence.record.loss[evidence.rows]
-    reference = max(evidence.guess, float(np.median(loss[:10])))
+    # Without a guess, a large loss at the start is no spike, nor is a change of one around zero.
+    usual = float(np.median(loss[:10]) if evidence.guess else np.max(np.abs(loss[:10])))
+    reference = max(evidence.guess, usual)
     for row in np.flatnonzero(loss > SPIKE_LOSS * reference):
         around = norm[max(row - SPIKE_WINDOW, 0) : row]
         if not row:  # nothing is before it: compare with what comes after
@@ -329,6 +331,8 @@ def no_progress(evidence: Evidence) -> list[IndicatorValue]:
 def collapses(evidence: Evidence) -> list[IndicatorValue]:
     """The share of the loss of guessing that was gained and lost, if a layer's units crashed."""
     record = evidence.record
+    if evidence.is_regression:
+        return []  # its loss has no level of guessing that single batches keep to
     crashed = {
         record.layers[column]: collapse_steps(record.active_share(column, above=ACTIVE_LEVEL))
         for column in evidence.hidden

