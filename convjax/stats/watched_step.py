@@ -19,6 +19,7 @@ from convjax.nn.outputs import LayerOutputs
 from convjax.nn.selection import predicate
 from convjax.stats._loss_calls import loss_calls
 from convjax.stats._optimizer_calls import OptimizerCall, optimizer_calls
+from convjax.stats.facts import batch_facts
 from convjax.stats.layers import LayerStats, layer_stats
 from convjax.stats.parameters import ParameterStats, applied, parameter_stats
 from convjax.stats.watch import INPUT, LABELS, Watch
@@ -125,13 +126,16 @@ def watch_step(
     return watched
 
 
+_IN_LOSS = ("loss outputs", "loss labels")
+
+
 def _tag_loss(calls: LayerCalls, outputs: Any, labels: Any) -> tuple[Any, Any]:
     """Returns the arguments of a loss, tagged."""
 
     def keep(name: str, value: Any) -> Any:
         return calls.keep(Tag(name, "loss"), value) if isinstance(value, jax.Array) else value
 
-    return keep("loss outputs", outputs), keep("loss labels", labels)
+    return keep(_IN_LOSS[0], outputs), keep(_IN_LOSS[1], labels)
 
 
 class _Given:
@@ -311,10 +315,7 @@ def _layer_stats(
                 advice = "labels= is called with the arguments of the step"
                 _leave_out("the labels", f"{type(error).__name__}: {error}. {advice}")
         in_loss = {f.tag.name: v for f, v in layers.others if f.tag.kind == "loss" and not f.scans}
-        if "loss labels" in in_loss:
-            # As the loss gets them, whatever the step has done to them.
-            y = in_loss["loss labels"]
-            outputs.output = in_loss.get("loss outputs", outputs.output)
+        y = in_loss.get(_IN_LOSS[1]) if y is None else y
         y = y if y is None or y.ndim else None
         if x is None:
             x = given.images(y)
@@ -322,7 +323,11 @@ def _layer_stats(
         outputs = {name: value for name, value in before.items() if value is not None} | outputs
     if not outputs:
         return None
-    return layer_stats(outputs, histogram=watch.histogram, bins=watch.bins, units=watch.units)
+    stats = layer_stats(outputs, histogram=watch.histogram, bins=watch.bins, units=watch.units)
+    if watch.inputs and len(in_loss) == 2:
+        # As the loss gets them, whatever the step has done to them.
+        stats = replace(stats, facts=batch_facts(*(in_loss[n] for n in _IN_LOSS)))
+    return stats
 
 
 def find_loss(result: Any) -> jax.Array | None:
