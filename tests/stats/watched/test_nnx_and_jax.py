@@ -172,7 +172,7 @@ KINDS = [
         "NNX: tokens, Embed and attend",
         unlabelled(models.Language, language_loss),
         TOKEN_BATCHES,
-        ("embed", "hidden", "embed.attend"),
+        ("labels", "embed", "hidden", "embed.attend"),
     ),
     Case(
         "NNX: LoRA, base frozen",
