@@ -50,8 +50,8 @@ def frozen(evidence: Evidence) -> list[IndicatorValue]:
     if len(updates) < FEW_ROWS or _learns(evidence) or np.isnan(evidence.progress):
         return []
     zero = (updates == 0).mean(0)
-    if (zero == 1).all():
-        return []
+    if (parameters.update_norm == 0).all():
+        return []  # nothing is trained
     first = int(parameters.watched[0])
     values = [
         IndicatorValue(name, first, float(share))
