@@ -8,7 +8,7 @@ import numpy as np
 from convjax.diagnosis.evidence import Evidence
 from convjax.diagnosis.indicator import IndicatorValue
 from convjax.diagnosis.indicators import dead
-from convjax.diagnosis.thresholds import DEAD_SHARE, FEW_ROWS, SLOW_PROGRESS
+from convjax.diagnosis.thresholds import DEAD_SHARE, FEW_ROWS, FIRST_ROWS, SLOW_PROGRESS
 
 
 def _learns(evidence: Evidence) -> bool:
@@ -31,7 +31,7 @@ def weights_unchanged(evidence: Evidence) -> list[IndicatorValue]:
     """The share of the watched rows after which all weights are the same, despite gradients."""
     parameters = evidence.parameters
     weights, gradients = parameters.weight_norm, parameters.grad_norm
-    if len(weights) <= FEW_ROWS or not np.isfinite(weights).all() or not (gradients > 0).any():
+    if len(weights) <= FIRST_ROWS or not np.isfinite(weights).all() or not (gradients > 0).any():
         return []
     learning = evidence.learning
     if learning[-1] < 0.9 * learning[0]:

@@ -163,8 +163,8 @@ def notes(diagnosis: Diagnosis) -> list[str]:
         names = dict.fromkeys(finding.symptom for finding in diagnosis.consequences)
         texts.append(f"Possible consequences, also found: {', '.join(names)}.")
     if diagnosis.unchecked:
-        missing = [f"{name} ({', '.join(of)})" for name, of in diagnosis.unchecked.items()]
-        texts.append(f"Not checked, with the missing records in brackets: {', '.join(missing)}.")
+        lacking = dict.fromkeys(name for of in diagnosis.unchecked.values() for name in of)
+        texts.append(f"Not checked: {len(diagnosis.unchecked)}, for lack of {', '.join(lacking)}.")
     return texts
 
 

@@ -76,7 +76,7 @@ def assert_same_records(actual: Record, expected: Record) -> None:
                     getattr(left, inner.name), getattr(right, inner.name), inner.name
                 )
         else:
-            np.testing.assert_array_equal(left, right, field.name)
+            np.testing.assert_equal(left, right, field.name)
 
 
 def untimed(metrics):
