@@ -172,7 +172,7 @@ def test_diagnosis_html():
         "A.",
     ]
     assert "Possible consequences, also found: dead layer." in shown_text(value._repr_html_())
-    assert "in brackets: collapse (classes, units)." in shown_text(value._repr_html_())
+    assert "Not checked: 1, for lack of classes, units." in shown_text(value._repr_html_())
     low = replace(FINDING, figure=0.1)
     assert cells(Diagnosis((low,), (), {})._repr_html_())[1][5] == "below 0.9"
     assert shown_text(Diagnosis((), (), {})._repr_html_()) == "Diagnosis: nothing found"
