@@ -78,7 +78,7 @@ def test_record_tables_in_three_formats_have_the_same_cells():
     assert cells(html)[1][:3] == ["dead layer", "blocks.4.conv", "1"]
     for shown in (markdown, html):
         assert "Possible consequences, also found: collapse." in shown
-        assert "in brackets: x (units)." in shown
+        assert "Not checked: 1, for lack of units." in shown
     healthy = Diagnosis((), (), {})
     assert "Nothing was found." in record_tables(RECORD, diagnosis=healthy, format="html")
 
