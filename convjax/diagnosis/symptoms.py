@@ -412,16 +412,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         explains=True,
     ),
     Symptom(
-        "learning rate too low",
-        indicators.late_fall,
-        "share of the loss's fall that came in the second half, in a slow training",
-        "multiply the learning rate by ten; convjax.lr_find suggests one",
-        _FINDER,
-        high=limits.LATE_FALL,
-        needs=("classes", ENOUGH_STEPS),
-        explains=True,
-    ),
-    Symptom(
         "dropout too strong",
         updates.dropout_gap,
         "loss in training less that in evaluation, over that of guessing",
@@ -456,6 +446,16 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167",
         high=limits.EVALUATION_GAP,
         needs=("activations", "evaluation", ENOUGH_STEPS),
+    ),
+    Symptom(
+        "learning rate too low",
+        indicators.late_fall,
+        "share of the loss's fall that came in the second half, in a slow training",
+        "multiply the learning rate by ten; convjax.lr_find suggests one",
+        _FINDER,
+        high=limits.LATE_FALL,
+        needs=("classes", ENOUGH_STEPS),
+        explains=True,
     ),
     Symptom(
         "inputs and labels do not match",

@@ -105,8 +105,8 @@ def dropout_gap(evidence: Evidence) -> list[IndicatorValue]:
     if not len(gap) or not evidence.guess or evidence.progress >= SLOW_PROGRESS:
         return []
     # Before anything is learned, dropout makes the outputs larger; later, the loss.
-    halves = gap[: -(-len(gap) // 2)], gap[len(gap) // 2 :]
-    figure = max(float(np.median(-half)) for half in halves) / evidence.guess
+    parts = gap[: -(-len(gap) // 10)], gap[len(gap) // 2 :]
+    figure = max(float(np.median(-part)) for part in parts) / evidence.guess
     return [IndicatorValue("", 0, figure)]
 
 
