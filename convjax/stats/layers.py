@@ -47,7 +47,7 @@ class LayerStats:
     channels: tuple[int, ...] = ()
     bins: Bins = FASTAI
     kinds: tuple[LayerKind, ...] = ()
-    facts: dict[str, Float[Array | np.ndarray, "..."]] = field(default_factory=dict)
+    facts: Mapping[str, Float[Array | np.ndarray, "..."]] = field(default_factory=dict)
 
     @property
     def active(self) -> tuple[Bool[Array | np.ndarray, "..."], ...]:
