@@ -42,8 +42,10 @@ def test_choose_adds_the_layers_of_findings_and_of_their_kernels():
 def test_choose_diagnoses_the_record_itself():
     record = make_record(steps=120, layers=40)
     std = record.std.copy()
-    std[:, 5] = 1e6
-    record = replace(record, std=std)
+    std[:, 0], std[:, 5] = 1, 1e6
+    # Against the size of the input; weights that never change would be another finding.
+    layers = ("input", *record.layers[1:])
+    record = replace(record, mean=0 * std, std=std, layers=layers, parameters=None)
     assert [f.where for f in diagnose(record).findings] == [record.layers[5]]
     assert 5 in choose(record, record.layers)
     assert 5 not in choose(record, record.layers, diagnosis=HEALTHY)
