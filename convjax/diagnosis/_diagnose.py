@@ -89,9 +89,11 @@ def diagnose(
 
     Args:
       record: of the training so far; best with `Watch.everything()`.
-      classes: number of classes of the task, for the loss of guessing; by default the channels of
-        the last watched layer, if units were watched. 0 for a task without classes.
-      nonlinearity: that follows the hidden layers: "relu", "tanh" or "sigmoid".
+      classes: number of classes of the task, for the loss of guessing where the record has no facts
+        of the labels; by default the number of outputs, or the channels of the last watched layer.
+        0 for a task without classes.
+      nonlinearity: that follows the hidden layers, where none was recognised in the traced network:
+        "relu", "tanh" or "sigmoid".
 
     Raises:
       TypeError: if record is not a record, or classes is not a whole number.

@@ -173,7 +173,7 @@ class Evidence:
     @property
     def _has_classes_alone(self) -> bool:
         """Whether labels are classes, by themselves: the outputs are not known."""
-        one = self.usual("outputs") != self.usual("outputs") and self.usual("label size") == 1
+        one = math.isnan(self.usual("outputs")) and self.usual("label size") == 1
         entropy, first = self.usual("label entropy"), self.record.loss[:3]
         if not one or self.usual("label not whole") != 0 or not len(first):
             return False

@@ -33,8 +33,8 @@ def _origin(evidence: Evidence) -> _Origin | None:
         gradient, where_gradient = _first_bad(parameters, parameters.grad_norm)
         weight, where_weight = _first_bad(parameters, parameters.weight_norm)
         before = parameters.watched[parameters.watched < weight]
-        # Weights that a finite update had just changed were made so from outside.
-        # With steps that were not watched in between, that cannot be told.
+        # Weights that stop being finite before all else, after finite gradients, are made so by the
+        # update or from outside. With steps between that were not watched, that cannot be told.
         told = not len(before) or before[-1] == weight - 1
         if np.isfinite(weight) and weight <= min(loss, output, gradient) and told:
             return _Origin("parameters", where_weight, int(weight))

@@ -1,11 +1,13 @@
 """Causes that show in the facts of batches, in updates and in what is not finite, by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from convjax.diagnosis import diagnose
+from convjax.diagnosis.symptoms import SYMPTOMS
 from convjax.nn.outputs import LayerKind
 from tests.diagnosis.test_diagnose import (
     CHANNELS,
@@ -172,6 +174,12 @@ def test_diagnose_names_the_cause_first(cause):
 )
 def test_diagnose_finds_nothing_in_what_learns(record):
     assert not diagnose(record).findings
+
+
+def test_readme_has_the_number_of_causes():
+    names = {symptom.name for symptom in SYMPTOMS}
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    assert f"checks for {len(names)} causes" in text
 
 
 def test_guess_is_the_entropy_of_the_labels():
