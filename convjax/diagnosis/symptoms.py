@@ -44,7 +44,7 @@ class Symptom:
     high: float = np.inf
     needs: tuple[str, ...] = ()
     edges: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    explains: bool = False
+    explains: bool = True
 
     def found(self, evidence: Evidence) -> IndicatorValue | None:
         """Returns the worst value beyond the limits, or None."""
@@ -81,7 +81,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _RECIPE,
         high=0.0,
         needs=("inputs",),
-        explains=True,
     ),
     Symptom(
         "labels out of range",
@@ -92,7 +91,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         low=0.0,
         high=0.0,
         needs=("labels",),
-        explains=True,
     ),
     Symptom(
         "labels do not fit the loss",
@@ -104,7 +102,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         low=0.0,
         high=0.0,
         needs=("labels",),
-        explains=True,
     ),
     Symptom(
         "labels constant",
@@ -114,7 +111,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _RECIPE,
         low=limits.LABEL_SPREAD,
         needs=("labels",),
-        explains=True,
     ),
     Symptom(
         "batches of one class",
@@ -127,7 +123,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
             "labels",
             "histogram",
         ),
-        explains=True,
     ),
     Symptom(
         "shapes of output and target differ",
@@ -137,7 +132,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _BROADCAST,
         high=0.0,
         needs=("labels",),
-        explains=True,
     ),
     Symptom(
         "softmax applied twice",
@@ -147,7 +141,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _RECIPE,
         high=0.0,
         needs=("labels",),
-        explains=True,
     ),
     Symptom(
         "non-linearity at the output",
@@ -157,7 +150,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _RECIPE,
         high=limits.MOST_ROWS,
         needs=("labels",),
-        explains=True,
     ),
     Symptom(
         "gradients not finite",
@@ -168,7 +160,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _WHERE,
         high=0.0,
         needs=("gradients",),
-        explains=True,
     ),
     Symptom(
         "loss not finite",
@@ -178,7 +169,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "or use a loss of logits",
         _WHERE,
         high=0.0,
-        explains=True,
     ),
     Symptom(
         "inputs not normalised",
@@ -189,7 +179,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         low=limits.INPUT_RMS[0],
         high=limits.INPUT_RMS[1],
         needs=("inputs",),
-        explains=True,
     ),
     Symptom(
         "target not scaled",
@@ -199,7 +188,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _RECIPE,
         high=limits.TARGET_RMS,
         needs=("labels",),
-        explains=True,
     ),
     Symptom(
         "loss independent of the parameters",
@@ -210,7 +198,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _RECIPE,
         high=limits.MOST_ROWS,
         needs=("gradients",),
-        explains=True,
     ),
     Symptom(
         "update not applied",
@@ -220,7 +207,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _APPLY,
         high=limits.MOST_ROWS,
         needs=("gradients",),
-        explains=True,
     ),
     Symptom(
         "zero weights",
@@ -230,7 +216,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _GLOROT,
         low=limits.KERNEL_NORM,
         needs=("gradients", "updates"),
-        explains=True,
     ),
     Symptom(
         "running statistics used in training",
@@ -240,7 +225,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _BATCH_NORM,
         high=limits.NORMALISED,
         needs=("activations",),
-        explains=True,
     ),
     Symptom(
         "saturation",
@@ -251,7 +235,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         high=limits.FLAT_SHARE,
         needs=("activations", "histogram"),
         edges={name: (0.0, level) for name, level in limits.FLAT_LEVEL.items()},
-        explains=True,
     ),
     Symptom(
         "exploding activations",
@@ -261,7 +244,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _HE,
         high=limits.RELATIVE_STD,
         needs=("activations", "inputs"),
-        explains=True,
     ),
     Symptom(
         "loss summed over the batch",
@@ -271,7 +253,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _RECIPE,
         high=1.0,
         needs=("labels",),
-        explains=True,
     ),
     Symptom(
         "weight decay too strong",
@@ -285,7 +266,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
             "updates",
             "classes",
         ),
-        explains=True,
     ),
     Symptom(
         "gradients accumulate",
@@ -295,7 +275,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _RECIPE,
         high=limits.ACCUMULATES,
         needs=("gradients",),
-        explains=True,
     ),
     Symptom(
         "vanishing gradients",
@@ -305,7 +284,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _GLOROT,
         low=limits.RELATIVE_GRADIENT,
         needs=("gradients",),
-        explains=True,
     ),
     Symptom(
         "update too large",
@@ -315,7 +293,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _RATIO,
         high=limits.RELATIVE_UPDATE[1],
         needs=("gradients", "updates"),
-        explains=True,
     ),
     Symptom(
         "collapse",
@@ -326,7 +303,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         high=limits.LOST_PROGRESS,
         needs=("activations", "histogram", "classes"),
         edges=dict.fromkeys(NONLINEARITIES, (limits.ACTIVE_LEVEL,)),
-        explains=True,
     ),
     Symptom(
         "learning rate too high",
@@ -336,7 +312,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _FINDER,
         high=limits.HIGH_RATIO,
         needs=("updates", "classes"),
-        explains=True,
     ),
     Symptom(
         "exploding gradients",
@@ -346,7 +321,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "Pascanu et al. 2013, https://arxiv.org/abs/1211.5063",
         high=limits.SPIKE_GRADIENT,
         needs=("gradients", "updates"),
-        explains=True,
     ),
     Symptom(
         "parameters not finite",
@@ -357,7 +331,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _RECIPE,
         high=0.0,
         needs=("gradients",),
-        explains=True,
     ),
     Symptom(
         "non-finite",
@@ -366,7 +339,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "divide the learning rate by ten, and inspect the batch of the first such step",
         _FINDER,
         high=0.0,
-        explains=True,
     ),
     Symptom(
         "dead layer",
@@ -376,7 +348,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "Lu et al. 2019, https://arxiv.org/abs/1903.06733",
         high=limits.DEAD_SHARE,
         needs=("activations", "units"),
-        explains=True,
     ),
     Symptom(
         "parameters frozen",
@@ -390,7 +361,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
             "updates",
             "classes",
         ),
-        explains=True,
     ),
     Symptom(
         "update too small",
@@ -400,6 +370,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _RATIO,
         low=limits.RELATIVE_UPDATE[0],
         needs=("gradients", "updates"),
+        explains=False,
     ),
     Symptom(
         "learning rate too low",
@@ -409,7 +380,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _FINDER,
         low=limits.LOW_RATIO,
         needs=("updates", "classes", ENOUGH_STEPS),
-        explains=True,
     ),
     Symptom(
         "dropout too strong",
@@ -423,7 +393,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
             "classes",
             ENOUGH_STEPS,
         ),
-        explains=True,
     ),
     Symptom(
         "evaluation of other parameters",
@@ -436,7 +405,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
             "evaluation",
             ENOUGH_STEPS,
         ),
-        explains=True,
     ),
     Symptom(
         "batch-norm statistics",
@@ -446,6 +414,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167",
         high=limits.EVALUATION_GAP,
         needs=("activations", "evaluation", ENOUGH_STEPS),
+        explains=False,
     ),
     Symptom(
         "learning rate too low",
@@ -455,7 +424,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _FINDER,
         high=limits.LATE_FALL,
         needs=("classes", ENOUGH_STEPS),
-        explains=True,
     ),
     Symptom(
         "inputs and labels do not match",
@@ -465,5 +433,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _RECIPE,
         low=limits.STUCK_PROGRESS,
         needs=("classes", ENOUGH_STEPS),
+        explains=False,
     ),
 )

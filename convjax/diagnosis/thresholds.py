@@ -15,6 +15,9 @@ DEAD_STEPS, DEAD_ROWS = 50, 10
 # The first rows, over which a judgement at the start is taken: one batch may be odd.
 FIRST_ROWS = 10
 
+# The first steps, over which the growth of a gradient that is never cleared is looked at.
+ACCUMULATED = 30
+
 # Rows that a judgement over the whole training needs.
 FEW_ROWS = 5
 

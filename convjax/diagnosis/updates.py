@@ -8,7 +8,13 @@ import numpy as np
 from convjax.diagnosis.evidence import Evidence
 from convjax.diagnosis.indicator import IndicatorValue
 from convjax.diagnosis.indicators import dead
-from convjax.diagnosis.thresholds import DEAD_SHARE, FEW_ROWS, FIRST_ROWS, SLOW_PROGRESS
+from convjax.diagnosis.thresholds import (
+    ACCUMULATED,
+    DEAD_SHARE,
+    FEW_ROWS,
+    FIRST_ROWS,
+    SLOW_PROGRESS,
+)
 
 
 def _learns(evidence: Evidence) -> bool:
@@ -77,9 +83,6 @@ def accumulating(evidence: Evidence) -> list[IndicatorValue]:
     return [
         IndicatorValue("", int(evidence.parameters.watched[0]), float((np.diff(norm) > 0).mean()))
     ]
-
-
-ACCUMULATED = 30
 
 
 def weights_fall(evidence: Evidence) -> list[IndicatorValue]:

@@ -74,9 +74,9 @@ def on_merge(call: Callable[[nnx.Module], Any]) -> Iterator[None]:
     `nnx.split` and `nnx.graphdef` may leave the step, and have nothing of ours.
     """
     global _users
-    _merging.calls = [*getattr(_merging, "calls", ()), call]
-    if len(_merging.calls) == 1:
-        _merging.split = []
+    if not getattr(_merging, "calls", ()):
+        _merging.calls, _merging.split = [], []
+    _merging.calls = [*_merging.calls, call]
     with _lock:
         _users += 1
         nnx.merge, nnx.split, nnx.graphdef = _merge, _split, _graphdef
@@ -84,6 +84,8 @@ def on_merge(call: Callable[[nnx.Module], Any]) -> Iterator[None]:
         yield
     finally:
         _merging.calls = _merging.calls[:-1]
+        if not _merging.calls:
+            _merging.split = []  # the structures of the step are not kept after it
         with _lock:
             _users -= 1
             if not _users:
