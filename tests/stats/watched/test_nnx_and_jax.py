@@ -173,6 +173,7 @@ KINDS = [
         unlabelled(models.Language, language_loss),
         TOKEN_BATCHES,
         ("labels", "embed", "hidden", "embed.attend"),
+        labels=lambda tokens: tokens[:, 1:],
     ),
     Case(
         "NNX: LoRA, base frozen",
