@@ -1,5 +1,6 @@
 """The diagnosis of a training: findings with layer, step, figure, threshold and a fix."""
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from convjax._checks import check_whole
 from convjax._display import Displayed
+from convjax.diagnosis.doubts import doubts
 from convjax.diagnosis.evidence import NONLINEARITIES, Evidence, network_columns
 from convjax.diagnosis.indicator import IndicatorValue
 from convjax.diagnosis.symptoms import ENOUGH_STEPS, SYMPTOMS, Symptom
@@ -24,10 +26,12 @@ class Finding:
       where: the layer or parameter, "" for the whole training.
       step: the first at which it shows.
       figure: the measured value.
-      threshold: the limit that the figure is above or below.
+      threshold: the limit that the figure is above or below; infinite if every figure is a finding.
       what: the meaning of the figure.
       change: the smallest change worth trying.
       reference: further reading.
+      against: what speaks against it.
+      decides: the measurement that tells it from causes that look the same, "" if none does.
     """
 
     symptom: str
@@ -38,16 +42,22 @@ class Finding:
     what: str
     change: str
     reference: str
+    against: tuple[str, ...] = ()
+    decides: str = ""
 
     def __str__(self) -> str:
         where = f" in {self.where}" if self.where else ""
         side = "above" if self.figure > self.threshold else "below"
-        return (
-            f"{self.symptom}{where}, from step {self.step}\n"
-            f"  {self.what}: {self.figure:.3g}, {side} {self.threshold:.3g}\n"
-            f"  try: {self.change}\n"
-            f"  see: {self.reference}"
-        )
+        limit = f", {side} {self.threshold:.3g}" if math.isfinite(self.threshold) else ""
+        lines = [
+            f"{self.symptom}{where}, from step {self.step}",
+            f"{self.what}: {self.figure:.3g}{limit}",
+            *(f"against it: {doubt}" for doubt in self.against),
+            f"try: {self.change}",
+            *([f"to be sure: {self.decides}"] if self.decides else []),
+            f"see: {self.reference}",
+        ]
+        return "\n  ".join(lines)
 
 
 @dataclass(frozen=True, repr=False)
@@ -145,7 +155,8 @@ def diagnose(
         if value:
             known = {finding.symptom for finding in (*findings, *consequences)}
             if symptom.name not in known:  # a cause may have two signs
-                (consequences if explained else findings).append(_finding(symptom, value))
+                found = _finding(evidence, symptom, value)
+                (consequences if explained else findings).append(found)
             explained |= symptom.explains
     return Diagnosis(tuple(findings), tuple(consequences), unchecked)
 
@@ -177,13 +188,17 @@ def _outputs(record: Record) -> int:
     return channels if channels > 1 else 0
 
 
-def _finding(symptom: Symptom, value: IndicatorValue) -> Finding:
-    threshold = symptom.high if value.figure > symptom.high else symptom.low
+def _finding(evidence: Evidence, symptom: Symptom, value: IndicatorValue) -> Finding:
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        against = doubts(evidence, symptom, value)
     return Finding(
         symptom.name,
         *value,
-        threshold,
+        symptom.limit(value),
         symptom.what,
         symptom.change,
         symptom.reference,
+        against,
+        symptom.decides,
     )

@@ -35,6 +35,11 @@ def network_columns(record: Record) -> tuple[int, ...]:
 # A loss that differs from that of a formula by less than this share is of that formula.
 SAME_LOSS = 0.01
 
+_FORMULAS = (
+    *("loss of logits", "loss of probabilities", "squared error", "absolute error", "hinge loss"),
+    *("squared error of pairs", "absolute error of pairs", "loss of pairs"),
+)
+
 # The share of the steps at which two losses must be the same.
 MOST_STEPS = 0.8
 
@@ -72,14 +77,23 @@ class Evidence:
         """The loss of the watched rows."""
         return np.asarray(self.record.loss[self.row_of(self.record.watched)])
 
-    def is_loss(self, name: str, factor: float = 1.0) -> bool:
+    def is_loss(self, name: str, factor: float = 1.0, *, within: float = SAME_LOSS) -> bool:
         """Returns whether the loss of most steps is that of a formula, times a factor."""
         wanted = factor * self.fact(name)
         known = np.isfinite(wanted) & np.isfinite(self.watched_loss)
         if not known.any():
             return False
         apart = np.abs(self.watched_loss - wanted)[known]
-        return bool(np.mean(apart <= SAME_LOSS * np.abs(wanted[known]) + 1e-6) >= MOST_STEPS)
+        return bool(np.mean(apart <= within * np.abs(wanted[known]) + 1e-6) >= MOST_STEPS)
+
+    @cached_property
+    def is_strange(self) -> bool:
+        """Whether a loss written by hand is none of the usual ones, not even nearly."""
+        if not self.usual("loss by hand") > 0:
+            return False
+        examples = self.usual("examples")
+        factors = 1.0, 0.5, examples, examples / 2
+        return not any(self.is_loss(name, f, within=0.2) for name in _FORMULAS for f in factors)
 
     @property
     def is_classification(self) -> bool:
@@ -141,6 +155,8 @@ class Evidence:
         found = self.fact(name)
         if not np.isfinite(found).any() or (name != "squared error" and self.usual(name) < 0):
             return self.loss
+        if self.is_strange:
+            return self.loss
         rows = self.row_of(self.record.watched)
         column = np.interp(np.arange(len(self.record.loss)), rows, found)
         column[~np.isfinite(self.record.loss)] = np.nan
@@ -153,6 +169,8 @@ class Evidence:
         For classes this is the entropy of the labels, in nats: less than ln K where some classes
         are rare. For targets it is their variance.
         """
+        if self.is_strange:
+            return 0.0
         if self.learning is not self.loss and self.is_regression:
             column = self.record.layers.index(LABELS) if LABELS in self.record.layers else None
             return 0.0 if column is None else self._target_variance(column)
@@ -203,6 +221,15 @@ class Evidence:
     def network(self) -> tuple[int, ...]:
         """Columns of the network's layers."""
         return network_columns(self.record)
+
+    @cached_property
+    def input_size(self) -> float:
+        """The root mean square of the first input, or the std of the first layer without one."""
+        record = self.record
+        if INPUT in record.layers:
+            column = record.layers.index(INPUT)
+            return float(np.hypot(record.mean[0, column], record.std[0, column])) or 1.0
+        return float(record.std[0, self.network[0]]) or 1.0
 
     @cached_property
     def hidden(self) -> tuple[int, ...]:

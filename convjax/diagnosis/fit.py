@@ -52,6 +52,8 @@ def labels_do_not_fit(evidence: Evidence) -> list[IndicatorValue]:
     low, high = evidence.fact("label low"), evidence.fact("label high")
     if not np.isfinite(low).any():
         return []
+    if evidence.is_loss("hinge loss") and np.nanmin(low) >= 0:  # it has labels of -1 and 1
+        return [IndicatorValue(LABELS, evidence.step(0), float(np.nanmin(low)))]
     of_classes = evidence.is_classification and not evidence.has_mixtures
     if of_classes and evidence.usual("label not whole") > 0:
         return [IndicatorValue(LABELS, evidence.step(0), float(np.nanmax(high)))]
@@ -80,6 +82,11 @@ def classes_per_batch(evidence: Evidence) -> list[IndicatorValue]:
     record = evidence.record
     column = record.layers.index(LABELS)
     found = evidence.fact("label entropy")
+    if evidence.has_mixtures and len(found) >= 10 and evidence.usual("examples") >= 8:
+        # Of rows that are classes one knows which there are from the number of outputs.
+        one_hot = evidence.usual("label mixture") < 1e-3
+        share = float(np.mean(evidence.fact("label classes") > 1))
+        return [IndicatorValue(LABELS, 0, share)] if one_hot else []
     classes = evidence.usual("label not whole") == 0 and not evidence.has_mixtures
     examples = record.sizes[column] / max(evidence.usual("label size"), 1)
     if not classes or len(record.watched) < 10 or not examples >= 8:
@@ -95,11 +102,18 @@ def classes_per_batch(evidence: Evidence) -> list[IndicatorValue]:
     return [IndicatorValue(LABELS, 0, entropy / of_all)]
 
 
+# Losses of each output with each target, and those of the pairs that belong together.
+_PAIRS = {
+    "squared error of pairs": "squared error",
+    "absolute error of pairs": "absolute error",
+    "loss of pairs": "loss of logits",
+}
+
+
 def shapes_differ(evidence: Evidence) -> list[IndicatorValue]:
     """The error of all pairs of outputs and targets over that of the pairs that belong together."""
-    for kind in ("squared error", "absolute error"):
+    for pairs, kind in _PAIRS.items():
         for factor in (1.0, 0.5):
-            pairs = f"{kind} of pairs"
             if evidence.is_loss(pairs, factor) and not evidence.is_loss(kind, factor):
                 ratio = evidence.fact(pairs) / evidence.fact(kind)
                 return [IndicatorValue("", 0, float(np.nanmedian(ratio)))]

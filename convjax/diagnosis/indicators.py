@@ -106,9 +106,7 @@ def saturation(evidence: Evidence) -> list[IndicatorValue]:
 
 def exploding_activations(evidence: Evidence) -> list[IndicatorValue]:
     """The std of each layer over the root mean square of the input, at the first watched step."""
-    record = evidence.record
-    given = record.layers.index(INPUT)
-    size = float(np.hypot(record.mean[0, given], record.std[0, given])) or 1.0
+    record, size = evidence.record, evidence.input_size
     return _worst(
         [
             IndicatorValue(record.layers[i], evidence.step(0), float(record.std[0, i]) / size)
@@ -158,9 +156,26 @@ def _signal_shrinks(evidence: Evidence) -> bool:
     record = evidence.record
     if INPUT not in record.layers or not evidence.network or not len(record.std):
         return True
-    given = record.layers.index(INPUT)
-    size = float(np.hypot(record.mean[0, given], record.std[0, given])) or 1.0
-    return bool(record.std[0, list(evidence.network)].min() < SMALL_SIGNAL * size)
+    smallest = record.std[0, list(evidence.network)].min()
+    return bool(smallest < SMALL_SIGNAL * evidence.input_size)
+
+
+def vanishing_signal(evidence: Evidence) -> list[IndicatorValue]:
+    """The std of each hidden layer over the size of the input, in a training that is bad.
+
+    A layer that is exactly constant was made so on purpose, as at the end of a residual branch.
+    """
+    record, size = evidence.record, evidence.input_size
+    if not _struggles(evidence) or not len(record.std) or record.watched[0] != 0:
+        return []
+    return _worst(
+        [
+            IndicatorValue(record.layers[i], 0, float(record.std[0, i]) / size)
+            for i in evidence.network[:-1]
+            if record.std[0, i] > 0
+        ],
+        lowest=True,
+    )
 
 
 def _begins_at_zero(evidence: Evidence) -> Bool[np.ndarray, " K"]:

@@ -27,12 +27,14 @@ class Symptom:
       what: the meaning of the value.
       change: the smallest change worth trying.
       reference: further reading.
-      low: a value below it is a finding.
+      low: a value below it is a finding; infinite if every value is.
       high: a value above it is a finding.
       needs: quantities without which the symptom is not checked: those of `convjax.Watch`,
         "labels", "classes" (their number), and `ENOUGH_STEPS`.
       edges: edges of the histogram's bins that it needs, by the non-linearity.
       explains: whether findings after it may be its consequences.
+      hinders: whether a training that has it learns badly.
+      decides: the measurement that tells it from causes that look the same, "" if none does.
     """
 
     name: str
@@ -45,6 +47,12 @@ class Symptom:
     needs: tuple[str, ...] = ()
     edges: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     explains: bool = True
+    hinders: bool = True
+    decides: str = ""
+
+    def limit(self, value: IndicatorValue) -> float:
+        """Returns the limit that a value is beyond."""
+        return self.high if value.figure > self.high else self.low
 
     def found(self, evidence: Evidence) -> IndicatorValue | None:
         """Returns the worst value beyond the limits, or None."""
@@ -68,9 +76,12 @@ _LABELS = (
 _BROADCAST = "https://numpy.org/doc/stable/user/basics.broadcasting.html"
 _WHERE = "https://docs.jax.dev/en/latest/faq.html#gradients-contain-nan-where-using-where"
 _APPLY = "https://optax.readthedocs.io/en/latest/getting_started.html"
+_MASKED = "https://optax.readthedocs.io/en/latest/api/transformations.html#optax.masked"
 _BATCH_NORM = "Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167"
 _DECAY = "Loshchilov & Hutter 2017, https://arxiv.org/abs/1711.05101"
 _DROPOUT = "Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html"
+
+_DEBUG = 'jax.config.update("jax_debug_nans", True) stops at the operation that makes the first'
 
 SYMPTOMS: tuple[Symptom, ...] = (
     Symptom(
@@ -96,11 +107,10 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "labels do not fit the loss",
         fit.labels_do_not_fit,
         "label that this loss cannot have",
-        "give cross entropy whole numbers and one output per class, and binary cross "
-        "entropy labels of 0 and 1: do not scale labels like pixels",
+        "give cross entropy whole numbers and one output per class, binary cross entropy labels "
+        "of 0 and 1, and a hinge loss -1 and 1: do not scale labels like pixels",
         _LABELS,
-        low=0.0,
-        high=0.0,
+        low=np.inf,
         needs=("labels",),
     ),
     Symptom(
@@ -160,6 +170,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _WHERE,
         high=0.0,
         needs=("gradients",),
+        decides=_DEBUG,
     ),
     Symptom(
         "loss not finite",
@@ -169,6 +180,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "or use a loss of logits",
         _WHERE,
         high=0.0,
+        decides=_DEBUG,
     ),
     Symptom(
         "inputs not normalised",
@@ -227,6 +239,15 @@ SYMPTOMS: tuple[Symptom, ...] = (
         needs=("activations",),
     ),
     Symptom(
+        "running statistics used in training",
+        updates.evaluation_mode,
+        "share of the later steps whose loss is that of evaluation mode",
+        "call model.train() after each validation: training is in evaluation mode",
+        _BATCH_NORM,
+        high=limits.MOST_ROWS,
+        needs=("activations", "evaluation"),
+    ),
+    Symptom(
         "saturation",
         indicators.saturation,
         "share of the positive inputs of the non-linearity where it is flat, at the first step",
@@ -243,7 +264,16 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "initialise with a smaller scale, such as √(2/fan_in)",
         _HE,
         high=limits.RELATIVE_STD,
-        needs=("activations", "inputs"),
+        needs=("activations",),
+    ),
+    Symptom(
+        "vanishing gradients",
+        indicators.vanishing_signal,
+        "standard deviation of the layer over the size of the input, at the first step",
+        "initialise with a larger scale, such as √(2/fan_in), or normalise the layers",
+        _HE,
+        low=limits.SIGNAL,
+        needs=("activations", ENOUGH_STEPS),
     ),
     Symptom(
         "loss summed over the batch",
@@ -266,6 +296,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
             "updates",
             "classes",
         ),
+        decides="train as long without decay: a loss that falls no further speaks against it",
     ),
     Symptom(
         "gradients accumulate",
@@ -275,6 +306,17 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _RECIPE,
         high=limits.ACCUMULATES,
         needs=("gradients",),
+        decides="take the gradient of one batch twice: without accumulation, both are the same",
+    ),
+    Symptom(
+        "update too large",
+        updates.raw_gradients,
+        "share of the steps in which the update of the kernel is its gradient, unlike others'",
+        "optax.masked passes on the gradients that it leaves out: use optax.partition with "
+        "optax.set_to_zero for them",
+        _MASKED,
+        high=limits.MOST_ROWS,
+        needs=("gradients", "updates"),
     ),
     Symptom(
         "vanishing gradients",
@@ -284,6 +326,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _GLOROT,
         low=limits.RELATIVE_GRADIENT,
         needs=("gradients",),
+        decides="start with the scale of He: if the loss falls no faster, it is not the weights",
     ),
     Symptom(
         "update too large",
@@ -312,6 +355,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _FINDER,
         high=limits.HIGH_RATIO,
         needs=("updates", "classes"),
+        decides="train as long at a tenth of the rate: if the loss rises, too, look at the data",
     ),
     Symptom(
         "exploding gradients",
@@ -321,6 +365,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "Pascanu et al. 2013, https://arxiv.org/abs/1211.5063",
         high=limits.SPIKE_GRADIENT,
         needs=("gradients", "updates"),
+        decides="train without the batch of that step: if the spike comes later, it is the rate",
     ),
     Symptom(
         "parameters not finite",
@@ -361,6 +406,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
             "updates",
             "classes",
         ),
+        decides="print the labels of the optimiser's mask, and the gradient of the part",
     ),
     Symptom(
         "update too small",
@@ -380,6 +426,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _FINDER,
         low=limits.LOW_RATIO,
         needs=("updates", "classes", ENOUGH_STEPS),
+        decides="train as long at ten times the rate: if that is no better, look at the labels",
     ),
     Symptom(
         "dropout too strong",
@@ -393,6 +440,17 @@ SYMPTOMS: tuple[Symptom, ...] = (
             "classes",
             ENOUGH_STEPS,
         ),
+        decides="train as long without dropout: a loss that falls no further speaks against it",
+    ),
+    Symptom(
+        "dropout too strong",
+        updates.dropout_noise,
+        "variance that the masks of dropout add to a signal of 1, in a training that is stuck",
+        "lower the rate of dropout: r/(1 - r) is its noise, summed over the layers",
+        _DROPOUT,
+        high=limits.DROPOUT_NOISE,
+        needs=("classes", ENOUGH_STEPS),
+        decides="train as long without dropout: a loss that falls no further speaks against it",
     ),
     Symptom(
         "evaluation of other parameters",
@@ -405,6 +463,8 @@ SYMPTOMS: tuple[Symptom, ...] = (
             "evaluation",
             ENOUGH_STEPS,
         ),
+        hinders=False,
+        decides="compare the loss of a batch with the parameters that the step returns",
     ),
     Symptom(
         "batch-norm statistics",
@@ -415,6 +475,8 @@ SYMPTOMS: tuple[Symptom, ...] = (
         high=limits.EVALUATION_GAP,
         needs=("activations", "evaluation", ENOUGH_STEPS),
         explains=False,
+        hinders=False,
+        decides="evaluate with the statistics of the batch: a loss as high speaks against it",
     ),
     Symptom(
         "learning rate too low",
@@ -424,6 +486,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _FINDER,
         high=limits.LATE_FALL,
         needs=("classes", ENOUGH_STEPS),
+        decides="train as long at ten times the rate: if that is no better, look at the labels",
     ),
     Symptom(
         "inputs and labels do not match",
@@ -434,5 +497,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         low=limits.STUCK_PROGRESS,
         needs=("classes", ENOUGH_STEPS),
         explains=False,
+        decides="train on one batch for 200 steps: if its loss falls to zero, look at the labels, "
+        "and else at the network and the rate",
     ),
 )

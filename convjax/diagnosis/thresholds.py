@@ -72,11 +72,17 @@ TINY_GRADIENT = 0.01
 # An output of less than this share of the input's size has been made small by small weights.
 SMALL_SIGNAL = 0.1
 
+# Weights of which less than this share is left are gone, however they move.
+NOTHING_LEFT = 0.05
+
 # Weights of less than this share of the others', root mean square, begin at zero.
 SMALL_WEIGHTS = 0.01
 
 # An update of less than this share of the others', for its gradient, is held back.
 SMALL_PER_GRADIENT = 0.01
+
+# A figure this close to its limit, as a share of it, might as well be on the other side.
+NEAR_LIMIT = 0.2
 
 # --- limits of the figures, beyond which they are findings ---------------------------------------
 
@@ -87,6 +93,8 @@ TARGET_RMS = 10.0
 VERY_LARGE_TARGET = 1000.0
 MOST_ROWS = 0.9
 WEIGHTS_LEFT = 0.5
+DROPOUT_NOISE = 3.0
+SIGNAL = 0.01
 DROPOUT_GAP = 0.15
 ACCUMULATES = 0.85
 STALE_CHANGE = 0.1

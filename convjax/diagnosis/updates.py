@@ -13,7 +13,10 @@ from convjax.diagnosis.thresholds import (
     DEAD_SHARE,
     FEW_ROWS,
     FIRST_ROWS,
+    NOTHING_LEFT,
+    PATIENCE,
     SLOW_PROGRESS,
+    STUCK_PROGRESS,
 )
 
 
@@ -43,6 +46,8 @@ def weights_unchanged(evidence: Evidence) -> list[IndicatorValue]:
     if learning[-1] < 0.9 * learning[0]:
         return []  # what learns has weights that change
     same = (weights[1:] == weights[:-1]).all(1)
+    if not same[:FEW_ROWS].any():
+        return []  # the rate has fallen until the updates are lost in the digits of the weights
     return [IndicatorValue("", int(parameters.watched[0]), float(same.mean()))]
 
 
@@ -55,7 +60,8 @@ def frozen(evidence: Evidence) -> list[IndicatorValue]:
     updates = parameters.update_norm[:, evidence.kernels]
     if len(updates) < FEW_ROWS or _learns(evidence) or np.isnan(evidence.progress):
         return []
-    zero = (updates == 0).mean(0)
+    # An update that is zero only later is that of a rate that falls.
+    zero = np.where((updates[:FEW_ROWS] == 0).all(0), (updates == 0).mean(0), 0)
     if (parameters.update_norm == 0).all():
         return []  # nothing is trained
     first = int(parameters.watched[0])
@@ -96,7 +102,7 @@ def weights_fall(evidence: Evidence) -> list[IndicatorValue]:
         return []
     left = norms[-1] / norms[0]
     falling = (np.diff(norms, axis=0) <= 0).mean(0)
-    if np.median(falling) < 0.7:
+    if np.median(falling) < 0.7 and np.median(left) > NOTHING_LEFT:
         return []
     step = int(parameters.watched[int(np.argmax(np.median(norms / norms[0], axis=1) < 0.7))])
     return [IndicatorValue("", step, float(np.median(left)))]
@@ -129,11 +135,59 @@ def stale_evaluation(evidence: Evidence) -> list[IndicatorValue]:
     if np.median(evaluated[-3:]) < trained[-3:].mean() + fall / 2:
         return []  # evaluation is no worse: both losses have their reasons
     if evidence.has_norms:  # whose running statistics may lag behind: only what stays counts
-        change = np.abs(evaluated - evaluated[0]).max() / fall
+        away = np.abs(evaluated - np.median(evaluated))
+        change = np.quantile(away, 0.9) / fall
     else:
         halves = evaluated[: len(evaluated) // 2], evaluated[len(evaluated) // 2 :]
         change = max(np.median(halves[0]) - np.median(halves[1]), 0) / fall
     return [IndicatorValue("", evidence.step(int(rows[0])), float(change))]
+
+
+def evaluation_mode(evidence: Evidence) -> list[IndicatorValue]:
+    """The share of later evaluations whose loss is that of training, with batch norm.
+
+    In training mode the two differ: one has the statistics of the batch, the other those of many.
+    """
+    rows = evidence.evaluated
+    norms = [i for i in evidence.network if "BatchNorm" in evidence.kind(i).module]
+    if not norms or len(rows) < FEW_ROWS:
+        return []
+    trained = evidence.record.loss[evidence.row_of(evidence.record.watched[rows])]
+    same = np.abs(_evaluation_gap(evidence)) <= 1e-5 * np.abs(trained)
+    # Fine-tuning may keep statistics from before: at the first step they then fit.
+    if same.all() and evidence.progress >= SLOW_PROGRESS and not _switched(evidence, norms):
+        return []
+    return [IndicatorValue("", evidence.since(same, rows), float(same[len(same) // 2 :].mean()))]
+
+
+def _switched(evidence: Evidence, norms: list[int]) -> bool:
+    """Returns whether norms had the statistics of the batch at the first step."""
+    std = evidence.record.std[0, norms]
+    return bool(evidence.record.watched[0] == 0 and np.median(np.abs(std - 1)) < 0.01)
+
+
+def dropout_noise(evidence: Evidence) -> list[IndicatorValue]:
+    """The variance that the masks of dropout add to a signal of 1, in a training that is stuck."""
+    found = evidence.usual("dropout noise")
+    stuck = evidence.progress < STUCK_PROGRESS and evidence.record.steps >= PATIENCE
+    return [IndicatorValue("", 0, found)] if stuck and not np.isnan(found) else []
+
+
+def raw_gradients(evidence: Evidence) -> list[IndicatorValue]:
+    """The share of the rows in which a kernel's update is its gradient, and others' are not."""
+    parameters = evidence.parameters
+    updates = parameters.update_norm[:, evidence.kernels]
+    gradients = parameters.grad_norm[:, evidence.kernels]
+    same = (np.abs(updates - gradients) <= 1e-5 * gradients) & (gradients > 0)
+    shares = same.mean(0) if len(same) else np.zeros(0)
+    if not len(shares) or shares.min() > 0.5:
+        return []
+    first = int(parameters.watched[0])
+    values = [
+        IndicatorValue(name, first, float(share))
+        for name, share in zip(evidence.kernel_names, shares, strict=True)
+    ]
+    return sorted(values, key=lambda value: -value.figure)
 
 
 def _evaluation_gap(evidence: Evidence) -> np.ndarray:

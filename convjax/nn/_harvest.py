@@ -9,7 +9,7 @@ References:
   The idea is that of Oryx's harvest, https://github.com/jax-ml/oryx, "sow" and "reap" there.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -104,25 +104,28 @@ def tagged(x: jax.Array, tag: Tag, owner: jax.Array | None = None) -> jax.Array:
     return layer_output_p.bind(x, *(() if owner is None else (owner,)), tag=tag)
 
 
-def harvest(program: ClosedJaxpr, level: int) -> tuple[ClosedJaxpr, list[Found], dict[str, str]]:
+def harvest(
+    program: ClosedJaxpr, level: int, further: Mapping[Var, Tag] | None = None
+) -> tuple[ClosedJaxpr, list[Found], dict[str, str]]:
     """Returns a program whose further outputs are its tagged values.
 
     Args:
       program: of any function.
       level: of the tags.
+      further: values that are taken as if they were tagged, with their tags.
 
     Returns:
       The program; what its further outputs are, in the order of the calls; and the names of the
       tagged values that cannot leave, with the primitive that they are inside.
     """
-    rewriter = _Rewriter(level)
+    rewriter = _Rewriter(level, further or {})
     jaxpr, found = rewriter.rewrite(program.jaxpr)
     return ClosedJaxpr(jaxpr, program.consts), found, rewriter.lost
 
 
 class _Rewriter:
-    def __init__(self, level: int):
-        self.level, self.lost = level, dict[str, str]()
+    def __init__(self, level: int, further: Mapping[Var, Tag]):
+        self.level, self.lost, self._further = level, dict[str, str](), further
         # JAX traces a function that is called again only once: equal objects stay equal.
         self._known: dict[int, tuple[Any, Jaxpr, list[Found]]] = {}
         self._scans = 0
@@ -166,6 +169,11 @@ class _Rewriter:
                 owners = [old.invars[i] for i in sorted(name.owners)]
                 found.append(name._replace(owners=depends_on(owners)))
                 values.append(value)
+        if self._further:
+            made = (var for old in jaxpr.eqns for var in old.outvars)
+            for var in (var for var in (*jaxpr.invars, *made) if var in self._further):
+                found.append(Found(self._further[var]))
+                values += plain([var])
         if not found:
             return jaxpr, []
         # Without debug information, which names the results one by one.

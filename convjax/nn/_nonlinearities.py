@@ -63,6 +63,8 @@ def _walk(
             own = tag.level == level and tag.kind == "layer"
             # The other arguments are the layer's parameters.
             values[results[0]] = _Value(frozenset({tag.name})) if own else of(equation.invars[:1])
+        elif equation.primitive.name == "name" and not level:  # jax.ad_checkpoint's
+            values[results[0]] = _Value(frozenset({equation.params["name"]}))
         elif given.before and (kind := _kind(equation)):
             for layer in given.before:
                 found.setdefault(layer, kind)

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
-from jax.extend.core import Literal, jaxpr_as_fun
+from jax.extend.core import Jaxpr, Literal, Var, jaxpr_as_fun
 
 from convjax.nn._equinox_calls import equinox_reporting, is_equinox
-from convjax.nn._harvest import Found, harvest
+from convjax.nn._harvest import Found, Tag, harvest
 from convjax.nn._module_calls import LayerCalls, active_captures
 from convjax.nn._nnx_calls import (
     make_merged_reporting,
@@ -52,7 +52,11 @@ class Layers(NamedTuple):
 
 
 def call_with_layers(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], calls: LayerCalls
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    calls: LayerCalls,
+    further: Callable[[Jaxpr, list[Any]], Mapping[Var, Tag]] | None = None,
 ) -> tuple[Any, Layers]:
     """Calls a function and returns its result and the outputs of the layers that it calls.
 
@@ -63,6 +67,7 @@ def call_with_layers(
       args: may hold models of NNX and Equinox anywhere.
       kwargs: likewise.
       calls: which layers.
+      further: returns values to take as if they were tagged, given the program and its arguments.
     """
     arguments = _Arguments(function, args, kwargs)
     arrays = arguments.arrays
@@ -76,7 +81,8 @@ def call_with_layers(
         values = arguments.run(function, arrays, calls)
         pairs = [(Found(tag), value) for tag, value in calls.direct]
         return arguments.result(values), _layers(pairs, calls.lost, {})
-    harvested, found, lost = harvest(program, calls.level)
+    untagged = further(program.jaxpr, arrays) if further is not None else None
+    harvested, found, lost = harvest(program, calls.level, untagged)
     values = jaxpr_as_fun(harvested)(*arrays)
     count = len(program.jaxpr.outvars)
     known = dict(zip(program.jaxpr.invars, arrays, strict=True))

@@ -1,12 +1,13 @@
 """Tables of a report: configuration, results, layers, findings, and differences between runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from convjax._checks import check_type
-from convjax.diagnosis._diagnose import Diagnosis, diagnose
+from convjax.diagnosis._diagnose import Diagnosis, Finding, diagnose
 from convjax.io.json_files import flatten
 from convjax.plots.layer_choice import LayerChoice, choose, choose_parameters
 from convjax.report.named_run import NamedRun
@@ -138,7 +139,10 @@ def record_tables(
 
 def findings(diagnosis: Diagnosis) -> Table | None:
     """Returns the findings with their figures, thresholds and fixes; None if there is none."""
-    head = ("finding", "where", "from step", "what", "figure", "threshold", "try", "see")
+    head = (
+        *("finding", "where", "from step", "what", "figure", "threshold", "against it", "try"),
+        *("to be sure", "see"),
+    )
     rows = [
         (
             finding.symptom,
@@ -146,14 +150,22 @@ def findings(diagnosis: Diagnosis) -> Table | None:
             finding.step,
             finding.what,
             float(finding.figure),
-            f"{'above' if finding.figure > finding.threshold else 'below'} "
-            + format_value(float(finding.threshold)),
+            _threshold(finding),
+            "; ".join(finding.against),
             finding.change,
+            finding.decides,
             finding.reference,
         )
         for finding in diagnosis.findings
     ]
     return Table("", head, rows) if rows else None
+
+
+def _threshold(finding: Finding) -> str:
+    if not math.isfinite(finding.threshold):
+        return ""
+    side = "above" if finding.figure > finding.threshold else "below"
+    return f"{side} {format_value(float(finding.threshold))}"
 
 
 def notes(diagnosis: Diagnosis) -> list[str]:

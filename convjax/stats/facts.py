@@ -37,8 +37,9 @@ def batch_facts(output: Any, labels: Any) -> dict[str, Float[Array, ""]]:
       and Madow for small batches; and "label classes", how many different ones.
     - "loss of logits", "loss of probabilities": the cross entropy, if the output is one or the
       other; over labels that are classes, NaN if there are none.
-    - "squared error", "absolute error": means, and "squared error of pairs", "absolute error of
-      pairs": of each output with each target, as two shapes that broadcast have it.
+    - "squared error", "absolute error": means, and "hinge loss", for labels of -1 and 1.
+    - "squared error of pairs", "absolute error of pairs", "loss of pairs" (of logits): those of
+      each output with each target, as two shapes that broadcast have it.
 
     Args:
       output: of the network, (N, …, K) or (N,).
@@ -152,10 +153,12 @@ def _losses(x: Any, labels: Any) -> dict[str, Any]:
         found["loss of probabilities"] = jnp.where(in_rows, of_shares, of_binary)
         found["squared error"] = jnp.mean(jnp.square(flat - targets))
         found["absolute error"] = jnp.mean(jnp.abs(flat - targets))
+        found["hinge loss"] = jnp.mean(jax.nn.relu(1 - targets * flat))
         if x.shape != y.shape and len(x) == len(y) and 1 < len(flat) <= 2**11:
             apart = flat[:, None] - targets
             found["squared error of pairs"] = jnp.mean(jnp.square(apart))
             found["absolute error of pairs"] = jnp.mean(jnp.abs(apart))
+            found["loss of pairs"] = jnp.mean(jax.nn.softplus(flat)) - targets.mean() * flat.mean()
     return found
 
 

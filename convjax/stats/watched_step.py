@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.extend.core import Jaxpr, Var
 
 from convjax._checks import check_function, check_type
 from convjax._warnings import warn_user
 from convjax.nn._harvest import Tag
 from convjax.nn._module_calls import LayerCalls, is_float
+from convjax.nn._step_program import read_step
 from convjax.nn._traced_call import Layers, call_with_layers, named_arguments
 from convjax.nn.outputs import LayerOutputs
 from convjax.nn.selection import predicate
@@ -89,7 +91,7 @@ def watch_step(
     def watched(*args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         given = _Given(step, args, kwargs)
         calls = LayerCalls(predicate(chosen.select), inputs=chosen.inputs, reusable=False)
-        optimizers = _Optimizers(calls)
+        optimizers, program = _Optimizers(calls), _Program(calls, given)
         failed = None
 
         @wraps(step)
@@ -99,7 +101,7 @@ def watch_step(
                 return step(*args, **kwargs)
 
         try:
-            result, layers = call_with_layers(observed, args, kwargs, calls)
+            result, layers = call_with_layers(observed, args, kwargs, calls, program)
         except Exception as error:
             failed = f"{type(error).__name__}: {error}"
         if failed is not None:
@@ -113,7 +115,7 @@ def watch_step(
                 stats["loss"] = value
             others = {f.tag.name: value for f, value in layers.others if not f.scans}
             if chosen.activations or chosen.inputs:
-                stats["layers"] = _layer_stats(chosen, layers, given, labels)
+                stats["layers"] = _layer_stats(chosen, layers, given, labels, program)
             if chosen.parameters:
                 stats["parameters"] = optimizers.stats(chosen, others, given)
             stats |= {
@@ -136,6 +138,30 @@ def _tag_loss(calls: LayerCalls, outputs: Any, labels: Any) -> tuple[Any, Any]:
         return calls.keep(Tag(name, "loss"), value) if isinstance(value, jax.Array) else value
 
     return keep(_IN_LOSS[0], outputs), keep(_IN_LOSS[1], labels)
+
+
+_INPUT = "network input"
+
+
+class _Program:
+    """What the traced program tells that has no name; a callback of `call_with_layers`."""
+
+    dropout = 0.0
+
+    def __init__(self, calls: LayerCalls, given: "_Given"):
+        self._level, self._labels = calls.level, given.labels(None)
+
+    def __call__(self, jaxpr: Jaxpr, arguments: list[Any]) -> Mapping[Var, Tag]:
+        pairs = zip(jaxpr.invars, arguments, strict=True)
+        labels = [var for var, given in pairs if given is self._labels]
+        try:
+            found = read_step(jaxpr, self._level, labels, _IN_LOSS[0])
+        except Exception as error:
+            _leave_out("what its loss compares", f"{type(error).__name__}: {error}")
+            return {}
+        self.dropout = found.dropout
+        names = zip((*_IN_LOSS, _INPUT), found[:3], strict=True)
+        return {var: Tag(name, "compared", self._level) for name, var in names if var is not None}
 
 
 class _Given:
@@ -283,7 +309,11 @@ def _state_values(state: Any, key: str) -> list[tuple[Any, Any]]:
 
 
 def _layer_stats(
-    watch: Watch, layers: Layers, given: _Given, labels: Callable[..., jax.Array] | None
+    watch: Watch,
+    layers: Layers,
+    given: _Given,
+    labels: Callable[..., jax.Array] | None,
+    program: _Program,
 ) -> LayerStats | None:
     # A record has the network's input and labels by these names; layers of the names get others.
     renamed = {INPUT: f"{INPUT}_layer", LABELS: f"{LABELS}_layer"}
@@ -314,11 +344,15 @@ def _layer_stats(
             except Exception as error:
                 advice = "labels= is called with the arguments of the step"
                 _leave_out("the labels", f"{type(error).__name__}: {error}. {advice}")
-        in_loss = {f.tag.name: v for f, v in layers.others if f.tag.kind == "loss" and not f.scans}
+        in_loss, by_hand = _of_kind(layers, "loss"), _of_kind(layers, "compared")
+        found_input = by_hand.pop(_INPUT, None)
+        if y is None or outputs.output is None:
+            in_loss = in_loss or by_hand
         y = in_loss.get(_IN_LOSS[1]) if y is None else y
         y = y if y is None or y.ndim else None
         if x is None:
             x = given.images(y)
+            x = found_input if x is None else x
         before = {INPUT: x, LABELS: y}
         outputs = {name: value for name, value in before.items() if value is not None} | outputs
     if not outputs:
@@ -326,8 +360,17 @@ def _layer_stats(
     stats = layer_stats(outputs, histogram=watch.histogram, bins=watch.bins, units=watch.units)
     if watch.inputs and len(in_loss) == 2:
         # As the loss gets them, whatever the step has done to them.
-        stats = replace(stats, facts=batch_facts(*(in_loss[n] for n in _IN_LOSS)))
+        facts = batch_facts(*(in_loss[n] for n in _IN_LOSS))
+        stats = replace(stats, facts=facts | {"loss by hand": jnp.float32(in_loss is by_hand)})
+    if watch.inputs and program.dropout:
+        facts = {**stats.facts, "dropout noise": jnp.float32(program.dropout)}
+        stats = replace(stats, facts=facts)
     return stats
+
+
+def _of_kind(layers: Layers, kind: str) -> dict[str, jax.Array]:
+    """Returns the tagged values of a kind by name; those of scans exist only step by step."""
+    return {f.tag.name: v for f, v in layers.others if f.tag.kind == kind and not f.scans}
 
 
 def find_loss(result: Any) -> jax.Array | None:

@@ -30,7 +30,7 @@ class Said:
 
     Attributes:
       of: "reported", "control" or "healthy".
-      part: "set", for setting thresholds, or "measured".
+      part: "set", for setting thresholds, "measured", or "further", measured after all else.
       name: of the training.
       truth: the cause, "" for a control or a healthy training.
       findings: the causes that are named, in their order.
@@ -57,23 +57,24 @@ def trainings(of: str) -> Iterator[tuple[str, str, Callable[[int], Trained], str
     """
     # Here, because they import the libraries of all loops.
     from experiments.diagnosis_study.healthy.zoo import HEALTHY
-    from experiments.diagnosis_study.reported import REPORTED
+    from experiments.diagnosis_study.reported import FURTHER, REPORTED
 
     if of == "healthy":
         for i, made in enumerate(HEALTHY):
             yield made.name, PARTS[i % 2], made.train, "", made.healthy, made.options
         return
     counts: dict[str, int] = {}
-    for fault in REPORTED:
+    for fault in (*REPORTED, *FURTHER):
         # Every second case of each cause is measured.
         counts[fault.cause] = number = counts.get(fault.cause, 0) + 1
+        part = "further" if fault in FURTHER else PARTS[number % 2]
         faulty = of == "reported"
 
         def train(seed: int, fault: Any = fault, faulty: bool = faulty) -> Trained:
             return fault.train(faulty, seed)
 
         truth = fault.cause if faulty else ""
-        yield fault.name, PARTS[number % 2], train, truth, fault.healthy, fault.options
+        yield fault.name, part, train, truth, fault.healthy, fault.options
 
 
 def said_of(of: str, *, part: str | None = None, every: int = 1) -> Iterator[dict[str, Any]]:
@@ -81,7 +82,7 @@ def said_of(of: str, *, part: str | None = None, every: int = 1) -> Iterator[dic
 
     Args:
       of: "reported", "control" or "healthy".
-      part: one of `PARTS`; both by default.
+      part: such as "set"; all by default.
       every: takes each n-th training.
     """
     from experiments.diagnosis_study.healthy.zoo import FIRST_SEED

@@ -7,9 +7,18 @@ from experiments.diagnosis_study.reported.reported_fault import ReportedFault
 
 _MODULES = sorted(module.name for module in iter_modules(__path__))
 
-# All faults, in the order of the modules.
-REPORTED: tuple[ReportedFault, ...] = tuple(
-    fault
-    for name in _MODULES
-    for fault in getattr(import_module(f"{__name__}.{name}"), "REPORTED", ())
-)
+
+def _faults(further: bool) -> tuple[ReportedFault, ...]:
+    return tuple(
+        fault
+        for name in _MODULES
+        if name.startswith("further_") == further
+        for fault in getattr(import_module(f"{__name__}.{name}"), "REPORTED", ())
+    )
+
+
+# In the order of the modules.
+REPORTED = _faults(further=False)
+
+# Collected by others after the thresholds were set, and diagnosed once.
+FURTHER = _faults(further=True)

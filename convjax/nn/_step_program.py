@@ -1,0 +1,236 @@
+"""What the program of a training step tells: what its loss compares, its input, its dropout.
+
+A loss written by hand has no name that could be looked for. Its first operation on something that
+depends on all parameters, and on something that depends on data and on no parameter, is where it
+begins: the subtraction of the targets, or the choice of the labels' log-probabilities.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
+
+from convjax.nn._harvest import inner_programs, layer_output_p
+
+# Calls whose program is part of the one around it, and from which values can leave.
+_CALLS = ("jit", "closed_call", "eval_jaxpr")
+
+# The network's own operations: a kernel that is not trained is no label.
+_PRODUCTS = ("dot_general", "conv_general_dilated")
+
+# What gives two operands one shape.
+_BROADCASTS = ("broadcast_in_dim", "expand_dims")
+
+# The logarithm of probabilities, and what stands around it so that none is of zero.
+_LOGARITHMS = ("log", "log1p", "log_softmax", "log_sigmoid")
+_BOUNDS = ("max", "min", "add", "clamp", "clip", "_clip", "convert_element_type", *_BROADCASTS)
+
+
+class StepProgram(NamedTuple):
+    """What the program of a training step tells without any name.
+
+    Attributes:
+      outputs: of the network, None if it cannot be told what the loss compares.
+      labels: as the loss gets them, likewise.
+      input: the only argument that the outputs depend on and that has several numbers for each
+        example; None if there are several.
+      dropout: the sum of r / (1 - r) over the masks of dropout, of rate r: the variance that it
+        adds to a signal of 1.
+    """
+
+    outputs: Var | None
+    labels: Var | None
+    input: Var | None
+    dropout: float
+
+
+def read_step(
+    jaxpr: Jaxpr, level: int, labels: Sequence[Var] = (), outputs: str = ""
+) -> StepProgram:
+    """Returns what the program of a training step tells.
+
+    Args:
+      jaxpr: of the step, in which the gradients and parameters that an optimiser gets are tagged.
+      level: of the tags.
+      labels: the arguments that are labels, as far as they are known.
+      outputs: the name of the tag on the network's outputs, if a known loss has one.
+    """
+    of = {"params": 0, "grads": 0}
+    tagged: Any = None
+    dropout = 0.0
+    program = _Program(jaxpr)
+    for equation in program.equations(jaxpr):
+        if equation.primitive is layer_output_p and equation.params["tag"].level == level:
+            tag = equation.params["tag"]
+            kind = "".join(tag.name.split("/")[1:2])
+            if tag.kind == "optimizer" and kind in of:
+                of[kind] |= program.bits(equation.invars[0])
+            elif tag.name == outputs and equation.invars[0].aval.ndim:
+                tagged = equation.invars[0], program.bits(equation.invars[0])
+        dropout += program.noise(equation)
+    # Gradients depend on all that the loss depends on, and on no state of the optimiser.
+    params = of["params"] & of["grads"]
+    data = of["grads"] & ~of["params"] & program.arrays
+    known = sum(1 << i for i, var in enumerate(jaxpr.invars) if var in labels) & data
+    met = None if tagged else _first_meeting(jaxpr, params, known or data)
+    compared, bits = tagged or ((met[0], met[2]) if met else (None, 0))
+    inputs = [
+        var
+        for i, var in enumerate(jaxpr.invars)
+        if bits & data & ~known & 1 << i
+        and _is_float(var.aval)
+        and var.aval.ndim > 1
+        and var.aval.shape[0] == compared.aval.shape[0]
+    ]
+    outputs, wanted = met[:2] if met else (None, None)
+    return StepProgram(outputs, wanted, inputs[0] if len(inputs) == 1 else None, dropout)
+
+
+def _first_meeting(jaxpr: Jaxpr, params: int, data: int) -> tuple[Var, Var, int] | None:
+    """Returns the outputs, the labels, and what the outputs depend on."""
+    program = _Program(jaxpr)
+    for equation in program.equations(jaxpr) if params else ():
+        if equation.primitive.name not in (*_PRODUCTS, *_CALLS):
+            met = program.meeting(equation, params, data)
+            if met is not None:
+                return *met, program.bits(met[0])
+    return None
+
+
+class _Program:
+    """What the values of a program depend on, as far as it has been followed."""
+
+    def __init__(self, jaxpr: Jaxpr):
+        self._arguments = list(jaxpr.invars)
+        # The arguments that each value depends on, one bit each.
+        self._bits = {var: 1 << i for i, var in enumerate(jaxpr.invars)}
+        self._made_by: dict[Any, JaxprEqn] = {}
+        self._outside: dict[Any, Any] = {}  # an argument of an inner call -> what it is given
+        # Single numbers are settings, and keys of random numbers no data.
+        self.arrays = sum(1 << i for i, var in enumerate(jaxpr.invars) if _is_data(var.aval))
+
+    def bits(self, atom: Any) -> int:
+        """Returns the arguments that a value depends on."""
+        return self._bits.get(atom, 0) if isinstance(atom, Var) else 0
+
+    def equations(self, jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+        """Yields the operations in their order, those of inner calls after the calls.
+
+        JAX has one program for equal calls: what is known of its values holds until the next.
+        """
+        for equation in jaxpr.eqns:
+            programs = list(inner_programs(equation.params))
+            if equation.primitive.name in _CALLS and len(programs) == 1:
+                inner = programs[0].jaxpr
+                for var, atom in zip(inner.invars, equation.invars, strict=True):
+                    self._bits[var] = self.bits(atom)
+                    self._outside[var] = atom
+                yield equation
+                yield from self.equations(inner)
+                results = [self.bits(atom) for atom in inner.outvars]
+            else:
+                yield equation
+                bits = 0
+                for atom in equation.invars:
+                    bits |= self.bits(atom)
+                results = [bits] * len(equation.outvars)
+            for var, bits in zip(equation.outvars, results, strict=True):
+                self._bits[var] = bits
+                self._made_by[var] = equation
+
+    def meeting(self, equation: JaxprEqn, params: int, data: int) -> tuple[Var, Var] | None:
+        """Returns the outputs and labels, if an operation is the first of the loss."""
+        for output in equation.invars:
+            depends = self.bits(output)
+            if depends & params != params or not _is_float(output.aval):
+                continue
+            for other in equation.invars:
+                bits = self.bits(other)
+                new = bits & data & ~depends
+                if bits & params or not new or not other.aval.ndim or other.aval.dtype == bool:
+                    continue
+                traced = self._probabilities(self._before(output, _BROADCASTS))
+                labels = self._labels(other, traced.aval.shape, data)
+                if labels is not None:
+                    return traced, labels
+        return None
+
+    def noise(self, equation: JaxprEqn) -> float:
+        """Returns what the mask of a dropout adds, 0 for other operations."""
+        if equation.params.get("name") != "_bernoulli" or len(equation.invars) != 2:
+            return 0.0
+        kept, shape = equation.invars[1], equation.outvars[0].aval.shape
+        # One number for each example is the mask of a whole layer.
+        if not isinstance(kept, Literal) or not any(length > 1 for length in shape[1:]):
+            return 0.0
+        return float(1 / kept.val - 1) if 0 < kept.val <= 1 else 0.0
+
+    def _source(self, atom: Any) -> tuple[str, list[Any]]:
+        """Returns the name of the operation that made a value, and the values it was given."""
+        while atom in self._outside:
+            atom = self._outside[atom]
+        equation = self._made_by.get(atom)
+        if equation is None:
+            return "", []
+        name = equation.params.get("name", "") if equation.primitive.name in _CALLS else ""
+        return name or equation.primitive.name, [v for v in equation.invars if isinstance(v, Var)]
+
+    def _before(self, var: Any, names: Sequence[str]) -> Any:
+        """Returns the value before operations of the given names, each on a single value."""
+        while True:
+            name, operands = self._source(var)
+            operands = [v for v in operands if v.aval.ndim and self.bits(v)]
+            if name not in names or len(operands) != 1:
+                return self._own(var)
+            var = operands[0]
+
+    def _own(self, var: Any) -> Any:
+        while isinstance(self._outside.get(var), Var):
+            var = self._outside[var]
+        return var
+
+    def _probabilities(self, output: Any) -> Any:
+        """Returns what a logarithm was taken of, or the output itself."""
+        inner = self._before(output, _BOUNDS)
+        name, operands = self._source(inner)
+        if name not in _LOGARITHMS or not operands:
+            return output
+        return self._before(operands[0], _BOUNDS)
+
+    def _labels(self, var: Any, shape: tuple[int, ...], data: int) -> Any:
+        """Returns the labels whose shape is one that a loss compares with outputs, or None.
+
+        Classes are sought before they were made one-hot or indices of all axes.
+        """
+        chain = [self._own(var)]
+        while True:
+            name, operands = self._source(chain[-1])
+            operands = [v for v in operands if self.bits(v) & data]
+            if len(operands) != 1:
+                break
+            if name.startswith("scatter"):  # of a backward pass, where the loss is not computed
+                chain.clear()
+            chain.append(self._own(operands[0]))
+        # Of one argument, which may be used twice on the way, as for negative indices.
+        bits = self.bits(var) & data
+        chain += [v for i, v in enumerate(self._arguments) if bits == 1 << i]
+        size = 1
+        for length in shape:
+            size *= length
+        orders = (
+            lambda v: jnp.issubdtype(v.aval.dtype, jnp.integer) and v.aval.shape == shape[:-1],
+            lambda v: v.aval.shape == shape,
+            lambda v: v.aval.shape == shape[:-1] or v.aval.size == size,
+        )
+        kept = [v for v in chain if v.aval.ndim and v.aval.shape[0] == shape[0]]
+        return next((v for fits in orders for v in kept if fits(v)), None)
+
+
+def _is_float(aval: Any) -> bool:
+    return bool(aval.ndim and jnp.issubdtype(aval.dtype, jnp.floating))
+
+
+def _is_data(aval: Any) -> bool:
+    kinds = jnp.floating, jnp.signedinteger
+    return bool(aval.ndim and any(jnp.issubdtype(aval.dtype, kind) for kind in kinds))
