@@ -227,6 +227,31 @@ def fit_pure(
     return record, params
 
 
+def fit_linen(
+    net: linen.Module,
+    tx: optax.GradientTransformation,
+    loss: Function,
+    arrays: tuple[HostArray, HostArray],
+    *,
+    seed: int,
+    **options: Any,
+) -> tuple[Record, Function]:
+    """Returns the record of a training of a Linen network, and the trained network as a function.
+
+    Args:
+      net: to train, from the usual initialisation.
+      tx: of the optimiser.
+      loss: of the outputs and the labels of a batch.
+      arrays: examples and labels.
+      seed: of the parameters and of the order.
+      **options: of `batches_of`.
+    """
+    params = net.init(jax.random.key(seed), jnp.asarray(arrays[0][:2]))
+    apply: Any = net.apply
+    record, params = fit_pure(apply, params, tx, loss, arrays, seed=seed, **options)
+    return record, lambda x: np.asarray(apply(params, jnp.asarray(x)))
+
+
 def in_dicts(batches: Iterator[tuple[jax.Array, ...]]) -> Iterator[tuple[dict[str, jax.Array]]]:
     """Yields the batches as loops have them that call a step with one argument."""
     for image, label in batches:

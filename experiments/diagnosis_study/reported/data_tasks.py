@@ -90,6 +90,17 @@ def tones() -> Task:
     return _split((rng.uniform(0.1, 2, (len(y), 1)) * waves).astype(np.float32), y, 400)
 
 
+@cache
+def sentences() -> Task:
+    """Returns sentences of 12 words out of 60 (N, 12), and which of four topics they have."""
+    rng = np.random.default_rng(SEED)
+    y = rng.integers(4, size=2400).astype(np.int32)
+    often = 1 / (5 + np.arange(60))
+    words = rng.choice(60, size=(len(y), 12), p=often / often.sum())
+    of_topic = 8 * y[:, None] + rng.integers(8, size=words.shape)
+    return _split(np.where(rng.random(words.shape) < 0.4, of_topic, words).astype(np.int32), y, 400)
+
+
 # --- scores ----------------------------------------------------------------------------------
 
 
@@ -101,6 +112,12 @@ def accuracy(logits: Any, labels: HostArray) -> float:
 def binary_accuracy(logits: Any, labels: HostArray) -> float:
     """Returns the share of labels 0 or 1 whose logit has the right sign."""
     return float(np.mean((np.asarray(logits).reshape(labels.shape) > 0) == labels))
+
+
+def recalled(logits: Any, labels: HostArray) -> float:
+    """Returns the mean of the shares of the labels 0 and of the labels 1 that are found."""
+    right = (np.asarray(logits).reshape(labels.shape) > 0) == labels
+    return float((right[labels == 0].mean() + right[labels == 1].mean()) / 2)
 
 
 def overlap(logits: Any, masks: HostArray) -> float:
