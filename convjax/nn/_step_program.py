@@ -5,7 +5,8 @@ depends on all parameters, and on something that depends on data and on no param
 begins: the subtraction of the targets, or the choice of the labels' log-probabilities.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ class StepProgram(NamedTuple):
 
 
 def read_step(
-    jaxpr: Jaxpr, level: int, labels: Sequence[Var] = (), outputs: str = ""
+    jaxpr: Jaxpr, level: int, labels: Sequence[Var] = (), compared: str = ""
 ) -> StepProgram:
     """Returns what the program of a training step tells.
 
@@ -54,40 +55,41 @@ def read_step(
       jaxpr: of the step, in which the gradients and parameters that an optimiser gets are tagged.
       level: of the tags.
       labels: the arguments that are labels, as far as they are known.
-      outputs: the name of the tag on the network's outputs, if a known loss has one.
+      compared: the name of the tag on the outputs, where a known loss gets them.
     """
     of = {"params": 0, "grads": 0}
-    tagged: Any = None
-    dropout = 0.0
+    outputs: Any = None
+    dropout, bits = 0.0, 0
     program = _Program(jaxpr)
     for equation in program.equations(jaxpr):
         if equation.primitive is layer_output_p and equation.params["tag"].level == level:
-            tag = equation.params["tag"]
+            tag, value = equation.params["tag"], equation.invars[0]
             kind = "".join(tag.name.split("/")[1:2])
             if tag.kind == "optimizer" and kind in of:
-                of[kind] |= program.bits(equation.invars[0])
-            elif tag.name == outputs and equation.invars[0].aval.ndim:
-                tagged = equation.invars[0], program.bits(equation.invars[0])
+                of[kind] |= program.bits(value)
+            elif tag.name == compared and _shape(value):
+                outputs, bits = value, program.bits(value)
         dropout += program.noise(equation)
     # Gradients depend on all that the loss depends on, and on no state of the optimiser.
     params = of["params"] & of["grads"]
     data = of["grads"] & ~of["params"] & program.arrays
     known = sum(1 << i for i, var in enumerate(jaxpr.invars) if var in labels) & data
-    met = None if tagged else _first_meeting(jaxpr, params, known or data)
-    compared, bits = tagged or ((met[0], met[2]) if met else (None, 0))
+    found: Any = None
+    if outputs is None:
+        outputs, found, bits = _first_meeting(jaxpr, params, known or data)
     inputs = [
         var
         for i, var in enumerate(jaxpr.invars)
         if bits & data & ~known & 1 << i
-        and _is_float(var.aval)
-        and var.aval.ndim > 1
-        and var.aval.shape[0] == compared.aval.shape[0]
+        and _is_float(var)
+        and len(_shape(var)) > 1
+        and _shape(var)[0] == _shape(outputs)[0]
     ]
-    outputs, wanted = met[:2] if met else (None, None)
-    return StepProgram(outputs, wanted, inputs[0] if len(inputs) == 1 else None, dropout)
+    only = inputs[0] if len(inputs) == 1 else None
+    return StepProgram(None if found is None else outputs, found, only, dropout)
 
 
-def _first_meeting(jaxpr: Jaxpr, params: int, data: int) -> tuple[Var, Var, int] | None:
+def _first_meeting(jaxpr: Jaxpr, params: int, data: int) -> tuple[Any, Any, int]:
     """Returns the outputs, the labels, and what the outputs depend on."""
     program = _Program(jaxpr)
     for equation in program.equations(jaxpr) if params else ():
@@ -95,7 +97,7 @@ def _first_meeting(jaxpr: Jaxpr, params: int, data: int) -> tuple[Var, Var, int]
             met = program.meeting(equation, params, data)
             if met is not None:
                 return *met, program.bits(met[0])
-    return None
+    return None, None, 0
 
 
 class _Program:
@@ -108,7 +110,7 @@ class _Program:
         self._made_by: dict[Any, JaxprEqn] = {}
         self._outside: dict[Any, Any] = {}  # an argument of an inner call -> what it is given
         # Single numbers are settings, and keys of random numbers no data.
-        self.arrays = sum(1 << i for i, var in enumerate(jaxpr.invars) if _is_data(var.aval))
+        self.arrays = sum(1 << i for i, var in enumerate(jaxpr.invars) if _is_data(var))
 
     def bits(self, atom: Any) -> int:
         """Returns the arguments that a value depends on."""
@@ -139,19 +141,19 @@ class _Program:
                 self._bits[var] = bits
                 self._made_by[var] = equation
 
-    def meeting(self, equation: JaxprEqn, params: int, data: int) -> tuple[Var, Var] | None:
+    def meeting(self, equation: JaxprEqn, params: int, data: int) -> tuple[Any, Any] | None:
         """Returns the outputs and labels, if an operation is the first of the loss."""
         for output in equation.invars:
             depends = self.bits(output)
-            if depends & params != params or not _is_float(output.aval):
+            if depends & params != params or not _is_float(output):
                 continue
             for other in equation.invars:
                 bits = self.bits(other)
                 new = bits & data & ~depends
-                if bits & params or not new or not other.aval.ndim or other.aval.dtype == bool:
+                if bits & params or not new or not _shape(other) or _is_mask(other):
                     continue
                 traced = self._probabilities(self._before(output, _BROADCASTS))
-                labels = self._labels(other, traced.aval.shape, data)
+                labels = self._labels(other, _shape(traced), data)
                 if labels is not None:
                     return traced, labels
         return None
@@ -160,7 +162,7 @@ class _Program:
         """Returns what the mask of a dropout adds, 0 for other operations."""
         if equation.params.get("name") != "_bernoulli" or len(equation.invars) != 2:
             return 0.0
-        kept, shape = equation.invars[1], equation.outvars[0].aval.shape
+        kept, shape = equation.invars[1], _shape(equation.outvars[0])
         # One number for each example is the mask of a whole layer.
         if not isinstance(kept, Literal) or not any(length > 1 for length in shape[1:]):
             return 0.0
@@ -180,7 +182,7 @@ class _Program:
         """Returns the value before operations of the given names, each on a single value."""
         while True:
             name, operands = self._source(var)
-            operands = [v for v in operands if v.aval.ndim and self.bits(v)]
+            operands = [v for v in operands if _shape(v) and self.bits(v)]
             if name not in names or len(operands) != 1:
                 return self._own(var)
             var = operands[0]
@@ -215,22 +217,31 @@ class _Program:
         # Of one argument, which may be used twice on the way, as for negative indices.
         bits = self.bits(var) & data
         chain += [v for i, v in enumerate(self._arguments) if bits == 1 << i]
-        size = 1
-        for length in shape:
-            size *= length
-        orders = (
-            lambda v: jnp.issubdtype(v.aval.dtype, jnp.integer) and v.aval.shape == shape[:-1],
-            lambda v: v.aval.shape == shape,
-            lambda v: v.aval.shape == shape[:-1] or v.aval.size == size,
+        orders: tuple[Callable[[Any], bool], ...] = (
+            lambda v: jnp.issubdtype(_dtype(v), jnp.integer) and _shape(v) == shape[:-1],
+            lambda v: _shape(v) == shape,
+            lambda v: _shape(v) == shape[:-1] or math.prod(_shape(v)) == math.prod(shape),
         )
-        kept = [v for v in chain if v.aval.ndim and v.aval.shape[0] == shape[0]]
+        kept = [v for v in chain if _shape(v)[:1] == shape[:1]]
         return next((v for fits in orders for v in kept if fits(v)), None)
 
 
-def _is_float(aval: Any) -> bool:
-    return bool(aval.ndim and jnp.issubdtype(aval.dtype, jnp.floating))
+def _shape(atom: Any) -> tuple[int, ...]:
+    return tuple(getattr(atom.aval, "shape", ()))
 
 
-def _is_data(aval: Any) -> bool:
+def _dtype(atom: Any) -> Any:
+    return getattr(atom.aval, "dtype", None)
+
+
+def _is_float(atom: Any) -> bool:
+    return bool(_shape(atom) and jnp.issubdtype(_dtype(atom), jnp.floating))
+
+
+def _is_mask(atom: Any) -> bool:
+    return bool(jnp.issubdtype(_dtype(atom), jnp.bool_))
+
+
+def _is_data(atom: Any) -> bool:
     kinds = jnp.floating, jnp.signedinteger
-    return bool(aval.ndim and any(jnp.issubdtype(aval.dtype, kind) for kind in kinds))
+    return bool(_shape(atom) and any(jnp.issubdtype(_dtype(atom), kind) for kind in kinds))

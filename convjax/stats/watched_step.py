@@ -54,7 +54,7 @@ def watch_step(
         or by another usual name, or else the first without a name.
       labels: returns the labels or targets, given the arguments of the step. By default they are
         the argument whose name begins with "y", "label", "target" or "class", or the only item of
-        a tuple with one integer per example.
+        a tuple with one integer per example, or else what the loss compares with the outputs.
 
     Returns:
       A function that returns (what the step returns, {"loss": …, "layers": …, "parameters": …,
@@ -363,8 +363,8 @@ def _layer_stats(
         facts = batch_facts(*(in_loss[n] for n in _IN_LOSS))
         stats = replace(stats, facts=facts | {"loss by hand": jnp.float32(in_loss is by_hand)})
     if watch.inputs and program.dropout:
-        facts = {**stats.facts, "dropout noise": jnp.float32(program.dropout)}
-        stats = replace(stats, facts=facts)
+        noise = {"dropout noise": jnp.float32(program.dropout)}
+        stats = replace(stats, facts=dict(stats.facts) | noise)
     return stats
 
 

@@ -5,19 +5,27 @@ each has a control without the fault. The healthy trainings are of many architec
 optimisers (`experiments.diagnosis_study.healthy`). Thresholds were set on the part "set" alone.
 """
 
-import gc
+import hashlib
+import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
-import jax
+import numpy as np
+import typer
 from rich.console import Console
 from rich.progress import Progress
 
 from convjax.diagnosis import diagnose
 from convjax.runs.environment import environment
+from convjax.stats.record import Record
+from experiments.diagnosis_study.sagemaker_rules import fired_rules
 from experiments.diagnosis_study.suite import PARTS
 from experiments.diagnosis_study.user_loops import Trained
 from experiments.terminal.command import measure_to_file
@@ -37,6 +45,9 @@ class Said:
       consequences: what may follow from them.
       reached: by the training.
       bar: that shows it healthy.
+      rules: the names of the rules of SageMaker Debugger that fire.
+      curve: what the loss alone shows, see `loss_reading`.
+      source: the address of the report, "" for a healthy training.
     """
 
     of: str
@@ -47,10 +58,25 @@ class Said:
     consequences: tuple[str, ...]
     reached: float
     bar: float
+    rules: tuple[str, ...]
+    curve: str
+    source: str
 
 
-def trainings(of: str) -> Iterator[tuple[str, str, Callable[[int], Trained], str, float, Any]]:
-    """Yields (name, part, training, truth, bar, options of diagnose) of a set.
+class SetTraining(NamedTuple):
+    """A training of a set; the fields are those of `Said`, and `train` takes a seed."""
+
+    name: str
+    part: str
+    train: Callable[[int], Trained]
+    truth: str
+    bar: float
+    options: Mapping[str, Any]
+    source: str
+
+
+def trainings(of: str) -> Iterator[SetTraining]:
+    """Yields the trainings of a set.
 
     Args:
       of: "reported", "control" or "healthy".
@@ -61,7 +87,8 @@ def trainings(of: str) -> Iterator[tuple[str, str, Callable[[int], Trained], str
 
     if of == "healthy":
         for i, made in enumerate(HEALTHY):
-            yield made.name, PARTS[i % 2], made.train, "", made.healthy, made.options
+            part = PARTS[i % 2]
+            yield SetTraining(made.name, part, made.train, "", made.healthy, made.options, "")
         return
     counts: dict[str, int] = {}
     for fault in (*REPORTED, *FURTHER):
@@ -74,60 +101,116 @@ def trainings(of: str) -> Iterator[tuple[str, str, Callable[[int], Trained], str
             return fault.train(faulty, seed)
 
         truth = fault.cause if faulty else ""
-        yield fault.name, part, train, truth, fault.healthy, fault.options
+        yield SetTraining(
+            fault.name, part, train, truth, fault.healthy, fault.options, fault.source
+        )
 
 
-def said_of(of: str, *, part: str | None = None, every: int = 1) -> Iterator[dict[str, Any]]:
-    """Yields the row of each training of a set, as plain values.
+def said_of(of: str, position: int, records: Path | None = None) -> dict[str, Any]:
+    """Returns the row of one training, as plain values.
 
     Args:
       of: "reported", "control" or "healthy".
-      part: such as "set"; all by default.
-      every: takes each n-th training.
+      position: among `trainings(of)`.
+      records: a folder; a training whose record is there is not run again.
     """
     from experiments.diagnosis_study.healthy.zoo import FIRST_SEED
 
-    for i, (name, own, train, truth, bar, options) in enumerate(trainings(of)):
-        if part not in (None, own) or i % every:
-            continue
-        # The reported faults show with the first seed; some do not with others.
-        record, reached = train(FIRST_SEED + i if of == "healthy" else 0)
-        found = diagnose(record, **options)
-        yield asdict(
-            Said(
-                of,
-                own,
-                name,
-                truth,
-                tuple(finding.symptom for finding in found.findings),
-                tuple(finding.symptom for finding in found.consequences),
-                float(reached),
-                bar,
-            )
+    training = list(trainings(of))[position]
+    # The reported faults show with the first seed; some do not with others.
+    seed = FIRST_SEED + position if of == "healthy" else 0
+    key = f"{of}, {training.part}, {training.name}"
+    record, reached = _trained(partial(training.train, seed), key, records)
+    found = diagnose(record, **training.options)
+    counted = record.parameters is not None and len(record.parameters.grad_hist) > 0
+    return asdict(
+        Said(
+            of,
+            training.part,
+            training.name,
+            training.truth,
+            tuple(finding.symptom for finding in found.findings),
+            tuple(finding.symptom for finding in found.consequences),
+            float(reached),
+            training.bar,
+            tuple(sorted(fired_rules(record, "relu"))) if counted else (),
+            loss_reading(record),
+            training.source,
         )
-        # A process has room for about a hundred programs.
-        jax.clear_caches()
-        gc.collect()
+    )
 
 
-def run_diagnosis_sets(quick: Quick = False, out: OutFile = Path("diagnosis_sets.json")) -> None:
+def loss_reading(record: Record) -> str:
+    """Returns what the loss alone shows: "not finite", "rises", "does not fall" or "falls".
+
+    It rises by a quarter or more, and falls by a tenth or more, of its mean over ten steps.
+    """
+    loss = record.loss
+    if not np.isfinite(loss).all():
+        return "not finite"
+    first, last = loss[:10].mean(), loss[-10:].mean()
+    rise = (last - first) / max(abs(first), 1e-12)
+    return "rises" if rise > 0.25 else "does not fall" if rise > -0.1 else "falls"
+
+
+def _trained(train: Callable[[], Trained], name: str, records: Path | None) -> Trained:
+    """Returns a training, from the folder of records if it is there."""
+    if records is None:
+        return train()
+    stem = hashlib.sha256(name.encode()).hexdigest()[:16]  # names have slashes and commas
+    path, beside = records / f"{stem}.npz", records / f"{stem}.json"
+    if not beside.exists():
+        record, reached = train()
+        record.save(path)
+        beside.write_text(json.dumps({"name": name, "reached": float(reached)}))
+    return Trained(Record.load(path), json.loads(beside.read_text())["reached"])
+
+
+def _quiet() -> None:
+    """Prepares a process: faults warn, as of lost precision, and programs are kept."""
+    from experiments.harness.compilation_cache import use_compilation_cache
+
+    warnings.simplefilter("ignore")
+    use_compilation_cache()
+
+
+Processes = Annotated[int, typer.Option(min=1, help="Trainings that run at once.")]
+Records = Annotated[
+    Path | None,
+    typer.Option(help="Folder for the records: trainings that are there are not run again."),
+]
+
+
+def run_diagnosis_sets(
+    quick: Quick = False,
+    processes: Processes = 2,
+    records: Records = None,
+    out: OutFile = Path("diagnosis_sets.json"),
+) -> None:
     """Measures the diagnosis on reported faults and healthy trainings; writes diagnosis_sets.json.
 
     A quick run takes every fortieth training.
     """
     from experiments.diagnosis_study.sets_report import sets_tables
-    from experiments.harness.compilation_cache import use_compilation_cache
 
     def measure(shown: Console) -> dict[str, Any]:
-        use_compilation_cache()
+        if records is not None:
+            records.mkdir(parents=True, exist_ok=True)
+        wanted = [
+            (of, position)
+            for of in ("reported", "control", "healthy")
+            for position in range(0, len(list(trainings(of))), 40 if quick else 1)
+        ]
         rows = []
-        with warnings.catch_warnings(), Progress(console=shown, transient=True) as progress:
-            warnings.simplefilter("ignore")  # of what the faults do, such as lost precision
-            task = progress.add_task("trainings", total=None)
-            for of in ("reported", "control", "healthy"):
-                for row in said_of(of, every=40 if quick else 1):
-                    rows.append(row)
-                    progress.advance(task)
+        # A process has room for about a hundred programs. JAX does not survive a fork.
+        pool = ProcessPoolExecutor(
+            processes, get_context("spawn"), initializer=_quiet, max_tasks_per_child=20
+        )
+        with pool, Progress(console=shown, transient=True) as progress:
+            task = progress.add_task("trainings", total=len(wanted))
+            for row in pool.map(said_of, *zip(*wanted, strict=True), repeat(records)):
+                rows.append(row)
+                progress.advance(task)
         return {"environment": environment(), "diagnosed": rows}
 
     measure_to_file(out, measure, lambda report: sets_tables(report["diagnosed"]))

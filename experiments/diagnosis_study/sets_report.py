@@ -1,15 +1,19 @@
 """The report of the reported faults and of the zoo of healthy trainings, in Markdown."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from experiments.diagnosis_study.sagemaker_rules import RULE_SYMPTOMS
 from experiments.diagnosis_study.suite import PARTS
 from experiments.harness.intervals import Interval, share
 from experiments.terminal.tables import TextTable
 
 BARS = {"cause first": 0.80, "cause among the first three": 0.90, "healthy without a finding": 0.98}
 FIRST = 3
+
+# The last has reported faults alone, which were collected after the thresholds were set.
+_ALL = (*PARTS, "further")
 
 
 def sets_tables(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -18,8 +22,9 @@ def sets_tables(rows: Sequence[dict[str, Any]]) -> list[str]:
     Args:
       rows: as `convjax`'s study saves them, see `experiments.diagnosis_study.sets.Said`.
     """
-    measured = [row for row in rows if row["part"] == PARTS[1]]
-    return [_bars(rows), _by_cause(measured), _wrong(measured)]
+    measured = [row for row in rows if row["part"] != PARTS[0]]
+    tables = [_bars(rows), _beside(measured), _by_cause(measured), _confusion(measured)]
+    return [*tables, _wrong(measured), _sources(rows)]
 
 
 def named(row: dict[str, Any]) -> list[str]:
@@ -30,15 +35,15 @@ def named(row: dict[str, Any]) -> list[str]:
 def _bars(rows: Sequence[dict[str, Any]]) -> str:
     cells = []
     for name, bar in BARS.items():
-        cells.append((name, f"{bar:.2f}", *(_text(_figure(name, rows, part)) for part in PARTS)))
+        cells.append((name, f"{bar:.2f}", *(_text(_figure(name, rows, part)) for part in _ALL)))
     cells.append(
         (
             "controls without a finding",
             "",
-            *(_text(_clean(rows, "control", part)) for part in PARTS),
+            *(_text(_clean(rows, "control", part)) for part in _ALL),
         )
     )
-    heading = ("figure", "bar", "part for thresholds", "measured part")
+    heading = ("figure", "bar", "part for thresholds", "measured part", "collected afterwards")
     counts = Counter((row["of"], row["part"]) for row in rows)
     text = ", ".join(f"{n} {of} ({part})" for (of, part), n in sorted(counts.items()))
     return f"{TextTable(heading, cells).markdown()}\n\nTrainings: {text}."
@@ -75,6 +80,61 @@ def _by_cause(rows: Sequence[dict[str, Any]]) -> str:
         )
     heading = ("cause", "recall, first", "precision, first", "false alarms")
     return TextTable(heading, cells).markdown()
+
+
+def _confusion(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns the causes that were named first instead of others, with their numbers."""
+    pairs = Counter(
+        (row["truth"], (named(row) or ["nothing"])[0]) for row in rows if row["of"] == "reported"
+    )
+    cells = [(*pair, str(n)) for pair, n in sorted(pairs.items()) if pair[0] != pair[1]]
+    return TextTable(("truth", "named first", "trainings"), cells).markdown()
+
+
+# The causes that a plain reading of the loss may mean.
+_OF_CURVES: dict[str, tuple[str, ...]] = {
+    "not finite": (
+        *("loss not finite", "gradients not finite", "parameters not finite", "inputs not finite"),
+        *("learning rate too high", "exploding gradients"),
+    ),
+    "rises": ("learning rate too high", "exploding gradients"),
+    "does not fall": ("learning rate too low", "inputs and labels do not match"),
+    "falls": (),
+}
+
+
+def _beside(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns the diagnosis beside SageMaker Debugger's rules and the curve of the loss."""
+    faulty = [row for row in rows if row["of"] == "reported"]
+    healthy = [row for row in rows if row["of"] == "healthy" and row["reached"] >= row["bar"]]
+    means: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+        "convjax.diagnose": named,
+        "rules of SageMaker Debugger": lambda row: [
+            cause for rule in row["rules"] for cause in RULE_SYMPTOMS[rule]
+        ],
+        "the loss alone": lambda row: list(_OF_CURVES[row["curve"]]),
+    }
+    cells = [
+        (
+            name,
+            _text(share(sum(row["truth"] in said(row) for row in faulty), len(faulty))),
+            _text(share(sum(bool(said(row)) for row in faulty), len(faulty))),
+            _text(share(sum(not said(row) for row in healthy), len(healthy))),
+        )
+        for name, said in means.items()
+    ]
+    heading = ("", "cause among all that is said", "faults with a finding", "healthy without one")
+    return TextTable(heading, cells).markdown()
+
+
+def _sources(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns every reported fault with its source and what is said first."""
+    cells = [
+        (row["name"], row["part"], row["truth"], (named(row) or ["nothing"])[0], row["source"])
+        for row in rows
+        if row["of"] == "reported"
+    ]
+    return TextTable(("fault", "part", "cause", "said first", "source"), cells).markdown()
 
 
 def _wrong(rows: Sequence[dict[str, Any]]) -> str:

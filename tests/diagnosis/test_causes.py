@@ -142,10 +142,117 @@ CASES = {
 }
 
 
+NORMED = replace(
+    HEALTHY,
+    kinds=(LayerKind(), LayerKind(), LayerKind("BatchNorm"), LayerKind("Conv"), LayerKind()),
+    std=np.ones_like(HEALTHY.std),
+)
+ONE_HOT = {
+    "label_high": 1,
+    "label_size": 10,
+    "label_sum_low": 1,
+    "label_sum_high": 1,
+    "label_mixture": 0,
+    "squared_error": 5.0,
+}
+
+# A cause that shows in another way, too.
+FURTHER_SIGNS = {
+    "small weights": ("vanishing gradients", layer_columns(SLOW, "std", 1e-4, 3)),
+    "no training mode after validation": (
+        "running statistics used in training",
+        replace(NORMED, eval_loss=np.where(np.arange(STEPS) < 40, 3, HEALTHY.loss)),
+    ),
+    "one class per batch, one-hot": (
+        "batches of one class",
+        facts(HEALTHY, label_classes=1, label_entropy=0, **ONE_HOT),
+    ),
+    "a hinge loss of 0 and 1": (
+        "labels do not fit the loss",
+        regression(HEALTHY, hinge_loss=HEALTHY.loss, label_low=0, label_high=1, squared_error=9),
+    ),
+    "logits and labels that broadcast": (
+        "shapes of output and target differ",
+        regression(HEALTHY, loss_of_pairs=HEALTHY.loss, squared_error=9, label_not_whole=0),
+    ),
+    "noise of dropout": ("dropout too strong", facts(stuck(), dropout_noise=9)),
+    "a gradient for an update": (
+        "update too large",
+        replace(
+            HEALTHY,
+            parameters=replace(
+                HEALTHY.parameters,
+                update_norm=np.where(
+                    np.arange(len(WEIGHTS[0])) == 1,
+                    HEALTHY.parameters.grad_norm,
+                    HEALTHY.parameters.update_norm,
+                ),
+            ),
+        ),
+    ),
+    "weights that are gone": (
+        "weight decay too strong",
+        facts(
+            replace(
+                stuck(),
+                parameters=replace(
+                    HEALTHY.parameters,
+                    weight_norm=WEIGHTS * np.where(RISING > 3, 1e-6 * (2 + np.sin(RISING)), 1),
+                ),
+            )
+        ),
+    ),
+}
+
+
 @pytest.mark.parametrize("cause", CASES)
 def test_diagnose_names_the_cause_first(cause):
     found = diagnose(CASES[cause])
     assert [finding.symptom for finding in found.findings] == [cause]
+
+
+@pytest.mark.parametrize("name", FURTHER_SIGNS)
+def test_diagnose_names_a_cause_by_each_of_its_signs(name):
+    cause, record = FURTHER_SIGNS[name]
+    assert [finding.symptom for finding in diagnose(record).findings] == [cause]
+
+
+def test_a_finding_says_what_speaks_against_it_and_what_decides():
+    (learned,) = diagnose(CASES["non-linearity at the output"]).findings
+    # From ln 10 to 0.2, with a part left of what falls by 1 - 1/e in 40 steps.
+    assert learned.against == ("the loss has come 90% of the way from guessing",)
+    assert not learned.decides
+    # An evaluation is wrong whether the network learns or not.
+    (evaluation,) = diagnose(CASES["evaluation of other parameters"]).findings
+    assert evaluation.against == ()
+    noise = facts(stuck(), dropout_noise=3.1)
+    (near,) = diagnose(noise).findings
+    assert near.against == ("the figure is near its limit",)
+    assert "without dropout" in near.decides
+    assert f"against it: {near.against[0]}" in str(near)
+    assert f"to be sure: {near.decides}" in str(near)
+    (early,) = diagnose(CASES["inputs not finite"].between(0, 60)).findings
+    assert "only 60 steps were recorded" in early.against
+    (unknown,) = diagnose(replace(stuck(), facts={})).findings
+    assert any("outputs are not known" in doubt for doubt in unknown.against)
+
+
+def test_a_rate_that_falls_to_nothing_is_no_update_that_is_left_out():
+    parameters = HEALTHY.parameters
+    falling = np.where(np.arange(STEPS)[:, None] < 8, 1e-3 * WEIGHTS, 0).astype(np.float32)
+    same = np.where(np.arange(STEPS)[:, None] < 8, WEIGHTS, WEIGHTS[:1] * 1.1).astype(np.float32)
+    record = replace(stuck(), parameters=replace(parameters, weight_norm=same, update_norm=falling))
+    found = diagnose(facts(record))
+    assert found.findings[0].symptom == "learning rate too low"
+    assert not {"update not applied", "parameters frozen"} & {f.symptom for f in found.findings}
+
+
+def test_a_loss_by_hand_that_is_no_usual_one_is_not_compared_with_guessing():
+    fixed = {"loss_by_hand": 1, "loss_of_logits": 0.7, "loss_of_probabilities": 9.0}
+    assert not diagnose(facts(stuck(), **fixed)).findings
+    usual = fixed | {"loss_of_logits": stuck().loss}
+    (found,) = diagnose(facts(stuck(), **usual)).findings
+    assert found.symptom == "inputs and labels do not match"
 
 
 @pytest.mark.parametrize(

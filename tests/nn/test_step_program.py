@@ -27,7 +27,7 @@ def network(params, x):
     return jnp.tanh(x @ params["first"]) @ params["last"]
 
 
-def read(loss, params, *data, outputs=""):
+def read(loss, params, *data):
     """Returns what a step of gradient descent tells, and the values of what it found."""
 
     def step(params, *data):
@@ -40,7 +40,7 @@ def read(loss, params, *data, outputs=""):
         return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), value
 
     program = jax.make_jaxpr(step)(params, *data)
-    found = read_step(program.jaxpr, 0, outputs=outputs)
+    found = read_step(program.jaxpr, 0)
     further = {
         var: Tag(name) for name, var in zip(found._fields[:3], found[:3], strict=True) if var
     }

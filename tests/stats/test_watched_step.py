@@ -52,9 +52,12 @@ def loop(names, labels=None):
     return recorder.record()
 
 
-def test_watch_step_takes_labels_by_their_name_only():
-    assert loop("x, y").layers == ("input", "labels")
-    assert loop("x, lengths").layers == ("input",)
+@pytest.mark.parametrize("name", ["y", "lengths"])
+def test_watch_step_takes_labels_by_their_name_or_by_what_the_loss_compares(name):
+    record = loop(f"x, {name}")
+    assert record.layers == ("input", "labels")
+    assert record.mean[0, 1] == 5
+    assert record.facts["squared error"] == record.loss
 
 
 def test_watch_step_takes_the_labels_it_is_told():
@@ -96,3 +99,27 @@ def test_diagnose_does_not_take_an_absent_loss_for_a_divergence():
     for _ in range(3):
         recorder.add(np.nan, convjax.layer_stats({"layer": jnp.ones((2, 3))}))
     assert convjax.diagnose(recorder.record()).findings == ()
+
+
+def test_watch_step_reads_a_loss_by_hand_in_a_network_of_arrays():
+    optimizer, recorder = optax.sgd(0.1), convjax.Recorder()
+    w = {"first": jnp.eye(4, 5), "last": jnp.ones((5, 1))}
+
+    @recorder.watch
+    def step(w, batch):
+        def loss_fn(w):
+            out = jnp.tanh(batch[0] @ w["first"]) @ w["last"]
+            return jnp.mean((out - batch[1]) ** 2)
+
+        loss, grads = jax.value_and_grad(loss_fn)(w)
+        updates, _ = optimizer.update(grads, optimizer.init(w), w)
+        return optax.apply_updates(w, updates), loss
+
+    # As many examples as the first kernel has rows: its shape cannot tell it from the input.
+    step(w, (jnp.arange(16.0).reshape(4, 4), jnp.array([0.5, 1, 2, 4])))
+    record = recorder.record()
+    assert record.layers == ("input", "labels")
+    assert record.mean[0].tolist() == [7.5, 1.875]
+    assert record.facts["squared error of pairs"] == pytest.approx(record.loss, rel=1e-6)
+    assert record.facts["squared error"] != pytest.approx(record.loss, rel=1e-2)
+    assert record.facts["loss by hand"] == 1
