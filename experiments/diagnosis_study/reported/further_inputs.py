@@ -67,7 +67,7 @@ def _raw_counts(faulty: bool, seed: int) -> Trained:
     logarithms = rng.normal(size=(4400, 4))
     logit = 2 * (rng.normal(size=40)[article] + logarithms @ [1.5, -1, 1, 0.5])
     clicked = (logit + rng.logistic(size=4400) > 0).astype(np.int32)
-    counts = np.exp(2 * logarithms + [3, 5, 7, 9]) if faulty else logarithms
+    counts = np.exp(2 * logarithms + [5, 7, 9, 11]) if faulty else logarithms
     counts = counts.astype(np.float32)
 
     class Clicks(nnx.Module):
@@ -179,7 +179,7 @@ def _files_not_sorted(faulty: bool, seed: int) -> Trained:
         p = jax.nn.sigmoid(logits)
         return -jnp.mean(y * jnp.log(p + 1e-7) + (1 - y) * jnp.log(1 - p + 1e-7))
 
-    tx = optax.rmsprop(1e-3)
+    tx = optax.rmsprop(3e-3)
     arrays = (task.x[listed], y)
     record, net = fit_linen(LinenCnn(3), tx, loss, arrays, size=50, steps=200, seed=seed)
     return Trained(record, binary_accuracy(net(task.test_x), test_y))
@@ -251,7 +251,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         "inputs and labels do not match",
         _files_not_sorted,
         "linen",
-        0.85,
+        0.8,
     ),
     ReportedFault(
         "images and masks turned apart",
@@ -259,6 +259,6 @@ REPORTED: tuple[ReportedFault, ...] = (
         "inputs and labels do not match",
         _turned_apart,
         "nnx",
-        0.55,
+        0.65,
     ),
 )
