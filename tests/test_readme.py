@@ -154,9 +154,16 @@ def test_own_loops_run_and_record_everything(tmp_path, monkeypatch, capsys):
         assert capsys.readouterr().out.startswith("nothing found")
 
 
-def test_readme_links_exist():
-    targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text())
-    assert all((ROOT / target).exists() for target in targets)
+def test_docs_of_the_diagnosis_print_what_they_say(capsys):
+    (code,), (said,) = (blocks(kind, "docs/diagnosis.md") for kind in ("python", "text"))
+    exec(compile(code, "diagnosis.md", "exec"), {})
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/own-loops.md", "docs/diagnosis.md"])
+def test_links_exist(file):
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / file).read_text())
+    assert all(((ROOT / file).parent / target).exists() for target in targets)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +185,8 @@ def test_readme_links_exist():
 def test_readme_tables_equal_the_saved_results(name):
     saved = CliRunner().invoke(app, ["table", str(ROOT / f"experiments/results/{name}.json")])
     assert saved.exit_code == 0
-    assert saved.stdout.strip() in (ROOT / "README.md").read_text()
+    texts = [(ROOT / file).read_text() for file in ("README.md", "docs/diagnosis.md")]
+    assert any(saved.stdout.strip() in text for text in texts)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"claims": 1}', "not JSON"])

@@ -245,7 +245,9 @@ def _spike(evidence: Evidence) -> tuple[int, float] | None:
     reference = max(evidence.guess, usual)
     for row in np.flatnonzero(loss > SPIKE_LOSS * reference):
         around = norm[max(row - SPIKE_WINDOW, 0) : row]
-        if not row:  # nothing is before it: compare with what comes after
+        if row < FIRST_ROWS and not evidence.progress >= RECOVERED:
+            around = norm[row + 1 :]  # too little is before it: compare with what comes after
+        elif not row:
             around = norm[1 : 1 + SPIKE_WINDOW]
         usual = float(np.median(around)) if len(around) else np.nan
         if norm[row] > SPIKE_GRADIENT * usual:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 from experiments.diagnosis_study.sagemaker_rules import RULE_SYMPTOMS
@@ -11,6 +12,18 @@ from experiments.terminal.tables import TextTable
 
 BARS = {"cause first": 0.80, "cause among the first three": 0.90, "healthy without a finding": 0.98}
 FIRST = 3
+
+_OPPOSITES = (
+    {"learning rate too low", "learning rate too high"},
+    {"learning rate too low", "exploding gradients"},
+    {"learning rate too low", "loss summed over the batch"},
+    {"learning rate too low", "gradients accumulate"},
+    {"update too small", "update too large"},
+    {"vanishing gradients", "exploding activations"},
+    {"vanishing gradients", "exploding gradients"},
+    {"vanishing gradients", "saturation"},
+    {"weight decay too strong", "exploding activations"},
+)
 
 # The last has reported faults alone, which were collected after the thresholds were set.
 _ALL = (*PARTS, "further")
@@ -43,6 +56,8 @@ def _bars(rows: Sequence[dict[str, Any]]) -> str:
             *(_text(_clean(rows, "control", part)) for part in _ALL),
         )
     )
+    opposite = (str(sum(map(_is_opposite, _of(rows, "reported", part)))) for part in _ALL)
+    cells.append(("advice opposite to the truth, trainings", "0", *opposite))
     heading = ("figure", "bar", "part for thresholds", "measured part", "collected afterwards")
     counts = Counter((row["of"], row["part"]) for row in rows)
     text = ", ".join(f"{n} {of} ({part})" for (of, part), n in sorted(counts.items()))
@@ -53,13 +68,23 @@ def _figure(name: str, rows: Sequence[dict[str, Any]], part: str) -> Interval:
     if name.startswith("healthy"):
         return _clean(rows, "healthy", part)
     first = 1 if name == "cause first" else FIRST
-    of_part = [row for row in rows if row["of"] == "reported" and row["part"] == part]
+    of_part = _of(rows, "reported", part)
     return share(sum(row["truth"] in named(row)[:first] for row in of_part), len(of_part))
+
+
+def _of(rows: Sequence[dict[str, Any]], of: str, part: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["of"] == of and row["part"] == part]
+
+
+def _is_opposite(row: dict[str, Any]) -> bool:
+    """Returns whether the first finding advises the opposite of what helps."""
+    said = {row["truth"], *named(row)[:1]}
+    return any(said == pair for pair in _OPPOSITES)
 
 
 def _clean(rows: Sequence[dict[str, Any]], of: str, part: str) -> Interval:
     # A training that misses its bar is not shown to be healthy, and says nothing here.
-    kept = [r for r in rows if r["of"] == of and r["part"] == part and r["reached"] >= r["bar"]]
+    kept = [row for row in _of(rows, of, part) if row["reached"] >= row["bar"]]
     return share(sum(not row["findings"] for row in kept), len(kept))
 
 
@@ -75,11 +100,33 @@ def _by_cause(rows: Sequence[dict[str, Any]]) -> str:
                 cause,
                 _text(share(sum(row in said for row in own), len(own))),
                 _text(share(sum(row in own for row in said), len(said))),
+                _instead(own),
                 str(sum(cause in row["findings"] for row in others)),
+                _change([row for row in own if row in said], rows),
             )
         )
-    heading = ("cause", "recall, first", "precision, first", "false alarms")
+    heading = (
+        *("cause", "recall, first", "precision, first", "symptom or nothing said"),
+        *("false alarms", "reached, with the fault and without"),
+    )
     return TextTable(heading, cells).markdown()
+
+
+def _instead(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns how often the cause was only among the consequences, or not said at all."""
+    symptom = sum(row["truth"] in named(row)[1:] for row in rows)
+    return f"{symptom}, {sum(not named(row) for row in rows)}"
+
+
+def _change(found: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> str:
+    """Returns what the trainings whose cause was named reach, and what removing it changes."""
+    controls = {row["name"]: row["reached"] for row in rows if row["of"] == "control"}
+    pairs = [(row["reached"], controls[row["name"]]) for row in found if row["name"] in controls]
+    if not pairs:
+        return "none"
+    before, after = (median(values) for values in zip(*pairs, strict=True))
+    better = sum(after > before for before, after in pairs)
+    return f"{before:.2f} → {after:.2f}, better in {better} of {len(pairs)}"
 
 
 def _confusion(rows: Sequence[dict[str, Any]]) -> str:
