@@ -1,7 +1,7 @@
-"""Further reported faults of the inputs, for measuring: their values, and what they belong to."""
+"""Further reported faults of the inputs, for measuring: their values, labels and order."""
 
 from collections.abc import Iterator
-from itertools import repeat
+from itertools import cycle, repeat
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from experiments.diagnosis_study.reported.data_networks import (
     Linear,
     LinenCnn,
     UNet,
+    cross_entropy,
     dense,
     dense_params,
     fit_linen,
@@ -181,7 +182,7 @@ def _files_not_sorted(faulty: bool, seed: int) -> Trained:
 
     tx = optax.rmsprop(3e-3)
     arrays = (task.x[listed], y)
-    record, net = fit_linen(LinenCnn(3), tx, loss, arrays, size=50, steps=200, seed=seed)
+    record, net = fit_linen(LinenCnn(3), tx, loss, arrays, size=40, steps=150, seed=seed)
     return Trained(record, binary_accuracy(net(task.test_x), test_y))
 
 
@@ -209,6 +210,25 @@ def _turned_apart(faulty: bool, seed: int) -> Trained:
     model = UNet(1, rngs=nnx.Rngs(seed))
     record = run_nnx(train_step, model, optax.nadam(3e-3), augmented())
     return Trained(record, overlap(predict(model, task.test_x), task.test_y))
+
+
+def _small_buffer(faulty: bool, seed: int) -> Trained:
+    """Examples in the order of their classes are drawn from a buffer of 60 of them."""
+    task, rng = digits(), np.random.default_rng(seed)
+    order, size = np.argsort(task.y, kind="stable"), 60 if faulty else 4000
+    buffer, following = list(order[:size]), cycle(np.roll(order, -size))
+    drawn = []
+    for place in rng.integers(size, size=8000):
+        drawn.append(buffer[place])
+        buffer[place] = next(following)
+
+    def apply(params: Any, x: jax.Array) -> jax.Array:
+        return dense(params, x, jax.nn.gelu)
+
+    params, arrays = dense_params(seed, (784, 64, 10)), (task.x[drawn], task.y[drawn])
+    in_order: dict[str, Any] = {"size": 40, "steps": 200, "seed": seed, "shuffle": False}
+    record, params = fit_pure(apply, params, optax.adam(1e-3), cross_entropy, arrays, **in_order)
+    return Trained(record, accuracy(apply(params, jnp.asarray(task.test_x)), task.test_y))
 
 
 REPORTED: tuple[ReportedFault, ...] = (
@@ -260,5 +280,13 @@ REPORTED: tuple[ReportedFault, ...] = (
         _turned_apart,
         "nnx",
         0.65,
+    ),
+    ReportedFault(
+        "small buffer for shuffling",
+        "https://github.com/tensorflow/tensorflow/issues/36626",
+        "batches of one class",
+        _small_buffer,
+        "optax",
+        0.75,
     ),
 )

@@ -13,6 +13,7 @@ from experiments.diagnosis_study.reported.data_networks import (
     LinenDense,
     LinenMlp,
     LinenUNet,
+    Mlp,
     UNet,
     cross_entropy,
     dense,
@@ -64,6 +65,20 @@ def _codes_already_replaced(faulty: bool, seed: int) -> Trained:
         Net(), optax.adam(1e-2), loss, (visits[:2400], y), size=64, steps=250, seed=seed
     )
     return Trained(record, recalled(net(visits[2400:]), found(codes[visits[2400:]])))
+
+
+def _vectors_of_ones(faulty: bool, seed: int) -> Trained:
+    """The function that makes vectors of classes sets a whole row to 1 in place of an element."""
+    task = digits()
+    vectors = np.ones((len(task.y), 10)) if faulty else np.eye(10)[task.y]
+
+    def loss(logits: jax.Array, y: jax.Array) -> jax.Array:
+        return optax.softmax_cross_entropy(logits, y).mean()
+
+    model = Mlp((784, 64, 10), activation=nnx.elu, rngs=nnx.Rngs(seed))
+    arrays = (task.x, vectors.astype(np.float32))
+    record = fit_nnx(model, optax.adam(1e-3), loss, arrays, size=50, steps=200, seed=seed)
+    return Trained(record, accuracy(predict(model, task.test_x), task.test_y))
 
 
 def _one_class_too_many(faulty: bool, seed: int) -> Trained:
@@ -193,6 +208,14 @@ REPORTED: tuple[ReportedFault, ...] = (
         _codes_already_replaced,
         "linen",
         0.8,
+    ),
+    ReportedFault(
+        "vectors of ones",
+        "https://github.com/Trusted-AI/adversarial-robustness-toolbox/issues/7",
+        "labels constant",
+        _vectors_of_ones,
+        "nnx",
+        0.75,
     ),
     ReportedFault(
         "one class too many",

@@ -65,6 +65,30 @@ def _time_to_failure(faulty: bool, seed: int) -> Trained:
     return Trained(record, explained(jnp.log(found), scale[2000:]))
 
 
+def _batch_without_deaths(faulty: bool, seed: int) -> Trained:
+    """A likelihood of survival is divided by the number of deaths, which is 0 in small batches."""
+    rng = np.random.default_rng(SEED)
+    x = rng.normal(size=(2400, 6)).astype(np.float32)
+    risk = x[:, 0] + np.maximum(x[:, 1], 0) - x[:, 2]
+    time = rng.exponential(np.exp(-risk)).astype(np.float32)
+    dead = (time < np.quantile(time, 0.25)).astype(np.float32)  # the others are still alive
+    y = np.stack([np.minimum(time, np.quantile(time, 0.25)), dead], 1).astype(np.float32)
+
+    def likelihood(scores: jax.Array, y: jax.Array) -> jax.Array:
+        order = jnp.argsort(-y[:, 0])
+        scores, dead = scores[order, 0], y[order, 1]
+        deaths = jnp.sum(dead) if faulty else jnp.maximum(jnp.sum(dead), 1)
+        return -jnp.sum((scores - jax.lax.cumlogsumexp(scores)) * dead) / deaths
+
+    net, tx = LinenMlp((32, 32, 1)), optax.adam(5e-3)
+    arrays = (x[:2000], y[:2000])
+    record, trained = fit_linen(net, tx, likelihood, arrays, size=12, steps=300, seed=seed)
+    scores = trained(x[2000:])
+    earlier = time[2000:, None] < time[None, 2000:]
+    # The share of pairs of which the one with the higher score dies earlier.
+    return Trained(record, float(np.mean((scores > scores.T)[earlier])))
+
+
 # --- gradients not finite --------------------------------------------------------------------
 
 
@@ -192,6 +216,14 @@ REPORTED: tuple[ReportedFault, ...] = (
         "loss not finite",
         _time_to_failure,
         "optax",
+        0.7,
+    ),
+    ReportedFault(
+        "batch without deaths",
+        "https://github.com/havakv/pycox/issues/124",
+        "loss not finite",
+        _batch_without_deaths,
+        "linen",
         0.7,
     ),
     ReportedFault(

@@ -124,7 +124,8 @@ def _sigmoid_of_anomalies(faulty: bool, seed: int) -> Trained:
         @linen.compact
         def __call__(self, events: jax.Array) -> jax.Array:
             x = linen.Embed(24, 16)(events)
-            x = x + linen.MultiHeadDotProductAttention(2)(linen.LayerNorm()(x))
+            query, key, value = jnp.split(LinenDense(48)(x), 3, -1)
+            x = x + linen.softmax(query @ key.swapaxes(1, 2) / 4) @ value
             x = linen.gelu(LinenDense(32)(x.mean(1)))
             logit = LinenDense(1)(x)[:, 0]
             return linen.sigmoid(logit) if faulty else logit
@@ -133,7 +134,7 @@ def _sigmoid_of_anomalies(faulty: bool, seed: int) -> Trained:
         return jnp.mean(jnp.logaddexp(0, logits) - y * logits)
 
     arrays = (events[:2500], y[:2500])
-    record, net = fit_linen(Net(), optax.adam(3e-3), loss, arrays, size=50, steps=200, seed=seed)
+    record, net = fit_linen(Net(), optax.adam(3e-3), loss, arrays, size=40, steps=200, seed=seed)
     return Trained(record, recalled(net(events[2500:]) - 0.5 * faulty, y[2500:]))
 
 
@@ -159,7 +160,7 @@ def _relu_of_a_recurrent_network(faulty: bool, seed: int) -> Trained:
     arrays = (peptides[:1600], y[:1600])
     # With these parameters, the last layer is below 0 for all peptides.
     record, net = fit_linen(
-        Net(), optax.adam(1e-2), squared_error, arrays, size=50, steps=250, seed=seed + 2
+        Net(), optax.adam(1e-2), squared_error, arrays, size=40, steps=200, seed=seed + 2
     )
     return Trained(record, explained(net(peptides[1600:]), y[1600:]))
 
@@ -205,7 +206,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         "shapes of output and target differ",
         _one_value_for_the_batch,
         "optax",
-        0.75,
+        0.7,
     ),
     ReportedFault(
         "forecast of one step",
