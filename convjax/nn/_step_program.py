@@ -77,6 +77,8 @@ def read_step(
     found: Any = None
     if outputs is None:
         outputs, found, bits = _first_meeting(jaxpr, params, known or data)
+        if not known and (data & ~bits).bit_count() > 1:
+            found = None  # a mask or weights may come before the labels
     inputs = [
         var
         for i, var in enumerate(jaxpr.invars)

@@ -146,7 +146,7 @@ def test_read_step_takes_no_kernel_for_labels():
     np.testing.assert_array_equal(values["labels"], CLASSES)
 
 
-def test_read_step_prefers_labels_that_are_known():
+def test_read_step_needs_to_be_told_the_labels_among_several_arguments():
     def loss(params, x, weights, y):
         return jnp.mean(weights * network(params, x)[:, 0] - y)
 
@@ -161,12 +161,16 @@ def test_read_step_prefers_labels_that_are_known():
 
         program = jax.make_jaxpr(step)(OF_ONE, X, np.ones(6, np.float32), TARGETS)
         variables = program.jaxpr.invars
-        found = read_step(program.jaxpr, 0, [variables[i] for i in known])
-        return variables.index(found.labels)
+        return variables, read_step(program.jaxpr, 0, [variables[i] for i in known])
 
     weights, targets = 3, 4
-    assert labels_of([]) == weights
-    assert labels_of([targets]) == targets
+    for known in (weights, targets):
+        variables, found = labels_of([known])
+        assert found.labels is variables[known]
+    # One of the two is no label, and nothing tells which.
+    variables, found = labels_of([])
+    assert found.labels is None
+    assert found.input is variables[2]
 
 
 @pytest.mark.parametrize(
