@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from statistics import median
 
 from convjax.diagnosis.symptoms import SYMPTOMS
+from experiments.diagnosis_study.faults import FAULTS
 from experiments.diagnosis_study.results import DiagnosisResult
 from experiments.diagnosis_study.sagemaker_rules import RULE_SYMPTOMS
-from experiments.diagnosis_study.suite import HEALTHY
+from experiments.diagnosis_study.suite import HEALTHY, STRENGTHS
 from experiments.harness.intervals import Interval, share
 from experiments.terminal.tables import TextTable
 
@@ -18,7 +19,9 @@ BETTER = 0.02  # a suggested change improves a training if it raises the accurac
 def tables(rows: Sequence[DiagnosisResult]) -> list[str]:
     """Returns the targets, the figures by symptom and the confusion table of the measured part."""
     measured = [row for row in rows if row.part == "measured"]
-    return [targets_table(measured), by_symptom(measured), confusion(measured)]
+    found = [targets_table(measured), by_symptom(measured), confusion(measured)]
+    weaker = [row for row in rows if row.part in STRENGTHS]
+    return [*found, by_strength([*measured, *weaker])] if weaker else found
 
 
 def targets_table(rows: Sequence[DiagnosisResult]) -> str:
@@ -100,6 +103,21 @@ def confusion(rows: Sequence[DiagnosisResult]) -> str:
         cells.append((f"{codes[symptom]} {symptom}", *counts))
     headings = ("injected \\ found first", *codes.values())
     return f"{TextTable(headings, cells).markdown()}\n\n{codes[HEALTHY]}: nothing found."
+
+
+def by_strength(rows: Sequence[DiagnosisResult]) -> str:
+    """Returns how often a fault is found, and the accuracy that it leaves, by its strength."""
+    weaker = {row.fault for row in rows if row.part in STRENGTHS}
+    cells = []
+    for fault in (name for name in FAULTS if name in weaker):
+        texts = []
+        for part in ("measured", *STRENGTHS):
+            own = [row for row in rows if row.fault == fault and row.part == part]
+            if own:
+                found = sum(row.symptom in row.findings for row in own)
+                texts.append(f"{found} of {len(own)}, {median(r.accuracy for r in own):.2f}")
+        cells.append((fault, *texts))
+    return TextTable(("found, and median accuracy", "whole", *STRENGTHS), cells).markdown()
 
 
 def _by_a_rule(row: DiagnosisResult) -> bool:

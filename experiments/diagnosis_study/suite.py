@@ -1,7 +1,8 @@
 """The trainings of the diagnosis study, in two parts.
 
 The first part is for setting thresholds; it has four architectures. The second part is only
-measured; it has other seeds, and five further architectures.
+measured; it has other seeds, and five further architectures. Faults that are a factor also come at
+a half and a quarter of their strength: their square root, and the root of that.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,8 @@ from experiments.diagnosis_study.networks import ARCHITECTURES
 
 HEALTHY = "healthy"
 PARTS = ("set", "measured")
-FIRST_SEED = {"set": 1000, "measured": 5000}
+STRENGTHS = {"half": 0.5, "quarter": 0.25}  # exponents of the factors, in parts of their own
+FIRST_SEED = {"set": 1000, "measured": 5000, "half": 10_000, "quarter": 15_000}
 FAULTY_RUNS = {"set": 10, "measured": 22}  # of each fault
 HEALTHY_RUNS = {"set": 90, "measured": 210}
 
@@ -41,7 +43,7 @@ class StudyCase:
     """One training of the study.
 
     Attributes:
-      part: "set" or "measured".
+      part: "set" or "measured", or for a weaker fault one of `STRENGTHS`.
       fault: the injected fault, or HEALTHY.
       plan: the specification, with the fault.
     """
@@ -67,10 +69,11 @@ def cases(part: str, *, quick: bool = False) -> list[StudyCase]:
     """Returns the trainings of a part.
 
     Args:
-      part: "set" or "measured".
+      part: "set" or "measured", or one of `STRENGTHS`.
       quick: one training of each fault and two healthy ones, on the smallest network that fits.
     """
-    made = list(_faulty(part, quick)) + list(_healthy(part, quick))
+    made = list(_weaker(part, quick)) if part in STRENGTHS else list(_faulty(part, quick))
+    made += [] if part in STRENGTHS else list(_healthy(part, quick))
     return [
         replace(case, plan=replace(case.plan, seed=FIRST_SEED[part] + i))
         for i, case in enumerate(made)
@@ -84,6 +87,21 @@ def _faulty(part: str, quick: bool) -> Iterator[StudyCase]:
         rng = np.random.default_rng([FIRST_SEED[part], number])
         for plan in islice(cycle(_small(fitting, quick)), count):
             yield StudyCase(part, name, fault.inject(plan, rng))
+
+
+def _weaker(part: str, quick: bool) -> Iterator[StudyCase]:
+    """Yields the faulty trainings of the measured part whose fault is a factor, weakened."""
+    for case in _faulty(PARTS[1], quick):
+        plan, strength = case.plan, STRENGTHS[part]
+        # The bias of a sleeping layer is added, everything else multiplied.
+        weak = replace(
+            plan,
+            gain=plan.gain**strength,
+            rate=plan.rate**strength,
+            sleep=plan.sleep * strength,
+        )
+        if weak != plan and plan.gain:
+            yield StudyCase(part, case.fault, weak)
 
 
 def _healthy(part: str, quick: bool) -> Iterator[StudyCase]:

@@ -10,7 +10,12 @@ from typer.testing import CliRunner
 from convjax.diagnosis.symptoms import SYMPTOMS
 from experiments.cli.app import app
 from experiments.diagnosis_study.faults import FAULTS, SUGGESTED_CHANGES, TrainingSpec
-from experiments.diagnosis_study.report import by_symptom, confusion, targets_table
+from experiments.diagnosis_study.report import (
+    by_strength,
+    by_symptom,
+    confusion,
+    targets_table,
+)
 from experiments.diagnosis_study.results import DiagnosisResult
 from experiments.diagnosis_study.run import measure_diagnosis
 from experiments.diagnosis_study.sagemaker_rules import RULE_SYMPTOMS, fired_rules
@@ -41,6 +46,35 @@ def test_cases_has_disjoint_parts_of_the_documented_size():
     known = {case.plan.architecture for case in first}
     assert not any(TrainingSpec(name, 0).network.new for name in known)
     assert {case.plan.architecture for case in second} > known
+
+
+def test_cases_weakens_the_faults_that_are_factors():
+    whole = [case.plan.sleep for case in cases("measured") if case.plan.sleep]
+    half, quarter = cases("half"), cases("quarter")
+    assert len(half) == len(quarter) == 132
+    assert {case.fault for case in half} == {
+        *("large weights, tanh", "large weights", "small weights", "high rate", "sleeping layer"),
+        "low rate",
+    }
+    for case in half:
+        assert 0.02**0.5 <= case.plan.gain <= 20**0.5
+        assert 1e-4**0.5 <= case.plan.rate <= 300**0.5
+        assert -15 <= case.plan.sleep <= 0
+    assert [2 * case.plan.sleep for case in half if case.plan.sleep] == whole
+    seeds = {case.plan.seed for part in (*PARTS, "half", "quarter") for case in cases(part)}
+    assert len(seeds) == 844 + 264  # as the command's help says
+
+
+def test_by_strength_counts_each_part():
+    rows = [
+        row("low rate", "learning rate too low", accuracy=0.1),
+        row("low rate", "learning rate too low", part="half", accuracy=0.5),
+        row("low rate", part="half", accuracy=0.9),
+        row("low rate", part="quarter", accuracy=0.95),
+        row("outliers", "exploding gradients"),
+    ]
+    *_, line = by_strength(rows).splitlines()
+    assert line == "| low rate | 1 of 1, 0.10 | 1 of 2, 0.70 | 0 of 1, 0.95 |"
 
 
 def test_cases_gives_healthy_trainings_all_options_on_every_architecture():
