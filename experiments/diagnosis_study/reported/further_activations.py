@@ -113,7 +113,7 @@ def _sum_of_the_sizes(faulty: bool, seed: int) -> Trained:
     """Scales kernels by the sum of their sizes, so that each block multiplies its input."""
     task = digits()
     state = linen_state(BoardNet(faulty), task.x, optax.sgd(0.02, momentum=0.9), seed)
-    batches = batches_of((task.x, task.y), size=50, steps=200, seed=seed)
+    batches = batches_of((task.x, task.y), size=32, steps=200, seed=seed)
     record, (state,) = run_pure(linen_step(cross_entropy), (state,), batches)
     logits = state.apply_fn({"params": state.params}, task.test_x)
     return Trained(record, accuracy(logits, task.test_y))
