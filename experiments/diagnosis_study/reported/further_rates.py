@@ -81,7 +81,7 @@ class Tagger(linen.Module):
         return LinenDense(2, name="tag")(jnp.swapaxes(states, 0, 1))
 
 
-def _tagger_at_a_tenth(faulty: bool, seed: int) -> Trained:
+def _tagger_at_a_hundred_times_its_rate(faulty: bool, seed: int) -> Trained:
     """Tags words with RMSprop at a hundred times the rate that learns."""
     train, test = tagged_words()
     tx = optax.rmsprop(0.3 if faulty else 3e-3)
@@ -233,7 +233,7 @@ REPORTED: tuple[ReportedFault, ...] = (
         "tagger at a hundred times its rate",
         _GITHUB + "guillaumegenthial/sequence_tagging/issues/47",
         _HIGH,
-        _tagger_at_a_tenth,
+        _tagger_at_a_hundred_times_its_rate,
         "linen",
         0.85,
     ),
