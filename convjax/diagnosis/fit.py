@@ -74,6 +74,9 @@ def label_spread(evidence: Evidence) -> list[IndicatorValue]:
     column = record.layers.index(LABELS)
     # Batches of one class each differ in their means.
     spread = max(record.std[:, column].max(), np.ptp(record.mean[:, column]))
+    low, high = evidence.fact("label low"), evidence.fact("label high")
+    if np.isfinite(low).any():  # as the loss gets them: casting may have made them the same
+        spread = min(spread, np.nanmax(high) - np.nanmin(low))
     return [IndicatorValue(LABELS, 0, float(spread))]
 
 

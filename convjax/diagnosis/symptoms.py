@@ -121,6 +121,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _RECIPE,
         low=limits.LABEL_SPREAD,
         needs=("labels",),
+        hinders=False,
     ),
     Symptom(
         "batches of one class",

@@ -1,4 +1,4 @@
-"""What the program of a training step tells: what its loss compares, its input, its dropout.
+"""What the traced program of a training step tells without any name.
 
 A loss written by hand has no name that could be looked for. Its first operation on something that
 depends on all parameters, and on something that depends on data and on no parameter, is where it
@@ -36,14 +36,11 @@ class StepProgram(NamedTuple):
       labels: as the loss gets them, likewise.
       input: the only argument that the outputs depend on and that has several numbers for each
         example; None if there are several.
-      dropout: the sum of r / (1 - r) over the masks of dropout, of rate r: the variance that it
-        adds to a signal of 1.
     """
 
     outputs: Var | None
     labels: Var | None
     input: Var | None
-    dropout: float
 
 
 def read_step(
@@ -59,7 +56,7 @@ def read_step(
     """
     of = {"params": 0, "grads": 0}
     outputs: Any = None
-    dropout, bits = 0.0, 0
+    bits = 0
     program = _Program(jaxpr)
     for equation in program.equations(jaxpr):
         if equation.primitive is layer_output_p and equation.params["tag"].level == level:
@@ -69,7 +66,6 @@ def read_step(
                 of[kind] |= program.bits(value)
             elif tag.name == compared and _shape(value):
                 outputs, bits = value, program.bits(value)
-        dropout += program.noise(equation)
     # Gradients depend on all that the loss depends on, and on no state of the optimiser.
     params = of["params"] & of["grads"]
     data = of["grads"] & ~of["params"] & program.arrays
@@ -88,7 +84,7 @@ def read_step(
         and _shape(var)[0] == _shape(outputs)[0]
     ]
     only = inputs[0] if len(inputs) == 1 else None
-    return StepProgram(None if found is None else outputs, found, only, dropout)
+    return StepProgram(None if found is None else outputs, found, only)
 
 
 def _first_meeting(jaxpr: Jaxpr, params: int, data: int) -> tuple[Any, Any, int]:
@@ -100,6 +96,23 @@ def _first_meeting(jaxpr: Jaxpr, params: int, data: int) -> tuple[Any, Any, int]
             if met is not None:
                 return *met, program.bits(met[0])
     return None, None, 0
+
+
+def dropout_noise(jaxpr: Jaxpr) -> float:
+    """Returns the sum of r / (1 - r) over the masks of dropout in a program, of rate r.
+
+    It is the variance that they add to a signal of 1.
+    """
+    noise = 0.0
+    for equation in jaxpr.eqns:
+        if equation.params.get("name") == "_bernoulli" and len(equation.invars) == 2:
+            kept, shape = equation.invars[1], _shape(equation.outvars[0])
+            # One number for each example is the mask of a whole layer.
+            if isinstance(kept, Literal) and any(length > 1 for length in shape[1:]):
+                noise += float(1 / kept.val - 1) if 0 < kept.val <= 1 else 0.0
+        elif equation.primitive.name in _CALLS:
+            noise += sum(dropout_noise(p.jaxpr) for p in inner_programs(equation.params))
+    return noise
 
 
 class _Program:
@@ -159,16 +172,6 @@ class _Program:
                 if labels is not None:
                     return traced, labels
         return None
-
-    def noise(self, equation: JaxprEqn) -> float:
-        """Returns what the mask of a dropout adds, 0 for other operations."""
-        if equation.params.get("name") != "_bernoulli" or len(equation.invars) != 2:
-            return 0.0
-        kept, shape = equation.invars[1], _shape(equation.outvars[0])
-        # One number for each example is the mask of a whole layer.
-        if not isinstance(kept, Literal) or not any(length > 1 for length in shape[1:]):
-            return 0.0
-        return float(1 / kept.val - 1) if 0 < kept.val <= 1 else 0.0
 
     def _source(self, atom: Any) -> tuple[str, list[Any]]:
         """Returns the name of the operation that made a value, and the values it was given."""

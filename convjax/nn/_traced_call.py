@@ -20,6 +20,7 @@ from convjax.nn._nnx_calls import (
     remove_reporting,
 )
 from convjax.nn._nonlinearities import nonlinearities
+from convjax.nn._step_program import dropout_noise
 from convjax.nn.outputs import LayerKind, LayerOutputs
 from convjax.nn.selection import numbered
 
@@ -92,8 +93,9 @@ def call_with_layers(
         for var, value in zip(program.jaxpr.outvars, values, strict=False)
     ]
     pairs = [(f, f.arranged(value)) for f, value in zip(found, values[count:], strict=True)]
-    after = nonlinearities(program.jaxpr, calls.level)
-    return arguments.result(results), _layers(pairs, lost, after)
+    layers = _layers(pairs, lost, nonlinearities(program.jaxpr, calls.level))
+    layers.outputs.dropout = dropout_noise(program.jaxpr)
+    return arguments.result(results), layers
 
 
 def _key(arguments: "_Arguments", calls: LayerCalls) -> Any:

@@ -35,9 +35,10 @@ class LayerOutputs(dict[str, Any]):
       kinds: of the layers, where they are known.
       output: that of the whole network. It is not part of the pytree: only the trace that has
         computed it knows it.
+      dropout: the variance that the masks of dropout add to a signal of 1: the sum of r / (1 - r).
 
     Attributes:
-      channel_axes, kinds, output: as given.
+      channel_axes, kinds, output, dropout: as given.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -55,11 +56,12 @@ class LayerOutputs(dict[str, Any]):
         channel_axes: Mapping[str, int] | None = None,
         kinds: Mapping[str, LayerKind] | None = None,
         output: Any = None,
+        dropout: float = 0.0,
     ):
         super().__init__(outputs)
         self.channel_axes = dict(channel_axes or {})
         self.kinds = dict(kinds or {})
-        self.output = output
+        self.output, self.dropout = output, dropout
         _live[id(self)] = self
 
     @classmethod
@@ -80,6 +82,8 @@ class LayerOutputs(dict[str, Any]):
             found.kinds |= {n: kinds[n] for n in same if n in kinds}
             if same and live.output is not None:
                 found.output = live.output
+            if same:
+                found.dropout = max(found.dropout, live.dropout)
         return found
 
     def __or__(self, other: Mapping[str, Any]) -> "LayerOutputs":  # type: ignore[override]
@@ -90,17 +94,14 @@ class LayerOutputs(dict[str, Any]):
 
     def __ior__(self, other: Mapping[str, Any]) -> "LayerOutputs":  # type: ignore[override]
         merged = self._merged(self, other)
-        self.channel_axes, self.kinds, self.output = (
-            merged.channel_axes,
-            merged.kinds,
-            merged.output,
-        )
+        self.channel_axes, self.kinds = merged.channel_axes, merged.kinds
+        self.output, self.dropout = merged.output, merged.dropout
         self.update(other)
         return self
 
     def copy(self) -> "LayerOutputs":
         """Returns a copy with the same arrays."""
-        return LayerOutputs(self, self.channel_axes, self.kinds, self.output)
+        return LayerOutputs(self, self.channel_axes, self.kinds, self.output, self.dropout)
 
     @staticmethod
     def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> "LayerOutputs":
@@ -111,7 +112,9 @@ class LayerOutputs(dict[str, Any]):
 
         output = getattr(second, "output", None)
         output = getattr(first, "output", None) if output is None else output
-        return LayerOutputs({**first, **second}, known("channel_axes"), known("kinds"), output)
+        dropout = max(getattr(of, "dropout", 0.0) for of in (first, second))
+        both = {**first, **second}
+        return LayerOutputs(both, known("channel_axes"), known("kinds"), output, dropout)
 
 
 def _flatten_with_keys(outputs: LayerOutputs) -> tuple[Any, Any]:
@@ -122,12 +125,14 @@ def _flatten_with_keys(outputs: LayerOutputs) -> tuple[Any, Any]:
 
 def _flatten(outputs: LayerOutputs) -> tuple[Any, Any]:
     known = outputs.channel_axes, outputs.kinds
-    return tuple(outputs.values()), (tuple(outputs), *(tuple(of.items()) for of in known))
+    named = (tuple(of.items()) for of in known)
+    return tuple(outputs.values()), (tuple(outputs), *named, outputs.dropout)
 
 
 def _unflatten(aux: Any, values: Iterable[Any]) -> LayerOutputs:
-    names, axes, kinds = aux
-    return LayerOutputs(zip(names, values, strict=True), dict(axes), dict(kinds))
+    names, axes, kinds, dropout = aux
+    pairs = zip(names, values, strict=True)
+    return LayerOutputs(pairs, dict(axes), dict(kinds), dropout=dropout)
 
 
 jax.tree_util.register_pytree_with_keys(LayerOutputs, _flatten_with_keys, _unflatten, _flatten)

@@ -18,6 +18,9 @@ from convjax.stats.bins import FASTAI, Bins, as_bins
 from convjax.stats.facts import batch_facts
 from convjax.stats.watch import INPUT, LABELS
 
+# The fact of a batch that is known of its network, see `LayerOutputs`.
+NOISE = "dropout noise"
+
 
 @partial(
     jax.tree_util.register_dataclass,
@@ -130,17 +133,19 @@ def layer_stats(
         of_units.channels if units else (),
         bins,
         tuple(given.kinds.get(name, LayerKind()) for name in found) if given.kinds else (),
-        _facts(given.output, found),
+        _facts(given, found),
     )
 
 
-def _facts(output: Any, found: LayerOutputs) -> dict[str, Any]:
+def _facts(given: LayerOutputs, found: LayerOutputs) -> dict[str, Any]:
     """Returns the facts of the batch: of the network's output or, if unknown, its last layer."""
+    output = given.output
     labels = found.get(LABELS)
     layers = [name for name in found if name not in (INPUT, LABELS)]
     if output is None and labels is not None and layers:
         output = found[layers[-1]]
-    return batch_facts(output, labels)
+    noise = {NOISE: jnp.float32(given.dropout)} if given.dropout else {}
+    return batch_facts(output, labels) | noise
 
 
 def measurable(

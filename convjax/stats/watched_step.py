@@ -22,7 +22,7 @@ from convjax.nn.selection import predicate
 from convjax.stats._loss_calls import loss_calls
 from convjax.stats._optimizer_calls import OptimizerCall, optimizer_calls
 from convjax.stats.facts import batch_facts
-from convjax.stats.layers import LayerStats, layer_stats
+from convjax.stats.layers import NOISE, LayerStats, layer_stats
 from convjax.stats.parameters import ParameterStats, applied, parameter_stats
 from convjax.stats.watch import INPUT, LABELS, Watch
 
@@ -91,7 +91,7 @@ def watch_step(
     def watched(*args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         given = _Given(step, args, kwargs)
         calls = LayerCalls(predicate(chosen.select), inputs=chosen.inputs, reusable=False)
-        optimizers, program = _Optimizers(calls), _Program(calls, given)
+        optimizers = _Optimizers(calls)
         failed = None
 
         @wraps(step)
@@ -101,7 +101,7 @@ def watch_step(
                 return step(*args, **kwargs)
 
         try:
-            result, layers = call_with_layers(observed, args, kwargs, calls, program)
+            result, layers = call_with_layers(observed, args, kwargs, calls, _Program(calls, given))
         except Exception as error:
             failed = f"{type(error).__name__}: {error}"
         if failed is not None:
@@ -115,7 +115,7 @@ def watch_step(
                 stats["loss"] = value
             others = {f.tag.name: value for f, value in layers.others if not f.scans}
             if chosen.activations or chosen.inputs:
-                stats["layers"] = _layer_stats(chosen, layers, given, labels, program)
+                stats["layers"] = _layer_stats(chosen, layers, given, labels)
             if chosen.parameters:
                 stats["parameters"] = optimizers.stats(chosen, others, given)
             stats |= {
@@ -146,8 +146,6 @@ _INPUT = "network input"
 class _Program:
     """What the traced program tells that has no name; a callback of `call_with_layers`."""
 
-    dropout = 0.0
-
     def __init__(self, calls: LayerCalls, given: "_Given"):
         self._level, self._labels = calls.level, given.labels(None)
 
@@ -159,8 +157,7 @@ class _Program:
         except Exception as error:
             _leave_out("what its loss compares", f"{type(error).__name__}: {error}")
             return {}
-        self.dropout = found.dropout
-        names = zip((*_IN_LOSS, _INPUT), found[:3], strict=True)
+        names = zip((*_IN_LOSS, _INPUT), found, strict=True)
         return {var: Tag(name, "compared", self._level) for name, var in names if var is not None}
 
 
@@ -309,11 +306,7 @@ def _state_values(state: Any, key: str) -> list[tuple[Any, Any]]:
 
 
 def _layer_stats(
-    watch: Watch,
-    layers: Layers,
-    given: _Given,
-    labels: Callable[..., jax.Array] | None,
-    program: _Program,
+    watch: Watch, layers: Layers, given: _Given, labels: Callable[..., jax.Array] | None
 ) -> LayerStats | None:
     # A record has the network's input and labels by these names; layers of the names get others.
     renamed = {INPUT: f"{INPUT}_layer", LABELS: f"{LABELS}_layer"}
@@ -327,6 +320,7 @@ def _layer_stats(
         as_recorded(captured.channel_axes),
         as_recorded(captured.kinds),
         layers.outputs.output,
+        layers.outputs.dropout,
     )
     if layers.lost:
         inside = ", ".join(f"{name} (in {where})" for name, where in layers.lost.items())
@@ -361,10 +355,9 @@ def _layer_stats(
     if watch.inputs and len(in_loss) == 2:
         # As the loss gets them, whatever the step has done to them.
         facts = batch_facts(*(in_loss[n] for n in _IN_LOSS))
-        stats = replace(stats, facts=facts | {"loss by hand": jnp.float32(in_loss is by_hand)})
-    if watch.inputs and program.dropout:
-        noise = {"dropout noise": jnp.float32(program.dropout)}
-        stats = replace(stats, facts=dict(stats.facts) | noise)
+        facts["loss by hand"] = jnp.float32(in_loss is by_hand)
+        facts |= {n: x for n, x in stats.facts.items() if n == NOISE}
+        stats = replace(stats, facts=facts)
     return stats
 
 

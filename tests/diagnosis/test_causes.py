@@ -167,6 +167,7 @@ FURTHER_SIGNS = {
         "batches of one class",
         facts(HEALTHY, label_classes=1, label_entropy=0, **ONE_HOT),
     ),
+    "labels that casting makes the same": ("labels constant", facts(HEALTHY, label_high=0)),
     "a hinge loss of 0 and 1": (
         "labels do not fit the loss",
         regression(HEALTHY, hinge_loss=HEALTHY.loss, label_low=0, label_high=1, squared_error=9),
