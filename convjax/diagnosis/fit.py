@@ -52,7 +52,9 @@ def labels_do_not_fit(evidence: Evidence) -> list[IndicatorValue]:
     low, high = evidence.fact("label low"), evidence.fact("label high")
     if not np.isfinite(low).any():
         return []
-    if evidence.is_loss("hinge loss") and np.nanmin(low) >= 0:  # it has labels of -1 and 1
+    # Outputs of exactly 1 have the same squared error.
+    hinge = evidence.is_loss("hinge loss") and not evidence.is_loss("squared error")
+    if hinge and np.nanmin(low) >= 0:  # it has labels of -1 and 1
         return [IndicatorValue(LABELS, evidence.step(0), float(np.nanmin(low)))]
     of_classes = evidence.is_classification and not evidence.has_mixtures
     if of_classes and evidence.usual("label not whole") > 0:
