@@ -147,7 +147,7 @@ def diagnose(
             edges = symptom.edges.get(nonlinearity, ())
             missing += [f"a bin edge at {edge:g}" for edge in edges if not record.has_edge(edge)]
         if missing:
-            unchecked[symptom.name] = tuple(missing)
+            unchecked.setdefault(symptom.name, tuple(missing))  # a cause may have several signs
             continue
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)

@@ -121,6 +121,19 @@ class Evidence:
         )
 
     @cached_property
+    def has_masks_of_other_numbers(self) -> bool:
+        """Whether outputs are probabilities and labels two numbers other than 0 and 1."""
+        low, high = self.fact("label low"), self.fact("label high")
+        output = self.fact("output low"), self.fact("output high")
+        return (
+            "squared error" in self.record.facts
+            and self.usual("label classes") == 2
+            and self.usual("label not whole") == 0
+            and bool(np.nanmin(low) == 0 and np.nanmax(high) > 1)
+            and bool(np.nanmin(output[0]) >= 0 and np.nanmax(output[1]) <= 1)
+        )
+
+    @cached_property
     def is_regression(self) -> bool:
         """Whether outputs match targets one to one, and the loss is a distance of the two."""
         if "squared error" not in self.record.facts or self.has_mixtures:
@@ -174,6 +187,10 @@ class Evidence:
         if self.learning is not self.loss and self.is_regression:
             column = self.record.layers.index(LABELS) if LABELS in self.record.layers else None
             return 0.0 if column is None else self._target_variance(column)
+        of_outputs = self.usual("label entropy by output")
+        independent = self.is_binary and not self.has_mixtures and self.usual("outputs") > 1
+        if independent and not math.isnan(of_outputs):
+            return of_outputs
         of_classes = math.log(self.classes or 1)
         entropy = self.label_entropy
         # Batches of one class each say nothing of the whole.

@@ -9,7 +9,7 @@ import numpy as np
 
 from convjax.diagnosis.evidence import Evidence
 from convjax.diagnosis.indicator import IndicatorValue
-from convjax.diagnosis.thresholds import RISEN_LOSS
+from convjax.diagnosis.thresholds import FEW_ROWS, RISEN_LOSS
 from convjax.stats.parameter_record import ParameterRecord
 
 
@@ -107,14 +107,25 @@ def parameters_not_finite(evidence: Evidence) -> list[IndicatorValue]:
 
 
 def gradients_not_finite(evidence: Evidence) -> list[IndicatorValue]:
-    """The number of steps whose loss is not finite, if gradients were so first."""
+    """The number of steps whose loss is not finite, if gradients were so first.
+
+    A loss may stay finite: what compares with NaN, as a ReLU, can hide it.
+    """
+    parameters = evidence.record.parameters
+    if parameters is not None and np.isfinite(evidence.record.loss).all():
+        bad = ~np.isfinite(parameters.grad_norm)
+        step, where = _first_bad(parameters, parameters.grad_norm)
+        return [IndicatorValue(where, int(step), float(bad.any(1).sum()))] if bad.any() else []
     return _steps(evidence, "gradients")
 
 
 def loss_not_finite(evidence: Evidence) -> list[IndicatorValue]:
     """The number of steps whose loss is not finite, if the outputs were finite before it."""
     known = evidence.network or "output not finite" in evidence.record.facts
-    return _steps(evidence, "loss") if known else []
+    # Of a loss that had not risen, the outputs need not be known.
+    finite = np.isfinite(evidence.record.loss)
+    steady = int(finite.argmin()) >= FEW_ROWS and evidence.record.parameters is not None
+    return _steps(evidence, "loss") if known or steady else []
 
 
 def non_finite(evidence: Evidence) -> list[IndicatorValue]:

@@ -59,6 +59,8 @@ def labels_do_not_fit(evidence: Evidence) -> list[IndicatorValue]:
     of_classes = evidence.is_classification and not evidence.has_mixtures
     if of_classes and evidence.usual("label not whole") > 0:
         return [IndicatorValue(LABELS, evidence.step(0), float(np.nanmax(high)))]
+    if evidence.has_masks_of_other_numbers:
+        return [IndicatorValue(LABELS, evidence.step(0), float(np.nanmax(high)))]
     as_logits = evidence.is_loss("loss of logits") or evidence.is_loss("loss of probabilities")
     outside = (low < 0) | (high > 1)
     if not of_classes and outside.any() and as_logits and not evidence.has_mixtures:
@@ -173,7 +175,10 @@ def output_cut_off(evidence: Evidence) -> list[IndicatorValue]:
         within = (low >= -1) & (high <= 1)  # tanh: no difference of logits is above 2
         if within.all() and max(high.max(), -low.min()) > 0.95:
             return [IndicatorValue("", 0, float(within.mean()))]
-    if evidence.is_regression:
+    if evidence.is_regression and not evidence.has_masks_of_other_numbers:
+        nothing = (low == 0) & (high == 0)  # a ReLU that lets nothing through
+        if nothing.mean() > MOST_ROWS and np.nanmax(evidence.fact("label high")) != 0:
+            return [IndicatorValue("", _first(evidence, nothing), float(nothing.mean()))]
         least, most = np.nanmin(evidence.fact("label low")), np.nanmax(evidence.fact("label high"))
         if zero.mean() > MOST_ROWS and least < 0:
             return [IndicatorValue("", _first(evidence, zero), float(zero.mean()))]

@@ -32,6 +32,7 @@ from convjax.diagnosis.thresholds import (
     SPIKE_LOSS,
     SPIKE_WINDOW,
     STILL_FALLS,
+    STUCK_PROGRESS,
     TINY_GRADIENT,
     TINY_RATIO,
 )
@@ -119,7 +120,7 @@ def _struggles(evidence: Evidence) -> bool:
     """Whether a training is bad: it does not learn, or began to learn late."""
     learning = evidence.learning
     if not np.isfinite(learning).all():
-        return True
+        return False  # small numbers do not overflow
     if evidence.record.steps < PATIENCE:
         return False  # every training is bad at first
     start = float(learning[0])
@@ -331,7 +332,7 @@ def late_fall(evidence: Evidence) -> list[IndicatorValue]:
     if not _progress(evidence) < SLOW_PROGRESS or len(learning) < 2:
         return []
     first, half, last = (float(learning[i]) for i in (0, len(learning) // 2, -1))
-    if first - last < STILL_FALLS * evidence.guess:
+    if first - last < STILL_FALLS * evidence.guess or half > first:
         return []
     return [IndicatorValue("", 0, (half - last) / (first - last))]
 
@@ -342,13 +343,26 @@ def no_progress(evidence: Evidence) -> list[IndicatorValue]:
     A loss far above that of guessing is not stuck there.
     """
     figure = _progress(evidence)
-    return [IndicatorValue("", 0, figure)] if figure > -FAR_FROM_GUESSING else []
+    learned = np.nanmin(evidence.learning) < LEARNED_LOSS * evidence.guess
+    return [IndicatorValue("", 0, figure)] if figure > -FAR_FROM_GUESSING and not learned else []
+
+
+def lost_again(evidence: Evidence) -> list[IndicatorValue]:
+    """The share of guessing that was gained and lost again, by a loss that stays finite."""
+    learning = evidence.learning
+    if not np.isfinite(learning).all() or not _progress(evidence) < STUCK_PROGRESS:
+        return []
+    if evidence.is_regression:
+        return []  # its loss has no level of guessing that single batches keep to
+    row = int(np.argmin(learning))
+    lost = float(learning[row:].max() - learning[row]) / evidence.guess
+    return [IndicatorValue("", int(evidence.record.first[row]), lost)]
 
 
 def collapses(evidence: Evidence) -> list[IndicatorValue]:
     """The share of the loss of guessing that was gained and lost, if a layer's units crashed."""
     record = evidence.record
-    if evidence.is_regression:
+    if evidence.is_regression or not np.isfinite(record.loss).all():
         return []  # its loss has no level of guessing that single batches keep to
     crashed = {
         record.layers[column]: collapse_steps(record.active_share(column, above=ACTIVE_LEVEL))

@@ -163,9 +163,18 @@ SYMPTOMS: tuple[Symptom, ...] = (
         needs=("labels",),
     ),
     Symptom(
+        "target not scaled",
+        fit.target_size,
+        "root mean square of the targets",
+        "divide the targets by their standard deviation, after subtracting the mean",
+        _RECIPE,
+        high=limits.TARGET_RMS,
+        needs=("labels",),
+    ),
+    Symptom(
         "gradients not finite",
         finiteness.gradients_not_finite,
-        "steps whose loss is not finite, after gradients were not",
+        "steps whose loss is not finite after gradients were not, or else gradients",
         "look for a logarithm, square root or norm at 0 in loss or network, a division in a "
         "branch of jnp.where, and float16 without a scale of the loss",
         _WHERE,
@@ -192,15 +201,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         low=limits.INPUT_RMS[0],
         high=limits.INPUT_RMS[1],
         needs=("inputs",),
-    ),
-    Symptom(
-        "target not scaled",
-        fit.target_size,
-        "root mean square of the targets",
-        "divide the targets by their standard deviation, after subtracting the mean",
-        _RECIPE,
-        high=limits.TARGET_RMS,
-        needs=("labels",),
     ),
     Symptom(
         "loss independent of the parameters",
@@ -396,6 +396,15 @@ SYMPTOMS: tuple[Symptom, ...] = (
         needs=("activations", "units"),
     ),
     Symptom(
+        "dead layer",
+        updates.dead_kernels,
+        "share of the steps in which biases alone have a gradient that is not exactly zero",
+        "lower the learning rate, and check the initial weights and bias",
+        "Lu et al. 2019, https://arxiv.org/abs/1903.06733",
+        high=limits.MOST_ROWS,
+        needs=("gradients",),
+    ),
+    Symptom(
         "parameters frozen",
         updates.frozen,
         "share of the steps in which the update of the kernel is exactly zero",
@@ -488,6 +497,15 @@ SYMPTOMS: tuple[Symptom, ...] = (
         high=limits.LATE_FALL,
         needs=("classes", ENOUGH_STEPS),
         decides="train as long at ten times the rate: if that is no better, look at the labels",
+    ),
+    Symptom(
+        "learning rate too high",
+        indicators.lost_again,
+        "share of the loss of guessing that was gained and lost again",
+        "divide the learning rate by ten; convjax.lr_find suggests one",
+        _FINDER,
+        high=limits.LOST_AGAIN,
+        needs=("classes", ENOUGH_STEPS),
     ),
     Symptom(
         "inputs and labels do not match",

@@ -13,6 +13,7 @@ from convjax.diagnosis.thresholds import (
     DEAD_SHARE,
     FEW_ROWS,
     FIRST_ROWS,
+    MOST_ROWS,
     NOTHING_LEFT,
     PATIENCE,
     SLOW_PROGRESS,
@@ -33,7 +34,25 @@ def gradients_zero(evidence: Evidence) -> list[IndicatorValue]:
     if len(evidence.record.active) and any(v.figure > DEAD_SHARE for v in dead(evidence)):
         return []  # nothing passes a layer that is dead
     zero = (norms[finite] == 0).all(1)
+    if not zero[0] or _output_is_zero(evidence):
+        return []  # it depended on them at first, or nothing passes the output
     return [IndicatorValue("", int(evidence.parameters.watched[0]), float(zero.mean()))]
+
+
+def _output_is_zero(evidence: Evidence) -> bool:
+    low, high = evidence.fact("output low"), evidence.fact("output high")
+    return bool(len(low) and ((low == 0) & (high == 0)).mean() > MOST_ROWS)
+
+
+def dead_kernels(evidence: Evidence) -> list[IndicatorValue]:
+    """The share of the rows in which only biases have gradients: no signal comes to any kernel."""
+    parameters = evidence.parameters
+    kernels = parameters.grad_norm[:, evidence.kernels]
+    if len(kernels) < FEW_ROWS or kernels.shape[1] < 2 or _output_is_zero(evidence):
+        return []
+    dead = (kernels == 0).all(1) & (parameters.grad_norm > 0).any(1)
+    step = int(parameters.watched[int(np.argmax(dead))])
+    return [IndicatorValue("", step, float(dead.mean()))]
 
 
 def weights_unchanged(evidence: Evidence) -> list[IndicatorValue]:
@@ -151,6 +170,8 @@ def evaluation_mode(evidence: Evidence) -> list[IndicatorValue]:
     rows = evidence.evaluated
     norms = [i for i in evidence.network if "BatchNorm" in evidence.kind(i).module]
     if not norms or len(rows) < FEW_ROWS:
+        return []
+    if not np.isfinite(evidence.record.std[:, norms]).all():
         return []
     trained = evidence.record.loss[evidence.row_of(evidence.record.watched[rows])]
     same = np.abs(_evaluation_gap(evidence)) <= 1e-5 * np.abs(trained)

@@ -12,7 +12,7 @@ from convjax.nn._harvest import inner_programs, layer_output_p
 _LINEAR = (
     "add add_any broadcast_in_dim concatenate convert_element_type copy div mul name neg pad "
     "reduce_max reduce_sum reduce_window_max reduce_window_sum reshape select_n "
-    "sharding_constraint slice squeeze sub transpose"
+    "rev sharding_constraint slice split squeeze sub transpose"
 )
 # Calls of JAX and Flax that have the name of a non-linearity.
 _NAMED = (

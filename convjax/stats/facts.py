@@ -33,6 +33,8 @@ def batch_facts(output: Any, labels: Any) -> dict[str, Float[Array, ""]]:
     - "label size": number of labels of an example.
     - "label sum low", "label sum high": of its sums over the last axis, where labels have the shape
       of the outputs; and "label mixture", their mean entropy in nats.
+    - "label entropy by output": of labels with the shape of the outputs, mean over the outputs:
+      the binary cross entropy of the best constant answer.
     - "label entropy": of the labels' classes in the batch, in nats, with the correction of Miller
       and Madow for small batches; and "label classes", how many different ones.
     - "loss of logits", "loss of probabilities": the cross entropy, if the output is one or the
@@ -94,6 +96,12 @@ def _of_labels(labels: Any, output: Any) -> dict[str, Any]:
         "label not whole": jnp.mean(y != jnp.round(y)),
         "label size": y.size / len(y),
     }
+    if _is_real(output) and labels.shape == output.shape:
+        rows = y.reshape(-1, y.shape[-1] if y.ndim > 1 else 1)
+        shares = jnp.clip(jnp.mean(rows, 0), 0, 1)
+        logs = shares * jnp.log(shares + _LEAST) + (1 - shares) * jnp.log(1 - shares + _LEAST)
+        both = (shares > 0) & (shares < 1)  # of Miller and Madow, for two classes
+        found["label entropy by output"] = jnp.mean(both / (2 * len(rows)) - logs)
     classes = _CLASSES
     if _is_real(output) and output.ndim == labels.ndim + 1:
         classes = max(output.shape[-1], 2)

@@ -73,6 +73,6 @@ def fired_rules(record: Record, nonlinearity: str) -> set[str]:
     ):
         found.add("DeadRelu")
     variance = parameters.weight_norm[0, kernels] ** 2 / parameters.sizes[kernels]
-    if variance.max() > VARIANCES * variance.min():
+    if variance.size and variance.max() > VARIANCES * variance.min():
         found.add("PoorWeightInitialization")
     return found
