@@ -78,7 +78,13 @@ class Evidence:
         return np.asarray(self.record.loss[self.row_of(self.record.watched)])
 
     def is_loss(self, name: str, factor: float = 1.0, *, within: float = SAME_LOSS) -> bool:
-        """Returns whether the loss of most steps is that of a formula, times a factor."""
+        """Returns whether the loss of most steps is that of a formula, times a factor.
+
+        Args:
+          name: of the fact.
+          factor: such as the number of examples, for a sum.
+          within: the share by which the two may differ.
+        """
         wanted = factor * self.fact(name)
         known = np.isfinite(wanted) & np.isfinite(self.watched_loss)
         if not known.any():
@@ -87,13 +93,18 @@ class Evidence:
         return bool(np.mean(apart <= within * np.abs(wanted[known]) + 1e-6) >= MOST_STEPS)
 
     @cached_property
-    def is_strange(self) -> bool:
+    def unrecognised_loss(self) -> bool:
         """Whether a loss written by hand is none of the usual ones, not even nearly."""
         if not self.usual("loss by hand") > 0:
             return False
         examples = self.usual("examples")
         factors = 1.0, 0.5, examples, examples / 2
         return not any(self.is_loss(name, f, within=0.2) for name in _FORMULAS for f in factors)
+
+    @cached_property
+    def guessed_labels(self) -> bool:
+        """Whether the labels are those of a loss that is not recognised, and that works."""
+        return self.unrecognised_loss and bool(np.isfinite(self.record.loss).all())
 
     @property
     def is_classification(self) -> bool:
@@ -168,7 +179,7 @@ class Evidence:
         found = self.fact(name)
         if not np.isfinite(found).any() or (name != "squared error" and self.usual(name) < 0):
             return self.loss
-        if self.is_strange:
+        if self.unrecognised_loss:
             return self.loss
         rows = self.row_of(self.record.watched)
         column = np.interp(np.arange(len(self.record.loss)), rows, found)
@@ -182,7 +193,7 @@ class Evidence:
         For classes this is the entropy of the labels, in nats: less than ln K where some classes
         are rare. For targets it is their variance.
         """
-        if self.is_strange:
+        if self.unrecognised_loss:
             return 0.0
         if self.learning is not self.loss and self.is_regression:
             column = self.record.layers.index(LABELS) if LABELS in self.record.layers else None
@@ -241,12 +252,18 @@ class Evidence:
 
     @cached_property
     def input_size(self) -> float:
-        """The root mean square of the first input, or the std of the first layer without one."""
+        """The root mean square of the first input.
+
+        Without one, of tokens or unknown, it is the largest std of the layers up to the first
+        normalisation: an embedding may be small on purpose.
+        """
         record = self.record
         if INPUT in record.layers:
             column = record.layers.index(INPUT)
             return float(np.hypot(record.mean[0, column], record.std[0, column])) or 1.0
-        return float(record.std[0, self.network[0]]) or 1.0
+        norms = [place for place, i in enumerate(self.network) if self.is_norm(i)]
+        first = self.network[: norms[0] + 1 if norms else 1]
+        return float(record.std[0, list(first)].max()) or 1.0
 
     @cached_property
     def hidden(self) -> tuple[int, ...]:

@@ -36,6 +36,8 @@ def labels_out_of_range(evidence: Evidence) -> list[IndicatorValue]:
     low, high = evidence.fact("label low"), evidence.fact("label high")
     if not evidence.is_classification or evidence.has_mixtures or not np.isfinite(low).any():
         return []
+    if evidence.guessed_labels:
+        return []
     outside = (low < 0) | (high >= outputs)
     # A loss that leaves them out, as of padding, is that of the others.
     if not outside.any() or evidence.usual("label not whole") > 0:
@@ -52,13 +54,13 @@ def labels_do_not_fit(evidence: Evidence) -> list[IndicatorValue]:
     low, high = evidence.fact("label low"), evidence.fact("label high")
     if not np.isfinite(low).any():
         return []
-    # Outputs of exactly 1 have the same squared error.
-    hinge = evidence.is_loss("hinge loss") and not evidence.is_loss("squared error")
-    if hinge and np.nanmin(low) >= 0:  # it has labels of -1 and 1
-        return [IndicatorValue(LABELS, evidence.step(0), float(np.nanmin(low)))]
+    # Outputs of at most 1 may have the same squared or absolute error.
+    others = any(map(evidence.is_loss, ("squared error", "absolute error")))
+    if evidence.is_loss("hinge loss") and not others and np.nanmin(low) == 0:
+        return [IndicatorValue(LABELS, evidence.step(0), 0.0)]  # it has labels of -1 and 1
     of_classes = evidence.is_classification and not evidence.has_mixtures
     if of_classes and evidence.usual("label not whole") > 0:
-        return [IndicatorValue(LABELS, evidence.step(0), float(np.nanmax(high)))]
+        return [_finite(IndicatorValue(LABELS, evidence.step(0), float(np.nanmax(high))))]
     if evidence.has_masks_of_other_numbers:
         return [IndicatorValue(LABELS, evidence.step(0), float(np.nanmax(high)))]
     as_logits = evidence.is_loss("loss of logits") or evidence.is_loss("loss of probabilities")
@@ -66,14 +68,18 @@ def labels_do_not_fit(evidence: Evidence) -> list[IndicatorValue]:
     if not of_classes and outside.any() and as_logits and not evidence.has_mixtures:
         row = int(np.argmax(outside))
         worst = float(high[row] if high[row] > 1 else low[row])
-        return [IndicatorValue(LABELS, evidence.step(row), worst)]
+        return [_finite(IndicatorValue(LABELS, evidence.step(row), worst))]
     return []
+
+
+def _finite(value: IndicatorValue) -> IndicatorValue:
+    return value._replace(figure=float(np.nan_to_num(value.figure)))
 
 
 def label_spread(evidence: Evidence) -> list[IndicatorValue]:
     """The largest standard deviation of a batch's labels, or range of the batches' means."""
     record = evidence.record
-    if len(record.watched) < 2:
+    if len(record.watched) < 2 or evidence.guessed_labels:
         return []
     column = record.layers.index(LABELS)
     # Batches of one class each differ in their means.
@@ -89,6 +95,8 @@ def classes_per_batch(evidence: Evidence) -> list[IndicatorValue]:
     record = evidence.record
     column = record.layers.index(LABELS)
     found = evidence.fact("label entropy")
+    if evidence.guessed_labels:
+        return []
     if evidence.has_mixtures and len(found) >= 10 and evidence.usual("examples") >= 8:
         # Of rows that are classes one knows which there are from the number of outputs.
         one_hot = evidence.usual("label mixture") < 1e-3

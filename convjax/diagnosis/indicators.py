@@ -172,8 +172,8 @@ def vanishing_signal(evidence: Evidence) -> list[IndicatorValue]:
     return _worst(
         [
             IndicatorValue(record.layers[i], 0, float(record.std[0, i]) / size)
-            for i in evidence.network[:-1]
-            if record.std[0, i] > 0
+            for i in evidence.hidden
+            if record.std[0, i] > 0 and evidence.nonlinearity_after(i)
         ],
         lowest=True,
     )
@@ -246,7 +246,7 @@ def _spike(evidence: Evidence) -> tuple[int, float] | None:
     reference = max(evidence.guess, usual)
     for row in np.flatnonzero(loss > SPIKE_LOSS * reference):
         around = norm[max(row - SPIKE_WINDOW, 0) : row]
-        if row < FIRST_ROWS and not evidence.progress >= RECOVERED:
+        if row < FIRST_ROWS and evidence.progress < STUCK_PROGRESS:
             around = norm[row + 1 :]  # too little is before it: compare with what comes after
         elif not row:
             around = norm[1 : 1 + SPIKE_WINDOW]

@@ -72,14 +72,15 @@ TINY_GRADIENT = 0.01
 # An output of less than this share of the input's size has been made small by small weights.
 SMALL_SIGNAL = 0.1
 
-# Weights of which less than this share is left are gone, however they move.
-NOTHING_LEFT = 0.05
-
 # Weights of less than this share of the others', root mean square, begin at zero.
 SMALL_WEIGHTS = 0.01
 
 # An update of less than this share of the others', for its gradient, is held back.
 SMALL_PER_GRADIENT = 0.01
+
+# Two losses of one batch are in one mode if they differ by less than the first share, in float32,
+# and in different modes by more than the second.
+SAME_EVALUATION, OTHER_MODE = 1e-5, 1e-2
 
 # A figure this close to its limit, as a share of it, might as well be on the other side.
 NEAR_LIMIT = 0.2

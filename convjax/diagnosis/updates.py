@@ -14,8 +14,9 @@ from convjax.diagnosis.thresholds import (
     FEW_ROWS,
     FIRST_ROWS,
     MOST_ROWS,
-    NOTHING_LEFT,
+    OTHER_MODE,
     PATIENCE,
+    SAME_EVALUATION,
     SLOW_PROGRESS,
     STUCK_PROGRESS,
 )
@@ -119,12 +120,13 @@ def weights_fall(evidence: Evidence) -> list[IndicatorValue]:
         return []
     if not np.isfinite(norms).all():
         return []
-    left = norms[-1] / norms[0]
-    falling = (np.diff(norms, axis=0) <= 0).mean(0)
-    if np.median(falling) < 0.7 and np.median(left) > NOTHING_LEFT:
+    left = np.median(norms / norms[0], axis=1)
+    fallen = left < 0.7
+    # Later, gradients hold the weights where they are, or what is left of them moves at random.
+    row = int(np.argmax(fallen)) if fallen.any() else len(left) - 1
+    if (np.diff(left[: row + 1]) <= 0).mean() < 0.7:
         return []
-    step = int(parameters.watched[int(np.argmax(np.median(norms / norms[0], axis=1) < 0.7))])
-    return [IndicatorValue("", step, float(np.median(left)))]
+    return [IndicatorValue("", int(parameters.watched[row]), float(left[-1]))]
 
 
 def dropout_gap(evidence: Evidence) -> list[IndicatorValue]:
@@ -174,14 +176,22 @@ def evaluation_mode(evidence: Evidence) -> list[IndicatorValue]:
     if not np.isfinite(evidence.record.std[:, norms]).all():
         return []
     trained = evidence.record.loss[evidence.row_of(evidence.record.watched[rows])]
-    same = np.abs(_evaluation_gap(evidence)) <= 1e-5 * np.abs(trained)
-    # Fine-tuning may keep statistics from before: at the first step they then fit.
-    if same.all() and evidence.progress >= SLOW_PROGRESS and not _switched(evidence, norms):
+    apart = np.abs(_evaluation_gap(evidence)) / np.maximum(np.abs(trained), 1e-12)
+    same = apart <= SAME_EVALUATION
+    if not same.any():
+        return []
+    # Fine-tuning may keep statistics from before. Where the network stops to change, the running
+    # statistics become those of the batch by and by.
+    first = int(np.argmax(same))
+    before = _normalised_at_first(evidence, norms) if not first else apart[first - 1] > OTHER_MODE
+    if not before and evidence.progress >= SLOW_PROGRESS:
+        return []
+    if first and apart[first - 1] <= OTHER_MODE:
         return []
     return [IndicatorValue("", evidence.since(same, rows), float(same[len(same) // 2 :].mean()))]
 
 
-def _switched(evidence: Evidence, norms: list[int]) -> bool:
+def _normalised_at_first(evidence: Evidence, norms: list[int]) -> bool:
     """Returns whether norms had the statistics of the batch at the first step."""
     std = evidence.record.std[0, norms]
     return bool(evidence.record.watched[0] == 0 and np.median(np.abs(std - 1)) < 0.01)

@@ -28,6 +28,14 @@ _LOGARITHMS = ("log", "log1p", "log_softmax", "log_sigmoid")
 _BOUNDS = ("max", "min", "add", "clamp", "clip", "_clip", "convert_element_type", *_BROADCASTS)
 
 
+# How indices and one-hot rows are made of classes, smoothed or not.
+_ONE_HOT = ("_one_hot", "eq", "lt", "select_n", "_where", "add", "mul", "sub", "take_along_axis")
+_SHAPES = (
+    *_BROADCASTS,
+    *("concatenate", "convert_element_type", "copy", "reshape", "slice", "squeeze", "stack"),
+)
+
+
 class StepProgram(NamedTuple):
     """What the program of a training step tells without any name.
 
@@ -72,7 +80,7 @@ def read_step(
     known = sum(1 << i for i, var in enumerate(jaxpr.invars) if var in labels) & data
     found: Any = None
     if outputs is None:
-        outputs, found, bits = _first_meeting(jaxpr, params, known or data)
+        outputs, found, bits = _first_meeting(jaxpr, params, known or data, bool(known))
         if not known and (data & ~bits).bit_count() > 1:
             found = None  # a mask or weights may come before the labels
     inputs = [
@@ -87,12 +95,12 @@ def read_step(
     return StepProgram(None if found is None else outputs, found, only)
 
 
-def _first_meeting(jaxpr: Jaxpr, params: int, data: int) -> tuple[Any, Any, int]:
+def _first_meeting(jaxpr: Jaxpr, params: int, data: int, told: bool) -> tuple[Any, Any, int]:
     """Returns the outputs, the labels, and what the outputs depend on."""
     program = _Program(jaxpr)
     for equation in program.equations(jaxpr) if params else ():
         if equation.primitive.name not in (*_PRODUCTS, *_CALLS):
-            met = program.meeting(equation, params, data)
+            met = program.meeting(equation, params, data, told)
             if met is not None:
                 return *met, program.bits(met[0])
     return None, None, 0
@@ -101,7 +109,9 @@ def _first_meeting(jaxpr: Jaxpr, params: int, data: int) -> tuple[Any, Any, int]
 def dropout_noise(jaxpr: Jaxpr) -> float:
     """Returns the sum of r / (1 - r) over the masks of dropout in a program, of rate r.
 
-    It is the variance that they add to a signal of 1.
+    It is the variance that they add to a signal of 1. Rates below a half are left out: they are
+    usual, and stand in many branches that add up. A mask of dropout is one that what it keeps is
+    divided by; others choose tokens or examples.
     """
     noise = 0.0
     for equation in jaxpr.eqns:
@@ -109,17 +119,29 @@ def dropout_noise(jaxpr: Jaxpr) -> float:
             kept, shape = equation.invars[1], _shape(equation.outvars[0])
             # One number for each example is the mask of a whole layer.
             if isinstance(kept, Literal) and any(length > 1 for length in shape[1:]):
-                noise += float(1 / kept.val - 1) if 0 < kept.val <= 1 else 0.0
+                share = float(kept.val)
+                noise += 1 / share - 1 if 0 < share <= 0.5 and _divides(jaxpr, share) else 0.0
         elif equation.primitive.name in _CALLS:
             noise += sum(dropout_noise(p.jaxpr) for p in inner_programs(equation.params))
     return noise
+
+
+def _divides(jaxpr: Jaxpr, share: float) -> bool:
+    """Returns whether values are divided by a number, or multiplied by its inverse."""
+    of = {"div": share, "mul": 1 / share}
+    return any(
+        abs(float(atom.val) / of[equation.primitive.name] - 1) < 1e-2  # also of bfloat16
+        for equation in jaxpr.eqns
+        if equation.primitive.name in of
+        for atom in equation.invars
+        if isinstance(atom, Literal) and not _shape(atom)
+    )
 
 
 class _Program:
     """What the values of a program depend on, as far as it has been followed."""
 
     def __init__(self, jaxpr: Jaxpr):
-        self._arguments = list(jaxpr.invars)
         # The arguments that each value depends on, one bit each.
         self._bits = {var: 1 << i for i, var in enumerate(jaxpr.invars)}
         self._made_by: dict[Any, JaxprEqn] = {}
@@ -156,8 +178,20 @@ class _Program:
                 self._bits[var] = bits
                 self._made_by[var] = equation
 
-    def meeting(self, equation: JaxprEqn, params: int, data: int) -> tuple[Any, Any] | None:
-        """Returns the outputs and labels, if an operation is the first of the loss."""
+    def meeting(
+        self, equation: JaxprEqn, params: int, data: int, told: bool
+    ) -> tuple[Any, Any] | None:
+        """Returns the outputs and labels, if an operation is the first of the loss.
+
+        The labels are None if they cannot be told.
+
+        Args:
+          equation: the operation.
+          params: what the outputs depend on at least.
+          data: what the labels depend on.
+          told: whether the labels are known; if not, factors that are no classes may be weights.
+        """
+        name = equation.primitive.name
         for output in equation.invars:
             depends = self.bits(output)
             if depends & params != params or not _is_float(output):
@@ -167,10 +201,12 @@ class _Program:
                 new = bits & data & ~depends
                 if bits & params or not new or not _shape(other) or _is_mask(other):
                     continue
-                traced = self._probabilities(self._before(output, _BROADCASTS))
+                traced = self._before(output, _BROADCASTS)
+                if name != "sub":  # of two logarithms, as of counts
+                    traced = self._probabilities(traced)
                 labels = self._labels(other, _shape(traced), data)
-                if labels is not None:
-                    return traced, labels
+                weights = not told and name in ("mul", "div") and not _is_integer(labels)
+                return traced, None if weights else labels
         return None
 
     def _source(self, atom: Any) -> tuple[str, list[Any]]:
@@ -193,6 +229,7 @@ class _Program:
             var = operands[0]
 
     def _own(self, var: Any) -> Any:
+        """Returns what an argument of an inner call was given, from the outermost program."""
         while isinstance(self._outside.get(var), Var):
             var = self._outside[var]
         return var
@@ -210,20 +247,21 @@ class _Program:
 
         Classes are sought before they were made one-hot or indices of all axes.
         """
-        chain = [self._own(var)]
+        chain, passed = [self._own(var)], set[str]()
         while True:
             name, operands = self._source(chain[-1])
             operands = [v for v in operands if self.bits(v) & data]
+            if name == "select_n" and len(operands) > 1:  # of negative indices: y, and y + K
+                operands = operands[1:2]
             if len(operands) != 1:
                 break
             if name.startswith("scatter"):  # of a backward pass, where the loss is not computed
                 chain.clear()
+            passed.add(name)
             chain.append(self._own(operands[0]))
-        # Of one argument, which may be used twice on the way, as for negative indices.
-        bits = self.bits(var) & data
-        chain += [v for i, v in enumerate(self._arguments) if bits == 1 << i]
+        of_classes = passed <= {*_ONE_HOT, *_SHAPES}
         orders: tuple[Callable[[Any], bool], ...] = (
-            lambda v: jnp.issubdtype(_dtype(v), jnp.integer) and _shape(v) == shape[:-1],
+            lambda v: of_classes and _is_integer(v) and _shape(v) == shape[:-1],
             lambda v: _shape(v) == shape,
             lambda v: _shape(v) == shape[:-1] or math.prod(_shape(v)) == math.prod(shape),
         )
@@ -241,6 +279,10 @@ def _dtype(atom: Any) -> Any:
 
 def _is_float(atom: Any) -> bool:
     return bool(_shape(atom) and jnp.issubdtype(_dtype(atom), jnp.floating))
+
+
+def _is_integer(atom: Any) -> bool:
+    return atom is not None and bool(jnp.issubdtype(_dtype(atom), jnp.integer))
 
 
 def _is_mask(atom: Any) -> bool:

@@ -94,7 +94,7 @@ def call_with_layers(
     ]
     pairs = [(f, f.arranged(value)) for f, value in zip(found, values[count:], strict=True)]
     layers = _layers(pairs, lost, nonlinearities(program.jaxpr, calls.level))
-    layers.outputs.dropout = dropout_noise(program.jaxpr)
+    layers.outputs.dropout_noise = dropout_noise(program.jaxpr)
     return arguments.result(results), layers
 
 

@@ -35,10 +35,11 @@ class LayerOutputs(dict[str, Any]):
       kinds: of the layers, where they are known.
       output: that of the whole network. It is not part of the pytree: only the trace that has
         computed it knows it.
-      dropout: the variance that the masks of dropout add to a signal of 1: the sum of r / (1 - r).
+      dropout_noise: the variance that the masks of dropout add to a signal of 1, those of a rate r
+        of a half or more: the sum of r / (1 - r).
 
     Attributes:
-      channel_axes, kinds, output, dropout: as given.
+      channel_axes, kinds, output, dropout_noise: as given.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -56,12 +57,12 @@ class LayerOutputs(dict[str, Any]):
         channel_axes: Mapping[str, int] | None = None,
         kinds: Mapping[str, LayerKind] | None = None,
         output: Any = None,
-        dropout: float = 0.0,
+        dropout_noise: float = 0.0,
     ):
         super().__init__(outputs)
         self.channel_axes = dict(channel_axes or {})
         self.kinds = dict(kinds or {})
-        self.output, self.dropout = output, dropout
+        self.output, self.dropout_noise = output, dropout_noise
         _live[id(self)] = self
 
     @classmethod
@@ -83,7 +84,7 @@ class LayerOutputs(dict[str, Any]):
             if same and live.output is not None:
                 found.output = live.output
             if same:
-                found.dropout = max(found.dropout, live.dropout)
+                found.dropout_noise = max(found.dropout_noise, live.dropout_noise)
         return found
 
     def __or__(self, other: Mapping[str, Any]) -> "LayerOutputs":  # type: ignore[override]
@@ -95,13 +96,13 @@ class LayerOutputs(dict[str, Any]):
     def __ior__(self, other: Mapping[str, Any]) -> "LayerOutputs":  # type: ignore[override]
         merged = self._merged(self, other)
         self.channel_axes, self.kinds = merged.channel_axes, merged.kinds
-        self.output, self.dropout = merged.output, merged.dropout
+        self.output, self.dropout_noise = merged.output, merged.dropout_noise
         self.update(other)
         return self
 
     def copy(self) -> "LayerOutputs":
         """Returns a copy with the same arrays."""
-        return LayerOutputs(self, self.channel_axes, self.kinds, self.output, self.dropout)
+        return LayerOutputs(self, self.channel_axes, self.kinds, self.output, self.dropout_noise)
 
     @staticmethod
     def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> "LayerOutputs":
@@ -112,9 +113,9 @@ class LayerOutputs(dict[str, Any]):
 
         output = getattr(second, "output", None)
         output = getattr(first, "output", None) if output is None else output
-        dropout = max(getattr(of, "dropout", 0.0) for of in (first, second))
+        dropout_noise = max(getattr(of, "dropout_noise", 0.0) for of in (first, second))
         both = {**first, **second}
-        return LayerOutputs(both, known("channel_axes"), known("kinds"), output, dropout)
+        return LayerOutputs(both, known("channel_axes"), known("kinds"), output, dropout_noise)
 
 
 def _flatten_with_keys(outputs: LayerOutputs) -> tuple[Any, Any]:
@@ -126,13 +127,13 @@ def _flatten_with_keys(outputs: LayerOutputs) -> tuple[Any, Any]:
 def _flatten(outputs: LayerOutputs) -> tuple[Any, Any]:
     known = outputs.channel_axes, outputs.kinds
     named = (tuple(of.items()) for of in known)
-    return tuple(outputs.values()), (tuple(outputs), *named, outputs.dropout)
+    return tuple(outputs.values()), (tuple(outputs), *named, outputs.dropout_noise)
 
 
 def _unflatten(aux: Any, values: Iterable[Any]) -> LayerOutputs:
-    names, axes, kinds, dropout = aux
+    names, axes, kinds, dropout_noise = aux
     pairs = zip(names, values, strict=True)
-    return LayerOutputs(pairs, dict(axes), dict(kinds), dropout=dropout)
+    return LayerOutputs(pairs, dict(axes), dict(kinds), dropout_noise=dropout_noise)
 
 
 jax.tree_util.register_pytree_with_keys(LayerOutputs, _flatten_with_keys, _unflatten, _flatten)

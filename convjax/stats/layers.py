@@ -144,7 +144,7 @@ def _facts(given: LayerOutputs, found: LayerOutputs) -> dict[str, Any]:
     layers = [name for name in found if name not in (INPUT, LABELS)]
     if output is None and labels is not None and layers:
         output = found[layers[-1]]
-    noise = {NOISE: jnp.float32(given.dropout)} if given.dropout else {}
+    noise = {NOISE: jnp.float32(given.dropout_noise)} if given.dropout_noise else {}
     return batch_facts(output, labels) | noise
 
 

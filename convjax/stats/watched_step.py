@@ -1,6 +1,7 @@
 """A training step that also returns everything that `convjax.diagnose` uses."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial, wraps
 from typing import Any
@@ -91,7 +92,7 @@ def watch_step(
     def watched(*args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         given = _Given(step, args, kwargs)
         calls = LayerCalls(predicate(chosen.select), inputs=chosen.inputs, reusable=False)
-        optimizers = _Optimizers(calls)
+        optimizers, reader = _Optimizers(calls), _ProgramReader(calls, given, labels)
         failed = None
 
         @wraps(step)
@@ -101,7 +102,7 @@ def watch_step(
                 return step(*args, **kwargs)
 
         try:
-            result, layers = call_with_layers(observed, args, kwargs, calls, _Program(calls, given))
+            result, layers = call_with_layers(observed, args, kwargs, calls, reader)
         except Exception as error:
             failed = f"{type(error).__name__}: {error}"
         if failed is not None:
@@ -143,11 +144,20 @@ def _tag_loss(calls: LayerCalls, outputs: Any, labels: Any) -> tuple[Any, Any]:
 _INPUT = "network input"
 
 
-class _Program:
-    """What the traced program tells that has no name; a callback of `call_with_layers`."""
+class _ProgramReader:
+    """Reads what the traced program tells without names; a callback of `call_with_layers`."""
 
-    def __init__(self, calls: LayerCalls, given: "_Given"):
-        self._level, self._labels = calls.level, given.labels(None)
+    def __init__(
+        self,
+        calls: LayerCalls,
+        given: "_Given",
+        labels: Callable[..., jax.Array] | None,
+    ):
+        self._level, self._told = calls.level, labels is not None
+        self._labels = given.labels(None)
+        if labels is not None:
+            with suppress(Exception):  # which is reported where the labels are recorded
+                self._labels = labels(*given.args, **given.kwargs)
 
     def __call__(self, jaxpr: Jaxpr, arguments: list[Any]) -> Mapping[Var, Tag]:
         pairs = zip(jaxpr.invars, arguments, strict=True)
@@ -157,6 +167,8 @@ class _Program:
         except Exception as error:
             _leave_out("what its loss compares", f"{type(error).__name__}: {error}")
             return {}
+        if self._told and not labels:  # they are made of several arguments
+            found = found._replace(outputs=None, labels=None)
         names = zip((*_IN_LOSS, _INPUT), found, strict=True)
         return {var: Tag(name, "compared", self._level) for name, var in names if var is not None}
 
@@ -320,7 +332,7 @@ def _layer_stats(
         as_recorded(captured.channel_axes),
         as_recorded(captured.kinds),
         layers.outputs.output,
-        layers.outputs.dropout,
+        layers.outputs.dropout_noise,
     )
     if layers.lost:
         inside = ", ".join(f"{name} (in {where})" for name, where in layers.lost.items())
@@ -345,8 +357,7 @@ def _layer_stats(
         y = in_loss.get(_IN_LOSS[1]) if y is None else y
         y = y if y is None or y.ndim else None
         if x is None:
-            x = given.images(y)
-            x = found_input if x is None else x
+            x = given.images(y) if found_input is None else found_input
         before = {INPUT: x, LABELS: y}
         outputs = {name: value for name, value in before.items() if value is not None} | outputs
     if not outputs:
@@ -363,7 +374,11 @@ def _layer_stats(
 
 def _of_kind(layers: Layers, kind: str) -> dict[str, jax.Array]:
     """Returns the tagged values of a kind by name; those of scans exist only step by step."""
-    return {f.tag.name: v for f, v in layers.others if f.tag.kind == kind and not f.scans}
+    found: dict[str, jax.Array] = {}
+    for f, value in layers.others:
+        if f.tag.kind == kind and not f.scans:
+            found.setdefault(f.tag.name, value)  # the first loss is that of the data
+    return found
 
 
 def find_loss(result: Any) -> jax.Array | None:

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from convjax.diagnosis import diagnose
+from convjax.io.json_files import write_json
 from convjax.runs.environment import environment
 from convjax.stats.record import Record
 from experiments.diagnosis_study.sagemaker_rules import fired_rules
@@ -162,7 +163,7 @@ def _trained(train: Callable[[], Trained], name: str, records: Path | None) -> T
     if not beside.exists():
         record, reached = train()
         record.save(path)
-        beside.write_text(json.dumps({"name": name, "reached": float(reached)}))
+        write_json(beside, {"name": name, "reached": float(reached)})
     return Trained(Record.load(path), json.loads(beside.read_text())["reached"])
 
 
@@ -177,7 +178,10 @@ def _quiet() -> None:
 Processes = Annotated[int, typer.Option(min=1, help="Trainings that run at once.")]
 Records = Annotated[
     Path | None,
-    typer.Option(help="Folder for the records: trainings that are there are not run again."),
+    typer.Option(
+        help="Folder for the records: trainings that are there are not run again. Other code "
+        "needs another folder."
+    ),
 ]
 
 

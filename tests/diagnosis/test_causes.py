@@ -198,7 +198,7 @@ FURTHER_SIGNS = {
                 stuck(),
                 parameters=replace(
                     HEALTHY.parameters,
-                    weight_norm=WEIGHTS * np.where(RISING > 3, 1e-6 * (2 + np.sin(RISING)), 1),
+                    weight_norm=WEIGHTS[:1] * np.maximum(0.5**RISING, 1e-3 * (2 + np.sin(RISING))),
                 ),
             )
         ),

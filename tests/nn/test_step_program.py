@@ -117,7 +117,6 @@ def test_read_step_finds_probabilities_before_their_logarithm():
         lambda p, x, y: jnp.mean((network(p, x)[:, 0] - y) ** 2),
         lambda p, x, y: jnp.mean(jnp.abs(y - network(p, x)[:, 0])),
         lambda p, x, y: jnp.sum(jnp.where(y > 0, 2.0, 1.0) * (network(p, x)[:, 0] - y) ** 2),
-        lambda p, x, y: -jnp.mean(y * network(p, x)[:, 0]),
     ],
 )
 def test_read_step_finds_outputs_and_targets(loss):
@@ -134,14 +133,55 @@ def test_read_step_finds_shapes_before_they_broadcast():
 
 def test_read_step_takes_no_kernel_for_labels():
     # Not trained and with as many rows as there are examples, after all that is trained.
-    frozen = RNG.normal(size=(3, 6)).astype(np.float32)
-    bias = RNG.normal(size=(6,)).astype(np.float32)
+    wide = {**PARAMS, "last": RNG.normal(size=(5, 6)).astype(np.float32)}
+    frozen = RNG.normal(size=(6, 6)).astype(np.float32)
 
-    def loss(params, x, y, frozen, bias):
+    def loss(params, x, y, frozen):
         return indexed(jax.nn.log_softmax(network(params, x) @ frozen), y)
 
-    _, values = read(loss, PARAMS, X, CLASSES, frozen, bias)
+    _, values = read(loss, wide, X, CLASSES, frozen)
     np.testing.assert_array_equal(values["labels"], CLASSES)
+    np.testing.assert_allclose(values["outputs"], network(wide, X) @ frozen, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weigh", [lambda e, w: w * e, lambda e, w: e / w])
+def test_read_step_takes_no_weights_for_labels(weigh):
+    def loss(params, x, weights):
+        return jnp.mean(weigh(jnp.sum(network(params, x) ** 2, -1), weights))
+
+    found, _ = read(loss, PARAMS, X, np.ones(6, np.float32))
+    assert found.labels is None
+
+
+def test_read_step_takes_levels_of_ranks_and_no_ranks():
+    def loss(params, x, ranks):
+        levels = (ranks[:, None] > jnp.arange(3)).astype(jnp.float32)
+        logits = network(params, x)
+        return jnp.mean(jax.nn.softplus(logits) - levels * logits)
+
+    found, _ = read(loss, PARAMS, X, CLASSES)
+    assert found.labels is None  # a factor
+    _, values = read(
+        lambda p, x, r: jnp.mean(
+            (network(p, x) - (r[:, None] > jnp.arange(3)).astype(jnp.float32)) ** 2
+        ),
+        PARAMS,
+        X,
+        CLASSES,
+    )
+    np.testing.assert_array_equal(values["labels"], CLASSES[:, None] > np.arange(3))
+
+
+def test_read_step_finds_parts_of_a_batch_in_a_shared_program():
+    one = jax.jit(lambda p, x, y: picked(jax.nn.log_softmax(network(p, x)), y))
+
+    def loss(params, x, y):
+        return one(params, x[:3], y[:3]) + one(params, x[3:], y[3:])
+
+    found, values = read(loss, PARAMS, X, CLASSES)
+    if found.outputs is not None:
+        assert values["outputs"].shape == (3, 3)
+        assert values["labels"].shape == (3,)
 
 
 def test_read_step_needs_to_be_told_the_labels_among_several_arguments():
@@ -224,3 +264,14 @@ def test_dropout_noise_adds_the_variances_of_all_masks(name):
 def test_dropout_noise_leaves_out_the_mask_of_a_whole_layer():
     program = jax.make_jaxpr(lambda key: jax.random.bernoulli(key, 0.1, (6, 1)))(jax.random.key(0))
     assert dropout_noise(program.jaxpr) == 0
+
+
+def test_dropout_noise_leaves_out_masks_that_choose():
+    def of_tokens(key, x):
+        hidden = jax.random.bernoulli(key, 0.15, x.shape)
+        return jnp.where(hidden, 0.0, x), hidden * x
+
+    program = jax.make_jaxpr(of_tokens)(jax.random.key(0), X)
+    assert dropout_noise(program.jaxpr) == 0
+    usual = jax.make_jaxpr(lambda key: nnx.Dropout(0.1)(X, rngs=key))(jax.random.key(0))
+    assert dropout_noise(usual.jaxpr) == 0
