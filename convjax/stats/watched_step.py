@@ -365,7 +365,7 @@ def _layer_stats(
     stats = layer_stats(outputs, histogram=watch.histogram, bins=watch.bins, units=watch.units)
     if watch.inputs and len(in_loss) == 2:
         # As the loss gets them, whatever the step has done to them.
-        facts = batch_facts(*(in_loss[n] for n in _IN_LOSS))
+        facts: dict[str, Any] = dict(batch_facts(*(in_loss[n] for n in _IN_LOSS)))
         facts["loss by hand"] = jnp.float32(in_loss is by_hand)
         facts |= {n: x for n, x in stats.facts.items() if n == NOISE}
         stats = replace(stats, facts=facts)
