@@ -6,7 +6,7 @@ optimisers (`experiments.diagnosis_study.healthy`). Thresholds were set on the p
 """
 
 import hashlib
-import json
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from convjax.diagnosis import diagnose
-from convjax.io.json_files import write_json
+from convjax.io.json_files import read_object, write_json
 from convjax.runs.environment import environment
 from convjax.stats.record import Record
 from experiments.diagnosis_study.sagemaker_rules import fired_rules
@@ -164,7 +164,8 @@ def _trained(train: Callable[[], Trained], name: str, records: Path | None) -> T
         record, reached = train()
         record.save(path)
         write_json(beside, {"name": name, "reached": float(reached)})
-    return Trained(Record.load(path), json.loads(beside.read_text())["reached"])
+    reached = read_object(beside)["reached"]  # null for NaN
+    return Trained(Record.load(path), math.nan if reached is None else reached)
 
 
 def _quiet() -> None:

@@ -1,6 +1,7 @@
 """The command of the reported faults and healthy trainings, and its tables, by hand."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -112,6 +113,9 @@ def test_said_of_runs_a_training_once_if_its_record_is_kept(tmp_path, monkeypatc
     assert first["reached"] == 0.25
     said_of("reported", 0)
     assert seeds == [20_000, 0]
+    nothing = one._replace(name="b", train=lambda seed: Trained(record_of([1.0]), math.nan))
+    monkeypatch.setattr(sets, "trainings", lambda of: iter([nothing]))
+    assert math.isnan(said_of("reported", 0, tmp_path)["reached"])
 
 
 def test_trainings_have_sources_and_parts():
