@@ -123,3 +123,38 @@ def test_watch_step_reads_a_loss_by_hand_in_a_network_of_arrays():
     assert record.facts["squared error of pairs"] == pytest.approx(record.loss, rel=1e-6)
     assert record.facts["squared error"] != pytest.approx(record.loss, rel=1e-2)
     assert record.facts["loss by hand"] == 1
+
+
+def test_watch_step_reads_the_labels_that_it_is_told_and_no_others():
+    optimizer, recorder = optax.sgd(0.1), convjax.Recorder()
+
+    def step(w, x, digit, y_std):
+        def loss_fn(w):
+            return jnp.mean((x @ w - digit) ** 2 / y_std)
+
+        loss, grads = jax.value_and_grad(loss_fn)(w)
+        updates, _ = optimizer.update(grads, optimizer.init(w), w)
+        return w + updates, loss
+
+    watched = recorder.watch(step, labels=lambda w, x, digit, y_std: digit)
+    watched(jnp.zeros(2), jnp.ones((3, 2)), jnp.array([4.0, 5.0, 9.0]), jnp.ones(3))
+    record = recorder.record()
+    assert record.mean[0, record.layer("labels")] == 6
+    assert (record.facts["label low"], record.facts["label high"]) == (4, 9)
+
+
+def test_watch_step_takes_the_first_loss_for_that_of_the_data():
+    optimizer, recorder = optax.sgd(0.1), convjax.Recorder()
+
+    @recorder.watch
+    def step(w, x, y):
+        def loss_fn(w):
+            of_data = optax.squared_error(x @ w, y).mean()
+            return of_data + 0.01 * optax.squared_error(x @ w, jnp.zeros(3)).mean()
+
+        loss, grads = jax.value_and_grad(loss_fn)(w)
+        updates, _ = optimizer.update(grads, optimizer.init(w), w)
+        return w + updates, loss
+
+    step(jnp.zeros(2), jnp.ones((3, 2)), jnp.array([4.0, 5.0, 9.0]))
+    assert recorder.record().facts["label high"] == 9
