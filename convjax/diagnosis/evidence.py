@@ -21,7 +21,7 @@ NONLINEARITIES = ("relu", "tanh", "sigmoid")
 _NORM = re.compile(r"norm|(^|[._])bn_?\d*$", re.IGNORECASE)
 
 # What the last layer may be followed by, in the loss.
-_OF_LOSSES = ("", "log_softmax", "softmax", "log_sigmoid")
+OF_LOSSES = ("", "log_softmax", "softmax", "log_sigmoid")
 
 # Parameters with several axes that are not kernels.
 _TABLE = re.compile(r"embed|(^|[._])(pos|cls)|token|scale|gamma|bias|temperature", re.IGNORECASE)
@@ -300,7 +300,7 @@ class Evidence:
     @cached_property
     def _knows(self) -> bool:
         """Whether non-linearities of the network were recognised, besides those of the loss."""
-        return any(kind.nonlinearity not in _OF_LOSSES for kind in self.record.kinds)
+        return any(kind.nonlinearity not in OF_LOSSES for kind in self.record.kinds)
 
     @property
     def parameters(self) -> ParameterRecord:

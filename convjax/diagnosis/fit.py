@@ -212,7 +212,7 @@ def summed_loss(evidence: Evidence) -> list[IndicatorValue]:
     if "outputs" not in record.facts:  # a cross entropy begins near that of guessing
         begins = evidence.watched_loss[0] / (examples * evidence.fact("label entropy")[0])
         if examples >= 16 and 0.7 < begins < 1.5 and _falls_badly(evidence):
-            return [IndicatorValue("", 0, examples)]
+            return [IndicatorValue("", 0, float(examples))]
     for name in ("loss of logits", "loss of probabilities", "squared error"):
         for number in sorted(n for n in numbers if np.isfinite(n)):
             first = evidence.fact(name)[:1] * number

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from convjax.diagnosis.collapse import collapse_steps
-from convjax.diagnosis.evidence import Evidence
+from convjax.diagnosis.evidence import OF_LOSSES, Evidence
 from convjax.diagnosis.indicator import IndicatorValue
 from convjax.diagnosis.thresholds import (
     ACTIVE_LEVEL,
@@ -26,6 +26,7 @@ from convjax.diagnosis.thresholds import (
     RISEN_LOSS,
     SLOW_PROGRESS,
     SMALL_PER_GRADIENT,
+    SMALL_SCALE,
     SMALL_SIGNAL,
     SMALL_WEIGHTS,
     SPIKE_GRADIENT,
@@ -136,7 +137,7 @@ def vanishing_gradients(evidence: Evidence) -> list[IndicatorValue]:
     It is the median over the first steps. Zeros are left out: they come from dead layers, and by
     underflow only below 1e-38.
     """
-    if not _struggles(evidence) or _begins_at_zero(evidence).any():
+    if not _struggles(evidence) or _begins_at_zero(evidence).any() or _scales_layers(evidence):
         return []  # before a layer of zeros, gradients are zero at first
     rms = evidence.parameters.grad_rms[:FIRST_ROWS, evidence.kernels]
     if not rms.size or not np.isfinite(rms).all() or not np.any(rms, axis=1).all():
@@ -161,6 +162,14 @@ def _signal_shrinks(evidence: Evidence) -> bool:
     return bool(smallest < SMALL_SIGNAL * evidence.input_size)
 
 
+def _scales_layers(evidence: Evidence) -> bool:
+    """Whether a scale of a layer begins near zero, so that its branch has small gradients."""
+    parameters = evidence.parameters
+    size = parameters.weight_norm[0, ~evidence.kernels]
+    size = size / np.sqrt(parameters.sizes[~evidence.kernels])
+    return bool(((size > 0) & (size < SMALL_SCALE)).any())
+
+
 def vanishing_signal(evidence: Evidence) -> list[IndicatorValue]:
     """The std of each hidden layer over the size of the input, in a training that is bad.
 
@@ -173,7 +182,7 @@ def vanishing_signal(evidence: Evidence) -> list[IndicatorValue]:
         [
             IndicatorValue(record.layers[i], 0, float(record.std[0, i]) / size)
             for i in evidence.hidden
-            if record.std[0, i] > 0 and evidence.nonlinearity_after(i)
+            if record.std[0, i] > 0 and evidence.nonlinearity_after(i) not in OF_LOSSES
         ],
         lowest=True,
     )
@@ -248,6 +257,8 @@ def _spike(evidence: Evidence) -> tuple[int, float] | None:
         around = norm[max(row - SPIKE_WINDOW, 0) : row]
         if row < FIRST_ROWS and evidence.progress < STUCK_PROGRESS:
             around = norm[row + 1 :]  # too little is before it: compare with what comes after
+        elif not row and evidence.progress >= RECOVERED:
+            continue  # a bad start, from which it has recovered by itself
         elif not row:
             around = norm[1 : 1 + SPIKE_WINDOW]
         usual = float(np.median(around)) if len(around) else np.nan

@@ -75,6 +75,9 @@ SMALL_SIGNAL = 0.1
 # Weights of less than this share of the others', root mean square, begin at zero.
 SMALL_WEIGHTS = 0.01
 
+# A scale of channels of less than this, root mean square, begins near zero.
+SMALL_SCALE = 1e-3
+
 # An update of less than this share of the others', for its gradient, is held back.
 SMALL_PER_GRADIENT = 0.01
 
