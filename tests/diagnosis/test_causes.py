@@ -18,6 +18,7 @@ from tests.diagnosis.test_diagnose import (
     stuck,
     with_parameters,
 )
+from tests.helpers import without_layers
 
 RISING = np.linspace(1, 30, STEPS, dtype=np.float32)[:, None]
 
@@ -147,6 +148,7 @@ NORMED = replace(
     kinds=(LayerKind(), LayerKind(), LayerKind("BatchNorm"), LayerKind("Conv"), LayerKind()),
     std=np.ones_like(HEALTHY.std),
 )
+LOST = np.interp(np.arange(STEPS), [0, 60, 120], [np.log(10), 0.3, np.log(10)]).astype(np.float32)
 ONE_HOT = {
     "label_high": 1,
     "label_size": 10,
@@ -190,6 +192,63 @@ FURTHER_SIGNS = {
                 ),
             ),
         ),
+    ),
+    "NaN that a ReLU hides": (
+        "gradients not finite",
+        with_parameters(slice(3, None), 0, grad_norm=np.nan),
+    ),
+    "gradients of biases alone": (
+        "dead layer",
+        replace(
+            stuck(),
+            parameters=replace(
+                HEALTHY.parameters,
+                names=("head.bias", *HEALTHY.parameters.names[1:]),
+                ndims=np.array([1, 4, 4]),
+                grad_norm=HEALTHY.parameters.grad_norm * np.array([1, 0, 0], np.float32),
+            ),
+        ),
+    ),
+    "learned and lost": (
+        "learning rate too high",
+        facts(replace(HEALTHY, loss=LOST, eval_loss=LOST), loss_of_logits=LOST),
+    ),
+    "masks of 255": (
+        "labels do not fit the loss",
+        regression(
+            stuck(),
+            output_low=0.1,
+            output_high=0.9,
+            label_low=0,
+            label_high=255,
+            label_not_whole=0,
+            label_classes=2,
+            squared_error=1e4,
+        ),
+    ),
+    "a ReLU that lets nothing through": (
+        "non-linearity at the output",
+        regression(stuck(), output_low=0, output_high=0),
+    ),
+    "several binary outputs": (
+        "inputs and labels do not match",
+        regression(
+            replace(stuck(), loss=column(0.67)),
+            outputs=4,
+            label_low=0,
+            label_high=1,
+            label_not_whole=0,
+            label_sum_low=0,
+            label_sum_high=3,
+            label_entropy_by_output=0.673,
+            loss_of_logits=0.67,
+            squared_error=9.0,
+            absolute_error=9.0,
+        ),
+    ),
+    "a loss that stops being finite": (
+        "loss not finite",
+        replace(without_layers(HEALTHY), loss=NAN, parameters=HEALTHY.parameters),
     ),
     "weights that are gone": (
         "weight decay too strong",
@@ -277,6 +336,14 @@ def test_a_loss_by_hand_that_is_no_usual_one_is_not_compared_with_guessing():
         pytest.param(facts(DEAD_UPDATES), id="a frozen part under a network that learns"),
         pytest.param(
             facts(with_parameters(column=0, grad_norm=1e-3)), id="small gradients, but it learns"
+        ),
+        pytest.param(
+            facts(HEALTHY, loss_by_hand=1, loss_of_logits=9.0, label_low=0, label_high=0),
+            id="weights that were taken for labels",
+        ),
+        pytest.param(
+            replace(NORMED, eval_loss=np.where(np.arange(STEPS) < 100, 1.005, 1) * HEALTHY.loss),
+            id="statistics that become those of the batch by and by",
         ),
     ],
 )
