@@ -215,7 +215,7 @@ class _Rewriter:
             call = wrap(jaxpr_as_fun(ClosedJaxpr(jaxpr, program.consts)))
             return partial(_inlined, call), found
         for program in programs:
-            for tag in _tags(program.jaxpr, self.level):
+            for tag in tags_of(program.jaxpr, self.level):
                 if tag.kind == "layer":
                     self.lost.setdefault(tag.name, name)
         return None, []
@@ -257,14 +257,15 @@ def inner_programs(params: dict[str, Any]) -> Iterator[ClosedJaxpr]:
                 yield ClosedJaxpr(item, ())
 
 
-def _tags(jaxpr: Jaxpr, level: int) -> Iterator[Tag]:
+def tags_of(jaxpr: Jaxpr, level: int) -> Iterator[Tag]:
+    """Yields the tags of a program, of a level."""
     for equation in jaxpr.eqns:
         if equation.primitive is layer_output_p:
             if equation.params["tag"].level == level:
                 yield equation.params["tag"]
         else:
             for program in inner_programs(equation.params):
-                yield from _tags(program.jaxpr, level)
+                yield from tags_of(program.jaxpr, level)
 
 
 def _unnamed(jaxpr: Jaxpr) -> Any:

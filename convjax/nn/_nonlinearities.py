@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
-from convjax.nn._harvest import inner_programs, layer_output_p
+from convjax.nn._harvest import inner_programs, layer_output_p, tags_of
 
 # Operations that change a value's shape or name, or scale, shift, pool or drop it.
 _LINEAR = (
@@ -42,12 +42,18 @@ def nonlinearities(jaxpr: Jaxpr, level: int) -> dict[str, str]:
       level: of the tags.
     """
     found: dict[str, str] = {}
-    _walk(jaxpr, {}, level, found)
+    # A function without modules may name its values by jax.ad_checkpoint.checkpoint_name.
+    names = not level and not any(tag.kind == "layer" for tag in tags_of(jaxpr, level))
+    _walk(jaxpr, {}, level, found, names)
     return found
 
 
 def _walk(
-    jaxpr: Jaxpr, arguments: Mapping[Any, _Value], level: int, found: dict[str, str]
+    jaxpr: Jaxpr,
+    arguments: Mapping[Any, _Value],
+    level: int,
+    found: dict[str, str],
+    names: bool,
 ) -> list[_Value]:
     """Adds the non-linearities of a program to `found`; returns what its results are."""
     values = dict(arguments)
@@ -63,7 +69,7 @@ def _walk(
             own = tag.level == level and tag.kind == "layer"
             # The other arguments are the layer's parameters.
             values[results[0]] = _Value(frozenset({tag.name})) if own else of(equation.invars[:1])
-        elif equation.primitive.name == "name" and not level:  # jax.ad_checkpoint's
+        elif names and equation.primitive.name == "name":
             values[results[0]] = _Value(frozenset({equation.params["name"]}))
         elif given.before and (kind := _kind(equation)):
             for layer in given.before:
@@ -75,7 +81,8 @@ def _walk(
                 # What a branch or loop decides on comes before the arguments of its program.
                 operands = equation.invars[len(equation.invars) - len(inner.invars) :]
                 pairs = zip(inner.invars, operands, strict=False)
-                ends = _walk(inner, {var: of([atom]) for var, atom in pairs}, level, found)
+                given_inside = {var: of([atom]) for var, atom in pairs}
+                ends = _walk(inner, given_inside, level, found, names)
                 if len(ends) == len(results):
                     values.update(zip(results, ends, strict=True))
         elif equation.primitive.name in _LINEAR.split():

@@ -39,7 +39,11 @@ def found_rates(steps=100, diverged=False):
     return LRFind(steps, rates, loss, loss)
 
 
-FINDING = Finding("dead layer", "blocks.0", 1200, 0.987, 0.9, "share of dead", "smaller rate", "A.")
+FINDING = Finding(
+    *("dead layer", "blocks.0", 1200, 0.987, 0.9, "share of dead", "smaller rate", "A."),
+    against=("it learns", "few steps"),
+    decides="train longer",
+)
 
 # Each object with a display, and the number of its plots.
 SHOWN = {
@@ -168,9 +172,13 @@ def test_diagnosis_html():
         "share of dead",
         "0.987",
         "above 0.9",
+        "it learns; few steps",
         "smaller rate",
+        "train longer",
         "A.",
     ]
+    endless = replace(FINDING, threshold=np.inf)
+    assert cells(Diagnosis((endless,), (), {})._repr_html_())[1][5] == ""
     assert "Possible consequences, also found: dead layer." in shown_text(value._repr_html_())
     assert "Not checked: 1, for lack of classes, units." in shown_text(value._repr_html_())
     low = replace(FINDING, figure=0.1)
