@@ -128,8 +128,12 @@ class Evidence:
             "squared error" in self.record.facts
             and len(low) > 0
             and bool(np.nanmin(low) >= 0 and np.nanmax(high) <= 1)
-            and self.usual("label not whole") == 0
+            and (self.usual("label not whole") == 0 or self._is_cross_entropy)
         )
+
+    @cached_property
+    def _is_cross_entropy(self) -> bool:
+        return self.is_loss("loss of logits") or self.is_loss("loss of probabilities")
 
     @cached_property
     def has_masks_of_other_numbers(self) -> bool:
@@ -199,8 +203,7 @@ class Evidence:
             column = self.record.layers.index(LABELS) if LABELS in self.record.layers else None
             return 0.0 if column is None else self._target_variance(column)
         of_outputs = self.usual("label entropy by output")
-        independent = self.is_binary and not self.has_mixtures and self.usual("outputs") > 1
-        if independent and not math.isnan(of_outputs):
+        if self.is_binary and not self.has_mixtures and not math.isnan(of_outputs):
             return of_outputs
         of_classes = math.log(self.classes or 1)
         entropy = self.label_entropy
@@ -233,8 +236,10 @@ class Evidence:
     @property
     def floor(self) -> float:
         """The least value of `learning`: above 0 only for labels that are mixtures of classes."""
-        mixture = self.usual("label mixture")
-        return mixture if self.has_mixtures and not np.isnan(mixture) else 0.0
+        name = "label mixture" if self.has_mixtures else "label entropy of each"
+        mixture = self.usual(name)
+        mixed = self.has_mixtures or (self.is_binary and not self.is_regression)
+        return mixture if mixed and not np.isnan(mixture) else 0.0
 
     @property
     def progress(self) -> float:

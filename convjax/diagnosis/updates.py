@@ -129,10 +129,17 @@ def weights_fall(evidence: Evidence) -> list[IndicatorValue]:
     return [IndicatorValue("", int(parameters.watched[row]), float(left[-1]))]
 
 
+def _learns_without(evidence: Evidence) -> bool:
+    """Whether the loss has come far in evaluation mode, which has no dropout."""
+    last = evidence.record.eval_loss[evidence.evaluated[-3:]]
+    least = evidence.guess - evidence.floor
+    return bool(len(last) and (evidence.guess - np.median(last)) / least >= SLOW_PROGRESS)
+
+
 def dropout_gap(evidence: Evidence) -> list[IndicatorValue]:
     """The loss in training minus that in evaluation, over that of guessing, in a slow training."""
     gap = _evaluation_gap(evidence)
-    if not len(gap) or not evidence.guess or evidence.progress >= SLOW_PROGRESS:
+    if not len(gap) or not evidence.guess or _learns(evidence) or _learns_without(evidence):
         return []
     # Before anything is learned, dropout makes the outputs larger; later, the loss.
     parts = gap[: -(-len(gap) // 10)], gap[len(gap) // 2 :]
@@ -201,6 +208,7 @@ def dropout_noise(evidence: Evidence) -> list[IndicatorValue]:
     """The variance that the masks of dropout add to a signal of 1, in a training that is stuck."""
     found = evidence.usual("dropout noise")
     stuck = evidence.progress < STUCK_PROGRESS and evidence.record.steps >= PATIENCE
+    stuck = stuck and not _learns_without(evidence)
     return [IndicatorValue("", 0, found)] if stuck and not np.isnan(found) else []
 
 

@@ -34,7 +34,8 @@ def batch_facts(output: Any, labels: Any) -> dict[str, Float[Array, ""]]:
     - "label sum low", "label sum high": of its sums over the last axis, where labels have the shape
       of the outputs; and "label mixture", their mean entropy in nats.
     - "label entropy by output": of labels with the shape of the outputs, mean over the outputs:
-      the binary cross entropy of the best constant answer.
+      the binary cross entropy of the best constant answer; and "label entropy of each", that of
+      the labels themselves, which is above 0 for fractions.
     - "label entropy": of the labels' classes in the batch, in nats, with the correction of Miller
       and Madow for small batches; and "label classes", how many different ones.
     - "loss of logits", "loss of probabilities": the cross entropy, if the output is one or the
@@ -102,6 +103,9 @@ def _of_labels(labels: Any, output: Any) -> dict[str, Any]:
         logs = shares * jnp.log(shares + _LEAST) + (1 - shares) * jnp.log(1 - shares + _LEAST)
         both = (shares > 0) & (shares < 1)  # of Miller and Madow, for two classes
         found["label entropy by output"] = jnp.mean(both / (2 * len(rows)) - logs)
+        part = jnp.clip(y, 0, 1)
+        each = part * jnp.log(part + _LEAST) + (1 - part) * jnp.log(1 - part + _LEAST)
+        found["label entropy of each"] = -jnp.mean(each)
     classes = _CLASSES
     if _is_real(output) and output.ndim == labels.ndim + 1:
         classes = max(output.shape[-1], 2)

@@ -126,7 +126,7 @@ CASES = {
         with_parameters(slice(30, None), 1, weight_norm=np.nan), loss=NAN
     ),
     "parameters frozen": facts(replace(DEAD_UPDATES, loss=SLOW.loss)),
-    "dropout too strong": facts(replace(SLOW, eval_loss=SLOW.loss - 1)),
+    "dropout too strong": facts(replace(SLOW, eval_loss=SLOW.loss - 0.7)),
     "evaluation of other parameters": facts(replace(HEALTHY, eval_loss=column(2.3))),
     "running statistics used in training": facts(
         replace(
@@ -336,6 +336,23 @@ def test_a_loss_by_hand_that_is_no_usual_one_is_not_compared_with_guessing():
         pytest.param(facts(DEAD_UPDATES), id="a frozen part under a network that learns"),
         pytest.param(
             facts(with_parameters(column=0, grad_norm=1e-3)), id="small gradients, but it learns"
+        ),
+        pytest.param(
+            facts(replace(HEALTHY, loss=HEALTHY.loss + 0.9, eval_loss=HEALTHY.loss)),
+            id="dropout whose noise is not there in evaluation",
+        ),
+        pytest.param(
+            regression(
+                replace(HEALTHY, loss=0.1 + 0.2 * HEALTHY.loss),
+                label_low=0,
+                label_high=1,
+                label_entropy_by_output=0.56,
+                label_entropy_of_each=0.1,
+                loss_of_logits=0.1 + 0.2 * HEALTHY.loss,
+                squared_error=40.0,
+                absolute_error=6.0,
+            ),
+            id="cross entropy of fractions",
         ),
         pytest.param(
             facts(HEALTHY, loss_by_hand=1, loss_of_logits=9.0, label_low=0, label_high=0),
