@@ -44,7 +44,7 @@ class Said:
       truth: the cause, "" for a control or a healthy training.
       findings: the causes that are named, in their order.
       consequences: what may follow from them.
-      reached: by the training.
+      reached: by the training; None if it is not a number.
       bar: that shows it healthy.
       rules: the names of the rules of SageMaker Debugger that fire.
       curve: what the loss alone shows, see `loss_reading`.
@@ -57,7 +57,7 @@ class Said:
     truth: str
     findings: tuple[str, ...]
     consequences: tuple[str, ...]
-    reached: float
+    reached: float | None
     bar: float
     rules: tuple[str, ...]
     curve: str
@@ -132,7 +132,7 @@ def said_of(of: str, position: int, records: Path | None = None) -> dict[str, An
             training.truth,
             tuple(finding.symptom for finding in found.findings),
             tuple(finding.symptom for finding in found.consequences),
-            float(reached),
+            None if math.isnan(reached) else float(reached),
             training.bar,
             tuple(sorted(fired_rules(record, "relu"))) if counted else (),
             loss_reading(record),

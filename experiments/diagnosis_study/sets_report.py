@@ -82,15 +82,19 @@ def _is_opposite(row: dict[str, Any]) -> bool:
     return any(said == pair for pair in _OPPOSITES)
 
 
+def _is_healthy(row: dict[str, Any]) -> bool:
+    return row["reached"] is not None and row["reached"] >= row["bar"]
+
+
 def _clean(rows: Sequence[dict[str, Any]], of: str, part: str) -> Interval:
     # A training that misses its bar is not shown to be healthy, and says nothing here.
-    kept = [row for row in _of(rows, of, part) if row["reached"] >= row["bar"]]
+    kept = [row for row in _of(rows, of, part) if _is_healthy(row)]
     return share(sum(not row["findings"] for row in kept), len(kept))
 
 
 def _by_cause(rows: Sequence[dict[str, Any]]) -> str:
     reported = [row for row in rows if row["of"] == "reported"]
-    others = [row for row in rows if row["of"] != "reported" and row["reached"] >= row["bar"]]
+    others = [row for row in rows if row["of"] != "reported" and _is_healthy(row)]
     cells = []
     for cause in sorted({row["truth"] for row in reported}):
         own = [row for row in reported if row["truth"] == cause]
@@ -121,7 +125,8 @@ def _instead(rows: Sequence[dict[str, Any]]) -> str:
 def _change(found: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> str:
     """Returns what the trainings whose cause was named reach, and what removing it changes."""
     controls = {row["name"]: row["reached"] for row in rows if row["of"] == "control"}
-    pairs = [(row["reached"], controls[row["name"]]) for row in found if row["name"] in controls]
+    pairs = [(row["reached"], controls.get(row["name"])) for row in found]
+    pairs = [pair for pair in pairs if None not in pair]  # some end as no number
     if not pairs:
         return "none"
     before, after = (median(values) for values in zip(*pairs, strict=True))
@@ -153,7 +158,7 @@ _OF_CURVES: dict[str, tuple[str, ...]] = {
 def _beside(rows: Sequence[dict[str, Any]]) -> str:
     """Returns the diagnosis beside SageMaker Debugger's rules and the curve of the loss."""
     faulty = [row for row in rows if row["of"] == "reported"]
-    healthy = [row for row in rows if row["of"] == "healthy" and row["reached"] >= row["bar"]]
+    healthy = [row for row in rows if row["of"] == "healthy" and _is_healthy(row)]
     means: dict[str, Callable[[dict[str, Any]], list[str]]] = {
         "convjax.diagnose": named,
         "rules of SageMaker Debugger": lambda row: [
@@ -189,7 +194,7 @@ def _wrong(rows: Sequence[dict[str, Any]]) -> str:
         (row["name"], row["truth"] or "healthy", ", ".join(named(row)[:FIRST]) or "nothing")
         for row in rows
         if (row["truth"] and named(row)[:1] != [row["truth"]])
-        or (not row["truth"] and row["findings"] and row["reached"] >= row["bar"])
+        or (not row["truth"] and row["findings"] and _is_healthy(row))
     ]
     return TextTable(("training", "truth", "said"), cells).markdown()
 

@@ -48,6 +48,7 @@ ROWS = [
     row("control", "", ["collapse"], name="b", reached=0.9),
     row("healthy", "", [], name="e"),
     row("healthy", "", ["collapse"], name="f"),
+    row("healthy", "", ["collapse"], name="h", reached=None),
     row("healthy", "", ["collapse"], name="g", reached=0.3),  # not shown to be healthy
 ]
 
@@ -115,7 +116,7 @@ def test_said_of_runs_a_training_once_if_its_record_is_kept(tmp_path, monkeypatc
     assert seeds == [20_000, 0]
     nothing = one._replace(name="b", train=lambda seed: Trained(record_of([1.0]), math.nan))
     monkeypatch.setattr(sets, "trainings", lambda of: iter([nothing]))
-    assert math.isnan(said_of("reported", 0, tmp_path)["reached"])
+    assert said_of("reported", 0, tmp_path)["reached"] is None
 
 
 def test_trainings_have_sources_and_parts():
