@@ -199,7 +199,8 @@ def test_measure_diagnosis_runs_diagnoses_and_repeats_trainings():
             assert (found.findings, found.steps, found.cured) == ([], None, None)
         else:
             assert found.findings == [found.symptom]
-            assert found.steps == (10 if case.fault == "zero weights" else 50)
+            # Gradients of biases alone show a sleeping layer before its units have slept long.
+            assert found.steps == 10
             assert found.cured > found.accuracy
 
 
