@@ -173,6 +173,7 @@ def test_links_exist(file):
         "stream",
         "mnist",
         "diagnosis",
+        "diagnosis_sets",
         "bench",
         "quantities",
         "record",

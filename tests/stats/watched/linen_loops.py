@@ -304,6 +304,7 @@ KINDS_OF_LINEN = [
         transformer,
         [({"tokens": tokens},) for tokens in TOKENS],
         (
+            "labels",
             "Embed_0",
             "block_0.LayerNorm_0",
             *(f"{ATTENTION}.{part}" for part in ("query", "key", "value", "out")),
@@ -314,6 +315,7 @@ KINDS_OF_LINEN = [
             "head",
             "Transformer",
         ),
+        labels=lambda batch: batch["tokens"][:, 1:],
     ),
     vectors(
         "Linen: scan over layers",
