@@ -11,7 +11,8 @@ from convjax._display import Displayed
 from convjax.diagnosis.doubts import doubts
 from convjax.diagnosis.evidence import NONLINEARITIES, Evidence, network_columns
 from convjax.diagnosis.indicator import IndicatorValue
-from convjax.diagnosis.symptoms import ENOUGH_STEPS, SYMPTOMS, Symptom
+from convjax.diagnosis.symptom import Symptom
+from convjax.diagnosis.symptoms import ENOUGH_STEPS, SYMPTOMS
 from convjax.diagnosis.thresholds import PATIENCE
 from convjax.stats.record import Record, check_record
 from convjax.stats.watch import INPUT, LABELS

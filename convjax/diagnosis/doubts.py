@@ -4,7 +4,7 @@ import math
 
 from convjax.diagnosis.evidence import Evidence
 from convjax.diagnosis.indicator import IndicatorValue
-from convjax.diagnosis.symptoms import Symptom
+from convjax.diagnosis.symptom import Symptom
 from convjax.diagnosis.thresholds import NEAR_LIMIT, PATIENCE, RECOVERED
 
 

@@ -3,61 +3,15 @@
 They are in the order in which to fix them: causes before their consequences.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from convjax.diagnosis import finiteness, fit, indicators, updates
 from convjax.diagnosis import thresholds as limits
-from convjax.diagnosis.evidence import NONLINEARITIES, Evidence
-from convjax.diagnosis.indicator import IndicatorValue
+from convjax.diagnosis.evidence import NONLINEARITIES
+from convjax.diagnosis.symptom import Symptom
 
 # Needed by symptoms for which a short training is too early.
 ENOUGH_STEPS = f"{limits.PATIENCE} steps"
-
-
-@dataclass(frozen=True)
-class Symptom:
-    """A fault that the diagnosis can find.
-
-    Attributes:
-      name: in findings and in the table of the README.
-      indicator: returns the values of the indicator, the worst first; none if it does not apply.
-      what: the meaning of the value.
-      change: the smallest change worth trying.
-      reference: further reading.
-      low: a value below it is a finding; infinite if every value is.
-      high: a value above it is a finding.
-      needs: quantities without which the symptom is not checked: those of `convjax.Watch`,
-        "labels", "classes" (their number), and `ENOUGH_STEPS`.
-      edges: edges of the histogram's bins that it needs, by the non-linearity.
-      explains: whether findings after it may be its consequences.
-      hinders: whether a training that has it learns badly.
-      decides: the measurement that tells it from causes that look the same, "" if none does.
-    """
-
-    name: str
-    indicator: Callable[[Evidence], list[IndicatorValue]]
-    what: str
-    change: str
-    reference: str
-    low: float = -np.inf
-    high: float = np.inf
-    needs: tuple[str, ...] = ()
-    edges: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    explains: bool = True
-    hinders: bool = True
-    decides: str = ""
-
-    def limit(self, value: IndicatorValue) -> float:
-        """Returns the limit that a value is beyond."""
-        return self.high if value.figure > self.high else self.low
-
-    def found(self, evidence: Evidence) -> IndicatorValue | None:
-        """Returns the worst value beyond the limits, or None."""
-        values = self.indicator(evidence)
-        return next((v for v in values if v.figure < self.low or v.figure > self.high), None)
 
 
 _GLOROT = "Glorot & Bengio 2010, https://proceedings.mlr.press/v9/glorot10a.html"
@@ -82,6 +36,9 @@ _DECAY = "Loshchilov & Hutter 2017, https://arxiv.org/abs/1711.05101"
 _DROPOUT = "Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html"
 
 _DEBUG = 'jax.config.update("jax_debug_nans", True) stops at the operation that makes the first'
+
+_FASTER = "train as long at ten times the rate: if that is no better, look at the labels"
+_WITHOUT = "train as long without dropout: a loss that falls no further speaks against it"
 
 SYMPTOMS: tuple[Symptom, ...] = (
     Symptom(
@@ -436,7 +393,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _FINDER,
         low=limits.LOW_RATIO,
         needs=("updates", "classes", ENOUGH_STEPS),
-        decides="train as long at ten times the rate: if that is no better, look at the labels",
+        decides=_FASTER,
     ),
     Symptom(
         "dropout too strong",
@@ -450,7 +407,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
             "classes",
             ENOUGH_STEPS,
         ),
-        decides="train as long without dropout: a loss that falls no further speaks against it",
+        decides=_WITHOUT,
     ),
     Symptom(
         "dropout too strong",
@@ -460,7 +417,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _DROPOUT,
         high=limits.DROPOUT_NOISE,
         needs=("classes", ENOUGH_STEPS),
-        decides="train as long without dropout: a loss that falls no further speaks against it",
+        decides=_WITHOUT,
     ),
     Symptom(
         "evaluation of other parameters",
@@ -496,7 +453,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         _FINDER,
         high=limits.LATE_FALL,
         needs=("classes", ENOUGH_STEPS),
-        decides="train as long at ten times the rate: if that is no better, look at the labels",
+        decides=_FASTER,
     ),
     Symptom(
         "learning rate too high",

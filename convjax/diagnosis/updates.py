@@ -187,13 +187,15 @@ def evaluation_mode(evidence: Evidence) -> list[IndicatorValue]:
     same = apart <= SAME_EVALUATION
     if not same.any():
         return []
-    # Fine-tuning may keep statistics from before. Where the network stops to change, the running
-    # statistics become those of the batch by and by.
     first = int(np.argmax(same))
-    before = _normalised_at_first(evidence, norms) if not first else apart[first - 1] > OTHER_MODE
-    if not before and evidence.progress >= SLOW_PROGRESS:
-        return []
-    if first and apart[first - 1] <= OTHER_MODE:
+    if first:
+        # Where the network stops to change, the running statistics become those of the batch by
+        # and by: the mode was changed only where the losses were apart just before.
+        changed = apart[first - 1] > OTHER_MODE
+    else:
+        # Fine-tuning may keep statistics from before, and learns with them.
+        changed = _normalised_at_first(evidence, norms) or not _learns(evidence)
+    if not changed:
         return []
     return [IndicatorValue("", evidence.since(same, rows), float(same[len(same) // 2 :].mean()))]
 
@@ -201,7 +203,7 @@ def evaluation_mode(evidence: Evidence) -> list[IndicatorValue]:
 def _normalised_at_first(evidence: Evidence, norms: list[int]) -> bool:
     """Returns whether norms had the statistics of the batch at the first step."""
     std = evidence.record.std[0, norms]
-    return bool(evidence.record.watched[0] == 0 and np.median(np.abs(std - 1)) < 0.01)
+    return bool(evidence.record.watched[0] == 0 and np.median(np.abs(std - 1)) < OTHER_MODE)
 
 
 def dropout_noise(evidence: Evidence) -> list[IndicatorValue]:

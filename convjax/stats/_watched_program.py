@@ -12,8 +12,9 @@ from flax import nnx
 from convjax._warnings import warn_user
 from convjax.nn._equinox_calls import is_equinox
 from convjax.stats._evaluation_loss import evaluation_loss
+from convjax.stats._step_arguments import find_loss
 from convjax.stats.watch import Watch
-from convjax.stats.watched_step import Step, find_loss, watch_step
+from convjax.stats.watched_step import Step, watch_step
 
 Jit = Callable[[Step], Step]
 

@@ -44,6 +44,9 @@ def batch_facts(output: Any, labels: Any) -> dict[str, Float[Array, ""]]:
     - "squared error of pairs", "absolute error of pairs", "loss of pairs" (of logits): those of
       each output with each target, as two shapes that broadcast have it.
 
+    A record may have two more: "dropout noise", see `convjax.nn.outputs.LayerOutputs`, and "loss by
+    hand", 1 where outputs and labels are those that the step's program compares.
+
     Args:
       output: of the network, (N, …, K) or (N,).
       labels: as the loss gets them, or None.

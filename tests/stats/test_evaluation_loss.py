@@ -6,7 +6,7 @@ import pytest
 from flax import linen, nnx
 
 from convjax.stats._evaluation_loss import evaluation_loss
-from convjax.stats.watched_step import find_loss
+from convjax.stats._step_arguments import find_loss
 from tests.stats.watched.cases import assert_same, numbers
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((6, 4)), jnp.float32)

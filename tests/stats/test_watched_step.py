@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import convjax
-from convjax.stats.watched_step import find_loss
+from convjax.stats._step_arguments import find_loss
 
 ONE, TWO, THREE = jnp.float32(1), jnp.float32(2), jnp.float32(3)
 
