@@ -189,10 +189,12 @@ def _check_parameters(case: Case, record: Record, plain: Run) -> None:
         ):
             precision = float(jax.numpy.finfo(before[name].dtype).eps)
             old, new = (np.asarray(p[name], np.float64) for p in (before, after))
-            # A parameter of magnitude 1 loses digits of its update when the two are added, and XLA
-            # may keep more digits of an update than its type has.
+            # A parameter of magnitude 1 loses digits of its update when the two are added. By XLA's
+            # xla_allow_excess_precision an update is not rounded to bfloat16 before it is measured:
+            # half a digit is then missing in the difference of the parameters.
             change = np.linalg.norm(new - old)
-            tolerance = precision * (np.linalg.norm(old) + change + np.sqrt(old.size) * 1e-6)
+            of_parameter = np.linalg.norm(old) + np.sqrt(old.size) * 1e-6
+            tolerance = precision * (of_parameter + change / 2)
             np.testing.assert_allclose(weights, np.linalg.norm(old), rtol=1e-5, err_msg=name)
             np.testing.assert_allclose(
                 update, np.linalg.norm(new - old), rtol=1e-5, atol=tolerance, err_msg=name
