@@ -168,7 +168,7 @@ def _trained(train: Callable[[], Trained], name: str, records: Path | None) -> T
     return Trained(Record.load(path), math.nan if reached is None else reached)
 
 
-def _quiet() -> None:
+def _prepare() -> None:
     """Prepares a process: faults warn, as of lost precision, and programs are kept."""
     from experiments.harness.compilation_cache import use_compilation_cache
 
@@ -209,7 +209,7 @@ def run_diagnosis_sets(
         rows = []
         # A process has room for about a hundred programs. JAX does not survive a fork.
         pool = ProcessPoolExecutor(
-            processes, get_context("spawn"), initializer=_quiet, max_tasks_per_child=20
+            processes, get_context("spawn"), initializer=_prepare, max_tasks_per_child=20
         )
         with pool, Progress(console=shown, transient=True) as progress:
             task = progress.add_task("trainings", total=len(wanted))
