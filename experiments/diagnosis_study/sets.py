@@ -207,15 +207,20 @@ def run_diagnosis_sets(
             for position in range(0, len(list(trainings(of))), 40 if quick else 1)
         ]
         rows = []
-        # A process has room for about a hundred programs. JAX does not survive a fork.
-        pool = ProcessPoolExecutor(
-            processes, get_context("spawn"), initializer=_prepare, max_tasks_per_child=20
-        )
-        with pool, Progress(console=shown, transient=True) as progress:
+        with Progress(console=shown, transient=True) as progress:
             task = progress.add_task("trainings", total=len(wanted))
-            for row in pool.map(said_of, *zip(*wanted, strict=True), repeat(records)):
-                rows.append(row)
-                progress.advance(task)
+            # A process has room for about a hundred programs, so that each takes about 20 trainings.
+            # New pools replace them: a pool with max_tasks_per_child may wait forever on Python
+            # 3.11 (https://github.com/python/cpython/issues/115634).
+            share = 20 * processes
+            for first in range(0, len(wanted), share):
+                # JAX does not survive a fork.
+                pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_prepare)
+                some = zip(*wanted[first : first + share], strict=True)
+                with pool:
+                    for row in pool.map(said_of, *some, repeat(records)):
+                        rows.append(row)
+                        progress.advance(task)
         return {"environment": environment(), "diagnosed": rows}
 
     measure_to_file(out, measure, lambda report: sets_tables(report["diagnosed"]))
