@@ -176,6 +176,9 @@ def _prepare() -> None:
     use_compilation_cache()
 
 
+# A process has room for about a hundred programs.
+TRAININGS_OF_PROCESS = 20
+
 Processes = Annotated[int, typer.Option(min=1, help="Trainings that run at once.")]
 Records = Annotated[
     Path | None,
@@ -209,10 +212,9 @@ def run_diagnosis_sets(
         rows = []
         with Progress(console=shown, transient=True) as progress:
             task = progress.add_task("trainings", total=len(wanted))
-            # A process has room for about a hundred programs, so that each takes about 20 trainings.
-            # New pools replace them: a pool with max_tasks_per_child may wait forever on Python
-            # 3.11 (https://github.com/python/cpython/issues/115634).
-            share = 20 * processes
+            # New pools replace processes that are full: one pool with max_tasks_per_child may wait
+            # forever (https://github.com/python/cpython/issues/115634, Python 3.11 to 3.14).
+            share = TRAININGS_OF_PROCESS * processes
             for first in range(0, len(wanted), share):
                 # JAX does not survive a fork.
                 pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_prepare)

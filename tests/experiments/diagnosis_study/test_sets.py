@@ -131,7 +131,8 @@ def test_trainings_have_sources_and_parts():
 
 
 @pytest.mark.slow
-def test_diagnosis_sets_writes_the_rows_of_all_sets(tmp_path):
+def test_diagnosis_sets_writes_the_rows_of_all_sets(tmp_path, monkeypatch):
+    monkeypatch.setattr(sets, "TRAININGS_OF_PROCESS", 3)  # several pools
     out = tmp_path / "sets.json"
     command = ["diagnosis-sets", "--quick", "--records", str(tmp_path / "records")]
     done = CliRunner().invoke(app, [*command, "--out", str(out)])
