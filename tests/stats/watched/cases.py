@@ -67,6 +67,8 @@ class Case:
       updates_at: the steps at which the parameters change; by default all.
       checks_updates: whether a call is one step, so that updates are differences of states; the
         losses of several steps are not among the results.
+      rounding: largest difference of a number, where the compiler rounds differently the program
+        whose gradients also leave it; by default the numbers are the same bit for bit.
       images: returns the network's input, given a batch; its mean is compared.
       labels: returns the labels, likewise.
     """
@@ -83,6 +85,7 @@ class Case:
     watch: Callable[[Recorder, Callable[..., Any], Any], Callable[..., Any]] | None = None
     updates_at: tuple[int, ...] | None = None
     checks_updates: bool = True
+    rounding: float = 0.0
     images: Callable[..., Any] = lambda *batch: batch[0]
     labels: Callable[..., Any] = lambda *batch: batch[1]
 
@@ -142,15 +145,15 @@ def check(case: Case) -> Record:
     plain, found = run_plain(case), run_watched(case)
     record = found.record
     assert record is not None
-    assert_same(plain.results, found.results)
-    assert_same(plain.state, found.state)
+    assert_same(plain.results, found.results, case.rounding)
+    assert_same(plain.state, found.state, case.rounding)
     _check_warnings(case, [text for text in found.warnings if text not in plain.warnings])
     if isinstance(case.layers, tuple):
         assert record.layers == case.layers, record.layers
     else:
         assert case.layers <= set(record.layers), record.layers
     if case.checks_updates:
-        np.testing.assert_array_equal(record.loss, np.ravel(plain.losses).astype(np.float32))
+        assert_same(np.ravel(plain.losses).astype(np.float32), record.loss, case.rounding)
     for name, values in (("input", case.images), ("labels", case.labels)):
         if name in record.layers:
             arrays = [np.asarray(values(*batch), np.float64) for batch in case.batches]
@@ -263,12 +266,15 @@ def _is_module(value: Any) -> bool:
     return isinstance(value, nnx.Module)
 
 
-def assert_same(plain: Any, found: Any) -> None:
-    """Asserts that two trees of numbers are equal bit for bit."""
+def assert_same(plain: Any, found: Any, rounding: float = 0.0) -> None:
+    """Asserts that two trees of numbers are equal bit for bit, or but for a rounding."""
     plain, found = (jax.tree.leaves(tree) for tree in (plain, found))
     assert len(plain) == len(found)
     for wanted, value in zip(plain, found, strict=True):
-        np.testing.assert_array_equal(value, wanted, strict=isinstance(wanted, np.ndarray))
+        if rounding and isinstance(wanted, np.ndarray):
+            np.testing.assert_allclose(value, wanted, rtol=0, atol=rounding)
+        else:
+            np.testing.assert_array_equal(value, wanted, strict=isinstance(wanted, np.ndarray))
 
 
 def _of_library(jit: Any) -> bool:
