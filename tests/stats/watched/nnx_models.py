@@ -49,7 +49,11 @@ class ResNet(nnx.Module):
 class Transformer(nnx.Module):
     def __init__(self, features, *, rngs):
         self.norm1 = nnx.LayerNorm(features, rngs=rngs)
-        self.attention = nnx.MultiHeadAttention(2, features, decode=False, rngs=rngs)
+        # Without biases: that of the keys has the gradient 0 but for rounding, which Adam scales
+        # to whole steps, so that two programs that round differently would not be comparable.
+        self.attention = nnx.MultiHeadAttention(
+            2, features, use_bias=False, decode=False, rngs=rngs
+        )
         self.norm2 = nnx.LayerNorm(features, rngs=rngs)
         self.mlp = Mlp(rngs, features, features)
 
