@@ -8,17 +8,21 @@ from experiments.diagnosis_study.reported.reported_fault import ReportedFault
 _MODULES = sorted(module.name for module in iter_modules(__path__))
 
 
-def _faults(further: bool) -> tuple[ReportedFault, ...]:
+def _faults(collection: str) -> tuple[ReportedFault, ...]:
+    others = tuple(other for other in ("further_", "last_") if other != collection)
     return tuple(
         fault
         for name in _MODULES
-        if name.startswith("further_") == further
+        if name.startswith(collection) and not name.startswith(others)
         for fault in getattr(import_module(f"{__name__}.{name}"), "REPORTED", ())
     )
 
 
 # In the order of the modules.
-REPORTED = _faults(further=False)
+REPORTED = _faults("")
 
 # Collected by others after the thresholds were set, and diagnosed once.
-FURTHER = _faults(further=True)
+FURTHER = _faults("further_")
+
+# Collected after FURTHER had been diagnosed, by people who had not seen the diagnosis.
+LAST = _faults("last_")

@@ -17,7 +17,7 @@ class ReportedFault:
       cause: that the diagnosis should name.
       train: returns a training, given whether it has the fault, and a seed; without the fault it is
         the control.
-      library: of the loop: "nnx", "linen" or "optax".
+      library: of the loop: "nnx", "linen", "optax", "haiku" or "equinox".
       healthy: what the control reaches at least, as `Trained.reached`; shows that it is healthy.
       options: of `convjax.diagnose`, such as {"classes": 0}; few loops need any.
     """
