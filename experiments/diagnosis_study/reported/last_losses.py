@@ -11,7 +11,6 @@ from flax import linen, nnx
 
 from experiments.diagnosis_study.reported.data_networks import (
     LinenConv,
-    LinenDense,
     Mlp,
     UNet,
     dense,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen, nnx
+from flax import nnx
 
 import convjax
 from experiments.diagnosis_study.reported.data_networks import (
@@ -179,7 +179,7 @@ def _blobs_are_counted_first(faulty: bool, seed: int) -> Trained:
     model = Counter(nnx.Rngs(seed))
     if faulty:
         model.eval()
-    arrays, tx = (x[:1500], y[:1500]), optax.sgd(0.5)
+    arrays, tx = (x[:1500], y[:1500]), optax.sgd(0.05, momentum=0.9)
     record = fit_nnx(model, tx, squared_error, arrays, size=32, steps=200, seed=seed)
     return Trained(record, explained(predict(model, x[1500:]), y[1500:]))
 
