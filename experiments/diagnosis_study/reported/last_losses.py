@@ -23,7 +23,6 @@ from experiments.diagnosis_study.reported.data_networks import (
 )
 from experiments.diagnosis_study.reported.data_tasks import (
     SEED,
-    chosen_digits,
     digits,
     explained,
     recalled,
@@ -208,37 +207,6 @@ def _columns_without_negatives(faulty: bool, seed: int) -> Trained:
     return Trained(record, explained(predict(model, x[2000:]), x[2000:]))
 
 
-def _triplets_that_are_all_easy(faulty: bool, seed: int) -> Trained:
-    """The mean over the triplets with a loss is 0/0 in a batch where no triplet has one."""
-    task = chosen_digits(0, 1)
-    rng = np.random.default_rng(SEED)
-    of = [np.flatnonzero(task.y == label) for label in (0, 1)]
-    anchors = rng.permutation(len(task.y))[:600]
-    same = np.array([rng.choice(of[task.y[i]]) for i in anchors])
-    other = np.array([rng.choice(of[1 - task.y[i]]) for i in anchors])
-    triplets = np.stack([task.x[anchors], task.x[same], task.x[other]], 1)
-
-    def loss(z: jax.Array, _: jax.Array) -> jax.Array:
-        near, far = (jnp.sum((z[:, 0] - z[:, i]) ** 2, -1) for i in (1, 2))
-        each = jax.nn.relu(near - far + 0.2)
-        active = (each > 0).astype(jnp.float32)
-        count = jnp.sum(active)
-        return jnp.sum(each * active) / (count if faulty else jnp.maximum(count, 1))
-
-    def embed(params: Any, x: jax.Array) -> jax.Array:
-        return dense(params, x.reshape(-1, 784)).reshape(*x.shape[:-3], 8)
-
-    arrays = (triplets, np.zeros(600, np.float32))
-    params = dense_params(seed, (784, 32, 8))
-    record, params = fit_pure(
-        embed, params, optax.adam(1e-3), loss, arrays, size=12, steps=200, seed=seed
-    )
-    z, test_z = (np.asarray(embed(params, jnp.asarray(x))) for x in (task.x, task.test_x))
-    centres = np.stack([z[task.y == label].mean(0) for label in (0, 1)])
-    nearest = np.argmin(((test_z[:, None] - centres) ** 2).sum(-1), 1)
-    return Trained(record, float(np.mean(nearest == task.test_y)))
-
-
 _GITHUB = "https://github.com/"
 
 REPORTED: tuple[ReportedFault, ...] = (
@@ -297,13 +265,5 @@ REPORTED: tuple[ReportedFault, ...] = (
         _columns_without_negatives,
         "nnx",
         0.7,
-    ),
-    ReportedFault(
-        "triplets that are all easy",
-        _GITHUB + "KevinMusgrave/pytorch-metric-learning/issues/107",
-        "loss not finite",
-        _triplets_that_are_all_easy,
-        "optax",
-        0.9,
     ),
 )
