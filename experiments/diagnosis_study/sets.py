@@ -39,7 +39,8 @@ class Said:
 
     Attributes:
       of: "reported", "control" or "healthy".
-      part: "set", for setting thresholds, "measured", or "further", measured after all else.
+      part: "set", for setting thresholds, "measured", or "further" and "last", two collections that
+        others made afterwards.
       name: of the training.
       truth: the cause, "" for a control or a healthy training.
       findings: the causes that are named, in their order.
@@ -84,7 +85,7 @@ def trainings(of: str) -> Iterator[SetTraining]:
     """
     # Here, because they import the libraries of all loops.
     from experiments.diagnosis_study.healthy.zoo import HEALTHY
-    from experiments.diagnosis_study.reported import FURTHER, REPORTED
+    from experiments.diagnosis_study.reported import FURTHER, LAST, REPORTED
 
     if of == "healthy":
         for i, made in enumerate(HEALTHY):
@@ -92,10 +93,11 @@ def trainings(of: str) -> Iterator[SetTraining]:
             yield SetTraining(made.name, part, made.train, "", made.healthy, made.options, "")
         return
     counts: dict[str, int] = {}
-    for fault in (*REPORTED, *FURTHER):
+    collections = ((None, REPORTED), ("further", FURTHER), ("last", LAST))
+    for collection, fault in ((name, fault) for name, faults in collections for fault in faults):
         # Every second case of each cause is measured.
         counts[fault.cause] = number = counts.get(fault.cause, 0) + 1
-        part = "further" if fault in FURTHER else PARTS[number % 2]
+        part = collection or PARTS[number % 2]
         faulty = of == "reported"
 
         def train(seed: int, fault: Any = fault, faulty: bool = faulty) -> Trained:

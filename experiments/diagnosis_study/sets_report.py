@@ -25,8 +25,8 @@ _OPPOSITES = (
     {"weight decay too strong", "exploding activations"},
 )
 
-# The last has reported faults alone, which were collected after the thresholds were set.
-_ALL = (*PARTS, "further")
+# The others have reported faults alone, which were collected after the thresholds were set.
+_ALL = (*PARTS, "further", "last")
 
 
 def sets_tables(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -58,7 +58,10 @@ def _bars(rows: Sequence[dict[str, Any]]) -> str:
     )
     opposite = (str(sum(map(_is_opposite, _of(rows, "reported", part)))) for part in _ALL)
     cells.append(("advice opposite to the truth, trainings", "0", *opposite))
-    heading = ("figure", "bar", "part for thresholds", "measured part", "collected afterwards")
+    heading = (
+        *("figure", "bar", "part for thresholds", "measured part"),
+        *("collected afterwards", "collected last"),
+    )
     counts = Counter((row["of"], row["part"]) for row in rows)
     text = ", ".join(f"{n} {of} ({part})" for (of, part), n in sorted(counts.items()))
     return f"{TextTable(heading, cells).markdown()}\n\nTrainings: {text}."

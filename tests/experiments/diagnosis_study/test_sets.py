@@ -60,14 +60,15 @@ def cells(table, first):
 
 def test_sets_tables_count_by_part():
     bars, beside, by_cause, confusion, wrong, sources = sets_tables(ROWS)
-    none, measured, further = cells(bars, "cause first")[2:]
+    none, measured, further, last = cells(bars, "cause first")[2:]
     assert none == "none"
     assert measured.startswith("0.333")
     assert further.startswith("0.000")
+    assert last == "none"
     assert cells(bars, "cause among the first three")[3].startswith("0.667")
     assert cells(bars, "healthy without a finding")[3].startswith("0.500")
     assert cells(bars, "controls without a finding")[3].startswith("0.500")
-    assert cells(bars, "advice opposite to the truth, trainings")[2:] == ["0", "1", "0"]
+    assert cells(bars, "advice opposite to the truth, trainings")[2:] == ["0", "1", "0", "0"]
     assert [c[:5] for c in cells(beside, "convjax.diagnose")[1:]] == ["0.500", "0.750", "0.500"]
     assert [c[:5] for c in cells(beside, "rules of SageMaker Debugger")[1:3]] == ["0.250", "0.250"]
     assert [c[:5] for c in cells(beside, "the loss alone")[1:3]] == ["0.000", "0.250"]
@@ -122,7 +123,7 @@ def test_said_of_runs_a_training_once_if_its_record_is_kept(tmp_path, monkeypatc
 def test_trainings_have_sources_and_parts():
     reported, controls = list(trainings("reported")), list(trainings("control"))
     assert len(reported) >= 60
-    assert {each.part for each in reported} == {"set", "measured", "further"}
+    assert {each.part for each in reported} == {"set", "measured", "further", "last"}
     assert all(each.source.startswith("http") and each.truth for each in reported)
     assert [each.name for each in reported] == [each.name for each in controls]
     assert not any(each.truth for each in controls)

@@ -1,4 +1,4 @@
-"""The reported faults that were collected after the thresholds were set."""
+"""The two collections of reported faults that were made after the thresholds were set."""
 
 from urllib.parse import urlparse
 
@@ -7,28 +7,32 @@ import numpy as np
 import pytest
 
 from convjax.diagnosis.symptoms import SYMPTOMS
-from experiments.diagnosis_study.reported import FURTHER, REPORTED
+from experiments.diagnosis_study.reported import FURTHER, LAST, REPORTED
+
+COLLECTIONS = {"further": (FURTHER, REPORTED), "last": (LAST, REPORTED + FURTHER)}
 
 
-def test_further_faults_are_none_of_the_others():
-    assert len(FURTHER) >= 30
+@pytest.mark.parametrize(("collection", "before"), COLLECTIONS.values(), ids=COLLECTIONS)
+def test_faults_of_a_later_collection_are_none_of_the_others(collection, before):
+    assert len(collection) >= 30
     for field in ("name", "source", "train"):
-        found = [getattr(fault, field) for fault in FURTHER]
+        found = [getattr(fault, field) for fault in collection]
         assert len(set(found)) == len(found)
-        assert not set(found) & {getattr(fault, field) for fault in REPORTED}
+        assert not set(found) & {getattr(fault, field) for fault in before}
 
 
-def test_further_faults_have_causes_that_the_diagnosis_knows():
-    assert {fault.cause for fault in FURTHER} <= {symptom.name for symptom in SYMPTOMS}
-    assert len({fault.cause for fault in FURTHER}) >= 20
-    assert {fault.library for fault in FURTHER} == {"nnx", "linen", "optax"}
-    assert all(urlparse(fault.source).scheme == "https" for fault in FURTHER)
+@pytest.mark.parametrize(("collection", "before"), COLLECTIONS.values(), ids=COLLECTIONS)
+def test_faults_of_a_later_collection_have_causes_that_the_diagnosis_knows(collection, before):
+    assert {fault.cause for fault in collection} <= {symptom.name for symptom in SYMPTOMS}
+    assert len({fault.cause for fault in collection}) >= 20
+    assert {fault.library for fault in collection} >= {"nnx", "linen", "optax"}
+    assert all(urlparse(fault.source).scheme == "https" for fault in collection)
 
 
 # A few of them: `python -m experiments diagnosis-sets` runs all.
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", FURTHER[::8], ids=lambda fault: fault.name)
-def test_control_of_a_further_fault_is_healthy(fault):
+@pytest.mark.parametrize("fault", (FURTHER + LAST)[::10], ids=lambda fault: fault.name)
+def test_control_of_a_later_fault_is_healthy(fault):
     try:
         record, reached = fault.train(False, 0)
         assert np.isfinite(record.loss).all()
