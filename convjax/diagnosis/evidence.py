@@ -183,12 +183,27 @@ class Evidence:
         found = self.fact(name)
         if not np.isfinite(found).any() or (name != "squared error" and self.usual(name) < 0):
             return self.loss
-        if self.unrecognised_loss:
+        if self.unrecognised_loss or self._leaves_labels_out(found):
             return self.loss
         rows = self.row_of(self.record.watched)
         column = np.interp(np.arange(len(self.record.loss)), rows, found)
         column[~np.isfinite(self.record.loss)] = np.nan
         return smooth(column.astype(np.float32), 0.9)
+
+    def _leaves_labels_out(self, found: Float[np.ndarray, " S"]) -> bool:
+        """Returns whether the loss of all outputs, first that of the step, is then left behind.
+
+        So it is where a loss has a mask, as for labels that are to be ignored: what the outputs of
+        these are says nothing of the training.
+        """
+        loss = self.watched_loss
+        few = max(len(loss) // 10, 1)
+        (first, last), (first_found, last_found) = (
+            (float(np.median(values[:few])), float(np.median(values[-few:])))
+            for values in (loss, found)
+        )
+        same_at_first = abs(first - first_found) <= 0.2 * first_found
+        return same_at_first and 0 <= last < 0.5 * min(first, last_found)
 
     @cached_property
     def guess(self) -> float:

@@ -5,6 +5,7 @@ the labels, and the losses that this output and these labels have by the usual f
 operations on the output alone; nothing is taken of hidden layers.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -169,12 +170,20 @@ def _losses(x: Any, labels: Any) -> dict[str, Any]:
         found["squared error"] = jnp.mean(jnp.square(flat - targets))
         found["absolute error"] = jnp.mean(jnp.abs(flat - targets))
         found["hinge loss"] = jnp.mean(jax.nn.relu(1 - targets * flat))
-        if x.shape != y.shape and len(x) == len(y) and 1 < len(flat) <= 2**11:
-            apart = flat[:, None] - targets
+        if len(x) == len(y) and x.size < _broadcast_size(x.shape, y.shape) <= 2**22:
+            apart = x - y  # (N, 1, …) and (N, …) are (N, N, …); the compiler does not store it
             found["squared error of pairs"] = jnp.mean(jnp.square(apart))
             found["absolute error of pairs"] = jnp.mean(jnp.abs(apart))
-            found["loss of pairs"] = jnp.mean(jax.nn.softplus(flat)) - targets.mean() * flat.mean()
+            found["loss of pairs"] = jnp.mean(jax.nn.softplus(flat)) - jnp.mean(x * y)
     return found
+
+
+def _broadcast_size(*shapes: tuple[int, ...]) -> int:
+    """Returns how many numbers an operation on two arrays results in, 0 if it has no result."""
+    try:
+        return math.prod(np.broadcast_shapes(*shapes))
+    except ValueError:
+        return 0
 
 
 def merge_facts(

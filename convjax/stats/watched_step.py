@@ -114,7 +114,7 @@ def watch_step(
                 stats["loss"] = value
             others = {f.tag.name: value for f, value in layers.others if not f.scans}
             if chosen.activations or chosen.inputs:
-                stats["layers"] = _layer_stats(chosen, layers, given, labels)
+                stats["layers"] = _layer_stats(chosen, layers, given, labels, reader)
             if chosen.parameters:
                 stats["parameters"] = optimizers.stats(chosen, others, given)
             stats |= {
@@ -153,13 +153,17 @@ class _ProgramReader:
     ):
         self._level, self._told = calls.level, labels is not None
         self._labels = given.labels(None)
+        self._unused: list[Any] = []
         if labels is not None:
             with suppress(Exception):  # which is reported where the labels are recorded
                 self._labels = labels(*given.args, **given.kwargs)
 
     def __call__(self, jaxpr: Jaxpr, arguments: list[Any]) -> Mapping[Var, Tag]:
-        pairs = zip(jaxpr.invars, arguments, strict=True)
+        pairs = list(zip(jaxpr.invars, arguments, strict=True))
         labels = [var for var, given in pairs if given is self._labels]
+        used = {var for eqn in jaxpr.eqns for var in eqn.invars if isinstance(var, Var)}
+        used |= {var for var in jaxpr.outvars if isinstance(var, Var)}
+        self._unused = [given for var, given in pairs if var not in used]
         try:
             found = read_step(jaxpr, self._level, labels, _IN_LOSS[0])
         except Exception as error:
@@ -170,9 +174,17 @@ class _ProgramReader:
         names = zip((*_IN_LOSS, _INPUT), found, strict=True)
         return {var: Tag(name, "compared", self._level) for name, var in names if var is not None}
 
+    def is_unused(self, argument: Any) -> bool:
+        """Returns whether the step's program does not use an argument."""
+        return any(argument is unused for unused in self._unused)
+
 
 def _layer_stats(
-    watch: Watch, layers: Layers, given: StepArguments, labels: Callable[..., jax.Array] | None
+    watch: Watch,
+    layers: Layers,
+    given: StepArguments,
+    labels: Callable[..., jax.Array] | None,
+    reader: _ProgramReader,
 ) -> LayerStats | None:
     # A record has the network's input and labels by these names; layers of the names get others.
     renamed = {INPUT: f"{INPUT}_layer", LABELS: f"{LABELS}_layer"}
@@ -198,6 +210,8 @@ def _layer_stats(
         # A scan over time around the first layer has its axis before that of the examples.
         examples = None if x is None or scans else len(x)
         y = given.labels(examples) if labels is None else None
+        if reader.is_unused(y):  # such as the labels of a data set, in a training without any
+            y = None
         if labels is not None:
             try:
                 y = labels(*given.args, **given.kwargs)

@@ -411,3 +411,12 @@ def test_the_nonlinearity_of_each_layer_counts():
     assert not diagnose(replace(record, kinds=tuple(kinds))).findings
     kinds[3] = LayerKind("Conv", "relu")
     assert diagnose(replace(record, kinds=tuple(kinds))).findings[0].symptom == "dead layer"
+
+
+def test_a_loss_that_leaves_labels_out_is_what_shows_the_training():
+    outputs_left_out = HEALTHY.loss + np.linspace(0, 4, STEPS)  # of which the loss says nothing
+    masked = facts(HEALTHY, loss_of_logits=outputs_left_out)
+    assert not diagnose(masked).findings
+    # Outputs that get worse while a loss gets better that never was theirs: not a mask.
+    apart = facts(replace(HEALTHY, loss=HEALTHY.loss - 9), loss_of_logits=outputs_left_out)
+    assert diagnose(apart).findings

@@ -272,7 +272,19 @@ def test_batch_facts_errors_of_pairs_are_those_of_shapes_that_broadcast():
         assert found["absolute error of pairs"] == pytest.approx(np.abs(apart).mean(), rel=1e-5)
         # By the laws of means: larger than the error of those that belong together, if they agree.
         assert found["squared error of pairs"] != pytest.approx(found["squared error"], rel=0.01)
-    for output, targets in (((9, 1), (9, 1)), ((9,), (9,)), ((1, 1), (1,)), ((4096, 1), (4096,))):
+    maps, masks = RNG.normal(size=(4, 1, 3, 2)), RNG.integers(0, 2, (4, 3, 2))
+    found = facts(maps.astype(np.float32), masks)
+    assert found["squared error of pairs"] == pytest.approx(((maps - masks) ** 2).mean(), rel=1e-5)
+    binary = (np.logaddexp(0, maps) - maps * masks).mean()  # over (4, 4, 3, 2)
+    assert found["loss of pairs"] == pytest.approx(binary, rel=1e-5)
+    shapes = (
+        ((9, 1), (9, 1)),
+        ((9,), (9,)),
+        ((1, 1), (1,)),
+        ((4096, 1), (4096,)),
+        ((4, 6), (4, 2, 3)),
+    )
+    for output, targets in shapes:
         assert "squared error of pairs" not in facts(np.ones(output), np.ones(targets))
 
 

@@ -60,6 +60,19 @@ def test_watch_step_takes_labels_by_their_name_or_by_what_the_loss_compares(name
     assert record.facts["squared error"] == record.loss
 
 
+def test_watch_step_does_not_take_labels_that_the_step_does_not_use():
+    optimizer, recorder = optax.sgd(0.1), convjax.Recorder()
+
+    @recorder.watch
+    def step(w, x, y):
+        loss, grads = jax.value_and_grad(lambda w: jnp.mean((x @ w) ** 2))(w)
+        updates, _ = optimizer.update(grads, optimizer.init(w), w)
+        return w + updates, loss
+
+    step(jnp.ones(2), jnp.ones((3, 2)), jnp.zeros(3))
+    assert "labels" not in recorder.record().layers
+
+
 def test_watch_step_takes_the_labels_it_is_told():
     record = loop("x, lengths", labels=lambda w, x, lengths: lengths)
     np.testing.assert_allclose(record.mean[0, record.layer("labels")], 5)
