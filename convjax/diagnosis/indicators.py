@@ -15,6 +15,7 @@ from convjax.diagnosis.thresholds import (
     DEAD_SHARE,
     DEAD_STEPS,
     FAR_FROM_GUESSING,
+    FEW_ROWS,
     FIRST_ROWS,
     FLAT_LEVEL,
     HIGH_RATIO,
@@ -139,7 +140,12 @@ def vanishing_gradients(evidence: Evidence) -> list[IndicatorValue]:
     """
     if not _struggles(evidence) or _begins_at_zero(evidence).any() or _scales_layers(evidence):
         return []  # before a layer of zeros, gradients are zero at first
-    rms = evidence.parameters.grad_rms[:FIRST_ROWS, evidence.kernels]
+    # Of a network that the first updates have destroyed, gradients say nothing.
+    loss = evidence.record.loss[evidence.rows][:FIRST_ROWS]
+    risen = np.flatnonzero(loss > 2 * max(evidence.guess, float(loss[0])))
+    if len(risen) and risen[0] < FEW_ROWS:
+        return []
+    rms = evidence.parameters.grad_rms[: risen[0] if len(risen) else FIRST_ROWS, evidence.kernels]
     if not rms.size or not np.isfinite(rms).all() or not np.any(rms, axis=1).all():
         return []
     shares = np.median(rms / rms.max(1, keepdims=True), axis=0)
