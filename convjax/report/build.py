@@ -42,7 +42,7 @@ def report(
       convjax.runs.predictions.PredictionsError: if predictions.npz is damaged.
       ValueError: if the record has no steps or no such layer.
       IndexError: if the record has no layer of an index.
-      TypeError: if diagnosis is not a diagnosis, or layers is of another type.
+      TypeError: if run is no folder or record, diagnosis no diagnosis, or layers of another type.
       ImportError: if jinja2 or plotly is not installed.
 
     Examples:
@@ -64,6 +64,11 @@ def report(
         named = NamedRun.of(run)
         parts = run_page.sections_of_record(named, arrays, layers, diagnosis)
         return _page(f"Training {named.name}", run_page.RECORD_LEAD, parts, arrays)
+    if not isinstance(run, str | os.PathLike):
+        raise TypeError(
+            f"run must be a folder or a Record, got a {type(run).__name__}. Of a recorder, pass "
+            "recorder.record()."
+        )
     named = NamedRun.read(run)
     parts = run_page.sections(named, arrays, layers, diagnosis)
     return _page(f"Training {named.name}", run_page.LEAD, parts, arrays)

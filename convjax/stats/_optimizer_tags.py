@@ -55,9 +55,9 @@ class OptimizerTags:
         """Returns the statistics of all parameters, from the tagged values by name."""
         if not self._structures:
             leave_out(
-                "gradients and updates",
-                "the step calls no Optax optimiser. Pass parameter_stats(params, grads=, "
-                "updates=) to Recorder.add yourself",
+                "gradients and updates, and what a loss written by hand compares",
+                "the step calls no Optax optimiser, which shows what its parameters are. "
+                "optax.sgd is the update p - rate * g",
             )
             return None
         trees: dict[str, list[Any]] = {"grads": [], "params": [], "updates": []}

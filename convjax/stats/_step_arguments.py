@@ -136,6 +136,18 @@ def _is_integers(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.integer)
 
 
+def loss_of(result: Any, loss: Callable[[Any], jax.Array] | None) -> jax.Array | None:
+    """Returns the loss in what a step returns, None if it is not found; warns if `loss` fails."""
+    if loss is None:
+        return find_loss(result)
+    try:
+        return loss(result)
+    except Exception as error:
+        advice = "loss= is called with what the step returns"
+        leave_out("the loss", f"{type(error).__name__}: {error}. {advice}")
+        return None
+
+
 def leave_out(what: str, why: str) -> None:
     """Warns that a watched step records less."""
     warn_user(f"the watched step leaves out {what}: {why}.")

@@ -12,7 +12,7 @@ from flax import nnx
 from convjax._warnings import warn_user
 from convjax.nn._equinox_calls import is_equinox
 from convjax.stats._evaluation_loss import evaluation_loss
-from convjax.stats._step_arguments import find_loss
+from convjax.stats._step_arguments import loss_of
 from convjax.stats.watch import Watch
 from convjax.stats.watched_step import Step, watch_step
 
@@ -41,7 +41,7 @@ class WatchedProgram:
         labels: Callable[..., jax.Array] | None,
     ):
         self._add, self._step, self._jit, self._every = add, step, jit, watch.every
-        self._loss = loss or find_loss
+        self._loss = partial(loss_of, loss=loss)
         self._evaluation_steps = -(-EVALUATION_STEPS // watch.every) * watch.every
         self._with_stats = watch_step(step, watch=watch, loss=loss, labels=labels)
         self._plain: Step | None = None

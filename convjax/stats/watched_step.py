@@ -16,11 +16,11 @@ from convjax.nn._module_calls import LayerCalls
 from convjax.nn._step_program import read_step
 from convjax.nn._traced_call import Layers, call_with_layers
 from convjax.nn.outputs import LayerOutputs
-from convjax.nn.selection import predicate
+from convjax.nn.selection import has_parameters, predicate
 from convjax.stats._loss_calls import loss_calls
 from convjax.stats._optimizer_calls import optimizer_calls
 from convjax.stats._optimizer_tags import OptimizerTags
-from convjax.stats._step_arguments import StepArguments, find_loss, leave_out
+from convjax.stats._step_arguments import StepArguments, leave_out, loss_of
 from convjax.stats.facts import batch_facts
 from convjax.stats.layers import NOISE, LayerStats, layer_stats
 from convjax.stats.watch import INPUT, LABELS, Watch
@@ -110,9 +110,12 @@ def watch_step(
             layers = Layers(LayerOutputs(), {}, [])
         stats: dict[str, Any] = {}
         try:
-            if (value := find_loss(result) if loss is None else loss(result)) is not None:
+            if (value := loss_of(result, loss)) is not None:
                 stats["loss"] = value
             others = {f.tag.name: value for f, value in layers.others if not f.scans}
+            if chosen.activations and not layers.outputs and chosen.select is not has_parameters:
+                names = "print(convjax.summary(model, x)) shows the names"
+                leave_out("all layers", f"none matches select={chosen.select!r}; {names}")
             if chosen.activations or chosen.inputs:
                 stats["layers"] = _layer_stats(chosen, layers, given, labels, reader)
             if chosen.parameters:

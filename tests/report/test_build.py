@@ -16,6 +16,7 @@ from convjax.report.table import format_value
 from convjax.runs.config import RunError
 from convjax.runs.predictions import PredictionsError
 from convjax.stats.record_file import RecordError
+from convjax.stats.recorder import Recorder
 from tests.helpers import make_record, without_histograms, without_layers
 from tests.report.reported import Numbers, left_run, rough, without_scripts
 
@@ -220,3 +221,8 @@ def test_write_report_of_a_record(tmp_path, record):
     with pytest.raises(ValueError, match="at least one step, got none"):
         report(record.between(3, 3))
     assert "Training of 1 step<" in report(record.between(3, 4))
+
+
+def test_report_rejects_a_recorder():
+    with pytest.raises(TypeError, match=r"run must be a folder or a Record.*recorder.record\(\)"):
+        report(Recorder())

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import convjax
 from convjax.stats._step_arguments import find_loss
@@ -58,6 +59,34 @@ def test_watch_step_takes_labels_by_their_name_or_by_what_the_loss_compares(name
     assert record.layers == ("input", "labels")
     assert record.mean[0, 1] == 5
     assert record.facts["squared error"] == record.loss
+
+
+def test_watch_step_warns_of_a_loss_that_it_cannot_take_and_of_layers_that_do_not_exist():
+    model = convjax.ConvNet((1, 4, 2), rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
+    recorder = convjax.Recorder()
+
+    def step(model, optimizer, x, y):
+        def loss_fn(model):
+            return optax.softmax_cross_entropy_with_integer_labels(model(x), y).mean()
+
+        loss, grads = nnx.value_and_grad(loss_fn)(model)
+        optimizer.update(model, grads)
+        return loss
+
+    watch = convjax.Watch.everything("nosuch*")
+    watched = recorder.watch(step, watch=watch, loss=lambda result: result["nope"])
+    with pytest.warns(UserWarning, match="leaves out the loss") as caught:
+        watched(model, optimizer, jnp.ones((3, 8, 8, 1)), jnp.array([0, 1, 0]))
+    text = "\n".join(str(warning.message) for warning in caught)
+    assert "leaves out the loss" in text
+    assert "loss= is called with what the step returns" in text
+    assert "leaves out all layers: none matches select='nosuch*'" in text
+    record = recorder.record()
+    assert np.isnan(record.loss).all()
+    assert record.layers == ("input", "labels")  # the rest is recorded
+    assert (record.parameters.update_norm > 0).any()
+    assert not convjax.diagnose(record).findings  # no loss is not a loss that is not finite
 
 
 def test_watch_step_does_not_take_labels_that_the_step_does_not_use():
