@@ -6,7 +6,7 @@
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -309,10 +309,10 @@ def costs(case: Case, steps: int = 5) -> tuple[float, float]:
     return with_stats[0] / plain[0], with_stats[1] / plain[1]
 
 
-def matrix(modules: Sequence[str] = MODULES) -> str:
-    """Returns the matrix of all cases as a Markdown table."""
-    columns = ("Loop", "Lines", "Layers watched", "Left out", "Compile", "Step")
-    rows = [columns, ("---",) * len(columns)]
+def matrix(modules: Sequence[str] = MODULES) -> Iterator[str]:
+    """Yields the lines of the matrix of all cases, a Markdown table."""
+    yield "| Loop | Lines | Layers watched | Left out | Compile | Step |"
+    yield "|---" * 6 + "|"
     for module in modules:
         for case in import_module(f"{__package__}.{module}").CASES:
             record = run_watched(case).record
@@ -321,12 +321,11 @@ def matrix(modules: Sequence[str] = MODULES) -> str:
             shown = ", ".join(names[:3]) + (f", … ({len(names)})" if len(names) > 3 else "")
             out = "; ".join(f"{name} ({word})" for name, word in case.left_out.items())
             compiled, step = costs(case)
-            rows.append(
-                (case.name, str(case.lines), shown, out, f"{compiled:.1f}×", f"{step:.2f}×")
-            )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+            row = case.name, str(case.lines), shown, out, f"{compiled:.1f}×", f"{step:.2f}×"
+            yield f"| {' | '.join(row)} |"
 
 
 if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", 4)
-    print(matrix(sys.argv[1:] or MODULES))
+    for line in matrix(sys.argv[1:] or MODULES):
+        print(line, flush=True)
