@@ -93,14 +93,11 @@ def _diverged(evidence: Evidence, step: int) -> bool:
 
 
 def _records_no_loss(evidence: Evidence) -> bool:
-    """Whether a loop whose step returns no loss records NaN, while everything else is finite.
-
-    So it is, too, where nothing else was recorded: nothing says that the loss is not finite.
-    """
+    """Whether a loop whose step returns no loss records NaN, while everything else is finite."""
     record = evidence.record
     measured = [record.mean, *([record.parameters.weight_norm] if record.parameters else [])]
     return bool(
-        np.isnan(record.loss).all() and all(np.isfinite(x).all() for x in measured if x.size)
+        np.isnan(record.loss).all() and any(x.size and np.isfinite(x).all() for x in measured)
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 from convjax.diagnosis import diagnose
 from convjax.diagnosis.symptoms import SYMPTOMS
 from convjax.nn.outputs import LayerKind
+from convjax.stats.recorder import Recorder
 from tests.diagnosis.test_diagnose import (
     CHANNELS,
     HEALTHY,
@@ -420,3 +421,22 @@ def test_a_loss_that_leaves_labels_out_is_what_shows_the_training():
     # Outputs that get worse while a loss gets better that never was theirs: not a mask.
     apart = facts(replace(HEALTHY, loss=HEALTHY.loss - 9), loss_of_logits=outputs_left_out)
     assert diagnose(apart).findings
+
+
+def test_gradients_after_updates_that_destroyed_the_network_do_not_vanish():
+    small = replace(with_parameters(column=0, grad_norm=1e-3), loss=begun_late())
+    assert diagnose(small).findings[0].symptom == "vanishing gradients"
+    loss = small.loss.copy()
+    loss[1:] *= 3  # from the first update on
+    assert "vanishing gradients" not in names(diagnose(replace(small, loss=loss)))
+
+
+def test_losses_that_are_given_and_not_finite_are_found_where_nothing_else_is_recorded():
+    recorder = Recorder()
+    for _ in range(3):
+        recorder.add(np.nan)
+    assert names(diagnose(recorder.record())) == ["non-finite"]
+
+
+def names(diagnosis):
+    return [finding.symptom for finding in (*diagnosis.findings, *diagnosis.consequences)]

@@ -8,12 +8,15 @@ from experiments.diagnosis_study.reported.reported_fault import ReportedFault
 _MODULES = sorted(module.name for module in iter_modules(__path__))
 
 
+_LATER = ("further_", "last_")
+
+
 def _faults(collection: str) -> tuple[ReportedFault, ...]:
-    others = tuple(other for other in ("further_", "last_") if other != collection)
+    """Returns the faults of the modules whose names begin with a collection, "" for the first."""
     return tuple(
         fault
         for name in _MODULES
-        if name.startswith(collection) and not name.startswith(others)
+        if next((later for later in _LATER if name.startswith(later)), "") == collection
         for fault in getattr(import_module(f"{__name__}.{name}"), "REPORTED", ())
     )
 
