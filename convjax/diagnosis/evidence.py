@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from convjax.diagnosis.thresholds import LEFT_BEHIND, NEARLY_SAME_LOSS
 from convjax.nn.outputs import LayerKind
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record import Record
@@ -202,8 +203,8 @@ class Evidence:
             (float(np.median(values[:few])), float(np.median(values[-few:])))
             for values in (loss, found)
         )
-        same_at_first = abs(first - first_found) <= 0.2 * first_found
-        return same_at_first and 0 <= last < 0.5 * min(first, last_found)
+        same_at_first = abs(first - first_found) <= NEARLY_SAME_LOSS * first_found
+        return same_at_first and 0 <= last < LEFT_BEHIND * min(first, last_found)
 
     @cached_property
     def guess(self) -> float:

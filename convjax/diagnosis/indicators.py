@@ -14,11 +14,13 @@ from convjax.diagnosis.thresholds import (
     DEAD_ROWS,
     DEAD_SHARE,
     DEAD_STEPS,
+    DESTROYED_LOSS,
     FAR_FROM_GUESSING,
     FEW_ROWS,
     FIRST_ROWS,
     FLAT_LEVEL,
     HIGH_RATIO,
+    LARGE_PER_GRADIENT,
     LASTING_ROWS,
     LATE_START,
     LEARNED_LOSS,
@@ -142,7 +144,7 @@ def vanishing_gradients(evidence: Evidence) -> list[IndicatorValue]:
         return []  # before a layer of zeros, gradients are zero at first
     # Of a network that the first updates have destroyed, gradients say nothing.
     loss = evidence.record.loss[evidence.rows][:FIRST_ROWS]
-    risen = np.flatnonzero(loss > 2 * max(evidence.guess, float(loss[0])))
+    risen = np.flatnonzero(loss > DESTROYED_LOSS * max(evidence.guess, float(loss[0])))
     if len(risen) and risen[0] < FEW_ROWS:
         return []
     rms = evidence.parameters.grad_rms[: risen[0] if len(risen) else FIRST_ROWS, evidence.kernels]
@@ -226,12 +228,26 @@ def _by_kernel(evidence: Evidence, figures: Float[np.ndarray, " K"]) -> list[Ind
 def large_updates(evidence: Evidence) -> list[IndicatorValue]:
     """The update-to-weight ratio at the first step over the median of the other kernels.
 
-    A kernel that begins near zero has a large ratio until it has grown, and is left out.
+    A kernel that begins near zero has a large ratio until it has grown, and is left out. The update
+    must be large for its gradient, too: SGD gives a kernel of large gradients large updates, at the
+    learning rate of the others.
     """
     parameters, kernels = evidence.parameters, evidence.kernels
     kept = (parameters.grad_norm[0, kernels] > 0) & ~_begins_at_zero(evidence)
     # Only at the first step: later the weights have grown to the size of the updates.
-    return _worst(_by_kernel(evidence, _over_others(evidence, evidence.ratios[0], kept)))
+    of_weights = _over_others(evidence, evidence.ratios[0], kept)
+    of_gradients = _over_others(evidence, _per_gradient(evidence)[0], kept)
+    return _worst(
+        _by_kernel(evidence, np.where(of_gradients > LARGE_PER_GRADIENT, of_weights, np.nan))
+    )
+
+
+def _per_gradient(evidence: Evidence) -> Float[np.ndarray, "S K"]:
+    """Returns the update of each kernel over its gradient, by row."""
+    parameters, kernels = evidence.parameters, evidence.kernels
+    with np.errstate(all="ignore"):
+        ratio = parameters.update_norm[:, kernels] / parameters.grad_norm[:, kernels]
+    return np.asarray(ratio)
 
 
 def small_updates(evidence: Evidence) -> list[IndicatorValue]:
@@ -240,10 +256,7 @@ def small_updates(evidence: Evidence) -> list[IndicatorValue]:
     The update must be small for its gradient, too: a layer of small gradients is another matter.
     """
     parameters, kernels = evidence.parameters, evidence.kernels
-    with np.errstate(all="ignore"):
-        per_gradient = np.median(
-            parameters.update_norm[:, kernels] / parameters.grad_norm[:, kernels], axis=0
-        )
+    per_gradient = np.median(_per_gradient(evidence), axis=0)
     median = np.median(evidence.ratios, axis=0)
     kept = (parameters.grad_norm[0, kernels] > 0) & (median > 0)
     of_weights = _over_others(evidence, median, kept)

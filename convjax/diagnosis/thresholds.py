@@ -42,8 +42,13 @@ SPIKE_LOSS, SPIKE_GRADIENT, SPIKE_WINDOW = 3.0, 20.0, 20
 # An update by half of the weights: a spike after it is due to the learning rate, not the data.
 HIGH_RATIO = 0.5
 
-# A loss of this many times that of guessing is worse than no training.
-RISEN_LOSS = 1.25
+# A loss of this many times that of guessing is worse than no training; of a network whose first
+# updates bring it this far, gradients say nothing.
+RISEN_LOSS, DESTROYED_LOSS = 1.25, 2.0
+
+# A loss leaves labels out if it differs by less than the first share from that of all outputs at
+# first, and falls below the second share of it and of its own beginning.
+NEARLY_SAME_LOSS, LEFT_BEHIND = 0.2, 0.5
 
 # A training has begun to learn where its loss is below this share of that of guessing.
 LEARNED_LOSS = 0.7
@@ -78,8 +83,9 @@ SMALL_WEIGHTS = 0.01
 # A scale of channels of less than this, root mean square, begins near zero.
 SMALL_SCALE = 1e-3
 
-# An update of less than this share of the others', for its gradient, is held back.
-SMALL_PER_GRADIENT = 0.01
+# An update of less than the first share of the others', for its gradient, is held back; one of more
+# than the second has a higher learning rate.
+SMALL_PER_GRADIENT, LARGE_PER_GRADIENT = 0.01, 3.0
 
 # Two losses of one batch are in one mode if they differ by less than the first share, in float32,
 # and in different modes by more than the second.

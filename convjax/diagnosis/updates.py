@@ -74,11 +74,13 @@ def weights_unchanged(evidence: Evidence) -> list[IndicatorValue]:
 def frozen(evidence: Evidence) -> list[IndicatorValue]:
     """The share of the rows in which a kernel's update is zero, in a training that learns badly.
 
-    A part that is frozen on purpose, under a head that learns, is no fault.
+    A part that is frozen on purpose, under a head that learns, is no fault. With dropout the loss
+    in training stays high though the network learns: only one that is stuck is bad.
     """
     parameters = evidence.parameters
     updates = parameters.update_norm[:, evidence.kernels]
-    if len(updates) < FEW_ROWS or _learns(evidence) or np.isnan(evidence.progress):
+    least = SLOW_PROGRESS if np.isnan(evidence.usual("dropout noise")) else STUCK_PROGRESS
+    if len(updates) < FEW_ROWS or not evidence.progress < least:
         return []
     # An update that is zero only later is that of a rate that falls.
     zero = np.where((updates[:FEW_ROWS] == 0).all(0), (updates == 0).mean(0), 0)

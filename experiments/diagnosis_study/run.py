@@ -22,9 +22,11 @@ from rich.progress import Progress
 from convjax.diagnosis._diagnose import diagnose
 from convjax.runs.environment import environment
 from convjax.stats.record import Record
-from experiments.diagnosis_study.faults import SUGGESTED_CHANGES
+from experiments.diagnosis_study.faults import SUGGESTED_CHANGES, TrainingSpec
+from experiments.diagnosis_study.kept import RecordsFolder, kept_training
 from experiments.diagnosis_study.results import DiagnosisResult, symptom_of
 from experiments.diagnosis_study.suite import HEALTHY, PARTS, STRENGTHS, StudyCase
+from experiments.diagnosis_study.user_loops import Trained
 from experiments.terminal.command import measure_to_file
 from experiments.terminal.options import OutFile, Quick
 
@@ -70,27 +72,32 @@ def examine(case: StudyCase, record: Record, accuracy: float) -> DiagnosisResult
 
 
 def measure_diagnosis(
-    cases: Sequence[StudyCase], on_run: Callable[[], None]
+    cases: Sequence[StudyCase], on_run: Callable[[], None], records: Path | None = None
 ) -> list[DiagnosisResult]:
     """Runs the trainings, and repeats some of them with the suggested change.
 
     Args:
       cases: the trainings.
       on_run: called after each of them, without the repetitions.
+      records: a folder; a training whose record is there is not run again.
     """
     from experiments.diagnosis_study.train import StudyTrainer
 
     study = StudyTrainer()
+
+    def trained(plan: TrainingSpec) -> Trained:
+        return kept_training(lambda: study.run(plan), repr(plan), records)
+
     rows: dict[StudyCase, DiagnosisResult] = {}
     for case in sorted(cases, key=lambda case: case.plan.group):
-        rows[case] = examine(case, *study.run(case.plan))
+        rows[case] = examine(case, *trained(case.plan))
         on_run()
     again = {
         case: SUGGESTED_CHANGES.get(row.findings[0], lambda plan: plan)(case.plan)
         for case, row in to_retrain(rows)
     }
     for case, plan in sorted(again.items(), key=lambda pair: pair[1].group):
-        rows[case] = replace(rows[case], cured=study.run(plan)[1])
+        rows[case] = replace(rows[case], cured=trained(plan).reached)
     return list(rows.values())
 
 
@@ -108,7 +115,9 @@ def to_retrain(
     return found
 
 
-def run_diagnosis(quick: Quick = False, out: OutFile = Path("diagnosis.json")) -> None:
+def run_diagnosis(
+    quick: Quick = False, records: RecordsFolder = None, out: OutFile = Path("diagnosis.json")
+) -> None:
     """Measures the diagnosis on trainings with injected faults, and writes diagnosis.json.
 
     These are 844 trainings, and 264 with weaker faults.
@@ -122,7 +131,7 @@ def run_diagnosis(quick: Quick = False, out: OutFile = Path("diagnosis.json")) -
         wanted = [case for part in (*PARTS, *STRENGTHS) for case in cases(part, quick=quick)]
         with Progress(console=shown, transient=True) as progress:
             task = progress.add_task("trainings", total=len(wanted))
-            rows = measure_diagnosis(wanted, lambda: progress.advance(task))
+            rows = measure_diagnosis(wanted, lambda: progress.advance(task), records)
         return {"environment": environment(), "trainings": [asdict(row) for row in rows]}
 
     measure_to_file(

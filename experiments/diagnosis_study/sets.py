@@ -5,7 +5,6 @@ each has a control without the fault. The healthy trainings are of many architec
 optimisers (`experiments.diagnosis_study.healthy`). Thresholds were set on the part "set" alone.
 """
 
-import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -23,9 +22,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from convjax.diagnosis import diagnose
-from convjax.io.json_files import read_object, write_json
 from convjax.runs.environment import environment
 from convjax.stats.record import Record
+from experiments.diagnosis_study.kept import RecordsFolder, kept_training
 from experiments.diagnosis_study.sagemaker_rules import fired_rules
 from experiments.diagnosis_study.suite import PARTS
 from experiments.diagnosis_study.user_loops import Trained
@@ -123,7 +122,7 @@ def said_of(of: str, position: int, records: Path | None = None) -> dict[str, An
     # The reported faults show with the first seed; some do not with others.
     seed = FIRST_SEED + position if of == "healthy" else 0
     key = f"{of}, {training.part}, {training.name}"
-    record, reached = _trained(partial(training.train, seed), key, records)
+    record, reached = kept_training(partial(training.train, seed), key, records)
     found = diagnose(record, **training.options)
     counted = record.parameters is not None and len(record.parameters.grad_hist) > 0
     return asdict(
@@ -156,20 +155,6 @@ def loss_reading(record: Record) -> str:
     return "rises" if rise > 0.25 else "does not fall" if rise > -0.1 else "falls"
 
 
-def _trained(train: Callable[[], Trained], name: str, records: Path | None) -> Trained:
-    """Returns a training, from the folder of records if it is there."""
-    if records is None:
-        return train()
-    stem = hashlib.sha256(name.encode()).hexdigest()[:16]  # names have slashes and commas
-    path, beside = records / f"{stem}.npz", records / f"{stem}.json"
-    if not beside.exists():
-        record, reached = train()
-        record.save(path)
-        write_json(beside, {"name": name, "reached": float(reached)})
-    reached = read_object(beside)["reached"]  # null for NaN
-    return Trained(Record.load(path), math.nan if reached is None else reached)
-
-
 def _prepare() -> None:
     """Prepares a process: faults warn, as of lost precision, and programs are kept."""
     from experiments.harness.compilation_cache import use_compilation_cache
@@ -182,19 +167,12 @@ def _prepare() -> None:
 TRAININGS_OF_PROCESS = 20
 
 Processes = Annotated[int, typer.Option(min=1, help="Trainings that run at once.")]
-Records = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder for the records: trainings that are there are not run again. Other code "
-        "needs another folder."
-    ),
-]
 
 
 def run_diagnosis_sets(
     quick: Quick = False,
     processes: Processes = 2,
-    records: Records = None,
+    records: RecordsFolder = None,
     out: OutFile = Path("diagnosis_sets.json"),
 ) -> None:
     """Measures the diagnosis on reported faults and healthy trainings; writes diagnosis_sets.json.
@@ -204,8 +182,6 @@ def run_diagnosis_sets(
     from experiments.diagnosis_study.sets_report import sets_tables
 
     def measure(shown: Console) -> dict[str, Any]:
-        if records is not None:
-            records.mkdir(parents=True, exist_ok=True)
         wanted = [
             (of, position)
             for of in ("reported", "control", "healthy")

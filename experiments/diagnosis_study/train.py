@@ -19,7 +19,6 @@ from convjax.optim import optimizers, schedules
 from convjax.optim.optimizers import Optimizer, path_name
 from convjax.stats.layers import layer_stats
 from convjax.stats.parameters import parameter_stats
-from convjax.stats.record import Record
 from convjax.stats.recorder import Recorder
 from convjax.stats.watch import INPUT, LABELS, Watch
 from convjax.train.device_data import Images
@@ -27,6 +26,7 @@ from convjax.train.step import cross_entropy
 from convjax.train.trainer import Trainer
 from experiments.diagnosis_study.faults import WEIGHTS, TrainingSpec
 from experiments.diagnosis_study.networks import CLASSES
+from experiments.diagnosis_study.user_loops import Trained
 
 MARKED_SHARE = 0.002  # of the examples are corrupt: about one in every eight batches of 64
 LAGGING = 0.9999  # momentum of running statistics that hardly move
@@ -65,7 +65,7 @@ class StudyTrainer:
         """The test images on the device."""
         return Images.put(self.dataset.test)
 
-    def run(self, plan: TrainingSpec) -> tuple[Record, float]:
+    def run(self, plan: TrainingSpec) -> Trained:
         """Runs a training; returns its record and the accuracy on the test images."""
         data = Images(self.images.images, jnp.asarray(self.labels(plan)))
         order = self.order(plan)
@@ -74,7 +74,7 @@ class StudyTrainer:
         model = self.model(plan)
         trainer = self.trainer(plan)
         state, record = trainer.run(trainer.start(model), data, order, table(plan))
-        return record, trainer.evaluate(state, self.test).accuracy
+        return Trained(record, trainer.evaluate(state, self.test).accuracy)
 
     def labels(self, plan: TrainingSpec) -> npt.NDArray[np.int32]:
         """Returns the labels of a training, with the marks of corrupt examples."""
@@ -137,7 +137,7 @@ class StudyTrainer:
 
     def _run_linen(
         self, plan: TrainingSpec, data: Images, order: npt.NDArray[np.integer[Any]]
-    ) -> tuple[Record, float]:
+    ) -> Trained:
         """Runs a training of a Linen model, in a custom loop."""
         model = plan.network.build(plan.seed)
         mean, std = self.scale(plan)
@@ -163,7 +163,7 @@ class StudyTrainer:
             recorder.add(loss, layers, parameters, learning_rate=rates["learning_rate"][i])
         logits = model.apply({"params": params}, normalized(self.test.images))
         accuracy = float(jnp.mean(jnp.argmax(logits, -1) == self.test.labels))
-        return recorder.record(), accuracy
+        return Trained(recorder.record(), accuracy)
 
 
 def linen_step(

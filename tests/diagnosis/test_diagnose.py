@@ -246,6 +246,21 @@ def test_diagnose_accepts_large_updates_if_the_loss_falls():
     assert not diagnose(with_parameters(update_norm=100)).findings
 
 
+def test_diagnose_accepts_an_update_that_is_large_because_the_gradient_is():
+    large = {"update_norm": 100.0, "column": 1}
+    assert diagnose(with_parameters(**large)).findings[0].symptom == "update too large"
+    # SGD: the same rate for all kernels.
+    assert not diagnose(with_parameters(**large, grad_norm=100.0)).findings
+
+
+def test_diagnose_accepts_frozen_kernels_if_dropout_keeps_the_loss_high():
+    slow = (HEALTHY.loss + 1.7) / 1.7  # from 2.4 to 1.1, not half of the way
+    frozen = replace(with_parameters(column=1, update_norm=0.0), loss=slow, eval_loss=slow)
+    assert "parameters frozen" in [f.symptom for f in diagnose(frozen).findings]
+    noise = {"dropout noise": np.ones(STEPS, np.float32)}
+    assert not diagnose(replace(frozen, facts=frozen.facts | noise)).findings
+
+
 def test_diagnose_accepts_crashes_if_the_loss_falls():
     assert not diagnose(replace(crashing(), loss=HEALTHY.loss)).findings
 
