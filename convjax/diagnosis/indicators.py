@@ -32,6 +32,7 @@ from convjax.diagnosis.thresholds import (
     SMALL_SCALE,
     SMALL_SIGNAL,
     SMALL_WEIGHTS,
+    SOLVED,
     SPIKE_GRADIENT,
     SPIKE_LOSS,
     SPIKE_WINDOW,
@@ -121,7 +122,7 @@ def exploding_activations(evidence: Evidence) -> list[IndicatorValue]:
 
 
 def _struggles(evidence: Evidence) -> bool:
-    """Whether a training is bad: it does not learn, or began to learn late."""
+    """Whether a training is bad: it does not learn, or began to learn late and is not done."""
     learning = evidence.learning
     if not np.isfinite(learning).all():
         return False  # small numbers do not overflow
@@ -131,6 +132,8 @@ def _struggles(evidence: Evidence) -> bool:
     goal = evidence.guess or start
     if evidence.guess and not evidence.progress >= SLOW_PROGRESS:
         return True
+    if evidence.progress >= SOLVED:
+        return False
     return float(learning[len(learning) // 5]) > LATE_START * min(goal, start)
 
 

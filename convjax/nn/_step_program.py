@@ -6,16 +6,16 @@ begins: the subtraction of the targets, or the choice of the labels' log-probabi
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
-from convjax.nn._harvest import inner_programs, layer_output_p
+from convjax.nn._harvest import Tag, inner_programs, layer_output_p
 
 # Calls whose program is part of the one around it, and from which values can leave.
-_CALLS = ("jit", "closed_call", "eval_jaxpr")
+CALLS = ("jit", "closed_call", "eval_jaxpr")
 
 # The network's own operations: a kernel that is not trained is no label.
 _PRODUCTS = ("dot_general", "conv_general_dilated")
@@ -52,7 +52,11 @@ class StepProgram(NamedTuple):
 
 
 def read_step(
-    jaxpr: Jaxpr, level: int, labels: Sequence[Var] = (), compared: str = ""
+    jaxpr: Jaxpr,
+    level: int,
+    labels: Sequence[Var] = (),
+    compared: str = "",
+    untagged: Mapping[Var, Tag] | None = None,
 ) -> StepProgram:
     """Returns what the program of a training step tells.
 
@@ -61,6 +65,7 @@ def read_step(
       level: of the tags.
       labels: the arguments that are labels, as far as they are known.
       compared: the name of the tag on the outputs, where a known loss gets them.
+      untagged: values that are taken as if they were tagged, with their tags.
     """
     of = {"params": 0, "grads": 0}
     outputs: Any = None
@@ -74,6 +79,9 @@ def read_step(
                 of[kind] |= program.bits(value)
             elif tag.name == compared and _shape(value):
                 outputs, bits = value, program.bits(value)
+    for var, tag in (untagged or {}).items():
+        if (kind := tag.name.split("/")[1]) in of:
+            of[kind] |= program.bits(var)
     # Gradients depend on all that the loss depends on, and on no state of the optimiser.
     params = of["params"] & of["grads"]
     data = of["grads"] & ~of["params"] & program.arrays
@@ -99,7 +107,7 @@ def _first_meeting(jaxpr: Jaxpr, params: int, data: int, told: bool) -> tuple[An
     """Returns the outputs, the labels, and what the outputs depend on."""
     program = _Program(jaxpr)
     for equation in program.equations(jaxpr) if params else ():
-        if equation.primitive.name not in (*_PRODUCTS, *_CALLS):
+        if equation.primitive.name not in (*_PRODUCTS, *CALLS):
             met = program.meeting(equation, params, data, told)
             if met is not None:
                 return *met, program.bits(met[0])
@@ -121,7 +129,7 @@ def dropout_noise(jaxpr: Jaxpr) -> float:
             if isinstance(kept, Literal) and any(length > 1 for length in shape[1:]):
                 share = float(kept.val)
                 noise += 1 / share - 1 if 0 < share <= 0.5 and _divides(jaxpr, share) else 0.0
-        elif equation.primitive.name in _CALLS:
+        elif equation.primitive.name in CALLS:
             noise += sum(dropout_noise(p.jaxpr) for p in inner_programs(equation.params))
     return noise
 
@@ -160,7 +168,7 @@ class _Program:
         """
         for equation in jaxpr.eqns:
             programs = list(inner_programs(equation.params))
-            if equation.primitive.name in _CALLS and len(programs) == 1:
+            if equation.primitive.name in CALLS and len(programs) == 1:
                 inner = programs[0].jaxpr
                 for var, atom in zip(inner.invars, equation.invars, strict=True):
                     self._bits[var] = self.bits(atom)
@@ -216,7 +224,7 @@ class _Program:
         equation = self._made_by.get(atom)
         if equation is None:
             return "", []
-        name = equation.params.get("name", "") if equation.primitive.name in _CALLS else ""
+        name = equation.params.get("name", "") if equation.primitive.name in CALLS else ""
         return name or equation.primitive.name, [v for v in equation.invars if isinstance(v, Var)]
 
     def _before(self, var: Any, names: Sequence[str]) -> Any:

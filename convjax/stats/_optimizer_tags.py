@@ -1,15 +1,17 @@
 """The tagged arrays of the optimisers in a training step, and their statistics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.extend.core import Var
 
 from convjax.nn._harvest import Tag
 from convjax.nn._module_calls import LayerCalls
+from convjax.nn._written_updates import WrittenUpdate
 from convjax.stats._optimizer_calls import OptimizerCall
 from convjax.stats._step_arguments import StepArguments, leave_out, only
 from convjax.stats.parameters import ParameterStats, applied, parameter_stats
@@ -17,7 +19,10 @@ from convjax.stats.watch import Watch
 
 
 class OptimizerTags:
-    """The calls of optimisers in one step; their arrays are tagged."""
+    """The calls of optimisers in one step; their arrays are tagged.
+
+    In a step that calls none, they are those of updates that it has written out.
+    """
 
     def __init__(self, calls: LayerCalls):
         self._calls = calls
@@ -46,6 +51,29 @@ class OptimizerTags:
                 if found and isinstance(found[0], jax.Array) and not found[0].ndim:
                     self._keep(name, found[0])
 
+    def written(self, updates: Sequence[WrittenUpdate], names: Sequence[str]) -> dict[Var, Tag]:
+        """Returns the tags of updates that a step has written out, if it calls no optimiser.
+
+        Args:
+          updates: of its program.
+          names: of their parameters.
+        """
+        if self._structures or not updates:
+            return {}
+        arrays = {"params": [update.param for update in updates]}
+        arrays["updated"] = [update.new for update in updates]
+        gradients = [update.gradient for update in updates if update.gradient is not None]
+        if len(gradients) == len(updates):
+            arrays["grads"] = gradients
+        order = dict(zip(names, range(len(names)), strict=True))
+        structure = jax.tree.structure(order)
+        self._structures.append(dict.fromkeys(arrays, structure))
+        return {
+            variables[i]: Tag(f"0/{name}/{place}", "optimizer", self._calls.level)
+            for name, variables in arrays.items()
+            for place, i in enumerate(jax.tree.leaves(order))
+        }
+
     def _keep(self, name: str, value: jax.Array) -> None:
         self._calls.keep(Tag(name, "optimizer"), value)
 
@@ -56,11 +84,12 @@ class OptimizerTags:
         if not self._structures:
             leave_out(
                 "gradients and updates, and what a loss written by hand compares",
-                "the step calls no Optax optimiser, which shows what its parameters are. "
-                "optax.sgd is the update p - rate * g",
+                "the step calls no Optax optimiser, which shows what its parameters are, and "
+                "returns no argument with an update added to it. optax.sgd is the update "
+                "p - rate * g",
             )
             return None
-        trees: dict[str, list[Any]] = {"grads": [], "params": [], "updates": []}
+        trees: dict[str, list[Any]] = {}
         done = [v for name, v in values.items() if name.endswith("/applied")]
         for number, structures in enumerate(self._structures):
             for name, structure in structures.items():
@@ -82,15 +111,14 @@ class OptimizerTags:
                             "update(grads, opt_state, params)",
                         )
                         return None
-                trees[name].append(tree)
+                trees.setdefault(name, []).append(tree)
         one = len(self._structures) == 1
-        grads, params, updates = (t[0] if one else dict(enumerate(t)) for t in trees.values())
-        stats = parameter_stats(
-            params,
-            grads=grads if watch.gradients else None,
-            updates=updates if watch.updates else None,
-            histogram=watch.histogram,
-        )
+        found = {name: of[0] if one else dict(enumerate(of)) for name, of in trees.items()}
+        wanted = {"params": True, "grads": watch.gradients}
+        kept = {name: tree for name, tree in found.items() if wanted.get(name, watch.updates)}
+        if len(kept) < 2:  # what was asked for is not known of updates that are written out
+            return None
+        stats = parameter_stats(kept.pop("params"), **kept, histogram=watch.histogram)
         return replace(stats, applied=jnp.all(jnp.stack(done))) if done else stats
 
 

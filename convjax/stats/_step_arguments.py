@@ -1,6 +1,6 @@
 """What the arguments and results of a training step are, by their names and shapes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ from flax import nnx
 from convjax._warnings import warn_user
 from convjax.nn._module_calls import is_float
 from convjax.nn._traced_call import named_arguments
+from convjax.optim.optimizers import path_name
 
 
 class StepArguments:
@@ -65,6 +66,21 @@ class StepArguments:
             and (labels is None or len(x) == len(labels))
         ]
         return found[0] if len(found) == 1 else None
+
+    def names(self, arrays: Sequence[Any]) -> list[str]:
+        """Returns the names of arrays among the arguments, different from each other.
+
+        They are paths with dots in an argument, after its name if they are in several.
+        """
+        paths: dict[int, tuple[str, str]] = {}
+        for argument, value in self.named.items():
+            tree = nnx.state(value) if isinstance(value, nnx.Module) else value
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                paths.setdefault(id(leaf), (argument, path_name(path)))
+        found = [paths.get(id(x), ("", f"parameters.{i}")) for i, x in enumerate(arrays)]
+        if len({argument for argument, _ in found}) == 1 and all(path for _, path in found):
+            return [path for _, path in found]
+        return [".".join(filter(None, parts)) for parts in found]
 
     def like(self, tree: Any) -> Any:
         """Returns the only argument, or `params` of one, whose floats are arranged as in a tree."""

@@ -15,6 +15,7 @@ from convjax.nn._harvest import Tag
 from convjax.nn._module_calls import LayerCalls
 from convjax.nn._step_program import read_step
 from convjax.nn._traced_call import Layers, call_with_layers
+from convjax.nn._written_updates import written_updates
 from convjax.nn.outputs import LayerOutputs
 from convjax.nn.selection import has_parameters, predicate
 from convjax.stats._loss_calls import loss_calls
@@ -90,7 +91,8 @@ def watch_step(
     def watched(*args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         given = StepArguments(step, args, kwargs)
         calls = LayerCalls(predicate(chosen.select), inputs=chosen.inputs, reusable=False)
-        optimizers, reader = OptimizerTags(calls), _ProgramReader(calls, given, labels)
+        optimizers = OptimizerTags(calls)
+        reader = _ProgramReader(calls, optimizers, given, labels)
         failed = None
 
         @wraps(step)
@@ -151,10 +153,12 @@ class _ProgramReader:
     def __init__(
         self,
         calls: LayerCalls,
+        optimizers: OptimizerTags,
         given: StepArguments,
         labels: Callable[..., jax.Array] | None,
     ):
         self._level, self._told = calls.level, labels is not None
+        self._optimizers, self._given = optimizers, given
         self._labels = given.labels(None)
         self._unused: list[Any] = []
         if labels is not None:
@@ -167,15 +171,23 @@ class _ProgramReader:
         used = {var for eqn in jaxpr.eqns for var in eqn.invars if isinstance(var, Var)}
         used |= {var for var in jaxpr.outvars if isinstance(var, Var)}
         self._unused = [given for var, given in pairs if var not in used]
+        written: dict[Var, Tag] = {}
         try:
-            found = read_step(jaxpr, self._level, labels, _IN_LOSS[0])
+            updates = written_updates(jaxpr)
+            of_arguments = dict(zip(jaxpr.invars, arguments, strict=True))
+            names = self._given.names([of_arguments[update.param] for update in updates])
+            written = self._optimizers.written(updates, names)
+            found = read_step(jaxpr, self._level, labels, _IN_LOSS[0], written)
         except Exception as error:
             leave_out("what its loss compares", f"{type(error).__name__}: {error}")
-            return {}
+            return written
         if self._told and not labels:  # they are made of several arguments
             found = found._replace(outputs=None, labels=None)
-        names = zip((*_IN_LOSS, _INPUT), found, strict=True)
-        return {var: Tag(name, "compared", self._level) for name, var in names if var is not None}
+        named = zip((*_IN_LOSS, _INPUT), found, strict=True)
+        of_loss = {
+            var: Tag(name, "compared", self._level) for name, var in named if var is not None
+        }
+        return of_loss | written
 
     def is_unused(self, argument: Any) -> bool:
         """Returns whether the step's program does not use an argument."""

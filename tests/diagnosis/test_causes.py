@@ -395,6 +395,8 @@ def test_the_first_steps_alone_are_no_verdict():
     assert not diagnose(short).findings
     late_start = replace(with_parameters(column=0, grad_norm=1e-3), loss=begun_late())
     assert diagnose(late_start).findings[0].symptom == "vanishing gradients"
+    # More than nine tenths of the way to 0: what came late did no harm.
+    assert not diagnose(replace(late_start, loss=begun_late(0.2))).findings
 
 
 def test_the_nonlinearity_of_each_layer_counts():

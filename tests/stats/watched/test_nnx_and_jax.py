@@ -621,7 +621,34 @@ JAX_CASES = [
     ),
 ]
 
-CASES = [*KINDS, *TRANSFORMS, *STEP_CASES, *JAX_CASES]
+
+@jax.jit
+def written_step(params, velocity, x, y):
+    """SGD with momentum, without a library, as JAX's own examples have it."""
+    loss, grads = jax.value_and_grad(named_loss)(params, x, y)
+    velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, grads)
+    return jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity), velocity, loss
+
+
+def written_nnx_step(model, tx, x, y):
+    loss, grads = nnx.value_and_grad(lambda model: cross_entropy(model(x), y))(model)
+    params = nnx.state(model, nnx.Param)
+    nnx.update(model, jax.tree.map(lambda p, g: p - 0.1 * g, params, grads))
+    return loss
+
+
+WRITTEN = [
+    Case(
+        "JAX: update written out",
+        of_jax(written_step, start=partial(jax.tree.map, jnp.zeros_like)),
+        VECTOR_BATCHES,
+        ("input", "labels", "hidden", "logits"),
+        next_state=returned_state,
+    ),
+    Case("NNX: update written out", variant(written_nnx_step), VECTOR_BATCHES, MLP),
+]
+
+CASES = [*KINDS, *TRANSFORMS, *STEP_CASES, *JAX_CASES, *WRITTEN]
 
 
 # The others take another two minutes, most of it compilation.
@@ -640,6 +667,7 @@ QUICK = (
     "checkpoint_name",
     "explicit mesh",
     "watch_step inside",
+    "written out",
 )
 
 
@@ -731,7 +759,21 @@ def test_watched_step_has_split_state_of_two_models():
 
     recorder = convjax.Recorder()
     merge = nnx.merge
-    with pytest.warns(UserWarning, match="gradients and updates.*: the step calls no Optax optim"):
-        recorder.watch(step)(state, *VECTOR_BATCHES[0])
+    watched, (x, y) = recorder.watch(step), VECTOR_BATCHES[0]
+    state, _ = watched(state, x, y)
     assert nnx.merge is merge
-    assert recorder.record().layers == (*MLP, "Owner.Owner")
+    record = recorder.record()
+    assert record.layers == (*MLP, "Owner.Owner")
+    np.testing.assert_allclose(
+        record.parameters.update_norm, 0.1 * record.parameters.grad_norm, rtol=1e-4
+    )
+
+
+def test_watched_step_of_no_update_says_so():
+    def step(params, x, y):
+        return named_loss(params, x, y)
+
+    recorder = convjax.Recorder()
+    with pytest.warns(UserWarning, match="gradients and updates.*: the step calls no Optax optim"):
+        recorder.watch(step)(init(0), *VECTOR_BATCHES[0])
+    assert recorder.record().parameters is None
