@@ -9,7 +9,12 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from convjax.diagnosis.thresholds import LEFT_BEHIND, NEARLY_SAME_LOSS
+from convjax.diagnosis.thresholds import (
+    LEFT_BEHIND,
+    NEARLY_SAME_LOSS,
+    SLOW_PROGRESS,
+    STUCK_PROGRESS,
+)
 from convjax.nn.outputs import LayerKind
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record import Record
@@ -263,6 +268,16 @@ class Evidence:
         if not self.guess:
             return math.nan
         return (self.guess - float(self.learning[-1])) / max(self.guess - self.floor, 1e-9)
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the loss is known to have fallen too little.
+
+        With dropout the loss in training stays high though the network learns: only one that is
+        stuck is too high.
+        """
+        dropout = not math.isnan(self.usual("dropout noise"))
+        return self.progress < (STUCK_PROGRESS if dropout else SLOW_PROGRESS)
 
     # --- layers ------------------------------------------------------------------------------
 

@@ -320,6 +320,10 @@ def _progress(evidence: Evidence) -> float:
     return evidence.progress if evidence.record.steps >= PATIENCE else np.nan
 
 
+def _is_slow(evidence: Evidence) -> bool:
+    return evidence.is_slow and evidence.record.steps >= PATIENCE
+
+
 def high_rate(evidence: Evidence) -> list[IndicatorValue]:
     """The largest median of the update-to-weight ratios, if the loss is bad after it."""
     row, spike = _high_row(evidence), _spike(evidence)
@@ -342,7 +346,7 @@ def high_rate(evidence: Evidence) -> list[IndicatorValue]:
 def low_rate(evidence: Evidence) -> list[IndicatorValue]:
     """The median update-to-weight ratio, if the loss falls slowly and still falls."""
     learning = evidence.learning
-    if not _progress(evidence) < SLOW_PROGRESS or not evidence.ratios.size:
+    if not _is_slow(evidence) or not evidence.ratios.size:
         return []
     # A kernel that begins at zero has a large ratio until it has grown.
     ratios = evidence.ratios[:, ~_begins_at_zero(evidence)]
@@ -362,7 +366,7 @@ def late_fall(evidence: Evidence) -> list[IndicatorValue]:
     Labels that do not match have no such fall, and most trainings fall most at first.
     """
     learning = evidence.learning
-    if not _progress(evidence) < SLOW_PROGRESS or len(learning) < 2:
+    if not _is_slow(evidence) or len(learning) < 2:
         return []
     first, half, last = (float(learning[i]) for i in (0, len(learning) // 2, -1))
     if first - last < STILL_FALLS * evidence.guess or half > first:

@@ -376,6 +376,21 @@ SYMPTOMS: tuple[Symptom, ...] = (
         decides="print the labels of the optimiser's mask, and the gradient of the part",
     ),
     Symptom(
+        "parameters frozen",
+        updates.unknown_layers,
+        "share of the layers with parameters that the optimiser has none of",
+        "train these layers, too: look for parameters that are filtered, not registered, or not "
+        "among those that gradients are taken of",
+        _APPLY,
+        high=0.0,
+        needs=(
+            "activations",
+            "gradients",
+            "classes",
+        ),
+        decides="compare the names of the layers with those of the parameters",
+    ),
+    Symptom(
         "update too small",
         indicators.small_updates,
         "update-to-weight ratio of the kernel over the median of the others",

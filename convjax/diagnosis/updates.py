@@ -3,6 +3,8 @@
 Each returns its values with the worst first, and none where it does not apply.
 """
 
+import re
+
 import numpy as np
 
 from convjax.diagnosis.evidence import Evidence
@@ -72,18 +74,20 @@ def weights_unchanged(evidence: Evidence) -> list[IndicatorValue]:
 
 
 def frozen(evidence: Evidence) -> list[IndicatorValue]:
-    """The share of the rows in which a kernel's update is zero, in a training that learns badly.
+    """The share of the rows in which a kernel does not learn, in a training that learns badly.
 
-    A part that is frozen on purpose, under a head that learns, is no fault. With dropout the loss
-    in training stays high though the network learns: only one that is stuck is bad.
+    Its update is zero or, where weights decay, its gradient. A part that is frozen on purpose,
+    under a head that learns, is no fault.
     """
     parameters = evidence.parameters
     updates = parameters.update_norm[:, evidence.kernels]
-    least = SLOW_PROGRESS if np.isnan(evidence.usual("dropout noise")) else STUCK_PROGRESS
-    if len(updates) < FEW_ROWS or not evidence.progress < least:
+    if len(updates) < FEW_ROWS or not evidence.is_slow:
         return []
+    fixed = updates == 0
+    if len(parameters.grad_norm):
+        fixed |= parameters.grad_norm[:, evidence.kernels] == 0
     # An update that is zero only later is that of a rate that falls.
-    zero = np.where((updates[:FEW_ROWS] == 0).all(0), (updates == 0).mean(0), 0)
+    zero = np.where(fixed[:FEW_ROWS].all(0), fixed.mean(0), 0)
     if (parameters.update_norm == 0).all():
         return []  # nothing is trained
     first = int(parameters.watched[0])
@@ -92,6 +96,19 @@ def frozen(evidence: Evidence) -> list[IndicatorValue]:
         for name, share in zip(evidence.kernel_names, zero, strict=True)
     ]
     return sorted(values, key=lambda value: -value.figure)
+
+
+def unknown_layers(evidence: Evidence) -> list[IndicatorValue]:
+    """The share of the layers that the optimiser has no parameters of, likewise."""
+    names = [evidence.record.layers[i] for i in evidence.network if evidence.kind(i).module]
+    if not names or any("[" in name for name in names) or not evidence.is_slow:
+        return []  # parameters of a stack of layers are one
+    # The layers of some libraries have other names than their parameters: they are counted.
+    layers = list(dict.fromkeys(re.sub(r"[:#].*", "", name) for name in names))
+    owners = {name.rpartition(".")[0] for name in evidence.parameters.names}
+    missing = [name for name in layers if name not in owners]
+    figure = 1 - len(owners) / len(layers)
+    return [IndicatorValue(missing[0], 0, figure)] if figure > 0 and missing else []
 
 
 def accumulating(evidence: Evidence) -> list[IndicatorValue]:

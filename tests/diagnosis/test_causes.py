@@ -442,3 +442,26 @@ def test_losses_that_are_given_and_not_finite_are_found_where_nothing_else_is_re
 
 def names(diagnosis):
     return [finding.symptom for finding in (*diagnosis.findings, *diagnosis.consequences)]
+
+
+def test_parts_that_do_not_learn_are_found_by_zero_gradients_too():
+    # AdamW's decay still changes the weights.
+    detached = replace(with_parameters(column=1, grad_norm=0, update_norm=1e-4), loss=SLOW.loss)
+    finding = next(
+        f for f in diagnose(facts(detached)).findings if f.symptom == "parameters frozen"
+    )
+    assert finding.where == "conv2.kernel"
+
+
+def test_layers_that_the_optimiser_has_no_parameters_of_are_frozen():
+    kinds = (LayerKind(), LayerKind(), *[LayerKind("Conv", "relu")] * 2, LayerKind("Linear"))
+    given = HEALTHY.parameters
+    head = {"names": given.names[2:], "sizes": given.sizes[2:], "ndims": given.ndims[2:]}
+    columns = ("weight_norm", "grad_norm", "update_norm", "grad_hist", "update_hist")
+    head |= {name: getattr(given, name)[:, 2:] for name in columns}
+    record = replace(HEALTHY, kinds=kinds, parameters=replace(given, **head))
+    slow = facts(replace(record, loss=SLOW.loss))
+    finding = next(f for f in diagnose(slow).findings if f.symptom == "parameters frozen")
+    assert (finding.where, round(finding.figure, 3)) == ("conv1", 0.667)
+    # A backbone that is frozen on purpose, under a head that learns.
+    assert not diagnose(facts(record)).findings
