@@ -38,7 +38,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convjax.ops.layout import KERNEL_AXES, permutation
 from convjax.plots.images import show_batch, show_kernels
 from experiments.features.colour_encodings import ENCODINGS
 from experiments.features.edge_similarity import colour_shares, edge_shares, noise_like
@@ -147,8 +146,7 @@ def first_kernels(lab: Lab) -> Measured:
 
 def kernels_of(network: Any) -> np.ndarray:
     """Returns the first layer's kernels, (H, W, C, N)."""
-    kernel = np.asarray(network.blocks[0].conv.kernel)
-    return kernel.transpose(permutation(KERNEL_AXES[network.layout], "HWIO"))
+    return np.asarray(network.blocks[0].conv.kernel)
 
 
 def sees_colour(kernels: np.ndarray) -> int:

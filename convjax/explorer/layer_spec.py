@@ -16,7 +16,7 @@ from convjax.analysis._precedents import Windows
 from convjax.nn.layers import BatchNorm
 from convjax.nn.models import ConvNet
 from convjax.ops.geometry import Pair
-from convjax.ops.layout import KERNEL_AXES, permutation
+from convjax.ops.layout import permutation
 
 
 class ReluSpec(NamedTuple):
@@ -138,7 +138,7 @@ def layer_specs(model: nnx.Module) -> list[LayerSpec]:
         layers.append(
             ConvolutionSpec(
                 f"conv {i + 1}",
-                _float64(conv.kernel).transpose(permutation(KERNEL_AXES[conv.layout], "OIHW")),
+                _float64(conv.kernel).transpose(permutation("HWIO", "OIHW")),
                 None if conv.bias is None else _float64(conv.bias),
                 conv.stride,
                 conv.padding,

@@ -43,7 +43,8 @@ class Conv(nnx.Module):
       rngs: source of the initial parameters. A seed gives the same weights in every layout.
 
     Attributes:
-      kernel: axes HWIO, OIHW or IHWO as `layout` says, uniform within ±1/√(I·kh·kw).
+      kernel: axes HWIO in every layout, so that weights mean the same on every device; uniform
+        within ±1/√(I·kh·kw).
       bias: shape (O,), within the same bound; None if use_bias is False.
 
     Raises:
@@ -88,11 +89,10 @@ class Conv(nnx.Module):
         self.method, self.precision, self.dtype = method, precision, dtype
         sizes = {"H": height, "W": width, "I": in_features // groups, "O": out_features}
         fan_in = sizes["I"] * height * width
-        # Drawn in one order and then transposed: a seed gives the same network in every layout.
         drawn = uniform_fan_in(
             rngs.params(), tuple(sizes[letter] for letter in "OIHW"), fan_in, param_dtype
         )
-        self.kernel = nnx.Param(kernel_to(drawn, self.layout, source="NCHW"))
+        self.kernel = nnx.Param(kernel_to(drawn, "NHWC", source="NCHW"))
         self.bias = nnx.data(
             nnx.Param(uniform_fan_in(rngs.params(), (out_features,), fan_in, param_dtype))
             if use_bias
@@ -104,7 +104,7 @@ class Conv(nnx.Module):
         x, kernel, bias = _promote(self.dtype, x, self.kernel, self.bias)
         return conv2d(
             x,
-            kernel,
+            kernel_to(kernel, self.layout, source="NHWC"),
             bias,
             stride=self.stride,
             padding=self.padding,

@@ -8,8 +8,12 @@ import numpy as np
 from flax import nnx
 
 from convjax._checks import check_type
+from convjax._warnings import warn_user
 from convjax.io.atomic import atomic_write
-from convjax.io.npz import NpzError, read_npz
+from convjax.io.npz import Arrays, NpzError, read_npz
+from convjax.nn.kernel_order import AXES_KEY, FILE_AXES, from_unnamed_order
+from convjax.nn.layers import Conv
+from convjax.ops.layout import KERNEL_AXES
 
 # Names of arrays in one error message.
 MAX_NAMES = 5
@@ -25,9 +29,9 @@ class WeightsError(ValueError):
 def save_weights(path: str | os.PathLike[str], model: nnx.Module) -> None:
     """Writes parameters and running statistics to an .npz file, atomically.
 
-    Each array is named by its path in the network, such as "blocks.0.conv.kernel". A dtype that
-    NumPy does not have (bfloat16) becomes float32. The state of random number generators is not
-    saved.
+    Each array is named by its path in the network, such as "blocks.0.conv.kernel". Kernels are HWIO
+    in every layout, and the array "kernel_axes" says so. A dtype that NumPy does not have
+    (bfloat16) becomes float32. The state of random number generators is not saved.
 
     Args:
       path: of the file, which is replaced if it exists.
@@ -49,7 +53,7 @@ def save_weights(path: str | os.PathLike[str], model: nnx.Module) -> None:
       True
     """
     check_type("model", model, nnx.Module, "Trainer.model(state) returns one.")
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, Any] = {AXES_KEY: np.array(FILE_AXES)}
     for name, leaf in _weights(model).items():
         array = np.asarray(leaf[...])
         # NumPy knows the types that JAX adds to its own as structureless bytes.
@@ -61,7 +65,12 @@ def save_weights(path: str | os.PathLike[str], model: nnx.Module) -> None:
 def load_weights(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
     """Returns a copy of a network with the weights of a file, in the network's mode.
 
-    Nothing in the file is executed. The dtypes are those of `model`.
+    Nothing in the file is executed. The dtypes are those of `model`, and so is the layout: weights
+    of a network in one layout are those of the same network in another.
+
+    Files of convjax 0.1 do not name the order of the kernels' axes. It is that of the network's
+    layout if the shapes fit, and otherwise that of the layout whose shapes fit; where several do,
+    a warning says which was taken.
 
     Args:
       path: of a file that `save_weights` wrote.
@@ -96,6 +105,14 @@ def load_weights(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
         ) from error
     copy = nnx.clone(model)
     wanted = _weights(copy)
+    axes = found.pop(AXES_KEY, None)
+    if axes is not None and axes.tolist() != FILE_AXES:
+        raise WeightsError(
+            f"{path} has kernels of the axes {axes.tolist()!r}, and those of this version are "
+            f"{FILE_AXES!r}. Load it with the version of convjax that wrote it."
+        )
+    if axes is None:
+        found = _of_no_order(path, found, copy)
     if found.keys() != wanted.keys():
         missing, other = sorted(wanted.keys() - found), sorted(found.keys() - wanted)
         raise WeightsError(
@@ -119,6 +136,29 @@ def load_weights(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
             )
         leaf.set_value(jnp.asarray(found[name], leaf.dtype))
     return copy
+
+
+def _of_no_order(path: str | os.PathLike[str], found: Arrays, model: nnx.Module) -> dict[str, Any]:
+    """Returns the arrays of a file of convjax 0.1, whose kernels have the order of some layout."""
+    convs = {
+        ".".join(map(str, (*where, "kernel"))): module
+        for where, module in nnx.iter_modules(model)
+        if isinstance(module, Conv)
+    }
+    if not convs:
+        return found
+    own = next(iter(convs.values())).layout
+    layouts = dict.fromkeys((own, *KERNEL_AXES))
+    shapes = {name: conv.kernel.shape for name, conv in convs.items()}
+    arrays, fitting = from_unnamed_order(found, shapes, tuple(layouts))
+    if len(fitting) > 1 and shapes.keys() <= found.keys():
+        warn_user(
+            f"{path} was written by convjax 0.1 and does not name the order of its kernels' axes, "
+            f"whose shapes fit the layouts {', '.join(fitting)}. They are taken for those of "
+            f"{fitting[0]}, the layout of the network. Give the network the layout that the file "
+            "was written with: CHWN on CPU and NHWC elsewhere, unless it was chosen."
+        )
+    return arrays
 
 
 def _weights(model: nnx.Module) -> dict[str, Any]:

@@ -74,7 +74,9 @@ def show_batch(
     return figure
 
 
-def show_kernels(kernel: Num[Array | np.ndarray, "..."], layout: str) -> "matplotlib.figure.Figure":
+def show_kernels(
+    kernel: Num[Array | np.ndarray, "..."], layout: str = "NHWC"
+) -> "matplotlib.figure.Figure":
     """Draws the kernels of a convolution as images, one panel per output channel.
 
     Three input channels are drawn as RGB: a weight of zero is mid-grey, and the weight with the
@@ -84,7 +86,8 @@ def show_kernels(kernel: Num[Array | np.ndarray, "..."], layout: str) -> "matplo
 
     Args:
       kernel: axes in the order of the layout: HWIO, OIHW or IHWO.
-      layout: of the convolution, "NHWC", "NCHW" or "CHWN".
+      layout: "NHWC", "NCHW" or "CHWN". The kernels of `convjax.nn.Conv` and of Flax are those of
+        NHWC, whatever the layout of their maps.
 
     Raises:
       ValueError: if the layout is unknown, or kernel has another number of axes or an empty axis.

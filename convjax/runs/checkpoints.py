@@ -19,6 +19,8 @@ import numpy as np
 
 from convjax._checks import check_whole
 from convjax.io.npz import Arrays
+from convjax.nn.kernel_order import AXES_KEY, FILE_AXES, from_unnamed_order
+from convjax.ops.layout import KERNEL_AXES
 from convjax.stats.record import Record
 from convjax.stats.record_file import RecordError
 from convjax.train.persistence import Checkpoint
@@ -108,7 +110,7 @@ class Checkpoints:
         arrays = arrays_by_path(jax.device_get(state))
         arrays[_RECORD] = np.frombuffer(record.to_bytes(), np.uint8)
         sums = checksums(arrays)
-        content = {"checksums": sums, **progress}
+        content = {"checksums": sums, AXES_KEY: FILE_AXES, **progress}
         json.dumps(content)  # raises here and not in Orbax's thread
         manager = self._manager()
         with _as_os_error(self.folder):
@@ -211,6 +213,8 @@ class Checkpoints:
             raise CheckpointError(
                 f"the checkpoint {path} is damaged or cannot be read ({_first_line(error)}). {fix}"
             ) from error
+        if progress.pop(AXES_KEY, None) is None:
+            arrays = _of_no_order(path, arrays, like)
         return Checkpoint(step, tree_from_arrays(like, arrays, path), record, progress)
 
     def best(self) -> int | None:
@@ -257,6 +261,23 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._open = ocp.CheckpointManager(self.folder, options=options)
         return self._open
+
+
+def _of_no_order(path: Path, arrays: Arrays, like: Any) -> Arrays:
+    """Returns the arrays of a checkpoint of convjax 0.1, whose kernels have some layout's order."""
+    shapes = {
+        name: array.shape
+        for name, array in arrays_by_path(like).items()
+        if array.ndim == len(FILE_AXES) and "kernel" in name
+    }
+    found, layouts = from_unnamed_order(arrays, shapes, tuple(KERNEL_AXES))
+    if len(layouts) > 1 and shapes:
+        raise CheckpointError(
+            f"the checkpoint {path} was written by convjax 0.1 and does not name the order of its "
+            f"kernels' axes, whose shapes fit the layouts {', '.join(layouts)}. Resume the run "
+            "with the version that began it, or begin it again."
+        )
+    return found
 
 
 def _is_whole(path: Path) -> bool:

@@ -93,7 +93,7 @@ def _train(golden: Trajectory, data_dir: Path | None, layout: str) -> dict[str, 
         variable = _variable(model, name)
         value = jnp.asarray(golden[f"init/{name}"])
         if value.ndim == 4:
-            value = kernel_to(value, model.layout, source="NCHW")
+            value = kernel_to(value, "NHWC", source="NCHW")
         if value.shape != variable.shape:
             raise TrajectoryError(
                 f"init/{name} must have the shape of the chapter's network, "
@@ -128,7 +128,7 @@ def _train(golden: Trajectory, data_dir: Path | None, layout: str) -> dict[str, 
         "record": record,
         "scores": trainer.evaluate(state, valid),
         "final": {
-            name: _in_torch_order(_variable(trained, name)[...], trained.layout)
+            name: _in_torch_order(_variable(trained, name)[...])
             for name in tensors(golden, "final")
         },
     }
@@ -191,5 +191,5 @@ def _variable(model: Any, name: str) -> Any:
         raise TrajectoryError(f"the chapter's network has no {name}.") from None
 
 
-def _in_torch_order(value: jax.Array, layout: str) -> np.ndarray:
-    return np.asarray(kernel_to(value, "NCHW", source=layout) if value.ndim == 4 else value)
+def _in_torch_order(value: jax.Array) -> np.ndarray:
+    return np.asarray(kernel_to(value, "NCHW", source="NHWC") if value.ndim == 4 else value)

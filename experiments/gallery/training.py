@@ -69,7 +69,7 @@ def _first_layer(training: Training, found: "dict[str, Figure]") -> GallerySecti
 
 def _colour(training: Training, *, tinted: bool) -> GallerySection:
     data = "the same images, tinted," if tinted else "the same images"
-    kernels = images.show_kernels(training.model.blocks[0].conv.kernel, training.model.layout)
+    kernels = images.show_kernels(training.model.blocks[0].conv.kernel)
     return GallerySection(
         "Colour images",
         "A colour image has three channels, and a kernel has a layer for each of them.",

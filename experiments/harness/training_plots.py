@@ -39,7 +39,7 @@ def of_training(training: Training, trainer: Trainer, dataset: Dataset) -> dict[
         # As one program, because each operation by itself would be compiled for this one use.
         first_maps = jax.jit(lambda model, x: next(iter(capture(model, x)[1].values())))
         maps = np.asarray(first_maps(model, trainer.step.normalize(jnp.asarray(test.images[:1]))))
-        figures["kernels"] = images.show_kernels(model.blocks[0].conv.kernel, model.layout)
+        figures["kernels"] = images.show_kernels(model.blocks[0].conv.kernel)
         figures["feature-maps"] = images.show_feature_maps(maps, model.layout)
     figures["loss"] = plots.plot_loss(record, training.metrics)
     figures["schedule"] = plots.plot_sched(record)

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convjax import digits_net
+from convjax import ConvNet, digits_net
 from convjax.nn.weights import WeightsError, load_weights, save_weights
+from convjax.ops.layout import KERNEL_AXES, permutation
+
+LAYOUTS = tuple(KERNEL_AXES)
 
 
 def network(seed, **settings):
@@ -49,8 +52,61 @@ def test_save_weights_omits_random_state(tmp_path):
 
     save_weights(tmp_path / "model.npz", Dropping(nnx.Rngs(0)))
     with np.load(tmp_path / "model.npz") as file:
-        assert set(file.files) == {"linear.kernel", "linear.bias"}
+        assert set(file.files) == {"linear.kernel", "linear.bias", "kernel_axes"}
     load_weights(tmp_path / "model.npz", Dropping(nnx.Rngs(1)))
+
+
+@pytest.mark.parametrize("written", LAYOUTS)
+@pytest.mark.parametrize("channels", [(1, 8, 10), (3, 3, 3)])  # the second has equal shapes
+def test_weights_mean_the_same_in_every_layout(written, channels, tmp_path):
+    def net(layout, seed):
+        return ConvNet(channels, layout=layout, rngs=nnx.Rngs(seed))
+
+    saved = net(written, 0)
+    images = np.random.default_rng(0).random((4, 4, 4, channels[0]), np.float32)
+    save_weights(tmp_path / "model.npz", saved)
+    for layout in LAYOUTS:
+        loaded = load_weights(tmp_path / "model.npz", net(layout, 1))
+        # Sums of 72 products of order 0.1 in float32, in another order.
+        np.testing.assert_allclose(loaded(images), saved(images), atol=1e-6)
+
+
+def write_as_version_0_1(path, model):
+    """Writes kernels in the order of the model's layout, and does not say so."""
+    save_weights(path, model)
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files if name != "kernel_axes"}
+    axes = permutation("HWIO", KERNEL_AXES[model.layout])
+    np.savez(path, **{n: x.transpose(axes) if x.ndim == 4 else x for n, x in arrays.items()})
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("written", LAYOUTS)
+def test_load_weights_opens_files_that_name_no_order(written, layout, tmp_path):
+    saved, other = network(0, layout=written), network(1, layout=layout)
+    write_as_version_0_1(tmp_path / "model.npz", saved)
+    loaded = load_weights(tmp_path / "model.npz", other)
+    for one, two in zip(loaded.blocks, saved.blocks, strict=True):
+        np.testing.assert_array_equal(one.conv.kernel[...], two.conv.kernel[...])
+
+
+def test_load_weights_says_which_order_it_takes_where_shapes_do_not(tmp_path):
+    saved = ConvNet((3, 3, 3), layout="CHWN", rngs=nnx.Rngs(0))
+    write_as_version_0_1(tmp_path / "model.npz", saved)
+    with pytest.warns(
+        UserWarning, match="does not name the order .* CHWN, NHWC, NCHW.* those of C"
+    ):
+        loaded = load_weights(tmp_path / "model.npz", saved)
+    for one, two in zip(loaded.blocks, saved.blocks, strict=True):
+        np.testing.assert_array_equal(one.conv.kernel[...], two.conv.kernel[...])
+
+
+def test_load_weights_rejects_another_order(tmp_path):
+    save_weights(tmp_path / "model.npz", network(0))
+    with np.load(tmp_path / "model.npz") as file:
+        np.savez(tmp_path / "other.npz", **{**file, "kernel_axes": np.array("OIHW")})
+    with pytest.raises(WeightsError, match="axes 'OIHW', and those of this version are 'HWIO'"):
+        load_weights(tmp_path / "other.npz", network(0))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import convjax.runs.checkpoints as checkpoints_module
+from convjax.ops.layout import permutation
 from convjax.runs.checkpoints import Checkpoints
 from convjax.train.tree_arrays import CheckpointError, arrays_by_path
 from tests.helpers import make_record
@@ -54,6 +56,36 @@ def test_checkpoints_restore_all_bits(saved):
         assert (other.dtype, other.tobytes()) == (array.dtype, array.tobytes())
     assert jax.random.bits(found.state["key"]) == jax.random.bits(jax.random.key(3))
     assert_same_records(found.record, make_record(steps=5, layers=2))
+
+
+def save_without_order(folder, monkeypatch, tree):
+    """Saves as convjax 0.1, which did not name the order of the kernels' axes."""
+    with Checkpoints(folder) as checkpoints, monkeypatch.context() as patch:
+        dumps = json.dumps
+        patch.setattr(checkpoints_module, "AXES_KEY", "steps")  # which the progress replaces
+        checkpoints.save(1, tree, make_record(steps=5, layers=2), {"steps": 1})
+        assert "kernel_axes" not in dumps(checkpoints._read(1)[1])
+
+
+@pytest.mark.parametrize("axes", ["OIHW", "IHWO", "HWIO"])
+def test_checkpoints_open_those_that_name_no_order_of_kernels(tmp_path, monkeypatch, axes):
+    kernel = np.arange(200, dtype=np.float32).reshape(5, 5, 1, 8)
+    tree = {"params": {"conv.kernel": kernel}, "mu": {"conv.kernel": 2 * kernel}, "count": 3}
+    order = permutation("HWIO", axes)
+    turned = jax.tree.map(lambda x: x.transpose(order) if np.ndim(x) == 4 else np.int32(x), tree)
+    save_without_order(tmp_path, monkeypatch, turned)
+    with Checkpoints(tmp_path) as checkpoints:
+        found = checkpoints.restore(jax.tree.map(jnp.asarray, tree)).state
+    np.testing.assert_array_equal(found["params"]["conv.kernel"], kernel)
+    np.testing.assert_array_equal(found["mu"]["conv.kernel"], 2 * kernel)
+
+
+def test_checkpoints_reject_an_order_of_kernels_that_cannot_be_told(tmp_path, monkeypatch):
+    tree = {"kernel": jnp.ones((3, 3, 3, 3))}
+    save_without_order(tmp_path, monkeypatch, tree)
+    message = "does not name the order of its kernels' axes"
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError, match=message):
+        checkpoints.restore(tree)
 
 
 def test_checkpoints_restore_without_checkpoint(tmp_path):

@@ -96,10 +96,10 @@ def test_setting_build_makes_the_network():
 
     digits = built(replace(BATCH_NORM, first_kernel=3, activate_first=True, norm_last=False))
     assert isinstance(digits, ConvNet)
-    assert digits.blocks[0].conv.kernel.shape == (8, 1, 3, 3)
+    assert digits.blocks[0].conv.kernel.shape == (3, 3, 1, 8)
     assert digits.blocks[0].activate_first
     assert digits.blocks[-1].norm is None
-    assert built(THREE_OR_SEVEN, classes=2).blocks[0].conv.kernel.shape == (4, 1, 3, 3)
+    assert built(THREE_OR_SEVEN, classes=2).blocks[0].conv.kernel.shape == (3, 3, 1, 4)
     linear = built(LINEAR, image=(8, 8, 3), classes=2)
     assert isinstance(linear, LinearNet)
     assert linear.layers[0].kernel.shape == (192, 30)
