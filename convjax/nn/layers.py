@@ -176,6 +176,7 @@ class BatchNorm(nnx.Module):
       layout: "NHWC", "NCHW" or "CHWN".
       axis_name: a mapped axis over which the batch is split into equal parts; the moments are then
         those of the whole batch, as with `flax.nnx.BatchNorm`.
+      dtype: of the result; None for that of the maps. Moments are at least float32.
       param_dtype: of scale and bias; the running statistics are at least float32.
       rngs: not used; accepted so that all layers are constructed alike.
 
@@ -205,6 +206,7 @@ class BatchNorm(nnx.Module):
         torch_statistics: bool = True,
         layout: str = "NHWC",
         axis_name: str | None = None,
+        dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs | None = None,
     ):
@@ -213,7 +215,7 @@ class BatchNorm(nnx.Module):
         self.axis = axis_of("C", layout)
         self.momentum, self.epsilon = momentum, epsilon
         self.torch_statistics = torch_statistics
-        self.axis_name = axis_name
+        self.axis_name, self.dtype = axis_name, dtype
         self.use_running_average = False
         self.scale = nnx.Param(jnp.ones(num_features, param_dtype))
         self.bias = nnx.Param(jnp.zeros(num_features, param_dtype))
@@ -250,9 +252,10 @@ class BatchNorm(nnx.Module):
                 count=parts * x.size // x.shape[self.axis],
                 unbiased=self.torch_statistics,
             )
-        return batch_norm(
+        y = batch_norm(
             x, mean, var, self.scale[...], self.bias[...], axis=self.axis, epsilon=self.epsilon
         )
+        return y if self.dtype is None else y.astype(self.dtype)
 
 
 class GroupNorm(nnx.Module):
@@ -265,6 +268,7 @@ class GroupNorm(nnx.Module):
       groups: number of groups; 1 for layer norm, num_features for instance norm.
       epsilon: added to the variance.
       layout: "NHWC", "NCHW" or "CHWN".
+      dtype: of the result; None for that of the maps.
       param_dtype: of scale and bias.
       rngs: not used; accepted so that all layers are constructed alike.
 
@@ -290,6 +294,7 @@ class GroupNorm(nnx.Module):
         *,
         epsilon: float = 1e-5,
         layout: str = "NHWC",
+        dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs | None = None,
     ):
@@ -301,7 +306,7 @@ class GroupNorm(nnx.Module):
             )
         self.layout = check_layout(layout)
         self.channels, self.examples = axis_of("C", layout), axis_of("N", layout)
-        self.groups, self.epsilon = groups, epsilon
+        self.groups, self.epsilon, self.dtype = groups, epsilon, dtype
         self.scale = nnx.Param(jnp.ones(num_features, param_dtype))
         self.bias = nnx.Param(jnp.zeros(num_features, param_dtype))
 
@@ -316,7 +321,7 @@ class GroupNorm(nnx.Module):
                 f"x must have four axes with {self.scale.shape[0]} channels on axis "
                 f"{self.channels}, got the shape {x.shape}."
             )
-        return group_norm(
+        y = group_norm(
             x,
             self.scale[...],
             self.bias[...],
@@ -325,6 +330,7 @@ class GroupNorm(nnx.Module):
             examples=self.examples,
             epsilon=self.epsilon,
         )
+        return y if self.dtype is None else y.astype(self.dtype)
 
 
 def _promote(dtype: Any, x: Array | np.ndarray, *variables: Any) -> list[Any]:

@@ -24,13 +24,13 @@ GROUP_CHANNELS = 4
 
 
 def norm_layer(
-    norm: str, num_features: int, *, layout: str, param_dtype: Any
+    norm: str, num_features: int, *, layout: str, dtype: Any, param_dtype: Any
 ) -> BatchNorm | GroupNorm:
     """Returns a normalisation layer by its name, one of NORMS.
 
     "group" has groups of 4 channels, or one group if 4 does not divide the channels.
     """
-    settings = {"layout": layout, "param_dtype": param_dtype}
+    settings = {"layout": layout, "dtype": dtype, "param_dtype": param_dtype}
     if norm == "batch":
         return BatchNorm(num_features, **settings)
     in_groups = 1 if num_features % GROUP_CHANNELS else num_features // GROUP_CHANNELS
@@ -56,6 +56,7 @@ class ConvBlock(nnx.Module):
         activate_first: bool,
         layout: str,
         method: str,
+        dtype: Any,
         param_dtype: Any,
         rngs: nnx.Rngs,
     ):
@@ -68,14 +69,12 @@ class ConvBlock(nnx.Module):
             padding=kernel_size // 2,
             layout=layout,
             method=method,
+            dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
         )
-        self.norm = nnx.data(
-            None
-            if norm is None
-            else norm_layer(norm, out_features, layout=layout, param_dtype=param_dtype)
-        )
+        settings = {"layout": layout, "dtype": dtype, "param_dtype": param_dtype}
+        self.norm = nnx.data(None if norm is None else norm_layer(norm, out_features, **settings))
         self.activate, self.activate_first = activate, activate_first
 
     def __call__(self, x: Num[Array | np.ndarray, "A B C D"]) -> Inexact[Array, "E F G H"]:
@@ -102,6 +101,7 @@ class ConvNet(nnx.Module):
       activate_first: whether the ReLU comes before the normalisation.
       layout: "NHWC", "NCHW", "CHWN" or "auto" (CHWN on CPU, NHWC elsewhere).
       method: as for `convjax.conv2d`.
+      dtype: of the computation, such as jnp.bfloat16; None for the widest of images and parameters.
       param_dtype: of the parameters; the running statistics of batch norm are at least float32.
       rngs: source of the initial parameters. A seed gives the same network in every layout.
 
@@ -130,6 +130,7 @@ class ConvNet(nnx.Module):
         activate_first: bool = False,
         layout: str = "auto",
         method: str = "auto",
+        dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -161,6 +162,7 @@ class ConvNet(nnx.Module):
                     activate_first=activate_first,
                     layout=self.layout,
                     method=method,
+                    dtype=dtype,
                     param_dtype=param_dtype,
                     rngs=rngs,
                 )
@@ -189,6 +191,7 @@ class LinearNet(nnx.Module):
 
     Args:
       features: sizes of the input and of each layer's output.
+      dtype: of the computation; None for the widest of images and parameters.
       param_dtype: of the parameters.
       rngs: source of the initial parameters.
 
@@ -207,6 +210,7 @@ class LinearNet(nnx.Module):
         self,
         features: Sequence[int] = (784, 30, 1),
         *,
+        dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -219,7 +223,9 @@ class LinearNet(nnx.Module):
         features = [check_whole("features", number, 1) for number in features]
         self.layers = nnx.List(
             [
-                Linear(features[i], features[i + 1], param_dtype=param_dtype, rngs=rngs)
+                Linear(
+                    features[i], features[i + 1], dtype=dtype, param_dtype=param_dtype, rngs=rngs
+                )
                 for i in range(len(features) - 1)
             ]
         )

@@ -118,7 +118,7 @@ class Predictions:
                 f"{logits.shape[1]} logits and labels up to {labels.max()}. A data set has them "
                 "as class_names."
             )
-        of_each = trainer.step.loss(jnp.asarray(logits), jnp.asarray(labels))
+        of_each = trainer.step.losses(jnp.asarray(logits), jnp.asarray(labels))
         losses = np.asarray(of_each, np.float32)
         if logits.shape[1] == 1:
             # softmax([0, z]) is (1 − sigmoid(z), sigmoid(z)), and its larger one is 1 where z > 0.

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Int32, UInt8
 
 from convjax._checks import check_whole
 from convjax.data import Stream
+from convjax.ops.precision import at_least_float32
 from convjax.parallel.mesh import AXIS, REPLICATED, SPLIT_FIRST, SPLIT_SECOND, gather
 from convjax.parallel.placement import Placement
 from convjax.parallel.timed_jit import TimedJit
@@ -127,6 +128,6 @@ class Evaluator:
             losses = jnp.where(counted, losses, 0)
             return (sums[0] + losses.sum(), sums[1] + (hits & counted).sum(dtype=jnp.int32)), None
 
-        zero = jnp.zeros((), jax.tree.leaves(state.params)[0].dtype)
+        zero = at_least_float32(jnp.zeros((), jax.tree.leaves(state.params)[0].dtype))
         sums = lax.scan(body, (zero, jnp.int32(0)), order)[0]
         return sums if self._placement.mesh is None else lax.psum(sums, AXIS)

@@ -14,6 +14,7 @@ from convjax._checks import check_function, check_type, describe_value
 from convjax._display import array_text, tree_text
 from convjax.nn.outputs import LayerKind
 from convjax.nn.sync_batch_norm import check_splits, set_axis_name
+from convjax.ops.precision import at_least_float32
 from convjax.optim.optimizers import Optimizer
 from convjax.parallel.mesh import AXIS, mean_over_devices
 from convjax.stats.activations import ActivationStats
@@ -93,8 +94,8 @@ class WatchedNames(NamedTuple):
 
 
 def cross_entropy(logits: Float[Array, "N K"], labels: Int[Array, " N"]) -> Float[Array, " N"]:
-    """Returns −log softmax(logits)[label] per example."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    """Returns −log softmax(logits)[label] per example, in float32 or wider."""
+    return optax.softmax_cross_entropy_with_integer_labels(at_least_float32(logits), labels)
 
 
 class TrainStep:
@@ -178,7 +179,7 @@ class TrainStep:
             channels.update(axes)
             # A tuple keeps the order of the calls; JAX sorts the keys of a dictionary.
             aux = variables, tuple(outputs.values()), logits
-            return jnp.mean(self.loss(logits, labels)), aux
+            return jnp.mean(self.losses(logits, labels)), aux
 
         (loss, (variables, outputs, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params
@@ -205,15 +206,16 @@ class TrainStep:
     ) -> jax.Array | None:
         if self._watch is None or not self._watch.evaluation:
             return None
-        loss = jnp.mean(self.loss(self.logits(state, images), labels))
+        loss = jnp.mean(self.losses(self.logits(state, images), labels))
         return mean_over_devices(loss) if self._synchronized else loss
 
     def normalize(
         self, images: UInt8[Array | np.ndarray, "N H W C"], dtype: Any = jnp.float32
     ) -> Float[Array, "N H W C"]:
         """Returns the model's input: (p/255 − mean)/std."""
-        scaled = images.astype(dtype) / 255
-        return (scaled - self._mean.astype(dtype)) / self._std.astype(dtype)
+        wide: Any = jnp.promote_types(dtype, jnp.float32)  # half precision has 8 bits of a pixel
+        scaled = images.astype(wide) / 255
+        return ((scaled - self._mean.astype(wide)) / self._std.astype(wide)).astype(dtype)
 
     def split(self, model: nnx.Module) -> tuple[Any, Any]:
         """Returns a model's parameters and its other variables.
@@ -248,7 +250,12 @@ class TrainStep:
         """
         logits = self.logits(state, images)
         answers = logits[:, 0] > 0 if logits.shape[-1] == 1 else jnp.argmax(logits, -1)
-        return self.loss(logits, labels), answers == labels
+        return self.losses(logits, labels), answers == labels
+
+    def losses(self, logits: Float[Array, "N K"], labels: Int[Array, " N"]) -> Float[Array, " N"]:
+        """Returns the loss of each example, in float32 or wider whatever the model computes in."""
+        found: jax.Array = at_least_float32(self.loss(at_least_float32(logits), labels))
+        return found
 
     def layers(self, state: TrainState, images: jax.ShapeDtypeStruct) -> WatchedNames:
         """Returns the watched layers and parameters for a whole batch, without computing."""

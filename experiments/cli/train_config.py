@@ -24,6 +24,7 @@ WATCHES: dict[str, Watch | None] = {
     "everything": Watch.everything(),
 }
 NON_FINITE = ("stop", "go-on")
+PRECISIONS = ("default", "high", "highest")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class TrainConfig:
       non_finite: one of NON_FINITE.
       devices: number of devices, of all processes together.
       piece: most steps between two points where the training can stop, see `convjax.Plan`.
+      precision: of float32 products, one of PRECISIONS.
+      deterministic: whether a GPU uses only operations whose results are the same bit for bit.
 
     Raises:
       ValueError: for an invalid value; the message names the field.
@@ -68,16 +71,29 @@ class TrainConfig:
         option(FOLDER, "Most steps until the training can stop or save; fewer for large ones."),
     ] = PIECE
 
+    precision: Annotated[
+        str,
+        option(
+            PROCESSES,
+            "Of float32 products: default (on TPU bfloat16, on GPU may be TF32), high or highest.",
+        ),
+    ] = "default"
+    deterministic: Annotated[
+        bool, option(PROCESSES, "On GPU, only operations whose results are the same bit for bit.")
+    ] = False
+
     def __post_init__(self) -> None:
         _check_choice("watch", self.watch, WATCHES)
+        _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("non_finite", self.non_finite, NON_FINITE)
         resolve_layout(self.layout)
         for name, least in (("seed", 0), ("watch_every", 1), ("devices", 1), ("piece", 1)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}.")
-        if type(self.quick) is not bool:
-            raise ValueError(f"quick must be true or false, got {self.quick!r}.")
+        for name in ("quick", "deterministic"):
+            if type(value := getattr(self, name)) is not bool:
+                raise ValueError(f"{name} must be true or false, got {value!r}.")
         if self.setting.batch_size % self.devices:
             raise ValueError(
                 f"batch_size must be a multiple of the number of devices, {self.devices}, got "
@@ -93,11 +109,15 @@ class TrainConfig:
     def full(self, lab: Lab) -> dict[str, Any]:
         """Returns the content of config.json: this configuration and what follows from the data."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _ADDED}
-        return {**lab.run_config(self.setting, self.seed), **own}
+        # Omitted where they have their defaults, so that runs of version 0.1 can be resumed.
+        default = TrainConfig()
+        given = {n: getattr(self, n) for n in _NUMERICS if getattr(self, n) != getattr(default, n)}
+        return {**lab.run_config(self.setting, self.seed), **own, **given}
 
 
 # Entries in the config.json of `train` that the one of `run` lacks.
 _ADDED = ("watch", "watch_every", "non_finite", "devices", "piece")
+_NUMERICS = ("precision", "deterministic")
 _OF_SETTING = tuple(field.name for field in fields(Setting))
 
 

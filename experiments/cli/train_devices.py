@@ -1,5 +1,6 @@
-"""The devices of a training."""
+"""The devices of a training, and how they compute."""
 
+import os
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +18,25 @@ def show_cpu_devices(count: Any) -> None:
     if isinstance(count, int) and count > distributed.process_count():
         with suppress(RuntimeError):  # the devices are already initialized
             jax.config.update("jax_num_cpu_devices", count // distributed.process_count())
+
+
+def set_numerics(precision: str, deterministic: bool) -> None:
+    """Sets the precision of float32 products, and whether a GPU is to be deterministic.
+
+    The second must be called before anything initializes JAX's devices.
+
+    Args:
+      precision: "default", or one of JAX's `jax_default_matmul_precision`.
+      deterministic: whether operations of a GPU that may differ from run to run are excluded.
+
+    References:
+      https://docs.jax.dev/en/latest/gpu_performance_tips.html and
+      https://openxla.org/xla/flags_guidance.
+    """
+    if deterministic:
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    jax.config.update("jax_default_matmul_precision", None if precision == "default" else precision)
 
 
 def training_devices(count: int) -> list[jax.Device] | None:

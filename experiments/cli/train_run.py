@@ -25,8 +25,8 @@ from convjax.train._fit import Callback, FitResult, TrainingStopped, fit
 from convjax.train.device_data import Images
 from convjax.train.tree_arrays import CheckpointError
 from experiments.cli.results_folder import check_new
-from experiments.cli.train_config import check_same_images, resolved
-from experiments.cli.train_devices import show_cpu_devices, training_devices
+from experiments.cli.train_config import PRECISIONS, check_same_images, resolved
+from experiments.cli.train_devices import set_numerics, show_cpu_devices, training_devices
 from experiments.cli.train_observers import CallbackPair, EventOutput, TrainObserver, train_output
 from experiments.cli.train_options import TrainCommand, TrainOptions
 from experiments.harness import training_plots
@@ -79,6 +79,9 @@ class TrainRun:
         elif command.config is not None:
             base = read_config(command.config)
         show_cpu_devices(given.get("devices") or (base or {}).get("devices"))
+        asked = {**(base or {}), **given}
+        if (precision := asked.get("precision", "default")) in PRECISIONS:
+            set_numerics(precision, asked.get("deterministic") is True)
         # After the line above: `is_primary` initializes the devices. Only process 0 writes into the
         # folder, and it may have begun before the other processes are here.
         if not command.resume and distributed.is_primary():

@@ -28,6 +28,8 @@ CYCLES: dict[str, dict[str, Any]] = {
 
 NETWORKS = ("digits", "threes-sevens", "linear")
 
+DTYPES = ("float32", "bfloat16", "float16")
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -51,6 +53,8 @@ class Setting:
       encoding: None leaves the images unchanged; for "digits" only, one of
         `experiments.features.colour_encodings.ENCODINGS` takes the images in colour
         (`experiments.features.tinted_digits`) in that encoding.
+      dtype: of the products, one of DTYPES. Parameters, optimiser, losses and statistics are
+        float32 in any case.
 
     Raises:
       TypeError: if a count is not a whole number.
@@ -72,6 +76,7 @@ class Setting:
     lr_max: Annotated[float, "The constant, or the highest, learning rate."] = 0.06
     scores: Annotated[int, "Evaluations per epoch."] = 1
     encoding: str | None = None
+    dtype: Annotated[str, "Of the products: float32, bfloat16 or float16."] = "float32"
 
     def table(self, steps: int) -> dict[str, jax.Array]:
         """Returns the learning rate and momentum of each of `steps` steps."""
@@ -82,7 +87,12 @@ class Setting:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        known = {"network": NETWORKS, "norm": (None, *NORMS), "schedule": ("constant", *CYCLES)}
+        known = {
+            "network": NETWORKS,
+            "norm": (None, *NORMS),
+            "schedule": ("constant", *CYCLES),
+            "dtype": DTYPES,
+        }
         for name, names in known.items():
             value = getattr(self, name)
             if value not in names:
@@ -101,7 +111,7 @@ class Setting:
         """The name of a folder, unique to the setting."""
         parts = [self.network]
         parts += [f"{self.norm}norm"] if self.norm else []
-        for name in ("norm_last", "activate_first", "first_kernel", "scores", "encoding"):
+        for name in ("norm_last", "activate_first", "first_kernel", "scores", "encoding", "dtype"):
             value = getattr(self, name)
             if value != getattr(Setting(), name):
                 parts.append(f"{name.replace('_', '-')}-{value}".lower())
@@ -113,10 +123,12 @@ class Setting:
     def config(self) -> dict[str, Any]:
         """All fields, as in a run's configuration.
 
-        An encoding of None is omitted, so that runs of versions without encodings can be resumed.
+        Encoding and dtype are omitted where they have their defaults, so that runs of versions
+        without them can be resumed.
         """
-        fields = asdict(self)
-        return fields if self.encoding else {k: v for k, v in fields.items() if k != "encoding"}
+        default = Setting()
+        same = {n for n in ("encoding", "dtype") if getattr(self, n) == getattr(default, n)}
+        return {name: value for name, value in asdict(self).items() if name not in same}
 
     @property
     def structure(self) -> "Setting":
@@ -144,10 +156,10 @@ class Setting:
           layout: of the network.
           seed: of the initial parameters.
         """
-        rngs = nnx.Rngs(seed)
+        rngs, dtype = nnx.Rngs(seed), jnp.dtype(self.dtype)
         if self.network == "linear":
             height, width, channels = image
-            return models.LinearNet((height * width * channels, 30, 1), rngs=rngs)
+            return models.LinearNet((height * width * channels, 30, 1), dtype=dtype, rngs=rngs)
         settings: dict[str, Any] = {
             "in_features": image[-1],
             "classes": classes,
@@ -155,6 +167,7 @@ class Setting:
             "norm_last": self.norm_last,
             "activate_first": self.activate_first,
             "layout": layout,
+            "dtype": dtype,
             "rngs": rngs,
         }
         if self.network == "digits":

@@ -139,6 +139,23 @@ def test_set_keeps_the_structure_and_dtypes_of_the_state(make):
     assert kinds(after) == kinds(before)
 
 
+@pytest.mark.parametrize("make", [optimizers.adam, optimizers.sgd])
+def test_optimizers_compute_in_float32_for_parameters_of_half_precision(make):
+    optimizer = make()
+    wide = draw(dtype=np.float32)
+    half = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), wide)
+    state = optimizer.set(optimizer.transform.init(half), jnp.float32(0.1), jnp.float32(0.95))
+    assert float(optimizer.applied(state)[1]) == np.float32(0.95)  # 0.949 in bfloat16
+    updates, after = optimizer.transform.update(half, state, half)
+    floats = [x for x in jax.tree.leaves((state, after, updates)) if x.dtype != jnp.int32]
+    assert {x.dtype for x in floats} == {jnp.dtype(jnp.float32)}
+    # The same numbers, of which the parameters keep 8 bits, as those of float32.
+    exact = jax.tree.map(lambda x: x.astype(jnp.float32), half)
+    first = optimizer.set(optimizer.transform.init(exact), jnp.float32(0.1), jnp.float32(0.95))
+    wanted, _ = optimizer.transform.update(exact, first, exact)
+    jax.tree.map(np.testing.assert_array_equal, updates, wanted)
+
+
 def test_decays_only_matrices_and_kernels():
     assert optimizers.decays(draw()) == {"bias": False, "kernel": True, "conv": True}
     model = nnx.eval_shape(lambda: ConvNet((1, 2), norm="batch", rngs=nnx.Rngs(0)))

@@ -28,6 +28,36 @@ def test_scoring_order_has_every_example_exactly_once(batch_size):
     assert scores.examples == EXAMPLES
 
 
+def test_evaluate_sums_in_float32_whatever_the_parameters_are():
+    # 50 copies of the same examples have the mean of one, also where a sum in bfloat16 would stop
+    # to grow.
+    model = LinearNet((32, CLASSES), param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    trainer = Trainer(model, sgd())
+    state, images, labels = trainer.start(model), pixels(), split().labels
+    once = trainer.evaluate(state, Images(jnp.asarray(images), labels))
+    copies = Images(jnp.tile(jnp.asarray(images), (50, 1, 1, 1)), jnp.tile(labels, 50))
+    often = trainer.evaluate(state, copies, batch_size=100)
+    # 1,150 float32 losses of order 1.
+    assert often.loss == pytest.approx(once.loss, rel=1e-6)
+    assert often.correct == 50 * once.correct
+
+
+def test_losses_are_float32_whatever_the_model_computes_in():
+    model = LinearNet((32, CLASSES), param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    trainer = Trainer(model, sgd())
+    state = trainer.start(model)
+    logits = trainer.predict(state, pixels())
+    assert logits.dtype == jnp.bfloat16
+    losses, _ = trainer.step.scores(state, jnp.asarray(pixels()), split().labels)
+    # The same logits in float64: only the logarithm of a float32 sum differs.
+    wide = np.asarray(logits, np.float64)
+    wanted = np.log(np.exp(wide).sum(1)) - wide[np.arange(EXAMPLES), np.asarray(split().labels)]
+    assert losses.dtype == jnp.float32
+    np.testing.assert_allclose(losses, wanted, rtol=1e-6)
+    # In bfloat16, of 8 bits, they would be this far apart.
+    assert np.abs(losses - losses.astype(jnp.bfloat16)).max() > 1e-3
+
+
 @pytest.mark.parametrize("batch_size", [5, 1000])
 def test_evaluate_equals_numpy(run, batch_size):
     data = split(seed=9)

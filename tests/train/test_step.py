@@ -109,6 +109,31 @@ def test_cross_entropy_equals_values_by_hand():
     np.testing.assert_allclose(losses, [np.log(2), np.log(5)], rtol=1e-6)  # float32
 
 
+def test_train_step_of_bfloat16_products_keeps_float32():
+    model = conv_net(dtype=jnp.bfloat16)
+    trainer = Trainer(model, adam(), mean=MEAN, std=STD, watch=Watch.everything())
+    state, metrics, stats = jax.eval_shape(
+        trainer.step, trainer.start(model), *(x[:BATCH] for x in split()), *map(jnp.float32, (1, 1))
+    )
+    floats = [x for x in jax.tree.leaves((state, metrics, stats)) if x.dtype.kind in "fV"]
+    assert {x.dtype for x in floats} == {np.dtype(np.float32)}
+    # The products are of bfloat16.
+    logits = jax.eval_shape(trainer.step.logits, state, split().images[:1])
+    assert logits.dtype == jnp.bfloat16
+
+
+def test_train_step_of_bfloat16_products_is_near_that_of_float32():
+    data, order, rates = split(), batches(), table()
+    records = []
+    for dtype in (jnp.float32, jnp.bfloat16):
+        model = conv_net(dtype=dtype)
+        trainer = Trainer(model, sgd(), mean=MEAN, std=STD, watch=None)
+        records.append(trainer.run(trainer.start(model), data, order, rates)[1])
+    # Products of 8 bits, before any difference has grown.
+    np.testing.assert_allclose(records[1].loss[0], records[0].loss[0], rtol=2e-2)
+    assert records[1].loss.dtype == np.float32
+
+
 def test_train_step_unwatched_equals_training_without_watch(x64):
     data, rate = split(), jnp.float32(0.1)
 

@@ -50,11 +50,15 @@ def test_setting_structure_ignores_rates_and_length():
     assert replace(LONGER, encoding="hsv").structure != BATCH_NORM.structure
 
 
-@pytest.mark.parametrize("setting", [BATCH_NORM, replace(BATCH_NORM, encoding="grey")])
+@pytest.mark.parametrize(
+    "setting",
+    [BATCH_NORM, replace(BATCH_NORM, encoding="grey"), replace(BATCH_NORM, dtype="bfloat16")],
+)
 def test_setting_config_restores_the_setting(setting):
     assert Setting(**setting.config) == setting
     # Runs of earlier versions have no encoding.
     assert ("encoding" in setting.config) == (setting.encoding is not None)
+    assert ("dtype" in setting.config) == (setting.dtype != "float32")
 
 
 @pytest.mark.parametrize(
