@@ -128,7 +128,10 @@ def _branches(equation: JaxprEqn, operands: Sequence[TracedValue]) -> list[Trace
     """Joins the results of the branches of a condition."""
     if isinstance(operands[0], TracedArray | UntraceableError):
         return [UntraceableError("the image decides a branch (cond)")] * len(equation.outvars)
-    found = [_run(branch, operands[1:]) for branch in equation.params["branches"]]
+    branches = equation.params["branches"]
+    if equation.params.get("branches_platforms"):
+        branches = branches[-1:]  # all compute the same; the last is for any platform
+    found = [_run(branch, operands[1:]) for branch in branches]
     return [_joined(results) for results in zip(*found, strict=True)]
 
 

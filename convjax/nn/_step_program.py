@@ -107,7 +107,8 @@ def _first_meeting(jaxpr: Jaxpr, params: int, data: int, told: bool) -> tuple[An
     """Returns the outputs, the labels, and what the outputs depend on."""
     program = _Program(jaxpr)
     for equation in program.equations(jaxpr) if params else ():
-        if equation.primitive.name not in (*_PRODUCTS, *CALLS):
+        network = *_PRODUCTS, *CALLS
+        if equation.primitive.name not in network and not _is_by_platform(equation):
             met = program.meeting(equation, params, data, told)
             if met is not None:
                 return *met, program.bits(met[0])
@@ -275,6 +276,11 @@ class _Program:
         )
         kept = [v for v in chain if _shape(v)[:1] == shape[:1]]
         return next((v for fits in orders for v in kept if fits(v)), None)
+
+
+def _is_by_platform(equation: JaxprEqn) -> bool:
+    """Whether it is one operation in the forms of several platforms, as `convjax.conv2d`."""
+    return bool(equation.params.get("branches_platforms"))
 
 
 def _shape(atom: Any) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Pure functions: the convolution in every layout, its arithmetic, and normalisation."""
 
 from convjax.ops import reference
-from convjax.ops.conv import Method, conv2d, patches, resolve_method
+from convjax.ops.conv import Method, conv2d, patches
 from convjax.ops.geometry import multiplications, output_shape, output_size, same_padding
 from convjax.ops.layout import Layout, images_to, kernel_to, resolve_layout
 from convjax.ops.normalization import batch_moments, batch_norm, group_norm, running_update
@@ -21,7 +21,6 @@ __all__ = [
     "patches",
     "reference",
     "resolve_layout",
-    "resolve_method",
     "running_update",
     "same_padding",
 ]

@@ -6,9 +6,9 @@ loops (https://github.com/jax-ml/jax/issues/12868); matrix products are fast in 
 """
 
 import operator
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -19,6 +19,27 @@ from convjax.ops import geometry
 from convjax.ops.geometry import Padding, Pair
 from convjax.ops.layout import KERNEL_AXES, check_layout
 
+# "auto" is chosen for training, which runs inside a loop (scan, fori_loop), where XLA on CPU does
+# not call its library convolution (https://github.com/jax-ml/jax/issues/12868). The table is the
+# time of lax over the time of matmul for the forward and backward pass of one convolution, inside a
+# loop and outside, NHWC | CHWN: two cores, float32, jax 0.10.2, medians of 5 interleaved runs
+# beside other work. Only large differences are significant; CHWN has become faster since.
+#
+# | N, H=W, C → O, kernel, stride | loop      | outside     |
+# |-------------------------------|-----------|-------------|
+# | 64, 28, 1 → 8, 5, 2           | 1.7 | 1.5 | 1.2 | 1.4   |
+# | 64, 14, 8 → 16, 3, 2          | 5.9 | 5.3 | 1.0 | 0.7   |
+# | 64, 4, 32 → 64, 3, 2          |  11 |  13 | 2.0 | 1.1   |
+# | 512, 14, 8 → 16, 3, 2         | 7.0 | 5.2 | 0.8 | 0.7   |
+# | 64, 32, 3 → 32, 3, 1          |  19 | 8.0 | 1.4 | 1.1   |
+# | 64, 16, 64 → 64, 3, 1         |  27 |  20 | 0.5 | 0.4   |
+# | 4, 56, 64 → 64, 3, 1          |  14 |  14 | 0.3 | 0.4   |
+#
+# "auto" is therefore matmul for every shape on CPU: it always wins inside a loop, loses a factor of
+# 3 at most outside, and a traced function does not know where it will run. With groups matmul wins
+# by more, even outside a loop: XLA's convolution takes 30 to 90 times as long for the gradients of
+# 32 groups. On an accelerator XLA's convolution is the fast one, and patches take kernel height ×
+# width times the memory.
 Method = Literal["lax", "matmul", "auto"]
 
 
@@ -60,7 +81,8 @@ def conv2d(
       groups: number of groups of channels; outputs of group g see the inputs of group g.
       layout: "NHWC", "NCHW" or "CHWN".
       method: "lax" (`lax.conv_general_dilated`), "matmul" (patches times kernel matrix) or "auto":
-        matmul on CPU, lax elsewhere; see `resolve_method`.
+        matmul where the program is lowered for a CPU, lax elsewhere. matmul is faster on CPU inside
+        a loop, and lax may be for wide layers outside of one.
       precision: as for `jax.lax.dot_general`; None is the default of the backend.
       preferred_element_type: dtype in which products are accumulated and returned, as for
         `jax.lax.dot_general`; None is the dtype of the operands.
@@ -104,48 +126,25 @@ def conv2d(
     if jnp.ndim(x) == 3:
         x = jnp.expand_dims(x, batch_axis)
     settings = _check(x, kernel, bias, stride, padding, dilation, groups, layout)
-    apply = _conv_lax if resolve_method(method) == "lax" else _conv_matmul
-    y = apply(x, kernel, settings, layout, precision, preferred_element_type)
+    by_name = {
+        name: partial(
+            form,
+            settings=settings,
+            layout=layout,
+            precision=precision,
+            dtype=preferred_element_type,
+        )
+        for name, form in (("lax", _conv_lax), ("matmul", _conv_matmul))
+    }
+    if method == "auto":  # of the platform that the program is lowered for
+        y = lax.platform_dependent(x, kernel, cpu=by_name["matmul"], default=by_name["lax"])
+    else:
+        y = by_name[method](x, kernel)
     if bias is not None:
         shape = [1, 1, 1, 1]
         shape[layout.index("C")] = bias.shape[0]
         y = y + bias.reshape(shape).astype(y.dtype)
     return y if batched else jnp.squeeze(y, batch_axis)
-
-
-def resolve_method(method: str) -> str:
-    """Returns the method of this backend, "lax" or "matmul", for one of "auto", "lax", "matmul".
-
-    "auto" is chosen for training, which runs inside a loop (scan, fori_loop), where XLA on CPU
-    does not call its library convolution (https://github.com/jax-ml/jax/issues/12868). The table
-    is the time of lax over the time of matmul for the forward and backward pass of one convolution,
-    inside a loop and outside, NHWC | CHWN: two cores, float32, jax 0.10.2, medians of 5 interleaved
-    runs beside other work. Only large differences are significant; CHWN has become faster since.
-
-    | N, H=W, C → O, kernel, stride | loop      | outside     |
-    |-------------------------------|-----------|-------------|
-    | 64, 28, 1 → 8, 5, 2           | 1.7 | 1.5 | 1.2 | 1.4   |
-    | 64, 14, 8 → 16, 3, 2          | 5.9 | 5.3 | 1.0 | 0.7   |
-    | 64, 4, 32 → 64, 3, 2          |  11 |  13 | 2.0 | 1.1   |
-    | 512, 14, 8 → 16, 3, 2         | 7.0 | 5.2 | 0.8 | 0.7   |
-    | 64, 32, 3 → 32, 3, 1          |  19 | 8.0 | 1.4 | 1.1   |
-    | 64, 16, 64 → 64, 3, 1         |  27 |  20 | 0.5 | 0.4   |
-    | 4, 56, 64 → 64, 3, 1          |  14 |  14 | 0.3 | 0.4   |
-
-    "auto" is therefore matmul for every shape on CPU: it always wins inside a loop, loses a factor
-    of 3 at most outside, and a traced function does not know where it will run. Pass method="lax"
-    for wide layers outside a loop. With groups matmul wins by more, even outside a loop: XLA's
-    convolution takes 30 to 90 times as long for the gradients of 32 groups. On an accelerator XLA's
-    convolution is the fast one, and patches take kernel height × width times the memory.
-
-    Examples:
-      >>> from convjax.ops import resolve_method
-      >>> resolve_method("lax"), resolve_method("auto") in ("lax", "matmul")
-      ('lax', True)
-    """
-    if method != "auto":
-        return method
-    return "matmul" if jax.default_backend() == "cpu" else "lax"
 
 
 def patches(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from convjax.parallel import mesh
 from convjax.parallel.mesh import REPLICATED, SPLIT_SECOND
@@ -20,6 +21,7 @@ class Placement:
       mesh: the mesh of the devices; None for JAX's default device.
       parts: the number of parts of a batch.
       spans: whether some of the devices belong to other processes.
+      platform: of the devices, such as "cpu", "gpu" or "tpu".
 
     Raises:
       TypeError: if devices is not a sequence of devices.
@@ -36,6 +38,13 @@ class Placement:
         self.mesh = None if devices is None else mesh.data_mesh(devices)
         self.parts = 1 if self.mesh is None else self.mesh.size
         self.spans = self.mesh is not None and mesh.spans_processes(self.mesh)
+
+    @property
+    def platform(self) -> str:
+        if self.mesh is not None:
+            return str(self.mesh.devices.flat[0].platform)
+        (device,) = jnp.zeros(()).devices()  # also one of `jax.default_device`
+        return str(device.platform)
 
     def put(self, tree: Any) -> Any:
         """Returns the tree on the devices of the training; arrays already there stay."""

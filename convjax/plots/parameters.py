@@ -8,8 +8,8 @@ from jaxtyping import Float
 from convjax.plots import heatmap
 from convjax.plots.figure import MAX_COLUMNS, caption, label_steps, new_figure, point_style
 from convjax.plots.layer_choice import LayerChoice, choose, describe_choice
+from convjax.stats.parameter_forms import LOG_BINS
 from convjax.stats.parameter_record import ParameterRecord
-from convjax.stats.parameters import LOG_BINS
 from convjax.stats.record import Record, check_record
 
 if TYPE_CHECKING:

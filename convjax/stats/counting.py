@@ -1,4 +1,6 @@
-"""Exact counts of small whole numbers, by rows, in the form that suits the backend."""
+"""Exact counts of small whole numbers, by rows, in the form that suits the platform."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +21,11 @@ def count_rows(
 ) -> Int[Array, "R bins"]:
     """Returns how often each of 0 … bins − 1 occurs in each row; `bins` itself is not counted.
 
-    The cheapest exact form depends on the backend. On CPU it is a scatter-add, which runs in one
-    thread beside the products of the backward pass; comparing with every bin took longer than the
-    rest of the step. Of long rows two neighbours are counted at once, in a table of all pairs,
-    which takes half the time. Elsewhere, by reasoning and not yet by measurement, a scatter-add
-    would serialise on the few addresses where most activations lie, and comparisons cost little.
-    Comparisons also keep the axes of an array of explicit sharding, which a scatter-add refuses.
+    The cheapest exact form depends on the platform that the program is lowered for. On CPU it is a
+    scatter-add, which runs in one thread beside the products of the backward pass; comparing with
+    every bin took longer than the rest of the step. Elsewhere a scatter-add would serialise on the
+    few addresses where most activations lie, and comparisons cost little. Comparisons also keep the
+    axes of an array of explicit sharding, which a scatter-add refuses.
 
     Args:
       index: numbers from 0 to bins.
@@ -39,13 +40,33 @@ def count_rows(
       >>> count_rows(index, 2).tolist(), count_rows(index, 2, np.array([0, 0])).tolist()
       ([[1, 2], [1, 1]], [[2, 3]])
     """
-    given, rows = rows is not None, np.arange(len(index)) if rows is None else rows
-    number = int(rows[-1]) + 1
-    if explicitly_sharded(index) or jax.default_backend() != "cpu":
-        axes = tuple(range(1, index.ndim))
-        counts = jnp.sum(index[..., None] == jnp.arange(bins), axes, dtype=jnp.int32)
-        return sum_rows(counts, rows) if given else counts
-    codes = bins + 1
+    compared = partial(count_by_comparing, bins=bins, rows=rows)
+    if explicitly_sharded(index):
+        return compared(index)
+    adding = partial(count_by_adding, bins=bins, rows=rows)
+    counts: jax.Array = jax.lax.platform_dependent(index, cpu=adding, default=compared)
+    return counts
+
+
+def count_by_comparing(
+    index: Int[Array, "K ..."], bins: int, rows: Int[np.ndarray, " K"] | None
+) -> Int[Array, "R bins"]:
+    """`count_rows` by comparisons with every number."""
+    axes = tuple(range(1, index.ndim))
+    counts = jnp.sum(index[..., None] == jnp.arange(bins), axes, dtype=jnp.int32)
+    return counts if rows is None else sum_rows(counts, rows)
+
+
+def count_by_adding(
+    index: Int[Array, "K ..."], bins: int, rows: Int[np.ndarray, " K"] | None
+) -> Int[Array, "R bins"]:
+    """`count_rows` by adding ones at the numbers.
+
+    Of long rows two neighbours are counted at once, in a table of all pairs, which takes half the
+    time.
+    """
+    rows = np.arange(len(index)) if rows is None else rows
+    number, codes = int(rows[-1]) + 1, bins + 1
     index = index.reshape(len(index), -1)
     if codes > PAIRED_CODES or index.size < PAIRED_SIZE * number:
         return _added(index, codes, rows)[:, :bins]

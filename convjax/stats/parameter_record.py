@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 from convjax.stats.merging import count_dtype, group_starts, sum_of_rows
-from convjax.stats.parameters import LOG_BINS, LOG_FIRST, Described, Norms
+from convjax.stats.parameter_forms import LOG_BINS, LOG_FIRST
+from convjax.stats.parameters import Described, Norms
 
 _NORMS = ("weight_norm", "grad_norm", "update_norm")
 _HISTOGRAMS = ("grad_hist", "update_hist")

@@ -16,14 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from convjax._checks import check_array
 from convjax.optim.optimizers import path_name
-from convjax.stats.chunks import Chunks
-from convjax.stats.counting import count_rows, explicitly_sharded, sum_rows
-from convjax.stats.groups import STACKED_SIZE, in_order
-
-# Magnitudes have bins of a factor of 2, from 2^-34 (6e-11) to 2^6 (64). Powers of two, because the
-# bin of a float32 is then its exponent: exact, and a shift instead of a logarithm.
-LOG_BINS = 40
-LOG_FIRST = -34
+from convjax.stats.parameter_forms import sums_of
 
 
 class Norms(NamedTuple):
@@ -206,21 +199,7 @@ def _matched(
 def _norms(trees: dict[str, list[Any]], histogram: bool) -> Norms:
     """Returns the statistics, given the leaves of each tree of `parameter_stats`."""
     arrays = {name: list(map(jnp.asarray, leaves)) for name, leaves in trees.items()}
-    together: list[int] = []
-    alone: list[int] = []
-    for i, of_parameter in enumerate(zip(*arrays.values(), strict=True)):
-        kept = any(x.size > STACKED_SIZE or explicitly_sharded(x) for x in of_parameter)
-        (alone if kept else together).append(i)
-    # The axes of those alone stay as they are: what is split over devices remains split.
-    blocks: list[tuple[Chunks | None, dict[str, Any]]] = [
-        (None, {name: xs[i][None] for name, xs in arrays.items()}) for i in alone
-    ]
-    if together:
-        chunks = Chunks(tuple(arrays["params"][i].size for i in together))
-        laid = {name: chunks.of([xs[i] for i in together]) for name, xs in arrays.items()}
-        blocks.append((chunks, laid))
-    rows = [_of_rows(laid, chunks, histogram, jax.default_backend()) for chunks, laid in blocks]
-    squares, hists = in_order([*([i] for i in alone), together], rows)
+    squares, hists = sums_of(arrays, histogram=histogram)
     return Norms(
         weight_norm=jnp.sqrt(squares["params"]),
         grad_norm=jnp.sqrt(squares["grads"]) if "grads" in squares else None,
@@ -228,41 +207,3 @@ def _norms(trees: dict[str, list[Any]], histogram: bool) -> Norms:
         grad_hist=hists.get("grads"),
         update_hist=hists.get("updates"),
     )
-
-
-@partial(jax.jit, static_argnums=(1, 2, 3))
-def _of_rows(
-    laid: dict[str, Shaped[Array, "R ..."]], chunks: Chunks | None, histogram: bool, backend: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the squared norms and the magnitudes of parameters, by the name of their tree.
-
-    Jitted, so that rows of one type are traced once.
-
-    Args:
-      laid: the rows of each tree.
-      chunks: that the rows are of; None if each row is a parameter.
-      histogram: False leaves out the magnitudes.
-      backend: that the form of the counts depends on.
-    """
-    laid = {name: x.astype(jnp.float32) for name, x in laid.items()}
-    if "updated" in laid:  # here, since a difference per parameter would compile longer
-        laid["updates"] = laid.pop("updated") - laid["params"]
-    squares, hists = {}, {}
-    for name, x in laid.items():
-        sums = jnp.sum(jnp.square(x), tuple(range(1, x.ndim)))
-        squares[name] = sums if chunks is None else sum_rows(sums, chunks.arrays)
-        if histogram and name != "params":
-            counts = count_rows(
-                _magnitude_bin(x), LOG_BINS + 2, None if chunks is None else chunks.arrays
-            )
-            # Padding is zeros, and those are under.
-            hists[name] = counts if chunks is None else counts.at[:, 0].add(-chunks.padding)
-    return squares, hists
-
-
-def _magnitude_bin(x: Float[Array, "R ..."]) -> Int[Array, "R ..."]:
-    """Returns the bin of each magnitude by powers of two: 0 for zeros, the last for NaNs."""
-    bits = jax.lax.bitcast_convert_type(jnp.abs(x), jnp.int32)
-    exponent = (bits >> 23) - 127  # of 2^exponent ≤ |x|; −127 for zero, 128 for infinity
-    index = jnp.clip(exponent - LOG_FIRST + 1, 0, LOG_BINS + 1)
-    return jnp.where(jnp.isnan(x), LOG_BINS + 2, index)

@@ -19,9 +19,10 @@ from convjax._display import Displayed
 from convjax.io.atomic import atomic_write
 from convjax.io.npz import read_npz, read_npz_file
 from convjax.nn.outputs import LayerKind
-from convjax.stats.activations import NEAR_ZERO, ActivationStats
+from convjax.stats.activations import ActivationStats
 from convjax.stats.bins import FASTAI
 from convjax.stats.facts import merge_facts
+from convjax.stats.forms import NEAR_ZERO
 from convjax.stats.merging import group_starts, mean_of_rows, merge_rows, row_span
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record_file import from_arrays, to_arrays

@@ -8,8 +8,8 @@ import numpy as np
 
 from convjax.io.npz import Arrays
 from convjax.nn.outputs import LayerKind
-from convjax.stats.activations import NEAR_ZERO
 from convjax.stats.bins import FASTAI
+from convjax.stats.forms import NEAR_ZERO
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record_schema import (
     FIELDS,

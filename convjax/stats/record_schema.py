@@ -12,7 +12,7 @@ from jaxtyping import Num
 
 from convjax.io.array_schema import Axis, Field, check_fields
 from convjax.io.npz import Arrays
-from convjax.stats.parameters import LOG_BINS
+from convjax.stats.parameter_forms import LOG_BINS
 
 # Axes by what they count. There are two kinds of rows: of steps, and of watched steps. The axis of
 # the layers is empty, too, in `channels` without units and in `counted` without rows.

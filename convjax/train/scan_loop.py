@@ -1,14 +1,17 @@
 """A chunk of training steps as one loop on the device, and the rows of its record."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.lax import platform_dependent
 from jaxtyping import Int32, Num
 
+from convjax.train.packed_rows import PackedRows
 from convjax.train.step import StepMetrics, StepStats
 
 # Steps per call of the compiled program. Long enough that dispatch costs nothing (an epoch takes as
@@ -17,10 +20,13 @@ CHUNK_STEPS = 128
 
 
 class ChunkRows(NamedTuple):
-    """The rows of a chunk's record, on the device until the host fetches them."""
+    """The rows of a chunk's record, on the device until the host fetches them.
 
-    metrics: StepMetrics  # one row per step
-    stats: StepStats  # one row per watched step
+    Within the loop they are packed, see `PackedRows`.
+    """
+
+    metrics: Any  # `StepMetrics`, one row per step
+    stats: Any  # `StepStats`, one row per watched step
 
 
 # Takes the number of the step within the chunk, the state, and whether the step is watched.
@@ -48,11 +54,16 @@ def run_steps(
     def body(i: jax.Array, carry: tuple[Any, ChunkRows], watched: bool) -> tuple[Any, ChunkRows]:
         state, rows = carry
         new, metrics, stats = take(i, state, watched)
-        if fixed_loops():
-            new = jax.tree.map(lambda a, b: jnp.where(i < steps, a, b), new, state)
+        new = platform_dependent(
+            i < steps,
+            new,
+            state,
+            cpu=lambda _, new, old: new,
+            default=lambda counts, *both: jax.tree.map(partial(jnp.where, counts), *both),
+        )
         return new, ChunkRows(
-            _set(rows.metrics, i, metrics),
-            _set(rows.stats, i // every, stats) if watched else rows.stats,
+            metrics_in.set(rows.metrics, i, metrics),
+            stats_in.set(rows.stats, i // every, stats) if watched else rows.stats,
         )
 
     def group(g: jax.Array, carry: tuple[Any, ChunkRows]) -> tuple[Any, ChunkRows]:
@@ -62,30 +73,41 @@ def run_steps(
             carry = body(first, carry, True)
         if every == 1:
             return carry
-        rest = every if fixed_loops() else jnp.minimum(every, steps - first)
+        rest = _by_platform(jnp.minimum(every, steps - first), every)
         return lax.fori_loop(int(watched), rest, lambda j, c: body(first + j, c, False), carry)
 
     _, metrics, stats = jax.eval_shape(lambda s: take(jnp.int32(0), s, watched), state)
-    rows = ChunkRows(_zeros(metrics, length), _zeros(stats, length // every))
-    groups = length // every if fixed_loops() else (steps + every - 1) // every
-    return lax.fori_loop(0, groups, group, (state, rows))
+    metrics_in, stats_in = PackedRows(metrics), PackedRows(stats)
+    rows = ChunkRows(metrics_in.zeros(length), stats_in.zeros(length // every))
+    groups = _by_platform((steps + every - 1) // every, length // every)
+    state, packed = lax.fori_loop(0, groups, group, (state, rows))
+    return state, ChunkRows(metrics_in.unpack(packed.metrics), stats_in.unpack(packed.stats))
 
 
-def fixed_loops() -> bool:
-    """Returns whether the compiler knows the lengths of a chunk's loops.
+def _by_platform(counted: jax.Array, whole: int) -> jax.Array:
+    """Returns the rounds of a loop: those that count on CPU, and elsewhere all.
 
     On CPU a loop takes its length as an argument: one program serves every number of steps, and no
     step is wasted. On an accelerator such a loop asks the host before every round, which costs as
     much as a small step. There the loop runs over all rows of the chunk, and the rows past the end
     do not change the state.
     """
-    return jax.default_backend() != "cpu"
+    found: jax.Array = platform_dependent(
+        counted, cpu=lambda rounds: rounds, default=lambda rounds: jnp.full_like(rounds, whole)
+    )
+    return found
 
 
-def chunk_length(steps: int, every: int) -> int:
-    """Returns the steps per chunk: a multiple of `every`, or all where `every` is beyond them."""
+def chunk_length(steps: int, every: int, platform: str) -> int:
+    """Returns the steps per chunk: a multiple of `every`, or all where `every` is beyond them.
+
+    Args:
+      steps: of the training.
+      every: the distance of watched steps.
+      platform: of the devices, "cpu" or another.
+    """
     length = CHUNK_STEPS
-    if fixed_loops():
+    if platform != "cpu":  # whose loops run over all rows of a chunk
         # Chunks of nearly equal length, so that hardly any step is wasted.
         length = -(-steps // -(-steps // CHUNK_STEPS))
     every = min(every, max(steps, length))
@@ -165,12 +187,3 @@ def scoring_order(examples: int, batch_size: int, parts: int = 1) -> Int32[np.nd
 def padded(rows: Num[np.ndarray, "N ..."], length: int) -> Num[np.ndarray, "M ..."]:
     """Returns `length` rows, padded with zeros."""
     return np.pad(rows, [(0, length - len(rows))] + [(0, 0)] * (rows.ndim - 1))
-
-
-def _zeros(row: Any, length: int) -> Any:
-    """Returns zeros for `length` rows like `row`, a tree of arrays."""
-    return jax.tree.map(lambda a: jnp.zeros((length, *a.shape), a.dtype), row)
-
-
-def _set(rows: Any, i: jax.Array, row: Any) -> Any:
-    return jax.tree.map(lambda a, b: a.at[i].set(b), rows, row)

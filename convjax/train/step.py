@@ -186,6 +186,14 @@ class TrainStep:
         )
         if self._synchronized:
             loss, grads = mean_over_devices((loss, grads))
+        eval_loss = None
+        if self._watch is not None and watched:
+            eval_loss = self._eval_loss(state._replace(variables=variables), images, labels)
+        if eval_loss is not None:
+            # Before the update, which then overwrites what both read: else a GPU copies it.
+            grads, eval_loss = jax.lax.platform_dependent(
+                grads, eval_loss, cpu=lambda *both: both, default=_in_this_order
+            )
         opt_state = self._optimizer.set(state.opt_state, learning_rate, momentum)
         updates, opt_state = self._optimizer.transform.update(grads, opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -196,7 +204,7 @@ class TrainStep:
             stats = StepStats(
                 self._watch.stats(of_layers, channels),
                 self._watch.parameter_stats(state.params, grads, params),
-                self._eval_loss(state._replace(variables=variables), images, labels),
+                eval_loss,
                 batch_facts(logits, labels) if self._watch.inputs else None,
             )
         return TrainState(params, variables, opt_state), metrics, stats
@@ -290,6 +298,11 @@ class TrainStep:
     def _input(self, params: Any, images: Any) -> jax.Array:
         # A model computes in the dtype of its parameters.
         return self.normalize(images, jax.tree.leaves(params)[0].dtype)
+
+
+def _in_this_order(*values: Any) -> tuple[Any, ...]:
+    """Returns the values, which are all computed before anything that uses one of them."""
+    return tuple(jax.lax.optimization_barrier(values))
 
 
 def _whole(model: nnx.Module) -> nnx.Module:

@@ -200,7 +200,7 @@ class Trainer:
         columns = checked_table(table, len(order))
         self.check_labels(state, data)
         layers = self._recorder.layers(state, data, order.shape[1])
-        length = chunk_length(len(order), self._every)
+        length = chunk_length(len(order), self._every, self._placement.platform)
         if isinstance(data, Stream):
             most = steps_at_once(data, order.shape[1])
             length = bounded_length(length, min(self._every, length), most)

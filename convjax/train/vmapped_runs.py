@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Num
 
+from convjax.parallel.placement import Placement
 from convjax.parallel.timed_jit import TimedJit
 from convjax.stats.record import Record
 from convjax.stats.record_builder import from_steps
@@ -73,7 +74,7 @@ class VmappedRuns:
 
         order = np.stack(orders, 1)  # (T, R, B): a chunk is cut along the first axis
         columns = {name: np.stack([table[name] for table in tables], 1) for name in tables[0]}
-        length = chunk_length(len(order), 1)
+        length = chunk_length(len(order), 1, Placement(None).platform)
         states = run_chunks(self._run_chunk, states, data, order, columns, length, fetch)
         metrics = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
         records = [

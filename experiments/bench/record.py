@@ -16,8 +16,9 @@ import numpy as np
 from convjax.runs.environment import environment
 from convjax.stats.activations import ActivationStats
 from convjax.stats.bins import FASTAI
+from convjax.stats.parameter_forms import LOG_BINS
 from convjax.stats.parameter_record import ParameterRecord
-from convjax.stats.parameters import LOG_BINS, Described, Norms
+from convjax.stats.parameters import Described, Norms
 from convjax.stats.record import Record
 from convjax.stats.record_builder import RecordBuilder, from_steps
 from convjax.train.scan_loop import CHUNK_STEPS

@@ -14,8 +14,8 @@ import torch  # type: ignore[import-not-found,unused-ignore]
 from torch import nn  # type: ignore[import-not-found,unused-ignore]
 from torch.nn import functional  # type: ignore[import-not-found,unused-ignore]
 
-from convjax.stats.activations import NEAR_ZERO
 from convjax.stats.bins import FASTAI
+from convjax.stats.forms import NEAR_ZERO
 from experiments.bench.case import MATRIX, BenchCase
 
 B2 = 0.99

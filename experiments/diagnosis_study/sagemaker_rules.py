@@ -10,7 +10,7 @@ requires.
 import numpy as np
 
 from convjax.diagnosis.evidence import Evidence
-from convjax.stats.parameters import LOG_BINS
+from convjax.stats.parameter_forms import LOG_BINS
 from convjax.stats.record import Record
 
 SMALLEST_GRADIENT = 1e-7  # mean of |g|

@@ -192,19 +192,15 @@ def test_conv2d_preferred_element_type_accumulates_and_is_returned(method):
     assert np.abs(np.asarray(plain, np.float64) - exact).max() > 1e-2
 
 
-def test_conv2d_auto_is_matmul_on_cpu_and_lax_elsewhere(monkeypatch):
-    def program(groups):
-        x, kernel = np.zeros((1, 4, 4, 2), np.float32), np.zeros((3, 3, 2 // groups, 2), np.float32)
-        return str(jax.make_jaxpr(lambda x, k: conv2d(x, k, groups=groups))(x, kernel))
-
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    for groups in (1, 2):
-        assert "dot_general" in program(groups)
-        assert "conv_general_dilated" not in program(groups)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    for groups in (1, 2):
-        assert "conv_general_dilated" in program(groups)
-        assert "dot_general" not in program(groups)
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_conv2d_auto_is_matmul_on_cpu_and_lax_elsewhere(platform, groups):
+    x, kernel = np.zeros((1, 4, 4, 2), np.float32), np.zeros((3, 3, 2 // groups, 2), np.float32)
+    traced = jax.jit(lambda x, k: conv2d(x, k, groups=groups)).trace(x, kernel)
+    # One process makes the programs of all platforms.
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("dot_general" in text) == (platform == "cpu")
+    assert ("stablehlo.convolution" in text) == (platform != "cpu")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from convjax.parallel.mesh import (
     place,
     replicate,
 )
+from convjax.parallel.placement import Placement
 from convjax.stats.activations import ActivationStats
 from convjax.stats.record import Record
 from convjax.stats.watch import Watch
@@ -33,7 +34,7 @@ from convjax.train import scan_loop
 from convjax.train.device_data import Images
 from convjax.train.evaluation import Scores
 from convjax.train.trainer import Trainer
-from tests.helpers import assert_trees_close
+from tests.helpers import assert_trees_close, on_accelerator
 
 STEPS, BATCH, EXAMPLES, CLASSES = 7, 8, 23, 3
 
@@ -97,7 +98,9 @@ def trained(norm: str, count: int | None, *, every: int = 1, fixed: bool = False
     """A training in float64 in chunks of four steps, on devices or the default one."""
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
         patch.setattr(scan_loop, "CHUNK_STEPS", 4)
-        patch.setattr(scan_loop, "fixed_loops", lambda: fixed)
+        if fixed:
+            patch.setattr(scan_loop, "platform_dependent", on_accelerator)
+            patch.setattr(Placement, "platform", "gpu")
         model = Normed(NORMS[norm]())
         watch = Watch(every=every)
         chosen = None if count is None else devices(count)

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from convjax.stats import activations as library
-from convjax.stats.activations import NEAR_ZERO, activation_stats
+from convjax.stats import forms
+from convjax.stats.activations import activation_stats
 from convjax.stats.bins import FASTAI
+from convjax.stats.forms import NEAR_ZERO
 
 # One compiled program for all examples of a property: every array is filled up to this size.
 SIZE = 64
@@ -18,33 +20,18 @@ stats = jax.jit(activation_stats)
 without_histogram = partial(activation_stats, histogram=False)
 FUNCTIONS = {"full": activation_stats, "bare": without_histogram}
 
-# JAX's names of backends: CPU has one formulation, all others another.
-backends = pytest.mark.parametrize("backend", ["cpu", "gpu"])
-
-
-def traced_for(backend, function, size):
-    """Traces a function of `size` values as JAX would on another backend."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(library.jax, "default_backend", lambda: backend)
-        return jax.jit(lambda x: function(x)).trace(jax.ShapeDtypeStruct((size,), np.float32))
+FORMS = {"cpu": forms.by_groups, "cuda": forms.by_stacking, "tpu": forms.on_own_axes}
+each_form = pytest.mark.parametrize("platform", FORMS)
 
 
 @cache
-def compiled(backend, name):
-    """One of FUNCTIONS for SIZE values, in a backend's formulation, compiled for this backend."""
-    return traced_for(backend, FUNCTIONS[name], SIZE).lower().compile()
-
-
-def equations(jaxpr):
-    """All equations, those of jitted functions included."""
-    for equation in jaxpr.eqns:
-        yield equation
-        if "jaxpr" in equation.params:
-            yield from equations(equation.params["jaxpr"].jaxpr)
-
-
-def primitives(traced):
-    return {equation.primitive.name for equation in equations(traced.jaxpr)}
+def compiled(platform, name):
+    """One of FUNCTIONS for SIZE values, in a platform's form, compiled for this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "rows_of", FORMS[platform])
+        function = FUNCTIONS[name]
+        traced = jax.jit(lambda x: function(x)).trace(jax.ShapeDtypeStruct((SIZE,), np.float32))
+    return traced.lower().compile()
 
 
 # No subnormal numbers: XLA flushes them to zero on CPU, NumPy does not.
@@ -142,11 +129,11 @@ PLACES = [
 ]
 
 
-@backends
-def test_activation_stats_counts_each_value_once(backend):
+@each_form
+def test_activation_stats_counts_each_value_once(platform):
     for value, near_zero, abs_near_zero, place in PLACES:
         # All values of one batch are the same: shares are 0 or 1, counts 0 or SIZE.
-        found = compiled(backend, "full")(np.full(SIZE, value, np.float32))
+        found = compiled(platform, "full")(np.full(SIZE, value, np.float32))
         wanted = [SIZE if i == place else 0 for i in range(UNDER, OVER + 1)]
         assert [found.under, *found.hist, found.over] == wanted, value
         assert (found.near_zero, found.abs_near_zero) == (near_zero, abs_near_zero), value
@@ -154,17 +141,22 @@ def test_activation_stats_counts_each_value_once(backend):
         assert found.hist.shape == (FASTAI.count,)
 
 
-def test_count_differs_by_backend():
-    # Otherwise the tests above would check one formulation twice.
-    assert "scatter-add" in primitives(traced_for("cpu", activation_stats, SIZE))
-    assert "scatter-add" not in primitives(traced_for("gpu", activation_stats, SIZE))
+def test_each_platform_has_its_form():
+    # Otherwise the tests above would check forms that no program has.
+    traced = jax.jit(activation_stats).trace(jax.ShapeDtypeStruct((SIZE,), np.float32))
+    texts = {
+        name: traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda", "tpu")
+    }
+    assert len(set(texts.values())) == 3
+    assert "stablehlo.scatter" in texts["cpu"]
+    assert not any("stablehlo.scatter" in texts[name] for name in ("cuda", "tpu"))
 
 
-@backends
+@each_form
 @settings(max_examples=200, deadline=None)  # one compiled program
 @given(x=arrays(st.one_of(floats, edges, neighbours, around_thresholds)))
-def test_activation_stats_counts_and_shares_equal_numpy(backend, x):
-    found, bare = compiled(backend, "full")(x), compiled(backend, "bare")(x)
+def test_activation_stats_counts_and_shares_equal_numpy(platform, x):
+    found, bare = compiled(platform, "full")(x), compiled(platform, "bare")(x)
     assert [found.under, *found.hist, found.over] == expected_counts(x)
     # Of a power of two of values: exact.
     near_zero = (x <= np.float32(0.05)).mean()
@@ -221,7 +213,12 @@ def test_activation_stats_adds_integers_beyond_float32():
     # Traced only, so that nothing of this size is allocated: the dtypes of the four sums, of mean,
     # std, and both shares.
     def sums(size):
-        every = equations(traced_for("cpu", without_histogram, size).jaxpr)
+        settings = {"histogram": False, "bins": FASTAI}
+        traced = jax.jit(lambda x: forms.by_groups([x], (None,), **settings)).trace(
+            jax.ShapeDtypeStruct((size,), np.float32)
+        )
+        (group,) = (e for e in traced.jaxpr.eqns if "jaxpr" in e.params)
+        every = group.params["jaxpr"].jaxpr.eqns
         added = [eqn.invars[0].aval for eqn in every if eqn.primitive.name == "reduce_sum"]
         return [str(values.dtype) for values in added]
 

@@ -48,13 +48,20 @@ def test_count_rows_of_long_rows(bins):
     assert jax.jit(count_rows, static_argnums=1)(index, bins).tolist() == expected(index, bins)
 
 
-def test_count_rows_compares_where_there_is_no_cpu(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+@pytest.mark.parametrize("count", [counting.count_by_adding, counting.count_by_comparing])
+def test_forms_of_count_rows_count_alike(count):
     index = np.random.default_rng(0).integers(0, 4, (5, 6))
     rows = np.array([0, 0, 1, 2, 2])
-    assert count_rows(jnp.asarray(index), 3).tolist() == expected(index, 3)
+    assert count(jnp.asarray(index), 3, None).tolist() == expected(index, 3)
     together = expected([index[:2], index[2:3], index[3:]], 3)
-    assert count_rows(jnp.asarray(index), 3, rows).tolist() == together
+    assert count(jnp.asarray(index), 3, rows).tolist() == together
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_count_rows_adds_on_cpu_and_compares_elsewhere(platform):
+    traced = jax.jit(count_rows, static_argnums=1).trace(jnp.zeros((2, 8), jnp.int32), 3)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.scatter" in text) == (platform == "cpu")
 
 
 def test_count_rows_of_explicit_sharding():

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from convjax.optim.optimizers import adam
+from convjax.parallel.placement import Placement
 from convjax.stats.activations import ActivationStats
 from convjax.stats.record import Record
 from convjax.stats.watch import Watch
 from convjax.train import scan_loop
 from convjax.train.trainer import Trainer
-from tests.helpers import assert_trees_close
+from tests.helpers import assert_trees_close, on_accelerator
 from tests.trainings import MEAN, STD, STEPS, Normed, batches, conv_net, split, table
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
@@ -35,7 +36,9 @@ def trained(watch, steps=STEPS, *, fixed=False):
     """Trains in float64, with loops of fixed length as on an accelerator or without."""
     arrived = []
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan_loop, "fixed_loops", lambda: fixed)
+        if fixed:
+            patch.setattr(scan_loop, "platform_dependent", on_accelerator)
+            patch.setattr(Placement, "platform", "gpu")
         trainer = normed_trainer(watch, fixed)
         state, record = trainer.run(
             trainer.start(Normed()),
@@ -121,32 +124,33 @@ def test_run_steps_in_fixed_loops_trains_alike(every, steps, arrived):
     assert_same_statistics(found.record, wanted.record, slice(None))
 
 
-@pytest.mark.parametrize(("backend", "fixed"), [("cpu", False), ("gpu", True), ("tpu", True)])
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 @pytest.mark.parametrize("every", [1, 3])
-def test_fixed_loops_except_on_cpu(backend, fixed, every, x64, monkeypatch):
+def test_run_steps_has_loops_of_known_length_except_on_cpu(platform, every, x64):
     trainer = Trainer(Normed(), adam(), watch=Watch(every=every))
     rates = {name: np.asarray(column, np.float32) for name, column in table(6).items()}
     args = trainer.start(Normed()), split(), batches(6), rates, np.int32(4)
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    # JAX makes a scan of a loop of known length, and a while of any other.
-    loops = str(jax.make_jaxpr(trainer.chunks.take)(*args))
-    assert ("while[" in loops, "scan[" in loops) == (not fixed, fixed)
+    traced = jax.jit(trainer.chunks.take).trace(*args)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    # Only where the number of steps that count bounds the loops is it converted to a bound.
+    whole = "stablehlo.constant dense<6> : tensor<i32>" if every == 1 else "dense<2>"
+    assert "stablehlo.while" in text
+    if platform != "cpu":
+        assert whole in text
 
 
-def test_chunk_length_equals_values_by_hand(monkeypatch):
-    def lengths(every, *steps):
-        return [scan_loop.chunk_length(count, every) for count in steps]
+def test_chunk_length_equals_values_by_hand():
+    def lengths(platform, every, *steps):
+        return [scan_loop.chunk_length(count, every, platform) for count in steps]
 
     # CHUNK is 4. On CPU the length depends only on `every`, so that there is one program.
-    monkeypatch.setattr(scan_loop, "fixed_loops", lambda: False)
-    assert lengths(1, 1, 4, 5, 100) == [4] * 4
-    assert lengths(3, 1, 4, 5, 100) == [6] * 4
-    assert lengths(1000, 1, 4, 5) == [4, 4, 5]  # no room for steps that do not come
+    assert lengths("cpu", 1, 1, 4, 5, 100) == [4] * 4
+    assert lengths("cpu", 3, 1, 4, 5, 100) == [6] * 4
+    assert lengths("cpu", 1000, 1, 4, 5) == [4, 4, 5]  # no room for steps that do not come
     # Elsewhere 5 steps are 3 + 2 and 9 are 3 + 3 + 3, then rounded up for watched steps.
-    monkeypatch.setattr(scan_loop, "fixed_loops", lambda: True)
-    assert lengths(1, 1, 4, 5, 9, 100) == [1, 4, 3, 3, 4]
-    assert lengths(2, 1, 4, 5, 9, 100) == [1, 4, 4, 4, 4]
-    assert lengths(1000, 1, 5, 9) == [1, 5, 9]
+    assert lengths("gpu", 1, 1, 4, 5, 9, 100) == [1, 4, 3, 3, 4]
+    assert lengths("tpu", 2, 1, 4, 5, 9, 100) == [1, 4, 4, 4, 4]
+    assert lengths("gpu", 1000, 1, 5, 9) == [1, 5, 9]
 
 
 def test_run_compiles_one_program_for_all_lengths_and_rates(run):

@@ -1,0 +1,82 @@
+"""Rows of a record in a loop on the device, written at once.
+
+A row has a hundred small arrays. To write each by itself is a launch for each on a GPU, more than
+the rest of a small step.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Numbers of a size are kept as unsigned integers of that size, bit for bit.
+_BITS = {4: jnp.uint32, 8: jnp.uint64}
+
+
+class PackedRows:
+    """Rows of trees of small arrays, as one array for each size of their numbers.
+
+    Args:
+      row: a tree of arrays or their shapes, as one row has them.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax.train.packed_rows import PackedRows
+      >>> row = {"loss": jnp.float32(0.5), "hist": jnp.array([1, 2]), "active": jnp.array([True])}
+      >>> packed = PackedRows(row)
+      >>> rows = packed.set(packed.zeros(3), 1, row)
+      >>> {size: array.shape for size, array in rows.items()}
+      {4: (3, 4)}
+      >>> found = packed.unpack(rows)
+      >>> found["loss"].tolist(), found["hist"].tolist(), found["active"].tolist()
+      ([0.0, 0.5, 0.0], [[0, 0], [1, 2], [0, 0]], [[False], [True], [False]])
+    """
+
+    def __init__(self, row: Any):
+        self._leaves, self._structure = jax.tree.flatten(jax.eval_shape(lambda tree: tree, row))
+        self._sizes = [8 if leaf.dtype.itemsize == 8 else 4 for leaf in self._leaves]
+
+    def zeros(self, rows: int) -> dict[int, jax.Array]:
+        """Returns a number of rows of zeros."""
+        lengths = {
+            size: sum(x.size for x, s in zip(self._leaves, self._sizes, strict=True) if s == size)
+            for size in sorted(set(self._sizes))
+        }
+        return {size: jnp.zeros((rows, n), _BITS[size]) for size, n in lengths.items()}
+
+    def set(self, rows: dict[int, jax.Array], i: Any, row: Any) -> dict[int, jax.Array]:
+        """Returns the rows with a row at `i`."""
+        leaves = jax.tree.leaves(row)
+        of_size = {
+            size: [_to_bits(x, size) for x, s in zip(leaves, self._sizes, strict=True) if s == size]
+            for size in rows
+        }
+        return {size: x.at[i].set(jnp.concatenate(of_size[size])) for size, x in rows.items()}
+
+    def unpack(self, rows: dict[int, jax.Array]) -> Any:
+        """Returns the tree, each array with a first axis of rows."""
+        found, starts = [], dict.fromkeys(rows, 0)
+        for leaf, size in zip(self._leaves, self._sizes, strict=True):
+            stop = starts[size] + leaf.size
+            cut = jax.lax.slice_in_dim(rows[size], starts[size], stop, axis=1)
+            found.append(_from_bits(cut.reshape(-1, *leaf.shape), leaf.dtype))
+            starts[size] = stop
+        return jax.tree.unflatten(self._structure, found)
+
+
+def _to_bits(x: Any, size: int) -> jax.Array:
+    x = jnp.asarray(x).reshape(-1)
+    if x.dtype.itemsize == size and x.dtype != jnp.bool_:
+        return jax.lax.bitcast_convert_type(x, _BITS[size])
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+    return x.astype(jnp.int32).astype(jnp.uint32)
+
+
+def _from_bits(x: jax.Array, dtype: Any) -> jax.Array:
+    if np.dtype(dtype).itemsize == x.dtype.itemsize and dtype != jnp.bool_:
+        return jax.lax.bitcast_convert_type(x, dtype)
+    if jnp.issubdtype(dtype, jnp.floating):
+        return jax.lax.bitcast_convert_type(x, jnp.float32).astype(dtype)
+    return x.astype(jnp.int32).astype(dtype)
