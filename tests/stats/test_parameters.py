@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from convjax.nn.models import digits_net
-from convjax.stats import parameters as library
+from convjax.stats import parameter_forms as library
 from convjax.stats.parameter_forms import LOG_BINS, LOG_FIRST
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.parameters import Described, applied, describe, parameter_stats
