@@ -7,6 +7,7 @@ same calls with the same values. With one process everything here does nothing.
 
 import atexit
 import math
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from jax._src import distributed as _jax_distributed
 from jaxtyping import UInt8
 
 from convjax.parallel.arguments import FLAGS, check_port_free, check_processes, check_times
+from convjax.parallel.local_gpus import local_device_ids, visible_gpus
 from convjax.parallel.mesh import AXIS, REPLICATED, SPLIT_FIRST, data_mesh, on_devices, place
 from convjax.parallel.peer_monitor import PEER_GONE, PeerMonitor
 
@@ -57,6 +59,9 @@ def initialize(
     stderr, which may follow JAX's own, and the exit status `PEER_GONE`, within little more than
     `heartbeat` seconds. The training itself belongs into `monitor_peers`.
 
+    The processes of one computer share its NVIDIA GPUs evenly: one task per node of Slurm takes all
+    of them, and one task per GPU its own, see `convjax.parallel.local_gpus`.
+
     Args:
       coordinator: HOST:PORT of process 0, where it listens and the others reach it.
       processes: how many processes there are.
@@ -67,8 +72,8 @@ def initialize(
         whole seconds. A long compilation does not delay heartbeats.
 
     Raises:
-      ValueError: if only some of the three are given, one is invalid, the port is in use, or no
-        cluster is detected.
+      ValueError: if only some of the three are given, one is invalid, the port is in use, no
+        cluster is detected, or the processes of this computer cannot share its GPUs evenly.
       RuntimeError: from JAX, if a device was used before, or at the second call.
     """
     global _monitor
@@ -76,6 +81,13 @@ def initialize(
     check_processes(coordinator, processes, process_id)
     if coordinator is not None and process_id == 0:
         check_port_free(coordinator)
+    gpus = local_device_ids(
+        os.environ,
+        visible_gpus(os.environ),
+        coordinator=coordinator,
+        processes=processes,
+        process_id=process_id,
+    )
     monitor = PeerMonitor(process_id or 0, processes or 1, heartbeat)
     where = coordinator or "the coordinator"
     monitor.catch_aborts(
@@ -89,6 +101,7 @@ def initialize(
             coordinator,
             processes,
             process_id,
+            local_device_ids=gpus,
             initialization_timeout=math.ceil(timeout),
             heartbeat_timeout_seconds=math.ceil(heartbeat),
             shutdown_timeout_seconds=math.ceil(timeout),
