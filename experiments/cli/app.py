@@ -22,6 +22,7 @@ from experiments.bench.speed import run_bench
 from experiments.bench.speedrun import speedrun
 from experiments.bench.stream import markdown_streams, run_bench_stream
 from experiments.bench.sweep import bench_sweep, markdown_costs
+from experiments.bench.targets import markdown_targets, run_bench_targets
 from experiments.bench.watched_loop import markdown_watched, run_bench_watch
 from experiments.cli import registry
 from experiments.cli.events import run_events
@@ -97,6 +98,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "watched_loops": lambda found: markdown_watched(found["watched_loops"]),
     "streams": lambda found: markdown_streams(found["streams"]),
     "sweeps": lambda found: markdown_costs(found["sweeps"]),
+    "compiled_steps": lambda found: markdown_targets(found["compiled_steps"]),
     "trainings": lambda found: "\n\n".join(
         tables([DiagnosisResult(**row) for row in found["trainings"]])
     ),
@@ -139,6 +141,7 @@ app.command("explore")(run_explore)
 app.command("gallery")(run_gallery)
 app.command("bench-devices")(run_bench_devices)
 app.command("bench-stream")(run_bench_stream)
+app.command("bench-targets")(run_bench_targets)
 app.command("bench-sweep")(bench_sweep)
 app.command("fields")(run_fields)
 app.command("speedrun")(speedrun)
