@@ -294,6 +294,7 @@ def costs(case: Case, steps: int = 5) -> tuple[float, float]:
     """Returns the time of the first call, traced and compiled, and of later ones over the plain."""
     seconds: list[list[float]] = [[], []]
     loops: list[Any] = []
+    jax.clear_caches()  # the case has run before
     for is_watched in (False, True):
         state, step, jit = case.make()
         loops.append([state, watched(case, Recorder(), step, jit) if is_watched else jit(step)])
