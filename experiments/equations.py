@@ -87,7 +87,7 @@ def colour(lab: Lab) -> Measured:
         ]
     )
     layer = nnx.eval_shape(lambda: Conv(3, 4, 3, layout="NCHW", rngs=nnx.Rngs(0)))
-    names = ("ch_out", "ch_in", "height", "width")
+    names = ("height", "width", "ch_in", "ch_out")
     return {
         "deviation": [np.abs(np.asarray(found) - by_hand).max()],
         **{name: [size] for name, size in zip(names, layer.kernel.shape, strict=True)},

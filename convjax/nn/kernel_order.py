@@ -13,8 +13,6 @@ import numpy.typing as npt
 
 from convjax.ops.layout import KERNEL_AXES, permutation
 
-Arrays = Mapping[str, npt.NDArray[Any]]
-
 # The order of the axes that files have, and its name in them.
 FILE_AXES = "HWIO"
 AXES_KEY = "kernel_axes"
@@ -34,7 +32,9 @@ class Reordered(NamedTuple):
 
 
 def from_unnamed_order(
-    arrays: Arrays, wanted: Mapping[str, Sequence[int]], layouts: Sequence[str]
+    arrays: Mapping[str, npt.NDArray[Any]],
+    wanted: Mapping[str, Sequence[int]],
+    layouts: Sequence[str],
 ) -> Reordered:
     """Returns the arrays of a file that does not name the order of its kernels' axes.
 

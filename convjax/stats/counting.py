@@ -76,7 +76,7 @@ def count_by_adding(
     table = _added(pairs[..., 0] * codes + pairs[..., 1], codes**2, rows)
     table = table.reshape(number, codes, codes)
     # One sum of both tables has fewer operations than two sums.
-    return jnp.sum(table + table.mT, 1)[:, :bins]
+    return jnp.sum(table + table.mT, 1, dtype=jnp.int32)[:, :bins]
 
 
 def sum_rows(x: Shaped[Array, "K ..."], rows: Int[np.ndarray, " K"]) -> Shaped[Array, "R ..."]:

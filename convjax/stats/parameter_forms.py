@@ -105,7 +105,9 @@ def _of_rows(
                 _magnitude_bin(x), LOG_BINS + 2, None if chunks is None else chunks.arrays
             )
             # Padding is zeros, and those are under.
-            hists[name] = counts if chunks is None else counts.at[:, 0].add(-chunks.padding)
+            hists[name] = (
+                counts if chunks is None else counts.at[:, 0].add(-chunks.padding.astype(np.int32))
+            )
     return squares, hists
 
 
@@ -141,7 +143,7 @@ def _of_stack(laid: dict[str, Float[Array, "R N"]], sizes: Sequence[int]) -> Sum
     kept = [name for name in laid if name != "params"]
     index = _magnitude_bin(jnp.concatenate([laid[name] for name in kept]))
     counts = count_by_comparing(index, LOG_BINS + 2, None).reshape(len(kept), -1, LOG_BINS + 2)
-    counts = counts.at[:, :, 0].add(-(length - np.asarray(sizes)))  # padding is zeros
+    counts = counts.at[:, :, 0].add(np.asarray(sizes, np.int32) - length)  # padding is zeros
     return dict(zip(laid, squares, strict=True)), dict(zip(kept, counts, strict=True))
 
 

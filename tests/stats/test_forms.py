@@ -53,6 +53,18 @@ def test_buckets_hold_no_more_than_memory_allows(sizes, buckets):
     assert forms.buckets_of(sizes) == buckets
 
 
+@pytest.mark.parametrize("bins", [FASTAI, PRESETS["symmetric"]], ids=str)
+@pytest.mark.parametrize("histogram", [True, False])
+def test_forms_have_equal_types_where_float64_is_enabled(bins, histogram, x64):
+    # Long enough for counts in pairs.
+    arrays = [jnp.zeros((2**12, 8)), jnp.zeros((2**12, 8), jnp.float32), jnp.zeros(3)]
+    found = forms.rows_of(arrays, (1, 1, None), histogram=histogram, bins=bins)
+    assert {str(x.dtype) for x in jax.tree.leaves(found)} <= {"float32", "int32", "bool"}
+    trees = {"params": arrays, "grads": arrays, "updated": arrays}
+    sums = parameter_forms.sums_of(trees, histogram=histogram)
+    assert {str(x.dtype) for x in jax.tree.leaves(sums)} <= {"float32", "int32"}
+
+
 def parameters():
     shapes = (5, 5, 1, 8), (8,), (3, 3, 32, 64), (300, 700), ()
     trees = {
