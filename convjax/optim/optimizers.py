@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float
 
 from convjax._checks import check_function, check_number
-from convjax.ops.precision import at_least_float32
+from convjax._precision import at_least_float32
 
 # A pytree of parameters.
 Params = Any

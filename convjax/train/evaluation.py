@@ -9,8 +9,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Int32, UInt8
 
 from convjax._checks import check_whole
+from convjax._precision import at_least_float32
 from convjax.data import Stream
-from convjax.ops.precision import at_least_float32
 from convjax.parallel.mesh import AXIS, REPLICATED, SPLIT_FIRST, SPLIT_SECOND, gather
 from convjax.parallel.placement import Placement
 from convjax.parallel.timed_jit import TimedJit

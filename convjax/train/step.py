@@ -12,9 +12,9 @@ from jaxtyping import Array, Bool, Float, Int, Num, UInt8
 
 from convjax._checks import check_function, check_type, describe_value
 from convjax._display import array_text, tree_text
+from convjax._precision import at_least_float32
 from convjax.nn.outputs import LayerKind
 from convjax.nn.sync_batch_norm import check_splits, set_axis_name
-from convjax.ops.precision import at_least_float32
 from convjax.optim.optimizers import Optimizer
 from convjax.parallel.mesh import AXIS, mean_over_devices
 from convjax.stats.activations import ActivationStats

@@ -13,7 +13,7 @@ def at_least_float32(tree: Any) -> Any:
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> from convjax.ops.precision import at_least_float32
+      >>> from convjax._precision import at_least_float32
       >>> wide = at_least_float32({"x": jnp.ones(2, jnp.bfloat16), "n": jnp.int32(3)})
       >>> str(wide["x"].dtype), str(wide["n"].dtype)
       ('float32', 'int32')
