@@ -52,9 +52,10 @@ def local_device_ids(
         return _share(gpus, processes, process_id)
     if "SLURM_JOB_ID" in environ and "SLURM_LOCALID" in environ:
         on_node = environ.get("SLURM_GPUS_ON_NODE", "")
-        if on_node.isdecimal() and gpus < int(on_node):
+        tasks = _slurm_tasks(environ)
+        if gpus < tasks or (on_node.isdecimal() and gpus < int(on_node)):
             return list(range(gpus))  # Slurm has bound some of them to this task
-        return _share(gpus, _slurm_tasks(environ), int(environ["SLURM_LOCALID"]))
+        return _share(gpus, tasks, int(environ["SLURM_LOCALID"]))
     if "OMPI_COMM_WORLD_LOCAL_RANK" in environ:
         size = int(environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"))
         return _share(gpus, size, int(environ["OMPI_COMM_WORLD_LOCAL_RANK"]))

@@ -248,7 +248,8 @@ def _of_output(x: Any, channel_axis: int | None, histogram: bool, bins: Bins) ->
     below = _below_fine(x) if fine else _below(x, bins) if histogram else []
     near = [] if fine else [x <= NEAR_ZERO, jnp.abs(x) <= NEAR_ZERO]
     # One pass, of values less one near their mean, as `convjax.ops.batch_moments` takes them.
-    shift = jnp.mean(x[:1])
+    shift = jnp.mean(x.reshape(1) if not x.ndim else x[:1])
+    shift = jnp.where(jnp.isfinite(shift), shift, 0)
     first, second, *hits = sums_of_all([x - shift, jnp.square(x - shift), *below, *near])
     mean = first / x.size
     counts = jnp.stack(hits[: len(below)]) if histogram else None

@@ -25,6 +25,7 @@ def slurm(tasks, local, node=0, **others):
         # Bound to its own two of eight, or to one.
         (slurm("4", 3, SLURM_GPUS_ON_NODE="8"), 2, [0, 1]),
         (slurm("8", 7, SLURM_GPUS_ON_NODE="8"), 1, [0]),
+        (slurm("8", 7), 1, [0]),
         ({"OMPI_COMM_WORLD_LOCAL_RANK": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, 8, [4, 5, 6, 7]),
         ({"OMPI_COMM_WORLD_LOCAL_RANK": "0", "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, 2, [0, 1]),
         # A pod has GPUs of its own.

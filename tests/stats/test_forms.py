@@ -12,7 +12,7 @@ RNG = np.random.default_rng(0)
 
 
 def outputs():
-    shapes = (16, 14, 14, 8), (16, 7, 7, 16), (16, 4, 4, 32), (16, 10), (16, 7, 7, 16), (5,)
+    shapes = (16, 14, 14, 8), (16, 7, 7, 16), (16, 4, 4, 32), (16, 10), (16, 7, 7, 16), ()
     arrays = [3 * RNG.normal(size=shape).astype(np.float32) for shape in shapes]
     arrays[0][..., 3] = -1  # a channel that is never active
     arrays[0][0, 0, 0, :3] = 0.25, 10, 0.05
