@@ -1,6 +1,4 @@
-"""Exact counts of small whole numbers, by rows, in the form that suits the platform."""
-
-from functools import partial
+"""Exact counts of small whole numbers, by rows, by adding or by comparing."""
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +19,11 @@ def count_rows(
 ) -> Int[Array, "R bins"]:
     """Returns how often each of 0 … bins − 1 occurs in each row; `bins` itself is not counted.
 
-    The cheapest exact form depends on the platform that the program is lowered for. On CPU it is a
-    scatter-add, which runs in one thread beside the products of the backward pass; comparing with
-    every bin took longer than the rest of the step. Elsewhere a scatter-add would serialise on the
-    few addresses where most activations lie, and comparisons cost little. Comparisons also keep the
-    axes of an array of explicit sharding, which a scatter-add refuses.
+    The form is that for a CPU: a scatter-add, which runs in one thread beside the products of the
+    backward pass; comparing with every bin took longer than the rest of the step. GPU and TPU,
+    where a scatter-add would serialise on the few addresses where most activations lie, compare in
+    forms of their own (`convjax.stats.forms`). So does an array of explicit sharding, whose axes a
+    scatter-add refuses.
 
     Args:
       index: numbers from 0 to bins.
@@ -40,16 +38,12 @@ def count_rows(
       >>> count_rows(index, 2).tolist(), count_rows(index, 2, np.array([0, 0])).tolist()
       ([[1, 2], [1, 1]], [[2, 3]])
     """
-    compared = partial(count_by_comparing, bins=bins, rows=rows)
-    if explicitly_sharded(index):
-        return compared(index)
-    adding = partial(count_by_adding, bins=bins, rows=rows)
-    counts: jax.Array = jax.lax.platform_dependent(index, cpu=adding, default=compared)
-    return counts
+    count = count_by_comparing if explicitly_sharded(index) else count_by_adding
+    return count(index, bins, rows)
 
 
 def count_by_comparing(
-    index: Int[Array, "K ..."], bins: int, rows: Int[np.ndarray, " K"] | None
+    index: Int[Array, "K ..."], bins: int, rows: Int[np.ndarray, " K"] | None = None
 ) -> Int[Array, "R bins"]:
     """`count_rows` by comparisons with every number."""
     axes = tuple(range(1, index.ndim))

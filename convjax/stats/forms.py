@@ -203,7 +203,7 @@ def _of_stack(
             sums = jnp.sum(jnp.concatenate([hits, apart[..., None]], -1), 1)
             squares, counts = sums[:, -1], sums[:, :-1].astype(jnp.int32)
         else:
-            squares, counts = jnp.sum(apart, 1), count_by_comparing(index, number, None)
+            squares, counts = jnp.sum(apart, 1), count_by_comparing(index, number)
     else:
         squares = jnp.sum(apart, 1)
     if not (histogram and bins == FASTAI):

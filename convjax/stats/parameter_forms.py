@@ -142,7 +142,7 @@ def _of_stack(laid: dict[str, Float[Array, "R N"]], sizes: Sequence[int]) -> Sum
     squares = jnp.sum(jnp.square(jnp.stack(list(laid.values()))), 2)
     kept = [name for name in laid if name != "params"]
     index = _magnitude_bin(jnp.concatenate([laid[name] for name in kept]))
-    counts = count_by_comparing(index, LOG_BINS + 2, None).reshape(len(kept), -1, LOG_BINS + 2)
+    counts = count_by_comparing(index, LOG_BINS + 2).reshape(len(kept), -1, LOG_BINS + 2)
     counts = counts.at[:, :, 0].add(np.asarray(sizes, np.int32) - length)  # padding is zeros
     return dict(zip(laid, squares, strict=True)), dict(zip(kept, counts, strict=True))
 
