@@ -14,6 +14,7 @@ from . import runs as runs
 from . import stats as stats
 from . import train as train
 from .analysis import Windows as Windows
+from .analysis import compare_layouts as compare_layouts
 from .analysis import effective_field as effective_field
 from .analysis import precedents as precedents
 from .analysis import receptive_fields as receptive_fields

@@ -15,7 +15,10 @@ Rule: the norm of the difference from NHWC by lax in the same dtype, over the no
 at most 1e-5 in float32 and 5e-2 in bfloat16. The times are shown, with the layout that they
 recommend for this device.
 
-Command: python -m experiments run layouts
+With --target, training steps of the chapter's network, of ResNet-50's convolutions and of a
+depthwise network are also compiled for chips that need not be there.
+
+Command: python -m experiments run layouts [--target h100]
 """
 
 from dataclasses import asdict
@@ -29,6 +32,7 @@ from experiments.harness.lab import Lab
 from experiments.harness.rules import Decision, Measured, Rule
 from experiments.layout_study.cases import NETWORK, SHAPES, Shape, variants
 from experiments.layout_study.report import BASE, picture, recommendation, relative
+from experiments.layout_study.targets import compile_for_targets
 from experiments.layout_study.timing import LayoutTiming, measure_case, reference_of
 
 ROUNDS = 5
@@ -55,6 +59,8 @@ def layouts(lab: Lab) -> Measured:
             "recommended": recommended,
         },
     )
+    if lab.targets:
+        compile_for_targets(lab)
     others = dict.fromkeys(row.variant for row in rows if row.variant != BASE)
     return {
         "programs": [len(rows)],

@@ -1,5 +1,6 @@
-"""What a network is before it is trained: shapes, costs, and which pixels each cell sees."""
+"""What a network is before it is trained: shapes, costs, which pixels each cell sees, programs."""
 
+from convjax.analysis._compare_layouts import LayoutComparison, LayoutProgram, compare_layouts
 from convjax.analysis._effective_field import EffectiveField, effective_field
 from convjax.analysis._precedents import Windows, precedents, trace_precedents
 from convjax.analysis._summary import Summary, summary
@@ -7,9 +8,12 @@ from convjax.analysis.receptive_field import ReceptiveField, receptive_fields
 
 __all__ = [
     "EffectiveField",
+    "LayoutComparison",
+    "LayoutProgram",
     "ReceptiveField",
     "Summary",
     "Windows",
+    "compare_layouts",
     "effective_field",
     "precedents",
     "receptive_fields",

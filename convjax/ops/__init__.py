@@ -5,16 +5,19 @@ from convjax.ops.conv import Method, conv2d, patches
 from convjax.ops.geometry import multiplications, output_shape, output_size, same_padding
 from convjax.ops.layout import Layout, images_to, kernel_to, resolve_layout
 from convjax.ops.normalization import batch_moments, batch_norm, group_norm, running_update
+from convjax.ops.pooling import avg_pool, max_pool
 
 __all__ = [
     "Layout",
     "Method",
+    "avg_pool",
     "batch_moments",
     "batch_norm",
     "conv2d",
     "group_norm",
     "images_to",
     "kernel_to",
+    "max_pool",
     "multiplications",
     "output_shape",
     "output_size",

@@ -19,9 +19,10 @@ from rich.table import Table as RichTable
 from experiments.bench.case import BenchCase
 from experiments.bench.cases import Timing, case_groups, cold_start, faster, ratios, take_turns
 from experiments.bench.report import bar_table, bars, group_table, start_table
+from experiments.bench.targets import bench_targets
 from experiments.bench.worker import BenchError, Worker
 from experiments.terminal.command import measure_to_file
-from experiments.terminal.options import Data, DataDir, OutFile, Quick, Rounds
+from experiments.terminal.options import Data, DataDir, Quick, Rounds
 
 BATCH_SIZES = (64, 512)
 Kind = Literal["engines", "cadence", "quantities", "norm"]
@@ -156,9 +157,28 @@ def run_bench(
     only: Annotated[
         Kind | None, typer.Option(help="Measure one kind of comparison, without cold starts.")
     ] = None,
-    out: OutFile = Path("bench.json"),
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Instead compile the training step for a chip, there or not, and count: a100, "
+            "h100, h200, v5e or v6e; several times for several. --data, --rounds and --only do not "
+            "apply."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="New file for the results (JSON). Default: bench.json; targets.json with --target."
+        ),
+    ] = None,
 ) -> None:
-    """Measures the speed of training, in turns with PyTorch, and writes bench.json."""
+    """Measures the speed of training, in turns with PyTorch, and writes bench.json.
+
+    With --target the training step is compiled for chips, and targets.json is written.
+    """
+    if target:
+        bench_targets(target, quick, out or Path("targets.json"))
+        return
 
     def tables(report: dict[str, Any]) -> list[RichTable | str]:
         starts = report["cold_start"]
@@ -168,7 +188,9 @@ def run_bench(
         ]
 
     measure_to_file(
-        out, lambda shown: measure_speed(data, data_dir, rounds, quick, shown, only), tables
+        out or Path("bench.json"),
+        lambda shown: measure_speed(data, data_dir, rounds, quick, shown, only),
+        tables,
     )
 
 

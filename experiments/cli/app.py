@@ -22,7 +22,7 @@ from experiments.bench.speed import run_bench
 from experiments.bench.speedrun import speedrun
 from experiments.bench.stream import markdown_streams, run_bench_stream
 from experiments.bench.sweep import bench_sweep, markdown_costs
-from experiments.bench.targets import markdown_targets, run_bench_targets
+from experiments.bench.targets import markdown_targets
 from experiments.bench.watched_loop import markdown_watched, run_bench_watch
 from experiments.cli import registry
 from experiments.cli.events import run_events
@@ -38,6 +38,7 @@ from experiments.diagnosis_study.sets import run_diagnosis_sets
 from experiments.diagnosis_study.sets_report import sets_tables
 from experiments.harness.claim import Result
 from experiments.layout_study.report import markdown_layouts
+from experiments.layout_study.targets import markdown_layouts_by_target
 from experiments.receptive_fields.run import markdown_fields, run_fields
 from experiments.terminal.console import console
 from experiments.terminal.ledger import claims_table, markdown_ledger
@@ -94,6 +95,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "devices": lambda found: markdown_devices(found["devices"]),
     "fields": lambda found: markdown_fields(found["fields"]),
     "layouts": markdown_layouts,
+    "layouts_by_target": lambda found: markdown_layouts_by_target(found["layouts_by_target"]),
     "records": lambda found: markdown_records(found["records"]),
     "watched_loops": lambda found: markdown_watched(found["watched_loops"]),
     "streams": lambda found: markdown_streams(found["streams"]),
@@ -141,7 +143,6 @@ app.command("explore")(run_explore)
 app.command("gallery")(run_gallery)
 app.command("bench-devices")(run_bench_devices)
 app.command("bench-stream")(run_bench_stream)
-app.command("bench-targets")(run_bench_targets)
 app.command("bench-sweep")(bench_sweep)
 app.command("fields")(run_fields)
 app.command("speedrun")(speedrun)

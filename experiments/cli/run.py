@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +58,13 @@ def run(
             exists=True, dir_okay=False, help="The chapter's conv-example.xlsx, for its claim."
         ),
     ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A chip for which the claim layouts also compiles, there or not: a100, h100, "
+            "h200, v5e or v6e; several times for several."
+        ),
+    ] = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     json_line: Annotated[
@@ -82,6 +90,7 @@ def run(
         chapter = [claim.id for _, claim in registry.all_claims()]
         resolve_layout(layout)
         _check_out(out, resume)
+        _check_targets(target or (), claims, resume)
         if spreadsheet and any(claim.id == "spreadsheet" for claim in claims):
             Sheet(spreadsheet)  # reads it before any claim is measured
         shown = console()
@@ -96,12 +105,14 @@ def run(
             quick=quick,
             resume=resume,
             spreadsheet=spreadsheet,
+            targets=target or (),
             observer=observer,
         )
         command = ["python", "-m", "experiments", "run", *names, "--data", lab.data]
         command += ["--seeds", str(seeds), "--layout", layout, *(["--quick"] if quick else [])]
         # results.json has no path of this machine.
         command += ["--spreadsheet", spreadsheet.name] if spreadsheet else []
+        command += [word for name in target or () for word in ("--target", name)]
         lab.dataset  # noqa: B018  # loads it before any work
         new_figure(1, 1)  # imports the plotting library before any work
         if dry_run:
@@ -145,6 +156,20 @@ def _plan(claims: list[Claim], lab: "Lab") -> dict[str, Any]:
         "measured": [claim.id for claim in claims if claim.is_measured(lab)],
         "left_out": [claim.id for claim in claims if not claim.is_measured(lab)],
     }
+
+
+def _check_targets(targets: Sequence[str], claims: Sequence[Claim], resume: bool) -> None:
+    """Checks that the claim on layouts can compile for the targets, before any work."""
+    from convjax.analysis.chips import CHIPS, is_present, shapes_on
+
+    if targets and (resume or all(claim.id != "layouts" for claim in claims)):
+        raise ValueError(
+            "--target is for a new run of the claim layouts: python -m experiments run layouts "
+            + " ".join(f"--target {name}" for name in targets)
+        )
+    for name in targets:
+        if name not in CHIPS or not is_present(name):
+            shapes_on((), name)  # raises for an unknown chip or a missing compiler
 
 
 def _check_out(path: Path | None, resume: bool) -> None:

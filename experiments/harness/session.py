@@ -45,6 +45,7 @@ class Session:
       quick: whether to cut every training to a few steps.
       resume: whether to reuse the trainings that are finished below `out`.
       spreadsheet: path of the chapter's conv-example.xlsx.
+      targets: chips for which the claim on layouts compiles, see `convjax.compare_layouts`.
       observer: is notified of the progress.
 
     Raises:
@@ -62,6 +63,7 @@ class Session:
         quick: bool = False,
         resume: bool = False,
         spreadsheet: Path | None = None,
+        targets: Sequence[str] = (),
         observer: Observer | None = None,
     ):
         check_whole("seeds", seeds, 1)
@@ -72,6 +74,7 @@ class Session:
         self.seeds = tuple(range(seeds))
         self.out, self.layout, self.quick = out, layout, quick
         self.resume, self.spreadsheet = resume, spreadsheet
+        self.targets = tuple(targets)
         self.observer = observer or Observer()
         self.folders = FinishedRuns(out, resume)
         self._datasets = SettingDatasets(data, data_dir, lambda: self.dataset)

@@ -75,11 +75,6 @@ class Variant:
     def __str__(self) -> str:
         return f"{self.layout} by {self.method}" + (f", {self.force} forced" * bool(self.force))
 
-    @property
-    def compiler_options(self) -> dict[str, Any]:
-        """The options for `jax.stages.Lowered.compile`."""
-        return {f"xla_gpu_force_conv_{self.force}": True} if self.force else {}
-
 
 def variants(backend: str) -> list[Variant]:
     """Returns the variants to compare on a backend."""

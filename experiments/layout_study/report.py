@@ -92,7 +92,7 @@ class CompiledSummary:
 
     def __init__(self, rows: Iterable[LayoutTiming]):
         compiled = [row.compiled for row in rows]
-        pairs = [(how, order) for found in compiled for how, _, order in found["convolutions"]]
+        pairs = [(how, order) for found in compiled for how, _, order, *_ in found["convolutions"]]
         self.hows, self.orders = Counter(h for h, _ in pairs), Counter(o for _, o in pairs)
         self.products, self.transposes, self.copies = (
             sum(found[name] for found in compiled) for name in ("products", "transposes", "copies")

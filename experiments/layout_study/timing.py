@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -11,11 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from convjax.analysis._compare_layouts import (
+    compile_step,
+    conv_options,
+    runner,
+    seconds_in_turns,
+)
+from convjax.analysis.hlo import CompiledProgram, describe
 from experiments.layout_study.cases import NETWORK, CaseStep, Shape, Variant, convolution, network
-from experiments.layout_study.hlo import CompiledProgram, describe
-
-# A measurement repeats the step for about this time.
-SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,7 @@ def measure_case(
     jobs = [(v, where) for v in variants for where in ("entry", "loop")]
     with ThreadPoolExecutor(2) as pool:
         programs = list(pool.map(lambda job: _compile(*made[job[0]][:2], *job), jobs))
-    calls = []
-    for program in programs:
-        program.run(1)
-        once = _seconds(program.run, 1)
-        calls.append(max(1, round(SECONDS / max(once, 1e-6))))
-    times: list[list[float]] = [[] for _ in programs]
-    for _ in range(rounds):
-        for i, program in enumerate(programs):
-            times[i].append(_seconds(program.run, calls[i]))
+    times = seconds_in_turns([program.run for program in programs], rounds)
     return [
         LayoutTiming(
             case=str(case) if case else NETWORK,
@@ -101,12 +95,12 @@ def measure_case(
             dtype=dtype,
             backward=backward,
             where=program.where,
-            seconds=median(of),
+            seconds=seconds,
             compile_seconds=program.compile_seconds,
             deviation=deviations[program.variant],
             compiled=asdict(program.compiled),
         )
-        for program, of in zip(programs, times, strict=True)
+        for program, seconds in zip(programs, times, strict=True)
     ]
 
 
@@ -119,7 +113,7 @@ def reference_of(case: Shape | None, dtype: str, backward: bool) -> list[np.ndar
 def results_of(made: tuple[CaseStep, Any, CaseStep], variant: Variant) -> list[np.ndarray]:
     """Returns the results of one variant as float32 arrays."""
     _, state, results = made
-    compiled = jax.jit(results).lower(state).compile(variant.compiler_options)
+    compiled = jax.jit(results).lower(state).compile(conv_options(variant.force))
     return [np.asarray(found).astype(np.float32) for found in compiled(state)]
 
 
@@ -143,31 +137,10 @@ def _make(
 
 
 def _compile(step: CaseStep, state: Any, variant: Variant, where: str) -> _Program:
+    in_loop, backend = where == "loop", jax.default_backend()
+    platform = {"gpu": "cuda"}.get(backend, backend)
     began = perf_counter()
-    if where == "loop":
-
-        def repeated(state: Any, count: Any) -> Any:
-            return jax.lax.fori_loop(0, count, lambda _, s: step(s), state)
-
-        lowered = jax.jit(repeated).lower(state, 1)
-    else:
-        lowered = jax.jit(step).lower(state)
-    program = lowered.compile(variant.compiler_options)
+    program = compile_step(step, state, platform, in_loop=in_loop, force=variant.force)
     seconds = perf_counter() - began
-
-    def run(count: int) -> None:
-        if where == "loop":
-            jax.block_until_ready(program(state, count))
-            return
-        now = state
-        for _ in range(count):
-            now = program(now)
-        jax.block_until_ready(now)
-
-    return _Program(variant, where, run, describe(program, jax.default_backend()), seconds)
-
-
-def _seconds(run: Callable[[int], None], count: int) -> float:
-    began = perf_counter()
-    run(count)
-    return (perf_counter() - began) / count
+    described = describe(program, backend, in_loop=in_loop)
+    return _Program(variant, where, runner(program, state, in_loop), described, seconds)

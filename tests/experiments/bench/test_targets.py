@@ -4,6 +4,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from convjax.analysis.hlo import computations
 from experiments.bench import targets
 from experiments.cli.app import app
 
@@ -29,21 +30,22 @@ ENTRY %main (a: s32[]) -> (s32[]) {
 """
 
 
+FOUND = computations(NESTED)
+
+
 def test_per_step_is_the_mean_over_watched_and_unwatched_steps():
-    kinds = targets.launches(NESTED)
-    assert kinds["inner"] == {"fusion": 1, "copy": 1}
-    assert kinds["outer"] == {"fusion": 2, "custom-call": 1}
-    totals = {name: of.total() for name, of in kinds.items()}
+    assert [i.opcode for i in FOUND["inner"].launched()] == ["fusion", "copy"]
+    assert [i.opcode for i in FOUND["outer"].launched()] == ["fusion", "custom-call", "fusion"]
     # What stands outside of the loops is not of a step.
-    assert targets.per_step(NESTED, totals) == (3 + 7 * 2) / 8
-    assert targets.per_step(NESTED, targets.cycles(NESTED)) == (800 + 7 * 100) / 8
+    assert targets.per_step(FOUND, lambda of: len(of.launched())) == (3 + 7 * 2) / 8
+    cycles = targets.per_step(FOUND, lambda of: sum(i.cycles for i in of.launched()))
+    assert cycles == (800 + 7 * 100) / 8
 
 
 def test_all_lengths_known_of_every_loop():
-    assert not targets.all_lengths_known(NESTED)
-    assert targets.all_lengths_known(
-        NESTED.replace("body=%outer", 'body=%outer, "known_trip_count"')
-    )
+    assert not targets.all_lengths_known(FOUND)
+    known = NESTED.replace("body=%outer", 'body=%outer, "known_trip_count"')
+    assert targets.all_lengths_known(computations(known))
 
 
 def test_markdown_targets_compares_with_the_step_without_statistics():
@@ -57,18 +59,28 @@ def test_markdown_targets_compares_with_the_step_without_statistics():
             "copies": 3,
             "cycles": cycles,
             "known_length": True,
+            "touched_bytes": 2.0**20,
+            "temporary_bytes": 2**21,
+            "at_best": 4000.4,
+            "measured": None,
             "compile_seconds": 2.4,
         }
 
     lines = targets.markdown_targets([row("none", 60, None), row("all", 90, None)]).splitlines()
-    assert lines[2] == "| h100 | none | none | 60 | - | 14 | 3 | - | - | yes | 2 |"
-    assert lines[3] == "| h100 | none | all | 90 | 1.50 | 14 | 3 | - | - | yes | 2 |"
+    assert (
+        lines[2]
+        == "| h100 | none | none | 60 | - | 14 | 3 | - | - | yes | 1.0 | 2.0 | 4,000 | - | 2 |"
+    )
+    assert (
+        lines[3]
+        == "| h100 | none | all | 90 | 1.50 | 14 | 3 | - | - | yes | 1.0 | 2.0 | 4,000 | - | 2 |"
+    )
 
 
-def test_bench_targets_names_the_extra_that_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setattr(targets.importlib.util, "find_spec", lambda name: None)
+def test_bench_of_targets_names_the_extra_that_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     out = tmp_path / "targets.json"
-    command = ["bench-targets", "--target", "v5e", "--out", str(out)]
+    command = ["bench", "--target", "v5e", "--out", str(out)]
     found = CliRunner().invoke(app, command)
     assert found.exit_code == 2
     assert 'libtpu must be installed to compile for v5e: pip install "convjax[targets]"' in (
@@ -77,24 +89,34 @@ def test_bench_targets_names_the_extra_that_is_missing(monkeypatch, tmp_path):
     assert not out.exists()
 
 
-def test_bench_targets_rejects_another_chip(tmp_path):
-    command = ["bench-targets", "--target", "h200", "--out", str(tmp_path / "targets.json")]
+def test_bench_of_targets_rejects_another_chip(tmp_path):
+    command = ["bench", "--target", "h300", "--out", str(tmp_path / "targets.json")]
     found = CliRunner().invoke(app, command)
     assert found.exit_code == 2
-    assert "target must be one of h100, v5e, v6e, got 'h200'" in " ".join(found.output.split())
+    assert "target must be one of a100, h100, h200, v5e, v6e, got 'h300'" in " ".join(
+        found.output.split()
+    )
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("jax_cuda13_plugin") is None, reason="needs the extra targets"
 )
-def test_bench_targets_counts_the_launches_of_a_gpu(tmp_path):
+def test_bench_of_targets_counts_the_launches_of_a_gpu(tmp_path):
     out = tmp_path / "targets.json"
-    command = ["bench-targets", "--quick", "--target", "h100", "--out", str(out)]
+    command = ["bench", "--quick", "--target", "h100", "--out", str(out)]
     assert CliRunner().invoke(app, command).exit_code == 0
     plain, all_statistics = json.loads(out.read_text())["compiled_steps"]
     # Two convolutions forward and backward for each layer, but for the gradient of the images.
     assert plain["library_calls"] == all_statistics["library_calls"] == 14
     assert plain["launches"] <= 70
+    # 512 images of a byte and what the layers make of them, but not the 60,000 that stay.
+    assert 20 * 2**20 < plain["touched_bytes"] < 300 * 2**20
+    assert plain["measured"] is None
+    # Forward 14²·25·8 + 7²·72·16 + 4²·144·32 + 2²·288·64 + 576·10 multiplications an image, and
+    # twice as many backward, but for the gradient of the images.
+    of_layers = [39_200, 56_448, 73_728, 73_728, 5_760]
+    assert plain["products"] == 2 * 512 * (3 * sum(of_layers) - of_layers[0])
+    assert all_statistics["products"] == plain["products"] + 2 * 512 * sum(of_layers)  # evaluation
     assert all_statistics["launches"] <= 1.5 * plain["launches"]
     assert plain["known_length"]
     assert all_statistics["known_length"]

@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from experiments.layout_study.hlo import HloConvolution, read
+from convjax.analysis.hlo import HloConvolution, read
 
 # ruff: noqa: E501  (lines of HLO)
 
@@ -89,7 +89,7 @@ def test_read_program_for_cpu():
 
 
 def test_read_counts_only_the_body_of_a_loop():
-    found = read(LOOP, "cpu")
+    found = read(LOOP, "cpu", in_loop=True)
     assert found.convolutions == (HloConvolution("own loops", "bf01_oi01->bf01", "NCHW"),)
     assert (found.transposes, found.copies, found.moved_bytes) == (0, 1, 4 * 384)
 
@@ -106,7 +106,7 @@ def test_read_program_for_gpu_has_the_physical_layout():
 PROGRAM = """
 import jax, jax.numpy as jnp
 from convjax import conv2d
-from experiments.layout_study.hlo import describe
+from convjax.analysis.hlo import describe
 
 x, kernel = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
 
@@ -144,3 +144,70 @@ def test_describe_finds_own_loops_in_a_loop(tmp_path, request):
         assert len(kernels) == own
     assert found["step"] == (0, 2)
     assert found["loop"] == (1, 2)
+
+
+# A fusion that takes one of 100 rows, one that changes a row in place, and a loop around both.
+ROWS = """
+%taking (p.1: f32[100,8], p.2: s32[]) -> f32[1,8] {
+  %p.1 = f32[100,8]{1,0} parameter(0)
+  %p.2 = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %taken = f32[1,8]{1,0} dynamic-slice(%p.1, %p.2, %zero), dynamic_slice_sizes={1,8}
+}
+
+%changing (p.3: f32[100,8], p.4: f32[1,8], p.5: s32[]) -> f32[100,8] {
+  %p.3 = f32[100,8]{1,0} parameter(0)
+  %p.4 = f32[1,8]{1,0} parameter(1)
+  %p.5 = s32[] parameter(2)
+  %none = s32[] constant(0)
+  ROOT %changed = f32[100,8]{1,0} dynamic-update-slice(%p.3, %p.4, %p.5, %none)
+}
+
+%condition (s: (f32[100,8], s32[])) -> pred[] {
+  %s.3 = (f32[100,8], s32[]) parameter(0)
+  ROOT %less = pred[] compare(%s.3, %s.3), direction=LT
+}
+
+%body (s: (f32[100,8], s32[])) -> (f32[100,8], s32[]) {
+  %s.1 = (f32[100,8]{1,0}, s32[]) parameter(0)
+  %x = f32[100,8]{1,0} get-tuple-element(%s.1), index=0
+  %i = s32[] get-tuple-element(%s.1), index=1
+  %row = f32[1,8]{1,0:T(2,128)} fusion(%x, %i), kind=kLoop, calls=%taking, backend_config={"estimated_cycles":"70"}
+  %new = f32[100,8]{1,0} fusion(%x, %row, %i), kind=kLoop, calls=%changing, backend_config={"estimated_cycles":"30"}
+  ROOT %t = (f32[100,8]{1,0}, s32[]) tuple(%new, %i)
+}
+
+ENTRY %main (a: f32[100,8]) -> (f32[100,8], s32[]) {
+  %a = f32[100,8]{1,0} parameter(0)
+  %b = f32[100,8]{0,1} copy(%a)
+  %k = s32[] constant(0)
+  %s.2 = (f32[100,8]{1,0}, s32[]) tuple(%b, %k)
+  ROOT %w = (f32[100,8]{1,0}, s32[]) while(%s.2), condition=%condition, body=%body
+}
+"""
+
+
+def test_read_counts_what_is_launched_and_touched():
+    inside = read(ROWS, "tpu", in_loop=True)
+    assert (inside.launches, inside.cycles) == (2, 100.0)
+    # The slice is read and written, 32 bytes each, and the index read, 4. The change reads the row
+    # and the index and writes the row.
+    assert inside.bytes == (32 + 32 + 4) + (32 + 4 + 32)
+    whole = read(ROWS, "tpu")
+    # The copy before the loop is one more; the loop's condition is not counted.
+    assert (whole.launches, whole.copies + whole.transposes) == (3, 1)
+    assert whole.bytes == inside.bytes + 2 * 3200
+    assert read(ROWS, "gpu").cycles is None
+
+
+def test_read_counts_calls_of_libraries():
+    found = read(GPU, "gpu", memory_bytes=12)
+    assert found.library_calls == {"__cudnn$convForward": 1, "__cublas$gemm": 1}
+    assert (found.launches, found.memory_bytes) == (2, 12)
+
+
+def test_read_program_for_tpu_has_the_tiling():
+    text = GPU.replace("{1,3,2,0}", "{1,0,3,2:T(8,128)(2,1)}").replace("custom-call", "convolution")
+    assert read(text, "tpu").convolutions[0] == HloConvolution(
+        "convolution", "bf01_oi01->bf01", "HWNC", "(8,128)(2,1)"
+    )
