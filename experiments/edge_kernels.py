@@ -11,7 +11,8 @@ Rules:
   edge-values: the three numbers are equal.
   edge-formula: the formula gives the kernel's number at all three centres.
   edge-maps: the maps of `conv2d`, in every layout and by every method, equal those made by hand to
-    the last bit (sums of a few integers below 2²⁴ are exact in float32).
+    the last bit (sums of a few integers below 2²⁴ are exact in float32, and the factors, pixels up
+    to 255 and ±1, in the TF32 of a GPU and the bfloat16 of a TPU, too).
 
 Command: python -m experiments run edge-values edge-formula edge-maps
 """
