@@ -19,6 +19,7 @@ from tests.helpers import SPREADSHEET, free_port
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 ROOT = Path(__file__).parents[1]
+DOCS = list((ROOT / "docs").glob("*.md"))
 
 # Outputs of README commands that later commands read.
 MADE = ("ledger", "runs/", "comparison.html")
@@ -160,7 +161,19 @@ def test_docs_of_the_diagnosis_print_what_they_say(capsys):
     assert capsys.readouterr().out == said
 
 
-@pytest.mark.parametrize("file", ["README.md", "docs/own-loops.md", "docs/diagnosis.md"])
+def test_docs_of_layouts_compare_them(capsys):
+    (code,) = blocks("python", "docs/layouts.md")
+    exec(compile(code, "layouts.md", "exec"), {})
+    first, head, *_, advice = capsys.readouterr().out.splitlines()
+    assert first.startswith("images (64, 28, 28, 1), forward and backward, in a loop")
+    (columns,) = re.findall(r"\| column .*?\n\n", (ROOT / "docs/layouts.md").read_text(), re.S)
+    for column in ("ms", "cycles", "launches", "MiB touched", "in memory", "computed by"):
+        assert column in head
+        assert column in columns
+    assert "moves" in advice
+
+
+@pytest.mark.parametrize("file", ["README.md", *sorted(f"docs/{p.name}" for p in DOCS)])
 def test_links_exist(file):
     targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / file).read_text())
     assert all(((ROOT / file).parent / target).exists() for target in targets)
@@ -180,13 +193,15 @@ def test_links_exist(file):
         "sweep",
         "fields",
         "layouts",
+        "layouts_by_target",
+        "targets",
         "cifar10",
     ],
 )
 def test_readme_tables_equal_the_saved_results(name):
     saved = CliRunner().invoke(app, ["table", str(ROOT / f"experiments/results/{name}.json")])
     assert saved.exit_code == 0
-    texts = [(ROOT / file).read_text() for file in ("README.md", "docs/diagnosis.md")]
+    texts = [file.read_text() for file in (ROOT / "README.md", *DOCS)]
     assert any(saved.stdout.strip() in text for text in texts)
 
 
