@@ -34,6 +34,7 @@ from .ops import reference as reference
 from .optim import adam as adam
 from .optim import constant as constant
 from .optim import exponential as exponential
+from .optim import from_optax as from_optax
 from .optim import group_rates as group_rates
 from .optim import group_scale as group_scale
 from .optim import one_cycle as one_cycle

@@ -10,7 +10,7 @@ from convjax.nn.models import ConvNet
 from convjax.optim.optimizers import adam
 from convjax.optim.schedules import one_cycle
 from convjax.train.device_data import Images
-from convjax.train.step import cross_entropy
+from convjax.train.losses import cross_entropy
 from convjax.train.trainer import Trainer
 
 STEPS, BATCH, EXAMPLES, CLASSES = 9, 5, 23, 3

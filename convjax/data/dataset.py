@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, fields
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Float32, Int32, UInt8
 
 from convjax._display import Displayed
 
@@ -21,12 +21,14 @@ class Split(Displayed):
     it. Copy them to change pixels.
 
     Attributes:
-      images: (N, H, W, C) uint8, pixels from 0 to 255, at least one image.
-      labels: (N,) int32, class indices from 0.
+      images: (N, H, W, C) uint8, pixels from 0 to 255, at least one image; or float32 (N, …), such
+        as vectors (N, F), which a training takes as they are.
+      labels: (N,) int32, class indices from 0; or (N, …) float32 or int32 for another loss than the
+        cross entropy of classes, such as values, or classes of pixels.
 
     Raises:
       DataError: for another type, dtype or number of axes, for an empty axis, for counts that
-        differ, and for a negative label.
+        differ, for floats that are not finite, and for a negative class.
 
     Examples:
       >>> import numpy as np
@@ -34,18 +36,27 @@ class Split(Displayed):
       Split(2 images of 28×28×1)
     """
 
-    images: UInt8[np.ndarray, "N H W C"]
-    labels: Int32[np.ndarray, " N"]
+    images: UInt8[np.ndarray, "N H W C"] | Float32[np.ndarray, "N ..."]
+    labels: Int32[np.ndarray, "N ..."] | Float32[np.ndarray, "N ..."]
 
     def __post_init__(self) -> None:
-        _check_array("images", self.images, np.dtype(np.uint8), "NHWC")
-        _check_array("labels", self.labels, np.dtype(np.int32), "N")
+        if _is_float32(self.images):
+            _check_floats("images", self.images, 2)
+        else:
+            _check_array("images", self.images, np.dtype(np.uint8), "NHWC")
+        if _is_float32(self.labels):
+            _check_floats("labels", self.labels, 1)
+        elif getattr(self.labels, "ndim", 1) == 1:
+            _check_array("labels", self.labels, np.dtype(np.int32), "N")
+        else:
+            axes = "NABCDEF"[: self.labels.ndim]
+            _check_array("labels", self.labels, np.dtype(np.int32), axes)
         if len(self.images) != len(self.labels):
             raise DataError(
                 f"labels must be one for each of the {len(self.images)} images, got "
                 f"{len(self.labels)} labels. Check that both come from the same split."
             )
-        if self.labels.min() < 0:
+        if self.labels.ndim == 1 and self.labels.dtype == np.int32 and self.labels.min() < 0:
             raise DataError(
                 f"labels must be class indices from 0, got {self.labels.min()}. Renumber them."
             )
@@ -99,6 +110,12 @@ class Dataset(Displayed):
                 f"{self.name}. {f'Rename {repeated[0]!r}.' if repeated else 'Name every class.'}"
             )
         for split_name, split in (("train", self.train), ("test", self.test)):
+            if split.labels.ndim != 1 or split.labels.dtype != np.int32:
+                raise DataError(
+                    f"{split_name} labels must be one class index per image, got "
+                    f"{split.labels.dtype} of the shape {split.labels.shape} in {self.name}. Train "
+                    "on the splits themselves: convjax.Images.put(split)."
+                )
             largest = int(split.labels.max())
             if largest >= len(self.class_names):
                 raise DataError(
@@ -118,6 +135,23 @@ class Dataset(Displayed):
 def dimensions(shape: tuple[int, ...]) -> str:
     """Returns a shape as in "28×28×1"."""
     return "×".join(map(str, shape))
+
+
+def _is_float32(array: object) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype == np.float32
+
+
+def _check_floats(name: str, array: np.ndarray, axes: int) -> None:
+    if array.ndim < axes or 0 in array.shape:
+        raise DataError(
+            f"{name} of float32 must have {axes} axes or more, none of them empty, got the shape "
+            f"{array.shape}. The first is that of the examples."
+        )
+    if not np.isfinite(array).all():
+        raise DataError(
+            f"{name} must be finite, got {np.count_nonzero(~np.isfinite(array)):,} numbers that "
+            "are not. Replace them."
+        )
 
 
 def _check_array(name: str, array: object, dtype: np.dtype, axes: str) -> None:

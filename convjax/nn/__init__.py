@@ -3,6 +3,7 @@
 from convjax.nn import weights
 from convjax.nn._capture import capture, channel_axes, layer_names
 from convjax.nn.layers import BatchNorm, Conv, GroupNorm, Linear
+from convjax.nn.linen_model import LinenModel
 from convjax.nn.models import ConvNet, LinearNet, broken_net, digits_net, threes_sevens_net
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "GroupNorm",
     "Linear",
     "LinearNet",
+    "LinenModel",
     "broken_net",
     "capture",
     "channel_axes",

@@ -1,6 +1,6 @@
 """Optimisers, and schedules of their learning rate and momentum."""
 
-from convjax.optim.optimizers import Optimizer, adam, group_scale, sgd
+from convjax.optim.optimizers import Optimizer, adam, from_optax, group_scale, sgd
 from convjax.optim.schedules import Schedules, constant, exponential, group_rates, one_cycle
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "adam",
     "constant",
     "exponential",
+    "from_optax",
     "group_rates",
     "group_scale",
     "one_cycle",

@@ -7,6 +7,7 @@ Adam's eps, which a sweep may vary in one program. b2 is a constant of the progr
 float32 value in the state would be another number.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from convjax._checks import check_function, check_number
+from convjax._checks import check_function, check_number, describe_value
 from convjax._precision import at_least_float32
 
 # A pytree of parameters.
@@ -27,15 +28,18 @@ class Optimizer(NamedTuple):
 
     Attributes:
       transform: made by `optax.inject_hyperparams`, with a hyperparameter "learning_rate".
-      momentum_name: the name of the momentum among the hyperparameters, such as "b1".
+      momentum_name: the name of the momentum among the hyperparameters, such as "b1"; None if no
+        schedule sets it.
     """
 
     transform: optax.GradientTransformation
-    momentum_name: str
+    momentum_name: str | None
 
     def set(self, state: Any, learning_rate: Float[Array, ""], momentum: Float[Array, ""]) -> Any:
         """Returns the optimiser's state with the learning rate and momentum of its next step."""
-        values = {"learning_rate": learning_rate, self.momentum_name: momentum}
+        values = {"learning_rate": learning_rate}
+        if self.momentum_name is not None:
+            values[self.momentum_name] = momentum
         held = state.hyperparams
         return state._replace(
             hyperparams=held | {name: v.astype(held[name].dtype) for name, v in values.items()}
@@ -65,8 +69,14 @@ class Optimizer(NamedTuple):
         )
 
     def applied(self, state: Any) -> tuple[Array, Array]:
-        """Returns (learning rate, momentum) of the last step, as they are in the state."""
-        return state.hyperparams["learning_rate"], state.hyperparams[self.momentum_name]
+        """Returns (learning rate, momentum) of the last step, as they are in the state.
+
+        A momentum that no schedule sets is NaN.
+        """
+        rate = state.hyperparams["learning_rate"]
+        if self.momentum_name is None:
+            return rate, jnp.full_like(rate, jnp.nan)
+        return rate, state.hyperparams[self.momentum_name]
 
 
 def decays(params: Params) -> Any:
@@ -182,6 +192,93 @@ def sgd(
 
     scalars = {"learning_rate": 0.0, "momentum": 0.0, "weight_decay": weight_decay}
     return Optimizer(_in_float32(optax.inject_hyperparams(build)(**scalars)), "momentum")
+
+
+# What optimisers of Optax call the share of the momentum that is kept.
+MOMENTUM_NAMES = ("momentum", "b1", "beta")
+
+
+def from_optax(
+    make: Callable[..., Any], *, momentum: str | None = "auto", **settings: Any
+) -> Optimizer:
+    """Returns any optimiser of Optax as one whose rate and momentum follow the schedules.
+
+    Args:
+      make: a function with the argument `learning_rate` that returns a transformation, such as
+        `optax.lion`, `optax.contrib.muon`, or a lambda around `optax.chain` or `optax.MultiSteps`.
+      momentum: the name of the argument that the schedule's momentum is written to; None for none,
+        which leaves `make` its own. "auto" takes the first of momentum, b1 and beta that `make` has
+        with a number as default and that is not among the settings.
+      **settings: other arguments of `make`.
+
+    Raises:
+      TypeError: if `make` is not such a function, or lacks an argument.
+
+    Examples:
+      >>> import convjax, optax
+      >>> lion = convjax.from_optax(optax.lion, weight_decay=0.1)  # its b1 follows the momentum
+      >>> nesterov = convjax.from_optax(optax.sgd, momentum="momentum", nesterov=True)
+      >>> clipped = convjax.from_optax(
+      ...     lambda learning_rate: optax.chain(
+      ...         optax.clip_by_global_norm(1.0), optax.adamw(learning_rate)
+      ...     )
+      ... )
+      >>> clipped.momentum_name is None
+      True
+    """
+    if isinstance(make, optax.GradientTransformation) or not callable(make):
+        raise TypeError(
+            f"optimizer must be a function of the learning rate, got {describe_value(make)}. The "
+            "rate of a finished transformation is fixed, and no schedule reaches it: pass "
+            "convjax.from_optax(optax.adamw, weight_decay=0.01), or convjax.from_optax(lambda "
+            "learning_rate: optax.chain(optax.clip(1.0), optax.sgd(learning_rate)))."
+        )
+    parameters = inspect.signature(make).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    name = momentum
+    if momentum == "auto":
+        name = next((n for n in MOMENTUM_NAMES if _is_number(parameters.get(n), settings)), None)
+    for needed in ("learning_rate", *([] if name is None else [name]), *settings):
+        if needed not in parameters and not open_ended:
+            raise TypeError(
+                f"make must have the argument {needed}, got {getattr(make, '__name__', make)!r} "
+                f"with {', '.join(parameters) or 'none'}."
+            )
+
+    def build(learning_rate: Any, **scheduled: Any) -> optax.GradientTransformation:
+        made = make(learning_rate=learning_rate, **scheduled, **settings)
+        if isinstance(made, optax.MultiSteps):
+            made = made.gradient_transformation()
+        if not isinstance(made, optax.GradientTransformation):
+            raise TypeError(
+                f"make must return a transformation of Optax, got {describe_value(made)}."
+            )
+        return made
+
+    if name is None:
+        injected = optax.inject_hyperparams(lambda learning_rate: build(learning_rate))
+        return Optimizer(_in_float32(injected(learning_rate=0.0)), None)
+    injected = optax.inject_hyperparams(
+        lambda learning_rate, momentum: build(learning_rate, **{name: momentum})
+    )
+    return Optimizer(_in_float32(injected(learning_rate=0.0, momentum=0.0)), "momentum")
+
+
+def _is_number(parameter: inspect.Parameter | None, settings: Mapping[str, Any]) -> bool:
+    """Returns whether an argument has a number as default, which no setting replaces."""
+    if parameter is None or parameter.name in settings:
+        return False
+    return isinstance(parameter.default, float) and not isinstance(parameter.default, bool)
+
+
+def as_optimizer(optimizer: Any) -> Optimizer:
+    """Returns an `Optimizer`, made by `from_optax` of a function of the learning rate."""
+    if optimizer in (adam, sgd):
+        raise TypeError(
+            f"optimizer must be Optimizer, got the function {optimizer.__name__}. Call it: "
+            f"convjax.{optimizer.__name__}()."
+        )
+    return optimizer if isinstance(optimizer, Optimizer) else from_optax(optimizer)
 
 
 def _in_float32(transform: optax.GradientTransformation) -> optax.GradientTransformation:

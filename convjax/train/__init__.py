@@ -3,6 +3,14 @@
 from convjax.train._fit import Callback, FitResult, TrainingStopped, fit
 from convjax.train._sweep import Sweep, SweepRun, sweep
 from convjax.train.device_data import Images
+from convjax.train.losses import (
+    accuracy,
+    binary_accuracy,
+    binary_cross_entropy,
+    cross_entropy,
+    squared_error,
+    top_k_accuracy,
+)
 from convjax.train.lr_finder import LRFind, lr_find
 from convjax.train.plan import Plan
 from convjax.train.trainer import Trainer
@@ -17,7 +25,13 @@ __all__ = [
     "SweepRun",
     "Trainer",
     "TrainingStopped",
+    "accuracy",
+    "binary_accuracy",
+    "binary_cross_entropy",
+    "cross_entropy",
     "fit",
     "lr_find",
+    "squared_error",
     "sweep",
+    "top_k_accuracy",
 ]

@@ -1,6 +1,6 @@
 """Checks of the arguments of a training: images, labels, batches, rates and states."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -21,28 +21,19 @@ def check_split(split: Any) -> None:
 
 
 def check_images(images: Any, labels: Any, name: str = "data") -> None:
-    """Checks a split on the device: images uint8 (N, H, W, C), with as many labels.
+    """Checks a split on the device: what `convjax.Images` says.
 
     Args:
       images, labels: the arrays of the split.
       name: of the argument, for messages.
 
     Raises:
-      TypeError: if they are not arrays, or the images are not uint8.
-      ValueError: if the images have other axes, or the labels are more or fewer.
+      TypeError: if they are not arrays, or the images are whole numbers other than uint8.
+      ValueError: if uint8 images do not have the axes (N, H, W, C), others have no axis beside that
+        of the examples, or the labels are more or fewer.
     """
-    for field, array in (("images", images), ("labels", labels)):
-        check_array(f"{name}.{field}", array)
-    if images.dtype != np.uint8:
-        raise TypeError(
-            f"{name}.images must be uint8 from 0 to 255, got {images.dtype}. They are normalised "
-            "in the step: pass mean and std of p/255 to the trainer."
-        )
-    if images.ndim != 4:
-        raise ValueError(
-            f"{name}.images must have the axes (N, H, W, C), got the shape {images.shape}. Give "
-            "grey images one channel: images[..., None]."
-        )
+    check_array(f"{name}.labels", labels)
+    check_inputs(images, f"{name}.images")
     if not labels.ndim or len(labels) != len(images):
         raise ValueError(
             f"{name} must hold as many labels as images, got the shapes {labels.shape} and "
@@ -50,24 +41,81 @@ def check_images(images: Any, labels: Any, name: str = "data") -> None:
         )
 
 
-def check_labels(labels: Any, classes: int) -> None:
+def check_inputs(images: Any, name: str = "images") -> None:
+    """Checks images as `convjax.Images` holds them; raises as `check_images`."""
+    check_array(name, images)
+    if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} must be uint8 from 0 to 255 or of floating point, got {images.dtype}. "
+            "Pixels of uint8 are divided by 255 in the step, others are taken as they are: convert "
+            "them with images.astype(np.float32) / 65535, say."
+        )
+    if images.dtype == np.uint8 and images.ndim != 4:
+        raise ValueError(
+            f"{name} of uint8 must have the axes (N, H, W, C), got the shape "
+            f"{images.shape}. Give grey images one channel: images[..., None]."
+        )
+    if images.ndim < 2:
+        raise ValueError(
+            f"{name} must have an axis beside that of the examples, got the shape "
+            f"{images.shape}. Add one: images[:, None]."
+        )
+
+
+def check_labels(labels: Any, logits: tuple[int, ...]) -> None:
     """Checks that every label has a logit, because cross entropy is NaN without it.
 
+    Args:
+      labels: of N examples.
+      logits: shape of the logits of any number of examples.
+
     Raises:
-      TypeError: if they are not whole numbers.
-      ValueError: if they are not one per example, negative, or too large.
+      TypeError: if they are neither whole numbers nor probabilities.
+      ValueError: if their shape does not fit the logits', or one is negative or too large.
     """
-    if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
-        error = TypeError if labels.ndim == 1 else ValueError
+    *positions, classes = logits[1:]
+    if labels.shape[1:] == logits[1:] and jnp.issubdtype(labels.dtype, jnp.floating):
+        return  # probabilities of the classes
+    if labels.shape[1:] != tuple(positions) or not jnp.issubdtype(labels.dtype, jnp.integer):
+        error = TypeError if labels.shape[1:] == tuple(positions) else ValueError
         raise error(
-            f"labels must be one whole number per example, got {labels.dtype} of the shape "
-            f"{labels.shape}. Convert one-hot rows with labels.argmax(-1)."
+            f"labels must be one whole number per example, or one probability per logit, got "
+            f"{labels.dtype} of the shape {labels.shape} for logits of the shape (N, "
+            f"{', '.join(map(str, logits[1:]))}). Convert one-hot rows of whole numbers with "
+            "labels.argmax(-1)."
         )
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0:
         raise ValueError(f"labels must be 0 or above, got {lowest}.")
     if highest >= classes:
         raise ValueError(f"labels must be below the model's {classes} logits, got {highest}.")
+
+
+def check_losses(scores: Callable[[int], Any]) -> None:
+    """Checks that a loss and metrics are one number per example.
+
+    Args:
+      scores: maps a number of examples to the shapes of the loss and of each metric by name, before
+        any mean is taken.
+
+    Raises:
+      ValueError: if one is a single number, or has an axis that grows with the examples besides the
+        first: outputs (N, 1) and labels (N,) broadcast to (N, N).
+    """
+    two, three = scores(2), scores(3)
+    for name, shape in two.items():
+        other = three[name]
+        if shape[:1] != (2,) or other[:1] != (3,):
+            raise ValueError(
+                f"{name} must return one number per example, shape (N,), got the shape {shape} for "
+                "2 examples. Leave out the mean or sum over examples: the trainer takes it."
+            )
+        if shape[1:] != other[1:]:
+            raise ValueError(
+                f"{name} must return one number per example, got the shape {shape} for 2 examples: "
+                "outputs and labels are broadcast, and each output compared with every label. Give "
+                "both one shape: outputs[:, 0], say."
+            )
 
 
 def check_alive(state: Any) -> None:

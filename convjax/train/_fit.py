@@ -42,8 +42,9 @@ class FitResult(NamedTuple):
       state: after the last step.
       record: of all steps, in a bounded number of rows.
       metrics: a row for each evaluation; an epoch has one unless the plan says otherwise. Its keys
-        are epoch, step, train_loss (smoothed), valid_loss, accuracy, seconds (of training and
-        evaluation, without compiling) and compile_seconds; the last row has train_accuracy, too.
+        are epoch, step, train_loss (smoothed), valid_loss, accuracy or the trainer's metrics,
+        seconds (of training and evaluation, without compiling) and compile_seconds; the last row
+        has train_accuracy, too, where there is an accuracy.
     """
 
     state: TrainState
@@ -182,14 +183,15 @@ def fit(
         progress.spend(time.perf_counter() - began, trainer.compile_seconds - compiled)
         ended = progress.steps == plan.steps
         if scores is not None:
-            better = scores.accuracy > progress.best
-            metrics = progress.score(piece.epoch, scores.loss, scores.accuracy)
-            if ended:
+            better = progress.is_best(scores.loss, scores.metrics)
+            metrics = progress.score(piece.epoch, scores.loss, scores.metrics)
+            if ended and "accuracy" in metrics:
                 metrics["train_accuracy"] = trainer.evaluate(state, train).accuracy
             writer.write(now=ended)
         stopped = bool(stop()) and not ended
         if ended or stopped or writer.due() or (scores is not None and better):
-            writer.save(state, None if scores is None else scores.accuracy)
+            quality = None if scores is None else scores.metrics.get("accuracy", -scores.loss)
+            writer.save(state, quality)
         if scores is not None:
             callback.on_evaluation(metrics)  # after saving: a callback may fail
         if stopped:

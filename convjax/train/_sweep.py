@@ -204,16 +204,18 @@ def sweep(
                 [_cut(columns[setting], piece.steps) for _, setting in pairs],
                 on_steps=on_steps,
             )
-            losses, accuracies = vmapped.scores(states, test)
+            losses, metrics = vmapped.scores(states, test)
             seconds = time.perf_counter() - began
             compile_seconds = trainer.compile_seconds - compiled
             for i, (progress, record) in enumerate(zip(runs, arrived, strict=True)):
                 records[i].append(record)
                 progress.take(record.loss)
                 progress.spend(seconds / len(pairs), compile_seconds / len(pairs))
-                progress.score(piece.epoch, losses[i], accuracies[i])
+                of_run = {name: values[i] for name, values in metrics.items()}
+                progress.score(piece.epoch, losses[i], of_run)
         if score_training:
-            for progress, accuracy in zip(runs, vmapped.scores(states, data)[1], strict=True):
+            accuracies = vmapped.scores(states, data)[1]["accuracy"]
+            for progress, accuracy in zip(runs, accuracies, strict=True):
                 progress.metrics[-1]["train_accuracy"] = float(accuracy)
         return [
             SweepRun(*pair, concatenate(pieces), progress.metrics)

@@ -1,5 +1,7 @@
 """Records of chunks: from the rows that the steps leave on the devices to a `Record`."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -27,7 +29,7 @@ class ChunkRecorder:
 
     def __init__(self, step: TrainStep, placement: Placement, watch: Watch | None):
         self._step, self._placement, self._watch = step, placement, watch
-        self._known: dict[tuple[int, ...], WatchedNames] = {}
+        self._known: dict[Any, WatchedNames] = {}
 
     def layers(self, state: TrainState, data: Images | Stream, batch_size: int) -> WatchedNames:
         """Returns the names of the watched layers and their numbers of values per step.
@@ -35,23 +37,25 @@ class ChunkRecorder:
         Raises:
           ValueError: if the output of a layer cannot be split over the devices.
         """
-        batch = (batch_size, *data.images.shape[1:])
+        batch = tuple(
+            jax.ShapeDtypeStruct((batch_size, *array.shape[1:]), array.dtype)
+            for array in (data.images, data.labels)
+        )
         # Tracing the model takes as long as dozens of steps: once per shape of the batch.
-        if batch not in self._known:
-            images = jax.ShapeDtypeStruct(batch, data.images.dtype)
-            layers = self._step.layers(state, images)
-            self._check_parts(state, images, layers)
-            self._known[batch] = layers
-        return self._known[batch]
+        key = tuple((x.shape, x.dtype) for x in batch)
+        if key not in self._known:
+            layers = self._step.layers(state, *batch)
+            self._check_parts(state, batch, layers)
+            self._known[key] = layers
+        return self._known[key]
 
     def _check_parts(
-        self, state: TrainState, images: jax.ShapeDtypeStruct, whole: WatchedNames
+        self, state: TrainState, batch: tuple[jax.ShapeDtypeStruct, ...], whole: WatchedNames
     ) -> None:
-        batch, *image = images.shape
         parts = self._placement.parts
-        part = jax.ShapeDtypeStruct((batch // parts, *image), images.dtype)
+        part = [jax.ShapeDtypeStruct((len(x) // parts, *x.shape[1:]), x.dtype) for x in batch]
         if parts > 1:
-            sizes = self._step.layers(state, part).sizes
+            sizes = self._step.layers(state, *part).sizes
             for name, size, size_of_part in zip(whole.names, whole.sizes, sizes, strict=True):
                 if size != parts * size_of_part:
                     raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Int, Int32, Num, UInt8
+from jaxtyping import Array, Int32, Num, UInt8
 
 from convjax._checks import check_type
 from convjax._display import array_text
@@ -24,8 +24,8 @@ class Images(NamedTuple):
     """A split on the device, or a copy on each of several devices.
 
     Attributes:
-      images: uint8 (N, H, W, C).
-      labels: int32 (N,).
+      images: uint8 (N, H, W, C), or numbers of floating point (N, …) of any shape.
+      labels: int32 (N,), or what else the loss takes, with the examples first.
 
     Examples:
       >>> import convjax
@@ -35,8 +35,8 @@ class Images(NamedTuple):
       ((1000, 28, 28, 1), 'int32')
     """
 
-    images: UInt8[Array, "N H W C"]
-    labels: Int[Array, " N"]
+    images: Num[Array, "N ..."]
+    labels: Num[Array, "N ..."]
 
     def __repr__(self) -> str:
         return f"Images({array_text(self.images)}, labels {array_text(self.labels)})"
@@ -64,8 +64,10 @@ def check_data(data: Any, name: str = "data") -> None:
     """Checks a split to train on or to score.
 
     Raises:
-      TypeError: if it is neither `Images` nor a `Stream`, or the images are not uint8.
-      ValueError: if the axes are not (N, H, W, C) and (N,), or there is no example.
+      TypeError: if it is neither `Images` nor a `Stream`, or the images are whole numbers but not
+        uint8.
+      ValueError: if the axes of pixels are not (N, H, W, C), the labels are more or fewer, or there
+        is no example.
     """
     if not isinstance(data, Stream):
         fix = "Images.put(split) copies a split to the device; a Stream leaves it in its files."

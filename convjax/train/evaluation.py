@@ -1,12 +1,15 @@
 """Evaluation: the scores of every example, with the running statistics, and logits of images."""
 
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, Int32, UInt8
+from jaxtyping import Array, Float, Int, Int32, Num
 
 from convjax._checks import check_whole
 from convjax._precision import at_least_float32
@@ -14,22 +17,33 @@ from convjax.data import Stream
 from convjax.parallel.mesh import AXIS, REPLICATED, SPLIT_FIRST, SPLIT_SECOND, gather
 from convjax.parallel.placement import Placement
 from convjax.parallel.timed_jit import TimedJit
-from convjax.train._arguments import check_alive, check_labels
+from convjax.train._arguments import check_alive, check_inputs, check_labels, check_losses
 from convjax.train.device_data import Images, check_data, steps_at_once, stream_chunks
+from convjax.train.losses import cross_entropy
 from convjax.train.scan_loop import scoring_order
 from convjax.train.step import TrainState, TrainStep
 
 
 class Scores(NamedTuple):
-    """The scores of an evaluation: mean loss, number of correct answers and of examples."""
+    """The scores of an evaluation.
+
+    Attributes:
+      loss: mean over the examples.
+      correct: number of correct answers, None without the metric "accuracy" of truth values.
+      examples: their number.
+      metrics: the mean of each metric by name.
+    """
 
     loss: float
-    correct: int
+    correct: int | None
     examples: int
+    metrics: Mapping[str, float] = MappingProxyType({})
 
     @property
     def accuracy(self) -> float:
-        """Share of correct answers."""
+        """Share of correct answers, NaN if answers are not right or wrong."""
+        if self.correct is None:
+            return self.metrics.get("accuracy", math.nan)
         return self.correct / self.examples
 
 
@@ -39,13 +53,11 @@ class Evaluator:
     Args:
       step: the training step.
       placement: where the training takes place.
-      checks_labels: whether each label must have a logit; labels may mean something else to a
-        custom loss.
     """
 
-    def __init__(self, step: TrainStep, placement: Placement, *, checks_labels: bool):
-        self._step, self._placement, self._checks_labels = step, placement, checks_labels
-        self._known_classes: dict[tuple[int, ...], int] = {}
+    def __init__(self, step: TrainStep, placement: Placement):
+        self._step, self._placement = step, placement
+        self._known: dict[Any, tuple[int, ...]] = {}  # shapes of outputs
         self._run = placement.program(self.sums, (REPLICATED, REPLICATED, SPLIT_SECOND))
         self._run_piece = self._run
         if placement.mesh is not None:
@@ -58,16 +70,12 @@ class Evaluator:
         return {self._run, self._run_piece, self._run_logits}
 
     def predict(
-        self, state: TrainState, images: UInt8[Array | np.ndarray, "N H W C"]
-    ) -> Float[Array, "N K"]:
+        self, state: TrainState, images: Num[Array | np.ndarray, "N ..."]
+    ) -> Float[Array, "N ..."]:
         """As `convjax.Trainer.predict`."""
         check_alive(state)
         images = np.asarray(images)
-        if images.dtype != np.uint8 or images.ndim != 4:
-            raise ValueError(
-                f"images must be uint8 of the shape (N, H, W, C), got {images.dtype} of the shape "
-                f"{images.shape}. Pass them as loaded: they are normalised here."
-            )
+        check_inputs(images)
         return self._run_logits(gather(state), images)
 
     def evaluate(self, state: TrainState, data: Images | Stream, batch_size: int) -> Scores:
@@ -80,54 +88,121 @@ class Evaluator:
         self.check_labels(state, data)
         state = self._placement.put(state)
         if isinstance(data, Stream):
-            total, correct = self._score_stream(state, data, order)
+            total, sums = self._score_stream(state, data, order)
         else:
             data = self._placement.put(data)
-            total, correct = self._run(state, data, *self._placement.put_order(order))
-        return Scores(float(total) / examples, int(correct), examples)
+            total, sums = self._run(state, data, *self._placement.put_order(order))
+        hits = jax.device_get(sums.get("accuracy"))
+        counted = np.asarray(hits).dtype.kind == "i"
+        means = {name: float(of) / examples for name, of in sums.items()}
+        return Scores(
+            float(total) / examples,
+            int(hits) if counted else None,
+            examples,
+            MappingProxyType(means),
+        )
 
     def _score_stream(
         self, state: TrainState, data: Stream, order: Int32[np.ndarray, "T B"]
-    ) -> tuple[float, int]:
-        """Returns the sums of loss and correct answers over all examples of a stream."""
+    ) -> tuple[float, dict[str, Any]]:
+        """Returns the sums of loss and metrics over all examples of a stream."""
         length = min(len(order), steps_at_once(data, order.shape[1]))
-        total, correct = 0.0, 0
+        total, sums = 0.0, dict[str, Any]()
+
+        def add(found: Any) -> None:
+            nonlocal total
+            total += float(found[0])
+            for name, of in jax.device_get(found[1]).items():
+                sums[name] = sums.get(name, 0) + of.astype(
+                    np.int64 if of.dtype.kind == "i" else float
+                )
+
         with stream_chunks(data, order, length, self._placement.mesh) as chunks:
-            running: tuple[Any, Any] = total, correct
+            running: Any = None
             for images, labels, rows in chunks:
                 given = self._placement.put_order(rows)
                 found = self._run_piece(state, Images(images, labels), *given)
                 # Fetching waits for a chunk: fetch only after the next has been dispatched.
-                total, correct = total + float(running[0]), correct + int(running[1])
+                if running is not None:
+                    add(running)
                 running = found
-        return total + float(running[0]), correct + int(running[1])
+        add(running)
+        return total, sums
 
     def check_labels(self, state: TrainState, data: Images | Stream) -> None:
         """As `convjax.Trainer.check_labels`."""
-        if not self._checks_labels:
-            return
-        image = data.images.shape[1:]
-        if image not in self._known_classes:
-            images = jax.ShapeDtypeStruct((1, *image), data.images.dtype)
-            logits = jax.eval_shape(self._step.logits, state, images)
-            self._known_classes[image] = logits.shape[-1]
         labels: Any = data.labels
-        check_labels(labels, self._known_classes[image])
+        kinds = [(x.shape[1:], x.dtype) for x in (data.images, labels)]
+        key = tuple(kinds)
+        if key not in self._known:
+            outputs, shapes = self._shapes(state, kinds)
+            if self._step.loss is cross_entropy:
+                check_labels(labels, outputs)  # says better what is wrong with labels
+            check_losses(shapes)
+            self._known[key] = outputs
+        if self._step.loss is cross_entropy:
+            check_labels(labels, self._known[key])
+
+    def _shapes(
+        self, state: TrainState, kinds: Sequence[tuple[tuple[int, ...], Any]]
+    ) -> tuple[tuple[int, ...], Callable[[int], dict[str, tuple[int, ...]]]]:
+        """Returns the shape of two outputs, and the function that `check_losses` takes."""
+
+        def arrays(examples: int) -> list[jax.ShapeDtypeStruct]:
+            return [jax.ShapeDtypeStruct((examples, *shape), dtype) for shape, dtype in kinds]
+
+        def shapes(examples: int) -> dict[str, tuple[int, ...]]:
+            images, labels = arrays(examples)
+            outputs = jax.eval_shape(self._step.logits, state, images)
+            found = {}
+            for name, function in self._step.compared(outputs, labels).items():
+                try:
+                    made = jax.eval_shape(function, outputs, labels)
+                except Exception as error:
+                    raise ValueError(
+                        f"{name} must take the model's outputs, {_text(outputs)} for {examples} "
+                        f"examples, and their labels, {_text(labels)}: {error}"
+                    ) from error
+                found[name] = tuple(getattr(made, "shape", ()))
+            return found
+
+        outputs = jax.eval_shape(self._step.logits, state, arrays(2)[0])
+        if not hasattr(outputs, "shape") or outputs.shape[:1] != (2,):
+            raise ValueError(
+                "model must return one array with the examples first, got "
+                f"{jax.tree.map(_text, outputs)} for 2 examples. Wrap it in a module that returns "
+                "what the loss takes."
+            )
+        return outputs.shape, shapes
 
     def sums(
         self, state: TrainState, data: Images, order: Int[Array, "T B"]
-    ) -> tuple[Float[Array, ""], Int[Array, ""]]:
-        """Returns the sums of loss and correct answers over all indices in order but −1.
+    ) -> tuple[Float[Array, ""], dict[str, Num[Array, ""]]]:
+        """Returns the sums of loss and of each metric over all indices in order but −1.
 
-        A pure function of the data on one device, whose results are summed over all devices.
+        Truth values are counted in int32. A pure function of the data on one device, whose results
+        are summed over all devices.
         """
 
-        def body(sums: tuple[jax.Array, jax.Array], rows: jax.Array) -> tuple[Any, None]:
+        def of_batch(rows: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
             counted = rows >= 0
-            losses, hits = self._step.scores(state, data.images[rows], data.labels[rows])
-            losses = jnp.where(counted, losses, 0)
-            return (sums[0] + losses.sum(), sums[1] + (hits & counted).sum(dtype=jnp.int32)), None
+            losses, metrics = self._step.scores(state, data.images[rows], data.labels[rows])
+            return jnp.where(counted, losses, 0).sum(), {
+                name: (of & counted).sum(dtype=jnp.int32)
+                if of.dtype == jnp.bool_
+                else jnp.where(counted, at_least_float32(of), 0).sum()
+                for name, of in metrics.items()
+            }
 
-        zero = at_least_float32(jnp.zeros((), jax.tree.leaves(state.params)[0].dtype))
-        sums = lax.scan(body, (zero, jnp.int32(0)), order)[0]
+        def body(sums: Any, rows: jax.Array) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, sums, of_batch(rows)), None
+
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_batch, order[0])
+        )
+        sums = lax.scan(body, zeros, order)[0]
         return sums if self._placement.mesh is None else lax.psum(sums, AXIS)
+
+
+def _text(x: Any) -> str:
+    return f"{x.dtype}[{', '.join(map(str, x.shape))}]"

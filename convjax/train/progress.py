@@ -1,6 +1,6 @@
 """The progress of a training: its steps, its smoothed loss, and the metrics of its evaluations."""
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,7 @@ class Progress:
         self.seconds += seconds - compile_seconds
         self.compile_seconds += compile_seconds
 
-    def score(self, epoch: int, loss: Any, accuracy: Any) -> dict[str, Any]:
+    def score(self, epoch: int, loss: Any, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Adds an evaluation on the test images and returns its row of metrics."""
         row = {
             "epoch": epoch,
@@ -47,7 +47,7 @@ class Progress:
             # fastai's average continues over the epochs; only its validation loss starts anew.
             "train_loss": self.average / (1 - SMOOTHING**self.steps),
             "valid_loss": float(loss),
-            "accuracy": float(accuracy),
+            **{name: float(value) for name, value in metrics.items()},
             "seconds": round(self.seconds, 3),
             "compile_seconds": round(self.compile_seconds, 3),
         }
@@ -55,7 +55,7 @@ class Progress:
         self.metrics.append(row)
         return row
 
-    @property
-    def best(self) -> float:
-        """The highest accuracy so far."""
-        return max((row["accuracy"] for row in self.metrics), default=-math.inf)
+    def is_best(self, loss: float, metrics: Mapping[str, float]) -> bool:
+        """Returns whether an evaluation has the highest accuracy, or lowest loss, so far."""
+        quality = metrics.get("accuracy", -loss)
+        return all(quality > row.get("accuracy", -row["valid_loss"]) for row in self.metrics)

@@ -1,6 +1,6 @@
 """The pure training step: normalise, forward with watched layers, backward, update."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Num, UInt8
+from jaxtyping import Array, Float, Num, Shaped
 
 from convjax._checks import check_function, check_type, describe_value
 from convjax._display import array_text, tree_text
@@ -21,8 +21,13 @@ from convjax.stats.activations import ActivationStats
 from convjax.stats.facts import batch_facts
 from convjax.stats.parameters import Described, Norms, describe
 from convjax.stats.watch import Watch
-
-LossFn = Callable[[jax.Array, jax.Array], jax.Array]
+from convjax.train.losses import (
+    PerExample,
+    accuracy,
+    answers_classes,
+    named_metrics,
+    per_example,
+)
 
 # One number per channel, or one for all.
 PerChannel = int | float | Sequence[float] | Num[Array | np.ndarray, "..."]
@@ -93,16 +98,11 @@ class WatchedNames(NamedTuple):
         return f"WatchedNames({len(self.names):,} layers, {parameters:,} parameters)"
 
 
-def cross_entropy(logits: Float[Array, "N K"], labels: Int[Array, " N"]) -> Float[Array, " N"]:
-    """Returns −log softmax(logits)[label] per example, in float32 or wider."""
-    return optax.softmax_cross_entropy_with_integer_labels(at_least_float32(logits), labels)
-
-
 class TrainStep:
     """One training step as a pure function, so that jit, scan and vmap apply to it.
 
     Args:
-      model, optimizer, mean, std, loss, watch: as for `convjax.Trainer`.
+      model, optimizer, mean, std, loss, metrics, watch: as for `convjax.Trainer`.
       synchronized: whether the step takes one part of a batch while other devices take the other
         parts. It must then run in `convjax.parallel.mesh.on_devices`.
 
@@ -122,7 +122,8 @@ class TrainStep:
         *,
         mean: PerChannel,
         std: PerChannel,
-        loss: LossFn,
+        loss: PerExample,
+        metrics: Mapping[str, PerExample] | Sequence[PerExample] | None,
         watch: Watch | None,
         synchronized: bool,
     ):
@@ -136,6 +137,7 @@ class TrainStep:
         if not (np.isfinite(self._mean).all() and (self._std > 0).all()):
             raise ValueError(f"mean must be finite and std positive, got {mean!r} and {std!r}.")
         self._optimizer, self.loss, self._watch = optimizer, loss, watch
+        self._metrics = named_metrics(metrics, loss)
         self._synchronized = synchronized
         # Structures of one model. Batch norm uses the batch in training and running statistics in
         # evaluation; in a step on several devices it is synchronised.
@@ -151,8 +153,8 @@ class TrainStep:
     def __call__(
         self,
         state: TrainState,
-        images: UInt8[Array, "N H W C"],
-        labels: Int[Array, " N"],
+        images: Num[Array, "N ..."],
+        labels: Num[Array, "N ..."],
         learning_rate: Num[Array, ""],
         momentum: Num[Array, ""],
         *,
@@ -218,11 +220,13 @@ class TrainStep:
         return mean_over_devices(loss) if self._synchronized else loss
 
     def normalize(
-        self, images: UInt8[Array | np.ndarray, "N H W C"], dtype: Any = jnp.float32
-    ) -> Float[Array, "N H W C"]:
-        """Returns the model's input: (p/255 − mean)/std."""
+        self, images: Num[Array | np.ndarray, "N ..."], dtype: Any = jnp.float32
+    ) -> Float[Array, "N ..."]:
+        """Returns the model's input: (p/255 − mean)/std of pixels, (x − mean)/std of others."""
         wide: Any = jnp.promote_types(dtype, jnp.float32)  # half precision has 8 bits of a pixel
-        scaled = images.astype(wide) / 255
+        scaled = images.astype(wide)
+        if images.dtype == jnp.uint8:
+            scaled = scaled / 255
         return ((scaled - self._mean.astype(wide)) / self._std.astype(wide)).astype(dtype)
 
     def split(self, model: nnx.Module) -> tuple[Any, Any]:
@@ -241,31 +245,45 @@ class TrainStep:
 
     def model(self, params: Any, variables: Any) -> nnx.Module:
         """Returns the model in evaluation mode."""
-        return nnx.merge(self._evaluating, params, variables)
+        # Copied as in `_forward`: some modules count their calls in evaluation, too.
+        return nnx.merge(self._evaluating, params, variables, copy=True)
 
     def logits(
-        self, state: TrainState, images: UInt8[Array | np.ndarray, "N H W C"]
-    ) -> Float[Array, "N K"]:
-        """Returns the logits of images for K classes, in evaluation mode."""
+        self, state: TrainState, images: Num[Array | np.ndarray, "N ..."]
+    ) -> Float[Array, "N ..."]:
+        """Returns the model's outputs for images, in evaluation mode."""
         return self.model(state.params, state.variables)(self._input(state.params, images))
 
     def scores(
-        self, state: TrainState, images: UInt8[Array, "N H W C"], labels: Int[Array, " N"]
-    ) -> tuple[Float[Array, " N"], Bool[Array, " N"]]:
-        """Returns the loss of each example and whether its answer is correct, in evaluation mode.
+        self, state: TrainState, images: Num[Array, "N ..."], labels: Num[Array, "N ..."]
+    ) -> tuple[Float[Array, " N"], dict[str, Shaped[Array, " N"]]]:
+        """Returns the loss of each example and its metrics by name, in evaluation mode."""
+        outputs = self.logits(state, images)
+        metrics = self._chosen_metrics(outputs, labels).items()
+        return self.losses(outputs, labels), {
+            name: per_example(of(outputs, labels)) for name, of in metrics
+        }
 
-        The answer is the class of the largest logit; a single logit answers 1 where it is positive.
-        """
-        logits = self.logits(state, images)
-        answers = logits[:, 0] > 0 if logits.shape[-1] == 1 else jnp.argmax(logits, -1)
-        return self.losses(logits, labels), answers == labels
+    def compared(self, outputs: Any, labels: Any) -> dict[str, PerExample]:
+        """Returns the loss and the metrics by what messages call them."""
+        metrics = self._chosen_metrics(outputs, labels)
+        return {"loss": self.loss} | {f"metrics[{name!r}]": of for name, of in metrics.items()}
 
-    def losses(self, logits: Float[Array, "N K"], labels: Int[Array, " N"]) -> Float[Array, " N"]:
+    def _chosen_metrics(self, outputs: Any, labels: Any) -> dict[str, PerExample]:
+        if self._metrics is None:
+            return {"accuracy": accuracy} if answers_classes(outputs, labels) else {}
+        return self._metrics
+
+    def losses(
+        self, logits: Float[Array, "N ..."], labels: Num[Array, "N ..."]
+    ) -> Float[Array, " N"]:
         """Returns the loss of each example, in float32 or wider whatever the model computes in."""
-        found: jax.Array = at_least_float32(self.loss(at_least_float32(logits), labels))
-        return found
+        found = at_least_float32(self.loss(at_least_float32(logits), labels))
+        return per_example(found)
 
-    def layers(self, state: TrainState, images: jax.ShapeDtypeStruct) -> WatchedNames:
+    def layers(
+        self, state: TrainState, images: jax.ShapeDtypeStruct, labels: jax.ShapeDtypeStruct
+    ) -> WatchedNames:
         """Returns the watched layers and parameters for a whole batch, without computing."""
         names: list[str] = []
         kinds: dict[str, LayerKind] = {}
@@ -276,7 +294,6 @@ class TrainStep:
             kinds.update(getattr(outputs, "kinds", {}))
             return tuple(outputs.values())
 
-        labels = jax.ShapeDtypeStruct(images.shape[:1], jnp.int32)
         outputs = jax.eval_shape(forward, state.params, state.variables, images, labels)
         sizes = tuple(x.size for x in outputs)
         of_layers = tuple(kinds.get(name, LayerKind()) for name in names)

@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Num, UInt8
+from jaxtyping import Array, Float, Int, Num
 
-from convjax._checks import check_type
 from convjax._display import tree_text
 from convjax.data import Stream
-from convjax.optim.optimizers import Optimizer
+from convjax.optim.optimizers import Optimizer, as_optimizer
 from convjax.parallel.mesh import gather
 from convjax.parallel.placement import Placement
 from convjax.parallel.timed_jit import TimedJit
@@ -31,8 +30,9 @@ from convjax.train.chunk_programs import ChunkPrograms
 from convjax.train.chunk_records import ChunkRecorder
 from convjax.train.device_data import Images, check_data, steps_at_once
 from convjax.train.evaluation import Evaluator, Scores
+from convjax.train.losses import PerExample, cross_entropy
 from convjax.train.scan_loop import ChunkRows, bounded_length, chunk_length, run_chunks
-from convjax.train.step import LossFn, PerChannel, TrainState, TrainStep, cross_entropy
+from convjax.train.step import PerChannel, TrainState, TrainStep
 from convjax.train.vmapped_runs import VmappedRuns
 
 
@@ -40,12 +40,18 @@ class Trainer:
     """A model, an optimiser and the normalisation of its images, compiled once for all trainings.
 
     Args:
-      model: a Flax NNX module from images (N, H, W, C) to logits (N, classes). It gives the
-        structure and is never changed; `start(model)` takes the parameters.
-      optimizer: from `convjax.optim.optimizers`.
-      mean, std: per channel, on the scale p/255. The mean is subtracted and the std divided by; the
-        default (0, 1) only divides pixels by 255.
-      loss: from logits and labels to one loss per example.
+      model: a Flax NNX module from images (N, H, W, C), or vectors (N, F), to outputs with the
+        examples first, such as logits (N, classes). It gives the structure and is never changed;
+        `start(model)` takes the parameters. `convjax.nn.LinenModel` makes one of a Linen module.
+      optimizer: `convjax.adam()`, `convjax.sgd()`, or `convjax.from_optax(optax.lion)` of any of
+        Optax; a function of the learning rate, such as `optax.lion`, is passed to `from_optax`.
+      mean, std: per channel, of uint8 images on the scale p/255. The mean is subtracted and the std
+        divided by; the default (0, 1) only divides pixels by 255. Images of floating point are not
+        divided by 255.
+      loss: from outputs and labels to one loss per example: `convjax.train.cross_entropy`,
+        `binary_cross_entropy`, `squared_error`, or a function of one's own.
+      metrics: functions like the loss, in a list or by name, whose means an evaluation returns. By
+        default the accuracy, where labels are classes.
       watch: the layers that are watched and how often; None for the loss, rate and momentum alone.
       devices: train on these at once, each with an equal part of every batch, whose size must be a
         multiple of their number; None for JAX's default device. The result is that of one device up
@@ -89,15 +95,16 @@ class Trainer:
     def __init__(
         self,
         model: nnx.Module,
-        optimizer: Optimizer,
+        optimizer: Optimizer | Callable[..., Any],
         *,
         mean: PerChannel = 0.0,
         std: PerChannel = 1.0,
-        loss: LossFn = cross_entropy,
+        loss: PerExample = cross_entropy,
+        metrics: Mapping[str, PerExample] | Sequence[PerExample] | None = None,
         watch: Watch | None = Watch(),  # noqa: B008  # frozen
         devices: Sequence[jax.Device] | None = None,
     ):
-        check_type("optimizer", optimizer, Optimizer, "convjax.adam() and convjax.sgd() make one.")
+        optimizer = as_optimizer(optimizer)
         self.optimizer, self.watch, self.devices = optimizer, watch, devices
         self._placement = Placement(devices)
         self.step = TrainStep(
@@ -106,6 +113,7 @@ class Trainer:
             mean=mean,
             std=std,
             loss=loss,
+            metrics=metrics,
             watch=watch,
             synchronized=self._placement.mesh is not None,
         )
@@ -115,7 +123,7 @@ class Trainer:
         self._recorder = ChunkRecorder(self.step, self._placement, watch)
         self._run_start = TimedJit(self._start)
         self.chunks = ChunkPrograms(self.step, self._placement, self._every)
-        self._scoring = Evaluator(self.step, self._placement, checks_labels=loss is cross_entropy)
+        self._scoring = Evaluator(self.step, self._placement)
         self.vmapped_runs = VmappedRuns(self.chunks.take, self._scoring.sums)
 
     def __repr__(self) -> str:
@@ -222,12 +230,13 @@ class Trainer:
     # --- evaluation ----------------------------------------------------------------------------
 
     def predict(
-        self, state: TrainState, images: UInt8[Array | np.ndarray, "N H W C"]
-    ) -> Float[Array, "N K"]:
-        """Returns the logits of images for K classes, in evaluation mode.
+        self, state: TrainState, images: Num[Array | np.ndarray, "N ..."]
+    ) -> Float[Array, "N ..."]:
+        """Returns the model's outputs for images, such as logits, in evaluation mode.
 
         Raises:
-          ValueError: for another dtype or number of axes, or a state passed to an earlier run.
+          TypeError, ValueError: for images that `Images` may not hold, or a state passed to an
+            earlier run.
         """
         return self._scoring.predict(state, images)
 
@@ -253,5 +262,11 @@ class Trainer:
         return self._scoring.evaluate(state, data, batch_size)
 
     def check_labels(self, state: TrainState, data: Images | Stream) -> None:
-        """Raises ValueError for a label that the model has no logit for."""
+        """Checks that outputs, labels, loss and metrics fit together, before any step.
+
+        Raises:
+          ValueError: if the loss or a metric is not one number per example or cannot take outputs
+            and labels, or a label has no logit.
+          TypeError: if labels are of another kind than the cross entropy takes.
+        """
         self._scoring.check_labels(state, data)

@@ -27,7 +27,7 @@ class VmappedRuns:
 
     Args:
       chunk: takes a chunk of steps of one run, a pure function.
-      scores: sums loss and correct answers of one run, a pure function.
+      scores: sums loss and metrics of one run, a pure function.
     """
 
     def __init__(self, chunk: Callable[..., Any], scores: Callable[..., Any]):
@@ -83,13 +83,14 @@ class VmappedRuns:
         ]
         return states, records
 
-    def scores(self, states: Any, data: Any) -> tuple[Float[np.ndarray, " R"], ...]:
-        """Returns the mean loss and the accuracy of R runs on a split."""
+    def scores(
+        self, states: Any, data: Any
+    ) -> tuple[Float[np.ndarray, " R"], dict[str, Float[np.ndarray, " R"]]]:
+        """Returns the mean loss and the mean of each metric of R runs on a split."""
         examples, runs = len(data.labels), len(jax.tree.leaves(states)[0])
         order = scoring_order(examples, max(1, SCORED_EXAMPLES // runs))
         sums = self._run_scores(states, data, order)
-        total, correct = (np.asarray(array, np.float64) for array in sums)
-        return total / examples, correct / examples
+        return jax.tree.map(lambda x: np.asarray(x, np.float64) / examples, sums)
 
 
 def _over_runs(function: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:

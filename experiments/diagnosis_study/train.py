@@ -22,7 +22,7 @@ from convjax.stats.parameters import parameter_stats
 from convjax.stats.recorder import Recorder
 from convjax.stats.watch import INPUT, LABELS, Watch
 from convjax.train.device_data import Images
-from convjax.train.step import cross_entropy
+from convjax.train.losses import cross_entropy
 from convjax.train.trainer import Trainer
 from experiments.diagnosis_study.faults import WEIGHTS, TrainingSpec
 from experiments.diagnosis_study.networks import CLASSES

@@ -13,7 +13,7 @@ from convjax.nn import models
 from convjax.nn.models import NORMS
 from convjax.optim import optimizers, schedules
 from convjax.optim.optimizers import Optimizer
-from convjax.train.step import LossFn, cross_entropy
+from convjax.train.losses import PerExample, cross_entropy
 
 # One-cycle, and variants without one of its parts, as arguments of `one_cycle`. Without warm-up the
 # rate begins at its highest; without annealing it stays there. The momentum mirrors the rate, or is
@@ -143,7 +143,7 @@ class Setting:
         return optimizers.sgd() if self.network == "linear" else optimizers.adam()
 
     @property
-    def loss(self) -> LossFn:
+    def loss(self) -> PerExample:
         """Cross entropy, or that of the book's chapter on MNIST for "linear"."""
         return wrong_probability if self.network == "linear" else cross_entropy
 

@@ -16,7 +16,7 @@ from flax import nnx
 
 from convjax import conv2d, digits_net
 from convjax.ops.layout import KERNEL_AXES, images_to, kernel_to, permutation
-from convjax.train.step import cross_entropy
+from convjax.train.losses import cross_entropy
 
 # Factor of the changes: tiny, but the compiler cannot remove them.
 TINY = 1e-9

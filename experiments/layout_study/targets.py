@@ -138,13 +138,13 @@ def targets_picture(rows: Sequence[dict[str, Any]]) -> "Figure":
         axes.set_title(", ".join(case), loc="left")
         axes.grid(axis="x", alpha=0.3)
     panels[-1].set_xlabel("cost of a step over that of NHWC")
-    for number, layout in enumerate(KERNEL_AXES):
-        panels[0].plot([], [], "o", color=charts.COLORS[number], label=layout)
-    for force in ("nchw", "nhwc"):
-        panels[0].plot(
-            [], [], markers[force], color="0.3", markerfacecolor="none", label=f"{force} forced"
-        )
-    panels[0].legend(loc="upper right", fontsize="small", ncols=5)
+    shown = [
+        *(("o", charts.COLORS[i], "full", layout) for i, layout in enumerate(KERNEL_AXES)),
+        *((markers[force], "0.3", "none", f"{force} forced") for force in ("nchw", "nhwc")),
+    ]
+    for marker, color, fill, label in shown:
+        panels[0].plot([], [], marker, color=color, fillstyle=fill, label=label)
+    figure.legend(loc="outside upper center", fontsize="small", ncols=len(shown))
     return figure
 
 

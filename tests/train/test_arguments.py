@@ -16,7 +16,18 @@ def test_check_images_accepts_arrays_of_jax_and_numpy():
 @pytest.mark.parametrize(
     ("images", "labels", "error", "message"),
     [
-        (IMAGES / 255, LABELS, TypeError, r"data\.images must be uint8 .* got float64.*p/255"),
+        (
+            IMAGES.astype(np.uint16),
+            LABELS,
+            TypeError,
+            r"uint8 .* or of floating.* got uint16.*astype",
+        ),
+        (
+            np.ones(3),
+            LABELS,
+            ValueError,
+            r"an axis beside that of the examples, got the shape \(3,\)",
+        ),
         (IMAGES[..., 0], LABELS, ValueError, r"the shape \(3, 4, 4\).*\.\.\., None"),
         (IMAGES, LABELS[:2], ValueError, r"as many labels as images, got the shapes \(2,\) and"),
         (IMAGES, np.int32(3), ValueError, r"as many labels as images, got the shapes \(\) and"),

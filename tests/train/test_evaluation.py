@@ -71,7 +71,7 @@ def test_evaluate_equals_numpy(run, batch_size):
     assert scores.loss == pytest.approx(losses.mean(), rel=1e-5)
     correct = int((logits.argmax(1) == labels).sum())
     assert 0 < correct < EXAMPLES
-    assert scores == Scores(scores.loss, correct, EXAMPLES)
+    assert scores == Scores(scores.loss, correct, EXAMPLES, {"accuracy": correct / EXAMPLES})
     assert scores.accuracy == correct / EXAMPLES
 
 
@@ -119,7 +119,26 @@ def test_predict_equals_evaluate(run):
     assert found.correct == (np.argmax(logits, -1) == labels).sum()
 
 
-@pytest.mark.parametrize("images", [pixels() / 255, pixels()[0]])
-def test_predict_rejects_wrong_images(run, images):
-    with pytest.raises(ValueError, match=r"images must be uint8 of the shape \(N, H, W, C\), got"):
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (
+            pixels().astype(int),
+            TypeError,
+            "images must be uint8 from 0 to 255 or of floating point",
+        ),
+        (pixels()[0], ValueError, r"images of uint8 must have the axes \(N, H, W, C\), got"),
+    ],
+)
+def test_predict_rejects_wrong_images(run, images, error, message):
+    with pytest.raises(error, match=message):
         run.trainer.predict(run.state, images)
+
+
+def test_predict_takes_pixels_on_the_scale_of_the_mean(run):
+    """mean and std are on the scale p/255: floats are not divided again."""
+    found = run.trainer.predict(run.state, (pixels() / 255).astype(np.float32))
+    # One division on the host and one on the device: a rounding of float32.
+    np.testing.assert_allclose(
+        found, run.trainer.predict(run.state, pixels()), rtol=1e-4, atol=1e-5
+    )

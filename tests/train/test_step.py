@@ -8,7 +8,7 @@ from convjax.nn.models import LinearNet
 from convjax.optim.optimizers import adam, sgd
 from convjax.stats.watch import Watch
 from convjax.train import scan_loop
-from convjax.train.step import cross_entropy
+from convjax.train.losses import cross_entropy
 from convjax.train.trainer import Trainer
 from tests.helpers import assert_trees_close
 from tests.trainings import (
@@ -177,5 +177,5 @@ def test_reprs_of_states_metrics_and_stats_are_short_and_stay_trees():
     jax.tree.map(lambda x: x.delete(), (state, metrics))
     assert repr(state) == repr(taken)
     assert "loss=float32[]" in repr(metrics)
-    names = trainer.step.layers(taken, jax.ShapeDtypeStruct(first[0].shape, jnp.uint8))
+    names = trainer.step.layers(taken, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in first[:2]))
     assert repr(names) == f"WatchedNames({layers} layers, {arrays} parameters)"

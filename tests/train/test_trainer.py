@@ -271,9 +271,12 @@ def test_run_rejects_a_donated_state(run):
     [
         (
             lambda run: Trainer(run.model, optax.adam(1e-3)),
-            "optimizer must be Optimizer, got Grad.*convjax.adam",
+            "optimizer must be a function of the learning rate, got Grad.*from_optax",
         ),
-        (lambda run: Trainer(run.model, adam), "optimizer must be Optimizer, got function"),
+        (
+            lambda run: Trainer(run.model, adam),
+            r"optimizer must be Optimizer, got the function adam. Call it: convjax.adam\(\)",
+        ),
         (
             lambda run: run.trainer.evaluate(run.state, Split(pixels(), np.zeros(23, np.int32))),
             r"data must be Images, got Split.*Images.put\(split\)",

@@ -12,7 +12,7 @@ from convjax.stats.layers import layer_stats
 from convjax.stats.parameters import parameter_stats
 from convjax.stats.recorder import Recorder
 from convjax.stats.watch import Watch
-from convjax.train.step import cross_entropy
+from convjax.train.losses import cross_entropy
 from convjax.train.trainer import Trainer
 from tests.trainings import MEAN, STD, STEPS, batches, conv_net, normalised, pixels, split, table
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from convjax.nn.models import ConvNet, LinearNet
-from convjax.train.step import cross_entropy
+from convjax.train.losses import cross_entropy
 from experiments.harness.setting import (
     BASELINE,
     BATCH_NORM,
