@@ -4,6 +4,7 @@ from . import analysis as analysis
 from . import data as data
 from . import diagnosis as diagnosis
 from . import explorer as explorer
+from . import learner as learner
 from . import nn as nn
 from . import ops as ops
 from . import optim as optim
@@ -21,6 +22,10 @@ from .analysis import receptive_fields as receptive_fields
 from .analysis import summary as summary
 from .analysis import trace_precedents as trace_precedents
 from .diagnosis import diagnose as diagnose
+from .learner import Learner as Learner
+from .learner import conv as conv
+from .learner import sequential as sequential
+from .learner import set_seed as set_seed
 from .nn import ConvNet as ConvNet
 from .nn import LinearNet as LinearNet
 from .nn import broken_net as broken_net

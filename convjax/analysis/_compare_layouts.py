@@ -393,5 +393,6 @@ def _moves(row: LayoutProgram) -> str:
 
 
 def counted(names: Iterable[str]) -> str:
+    """Returns how often each name occurs, such as "5 NHWC, 1 NCHW"."""
     counts = Counter(name or "unknown" for name in names)
     return ", ".join(f"{count} {name}" for name, count in counts.most_common())

@@ -26,6 +26,8 @@ class Summary(Displayed):
         and the output agree in it, else 1.
       parameters: of the whole model. Shared parameters count once, batch statistics do not count.
       batch_statistics: count of the running statistics of batch norm.
+      axes: order in which output shapes are shown, "NHWC" or "NCHW"; None for the layout's, or NHWC
+        for CHWN, which few know.
     """
 
     model: str
@@ -35,6 +37,7 @@ class Summary(Displayed):
     rows: tuple[LayerRow, ...]
     parameters: int
     batch_statistics: int
+    axes: str | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -52,14 +55,16 @@ class Summary(Displayed):
         return "output shape" + (f" ({self._shown_layout})" if self.layout else "")
 
     def shown_shape(self, row: LayerRow) -> str:
-        """Returns the output shape of a row as text; axes CHWN, which few know, as NHWC."""
-        shape = row.output_shape
-        if self.layout != self._shown_layout and len(shape) == 4:
-            shape = tuple(shape[axis] for axis in permutation(str(self.layout), "NHWC"))
+        """Returns the output shape of a row as text, in the order of `shape_title`."""
+        shape, shown = row.output_shape, self._shown_layout
+        if shown is not None and self.layout != shown and len(shape) == 4:
+            shape = tuple(shape[axis] for axis in permutation(str(self.layout), shown))
         return shape_text(shape)
 
     @property
     def _shown_layout(self) -> str | None:
+        if self.layout is not None and self.axes is not None:
+            return self.axes
         return "NHWC" if self.layout == "CHWN" else self.layout
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from convjax._checks import check_type
+from convjax._checks import check_type, check_whole
 from convjax.plots.figure import BLUE, ORANGE, check_steps, label_steps, new_figure, point_style
 from convjax.stats.record import Record, check_record
 from convjax.train.lr_finder import LRFind
@@ -61,7 +61,10 @@ def schedules(record: Record) -> dict[str, Float[np.ndarray, " rows"]]:
 
 
 def plot_loss(
-    record: Record, metrics: Sequence[Mapping[str, Any]] | None = None
+    record: Record,
+    metrics: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    skip_start: int = 0,
 ) -> "matplotlib.figure.Figure":
     """Draws the loss of every batch, the smoothed loss and the validation loss.
 
@@ -72,10 +75,11 @@ def plot_loss(
       record: the record of a training.
       metrics: one mapping per evaluation, with the number of steps before it under "step" and
         the loss under "valid_loss". Other keys are ignored.
+      skip_start: the first steps, whose losses are left out; they still count in the average.
 
     Raises:
-      TypeError: if record is not a `Record`.
-      ValueError: if the record has no steps, or a mapping lacks one of the two keys.
+      TypeError: if record is not a `Record`, or skip_start not a whole number.
+      ValueError: if the record has no steps, none is left, or a mapping lacks one of the two keys.
 
     Examples:
       >>> from convjax import Recorder, plots
@@ -97,21 +101,28 @@ def plot_loss(
             )
         steps.append(row["step"])
         valid.append(row["valid_loss"])
-    smoothed = record.smoothed_loss()
+    kept = record.first >= check_whole("skip_start", skip_start, 0)
+    if not kept.any():
+        raise ValueError(
+            f"skip_start must be below the {record.steps} steps of the record, got {skip_start}."
+        )
+    first, losses, smoothed = (
+        values[kept] for values in (record.first, record.loss, record.smoothed_loss())
+    )
     figure = new_figure(8, 4)
     axes = figure.subplots()
     most = int(record.counts.max())
     each = "training, each batch" if most == 1 else f"training, mean of up to {most:,} batches"
     axes.plot(
-        record.first,
-        record.loss,
+        first,
+        losses,
         color=BLUE,
         alpha=0.4,
         linewidth=0.6,
         label=each,
-        **point_style(record.loss),
+        **point_style(losses),
     )
-    axes.plot(record.first, smoothed, color=BLUE, linewidth=2, label="training, smoothed")
+    axes.plot(first, smoothed, color=BLUE, linewidth=2, label="training, smoothed")
     if valid:
         axes.plot(steps, valid, "o", color=ORANGE, label="validation")
     # Single batches are ignored: one batch with loss 0 would make the axis linear.

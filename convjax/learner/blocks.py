@@ -1,0 +1,145 @@
+"""The chapter's `conv` and `sequential`: blocks of a network in one line each."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Inexact, Num
+
+from convjax._checks import check_whole
+from convjax.nn.models import NORMS, ConvBlock
+from convjax.ops.layout import Layout, check_layout, images_to, resolve_layout
+
+_rngs: nnx.Rngs | None = None
+
+
+def set_seed(seed: int) -> None:
+    """Sets the seed of the networks that `conv` makes from here on; it is 0 at the start.
+
+    Examples:
+      >>> import convjax
+      >>> convjax.set_seed(42)
+      >>> first = convjax.conv(1, 4)
+      >>> convjax.set_seed(42)
+      >>> bool((convjax.conv(1, 4).conv.kernel[...] == first.conv.kernel[...]).all())
+      True
+    """
+    global _rngs
+    _rngs = nnx.Rngs(check_whole("seed", seed, 0))
+
+
+def default_rngs() -> nnx.Rngs:
+    """Returns the source of the parameters that are drawn without one of one's own."""
+    if _rngs is None:
+        set_seed(0)
+    assert _rngs is not None
+    return _rngs
+
+
+def conv(
+    ni: int,
+    nf: int,
+    ks: int = 3,
+    act: bool = True,
+    norm: str | None = None,
+    *,
+    stride: int = 2,
+    layout: str = "auto",
+    dtype: Any = None,
+    rngs: nnx.Rngs | None = None,
+) -> ConvBlock:
+    """Returns the chapter's block: a convolution that halves the image, a norm, a ReLU.
+
+    Args:
+      ni, nf: channels in and out.
+      ks: height and width of the kernel, pixels; the padding is ks // 2.
+      act: whether a ReLU comes last.
+      norm: None, or "batch", "layer", "group" or "instance".
+      stride: pixels between neighbouring outputs.
+      layout: of the maps inside; "auto" is CHWN on CPU, NHWC elsewhere.
+      dtype: of the computation; None for the widest of images and parameters.
+      rngs: source of the parameters; by default that of `set_seed`.
+
+    Raises:
+      ValueError: for an unknown norm or layout, or a number below 1.
+
+    Examples:
+      >>> import convjax, jax.numpy as jnp
+      >>> net = convjax.sequential(convjax.conv(1, 4), convjax.conv(4, 2, act=False))
+      >>> net(jnp.ones((64, 28, 28, 1))).shape
+      (64, 7, 7, 2)
+    """
+    if norm is not None and norm not in NORMS:
+        raise ValueError(f"norm must be None or one of {', '.join(NORMS)}, got {norm!r}.")
+    return ConvBlock(
+        ni,
+        nf,
+        ks,
+        stride=stride,
+        norm=norm,
+        activate=act,
+        activate_first=False,
+        layout=resolve_layout(layout),
+        method="auto",
+        dtype=dtype,
+        param_dtype=jnp.float32,
+        rngs=default_rngs() if rngs is None else rngs,
+    )
+
+
+class Sequential(nnx.Module):
+    """Layers one after the other, from images (N, H, W, C).
+
+    Args:
+      layers: modules and functions, which all have the layout of the first that has one.
+      axes: order of the axes of maps that are returned, "NHWC", "NCHW" or "CHWN".
+
+    Raises:
+      TypeError: if a layer cannot be called.
+      ValueError: if layers have different layouts.
+    """
+
+    def __init__(self, layers: Sequence[Callable[..., Any]], *, axes: str = "NHWC"):
+        for i, layer in enumerate(layers):
+            if isinstance(layer, type) or not callable(layer):
+                raise TypeError(
+                    f"layers must be modules or functions, got {layer!r} at {i}. Make an instance."
+                )
+        found = dict.fromkeys(layer.layout for layer in layers if hasattr(layer, "layout"))
+        if len(found) > 1:
+            raise ValueError(
+                f"layers must have one layout, got {', '.join(map(str, found))}. Pass the same "
+                "layout to each."
+            )
+        self.layers = nnx.List(layers)
+        self.layout: Layout = check_layout(next(iter(found), "NHWC"))
+        self.axes = check_layout(axes)
+
+    def __call__(self, images: Num[Array | np.ndarray, "N ..."]) -> Inexact[Array, "..."]:
+        """Maps images (N, H, W, C) to what the last layer returns; maps have the order `axes`."""
+        x: Any = images_to(images, self.layout) if images.ndim == 4 else images
+        for layer in self.layers:
+            x = layer(x)
+        return images_to(x, self.axes, source=self.layout) if x.ndim == 4 else x
+
+
+def sequential(*layers: Callable[..., Any], axes: str = "NHWC") -> Sequential:
+    """Returns layers one after the other, see `Sequential`; blocks of `conv` and functions.
+
+    Examples:
+      The chapter's broken network, whose output is a map:
+
+      >>> import convjax, jax.numpy as jnp
+      >>> from convjax.nn import Conv
+      >>> from flax import nnx
+      >>> rngs = nnx.Rngs(0)
+      >>> broken_net = convjax.sequential(
+      ...     Conv(1, 30, 3, padding=1, rngs=rngs), nnx.relu, Conv(30, 1, 3, padding=1, rngs=rngs),
+      ...     axes="NCHW",
+      ... )
+      >>> broken_net(jnp.ones((64, 28, 28, 1))).shape
+      (64, 1, 28, 28)
+    """
+    return Sequential(layers, axes=axes)

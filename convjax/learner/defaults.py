@@ -1,0 +1,101 @@
+"""What a learner chooses where nothing is said: normalisation, loss, layer groups."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from convjax._checks import describe_value
+from convjax.data import Dataset, Split, normalization
+from convjax.optim.optimizers import path_name
+from convjax.train import cross_entropy
+from convjax.train.losses import PerExample
+
+
+def splits_of(data: Any) -> tuple[Split, Split]:
+    """Returns the training and the validation split.
+
+    Raises:
+      TypeError: if the data are neither a data set nor a pair of splits.
+    """
+    if isinstance(data, Dataset):
+        return data.train, data.test
+    if isinstance(data, Sequence) and len(data) == 2 and all(isinstance(s, Split) for s in data):
+        return data[0], data[1]
+    raise TypeError(
+        f"data must be a Dataset or a pair of splits, got {describe_value(data)}. "
+        'convjax.data.load("mnist5k") makes one; of arrays: (convjax.data.Split(images, labels), '
+        "convjax.data.Split(test_images, test_labels))."
+    )
+
+
+def normalization_of(split: Split) -> tuple[Any, Any]:
+    """Returns mean and std per channel, of pixels on the scale p/255; std 1 where it is 0."""
+    images = split.images
+    if images.dtype == np.uint8:
+        mean, std = normalization(images)
+    else:
+        axes = tuple(range(images.ndim - 1)) if images.ndim > 2 else (0, 1)
+        wide = images.astype(np.float64)
+        mean, std = wide.mean(axes), wide.std(axes)
+    return mean, np.where(std > 0, std, 1)
+
+
+def loss_for(split: Split) -> PerExample:
+    """Returns the loss that goes with the labels of a split.
+
+    Raises:
+      ValueError: if they are not classes.
+    """
+    if split.labels.ndim == 1 and split.labels.dtype == np.int32:
+        return cross_entropy
+    raise ValueError(
+        f"loss must be given for labels that are not classes, got {split.labels.dtype} of the "
+        f"shape {split.labels.shape}: loss=convjax.train.squared_error for values, "
+        "loss=convjax.train.binary_cross_entropy for many labels, loss=convjax.train.cross_entropy "
+        "for classes of pixels or probabilities."
+    )
+
+
+def last_layer_apart(model: nnx.Module) -> Callable[[str], int]:
+    """Returns the groups of parameters: 1 for the last module that has some, 0 for all others."""
+    paths = [
+        path_name(path)
+        for path, _ in jax.tree_util.tree_flatten_with_path(nnx.state(model, nnx.Param))[0]
+    ]
+    owners = {
+        ".".join(map(str, path))
+        for path, module in nnx.iter_modules(model)
+        if any(isinstance(value, nnx.Param) for value in vars(module).values())
+    }
+    order = [name for name, _ in in_order(model) if name in owners]
+    head = order[-1] if order else ""
+    if len(order) < 2 or not any(path.startswith(f"{head}.") for path in paths):
+        return lambda path: 0
+    return lambda path: int(path.startswith(f"{head}."))
+
+
+def in_order(model: nnx.Module) -> list[tuple[str, nnx.Module]]:
+    """Returns the modules by name, in the order of their attributes and lists."""
+
+    def natural(path: tuple[Any, ...]) -> list[tuple[int, Any]]:
+        return [(0, part) if isinstance(part, int) else (1, str(part)) for part in path]
+
+    found = [(path, module) for path, module in nnx.iter_modules(model) if path]
+    found.sort(key=lambda pair: natural(pair[0]))
+    return [(".".join(map(str, path)), module) for path, module in found]
+
+
+def is_leaf(name: str, module: Any) -> bool:
+    """Returns whether a module contains no other."""
+    if isinstance(module, nnx.Module):
+        return sum(1 for _ in nnx.iter_modules(module)) == 1
+    return True
+
+
+def arguments(make: Callable[..., Any]) -> Sequence[str]:
+    """Returns the names of a function's arguments."""
+    return list(inspect.signature(make).parameters)
