@@ -18,7 +18,7 @@ from convjax.data import Dataset, Split, epoch_order
 from convjax.diagnosis import Diagnosis, diagnose
 from convjax.learner.defaults import (
     arguments,
-    in_order,
+    called_layers,
     is_leaf,
     last_layer_apart,
     loss_for,
@@ -28,7 +28,7 @@ from convjax.learner.defaults import (
 from convjax.learner.names import explain_missing
 from convjax.learner.table import EpochTable
 from convjax.learner.views import ActivationStats, Recorded
-from convjax.nn import LinenModel, capture, weights
+from convjax.nn import LinenModel, capture, layer_names, weights
 from convjax.ops.layout import check_layout, images_to, kernel_to
 from convjax.optim import Optimizer, adam, constant, group_rates, group_scale, one_cycle
 from convjax.optim.optimizers import path_name
@@ -126,9 +126,9 @@ class Learner:
         self._seed = check_whole("seed", seed, 0)
         self._batch_size = min(check_whole("batch_size", batch_size, 1), len(train.labels))
         mean, std = normalization_of(train) if normalize else (0.0, 1.0)
+        self._input = jax.ShapeDtypeStruct((2, *train.images.shape[1:]), jnp.float32)
         if isinstance(model, linen.Module):
-            like = jax.ShapeDtypeStruct((1, *train.images.shape[1:]), jnp.float32)
-            model = LinenModel(model, like, rngs=nnx.Rngs(seed))
+            model = LinenModel(model, self._input, rngs=nnx.Rngs(seed))
         fix = "Pass an NNX or Linen module; a function has no parameters to train."
         check_type("model", model, nnx.Module, fix)
         self.model: nnx.Module = nnx.clone(model)
@@ -141,7 +141,7 @@ class Learner:
             "devices": devices,
         }
         self._make_optimizer, self._wd, self._lr, self._moms = optimizer, wd, lr, moms
-        self._group_of = last_layer_apart(self.model) if group_of is None else group_of
+        self._group_of = last_layer_apart(self.model, self._input) if group_of is None else group_of
         self._frozen_below, self._trainers = 0, dict[tuple[float, ...], Trainer]()
         self._epochs, self._show, self._axes = 0, show, check_layout(axes)
         self._recorder: Recorded | None = None
@@ -298,10 +298,15 @@ class Learner:
         Args:
           layer: number of the convolution, from 0; negative from the last.
         """
-        found = [m for _, m in in_order(self.model) if getattr(m, "kernel", _NONE).ndim == 4]
+        modules = layer_names(self.model)
+        owned = (
+            getattr(modules.get(name), "kernel", _NONE)
+            for name in called_layers(self.model, self._input)
+        )
+        found = [kernel for kernel in owned if kernel.ndim == 4]
         if not -len(found) <= layer < len(found):
             raise IndexError(f"layer must be from 0 to {len(found) - 1}, got {layer}.")
-        return kernel_to(found[layer].kernel[...], self._axes, source="NHWC")
+        return kernel_to(found[layer][...], self._axes, source="NHWC")
 
     def save(self, file: str | os.PathLike[str]) -> None:
         """Writes the weights to a .npz file, which loads into any layout."""

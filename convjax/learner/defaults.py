@@ -10,7 +10,7 @@ from flax import nnx
 
 from convjax._checks import describe_value
 from convjax.data import Dataset, Split, normalization
-from convjax.optim.optimizers import path_name
+from convjax.nn import capture
 from convjax.train import cross_entropy
 from convjax.train.losses import PerExample
 
@@ -60,33 +60,33 @@ def loss_for(split: Split) -> PerExample:
     )
 
 
-def last_layer_apart(model: nnx.Module) -> Callable[[str], int]:
-    """Returns the groups of parameters: 1 for the last module that has some, 0 for all others."""
-    paths = [
-        path_name(path)
-        for path, _ in jax.tree_util.tree_flatten_with_path(nnx.state(model, nnx.Param))[0]
-    ]
-    owners = {
-        ".".join(map(str, path))
-        for path, module in nnx.iter_modules(model)
-        if any(isinstance(value, nnx.Param) for value in vars(module).values())
-    }
-    order = [name for name, _ in in_order(model) if name in owners]
-    head = order[-1] if order else ""
-    if len(order) < 2 or not any(path.startswith(f"{head}.") for path in paths):
+def called_layers(model: nnx.Module, images: jax.ShapeDtypeStruct) -> list[str]:
+    """Returns the names of the layers with parameters in the order of their calls.
+
+    Args:
+      model: is not changed.
+      images: such as it gets.
+    """
+    graph, state = nnx.split(model)
+    names: list[str] = []
+
+    def call(state: Any, images: jax.Array) -> None:
+        names.extend(capture(nnx.merge(graph, state, copy=True), images)[1])
+
+    jax.eval_shape(call, state, images)
+    return names
+
+
+def last_layer_apart(model: nnx.Module, images: jax.ShapeDtypeStruct) -> Callable[[str], int]:
+    """Returns the groups of parameters: 1 for the layer that is called last, 0 for all others.
+
+    Args:
+      model, images: as for `called_layers`.
+    """
+    names = called_layers(model, images)
+    if len(names) < 2:
         return lambda path: 0
-    return lambda path: int(path.startswith(f"{head}."))
-
-
-def in_order(model: nnx.Module) -> list[tuple[str, nnx.Module]]:
-    """Returns the modules by name, in the order of their attributes and lists."""
-
-    def natural(path: tuple[Any, ...]) -> list[tuple[int, Any]]:
-        return [(0, part) if isinstance(part, int) else (1, str(part)) for part in path]
-
-    found = [(path, module) for path, module in nnx.iter_modules(model) if path]
-    found.sort(key=lambda pair: natural(pair[0]))
-    return [(".".join(map(str, path)), module) for path, module in found]
+    return lambda path: int(path.startswith(f"{names[-1]}."))
 
 
 def is_leaf(name: str, module: Any) -> bool:

@@ -69,7 +69,8 @@ def show_batch(
     for axes, picture, index in zip(panels, pictures, indices, strict=True):
         grey = picture.shape[-1] == 1
         axes.imshow(picture[..., 0] if grey else picture, cmap="gray", vmin=0, vmax=255)
-        title = textwrap.fill(class_names[index], 17)  # letters of this size per panel
+        lines = class_names[index].split("\n")
+        title = "\n".join(textwrap.fill(line, 17) for line in lines)  # letters of this size
         axes.set_title(title, fontsize="medium")
     return figure
 
