@@ -4,19 +4,40 @@ from convjax.nn import weights
 from convjax.nn._capture import capture, channel_axes, layer_names
 from convjax.nn.layers import BatchNorm, Conv, GroupNorm, Linear
 from convjax.nn.models import ConvNet, LinearNet, broken_net, digits_net, threes_sevens_net
+from convjax.nn.pooling import AvgPool, Flatten, GlobalAvgPool, MaxPool
+from convjax.nn.residual import (
+    BasicBlock,
+    Bottleneck,
+    ResNet,
+    cifar_resnet,
+    resnet18,
+    resnet34,
+    resnet50,
+)
 
 __all__ = [
+    "AvgPool",
+    "BasicBlock",
     "BatchNorm",
+    "Bottleneck",
     "Conv",
     "ConvNet",
+    "Flatten",
+    "GlobalAvgPool",
     "GroupNorm",
     "Linear",
     "LinearNet",
+    "MaxPool",
+    "ResNet",
     "broken_net",
     "capture",
     "channel_axes",
+    "cifar_resnet",
     "digits_net",
     "layer_names",
+    "resnet18",
+    "resnet34",
+    "resnet50",
     "threes_sevens_net",
     "weights",
 ]

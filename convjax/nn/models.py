@@ -13,7 +13,7 @@ from jaxtyping import Array, Inexact, Num
 
 from convjax._checks import check_type, check_whole
 from convjax.nn.layers import BatchNorm, Conv, GroupNorm, Linear
-from convjax.ops.layout import images_to, permutation, resolve_layout
+from convjax.ops.layout import flatten, images_to, resolve_layout
 
 # The names of the normalisations.
 NORMS = ("batch", "layer", "group", "instance")
@@ -54,6 +54,7 @@ class ConvBlock(nnx.Module):
         norm: str | None,
         activate: bool,
         activate_first: bool,
+        use_bias: bool = True,
         layout: str,
         method: str,
         dtype: Any,
@@ -67,6 +68,7 @@ class ConvBlock(nnx.Module):
             kernel_size,
             stride=stride,
             padding=kernel_size // 2,
+            use_bias=use_bias,
             layout=layout,
             method=method,
             dtype=dtype,
@@ -182,8 +184,7 @@ class ConvNet(nnx.Module):
 
         A map larger than 1×1 is flattened in the order C, H, W, as in PyTorch.
         """
-        x = jnp.transpose(self.features(images), permutation(self.layout, "NCHW"))
-        return x.reshape(x.shape[0], -1)
+        return flatten(self.features(images), layout=self.layout)
 
 
 class LinearNet(nnx.Module):
