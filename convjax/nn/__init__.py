@@ -5,15 +5,8 @@ from convjax.nn._capture import capture, channel_axes, layer_names
 from convjax.nn.layers import BatchNorm, Conv, GroupNorm, Linear
 from convjax.nn.models import ConvNet, LinearNet, broken_net, digits_net, threes_sevens_net
 from convjax.nn.pooling import AvgPool, Flatten, GlobalAvgPool, MaxPool
-from convjax.nn.residual import (
-    BasicBlock,
-    Bottleneck,
-    ResNet,
-    cifar_resnet,
-    resnet18,
-    resnet34,
-    resnet50,
-)
+from convjax.nn.residual import ResNet, cifar_resnet, resnet18, resnet34, resnet50
+from convjax.nn.residual_blocks import BasicBlock, Bottleneck
 
 __all__ = [
     "AvgPool",
