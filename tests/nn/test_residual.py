@@ -61,6 +61,26 @@ def test_networks_for_cifar_have_the_sizes_of_table_6(depth, millions):
     assert sum(leaf.ndim in (2, 4) for leaf in leaves) == depth
 
 
+@pytest.mark.parametrize(
+    ("make", "kernels", "pixels"),
+    [
+        (resnet18, [[3] * 4] * 4, 435),
+        (resnet34, [[3] * 6, [3] * 8, [3] * 12, [3] * 6], 899),
+        (resnet50, [[3] * 3, [3] * 4, [3] * 6, [3] * 3], 427),  # 1×1 kernels see no further
+    ],
+)
+def test_receptive_field_of_the_last_maps(make, kernels, pixels):
+    # 7×7 and 3×3 pixels with stride 2 each, then one stride of 2 at the first kernel of a stage.
+    side, jump = 1 + 6 + 2 * 2, 4
+    for stage, sizes in enumerate(kernels):
+        for i, kernel in enumerate(sizes):
+            side += (kernel - 1) * jump
+            jump *= 2 if stage and i == 0 else 1
+    assert side == pixels
+    rows = summary_of(abstract(make, layout="NHWC"), 224).rows
+    assert rows[-2].receptive_field == (pixels, pixels)
+
+
 def test_projections_are_where_the_shape_changes():
     model = abstract(ResNet, depths=(2, 2), widths=(4, 8), stem="small")
     found = [[block.projection is not None for block in stage] for stage in model.stages]
