@@ -28,10 +28,15 @@ from .learner import sequential as sequential
 from .learner import set_seed as set_seed
 from .nn import ConvNet as ConvNet
 from .nn import LinearNet as LinearNet
+from .nn import ResNet as ResNet
 from .nn import broken_net as broken_net
 from .nn import capture as capture
 from .nn import channel_axes as channel_axes
+from .nn import cifar_resnet as cifar_resnet
 from .nn import digits_net as digits_net
+from .nn import resnet18 as resnet18
+from .nn import resnet34 as resnet34
+from .nn import resnet50 as resnet50
 from .nn import threes_sevens_net as threes_sevens_net
 from .nn import weights as weights
 from .ops import conv2d as conv2d

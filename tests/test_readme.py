@@ -124,7 +124,7 @@ def test_readme_snippets_run(tmp_path, monkeypatch, capsys):
     run = ["run", "one-cycle", "--quick", "--out", str(tmp_path / "FOLDER")]
     assert CliRunner().invoke(app, run).exit_code == 0
     snippets = blocks("python")
-    assert len(snippets) == 7
+    assert len(snippets) == 8
     monkeypatch.chdir(tmp_path)
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), {})

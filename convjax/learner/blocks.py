@@ -10,9 +10,12 @@ from jaxtyping import Array, Inexact, Num
 
 from convjax._checks import check_whole
 from convjax.nn.models import NORMS, ConvBlock
+from convjax.nn.pooling import AvgPool, Flatten, GlobalAvgPool, MaxPool
 from convjax.ops.layout import Layout, check_layout, images_to, resolve_layout
 
 _rngs: nnx.Rngs | None = None
+
+_WITHOUT_PARAMETERS = (AvgPool, Flatten, GlobalAvgPool, MaxPool)
 
 
 def set_seed(seed: int) -> None:
@@ -67,9 +70,12 @@ def conv(
 
     Examples:
       >>> import convjax, jax.numpy as jnp
-      >>> net = convjax.sequential(convjax.conv(1, 4), convjax.conv(4, 2, act=False))
-      >>> net(jnp.ones((64, 28, 28, 1))).shape
-      (64, 7, 7, 2)
+      >>> net = convjax.sequential(
+      ...     convjax.conv(1, 4), convjax.conv(4, 8), convjax.conv(8, 2, act=False),
+      ...     convjax.nn.Flatten(),
+      ... )
+      >>> net(jnp.ones((64, 8, 8, 1))).shape
+      (64, 2)
     """
     if norm is not None and norm not in NORMS:
         raise ValueError(f"norm must be None or one of {', '.join(NORMS)}, got {norm!r}.")
@@ -93,7 +99,8 @@ class Sequential(nnx.Module):
     """Layers one after the other, from images (N, H, W, C).
 
     Args:
-      layers: modules and functions, which all have the layout of the first that has one.
+      layers: modules and functions. Convolutions and norms have one layout; pooling and flattening
+        layers take it over, and need not be told.
       axes: order of the axes of maps that are returned, "NHWC", "NCHW" or "CHWN".
 
     Raises:
@@ -107,15 +114,25 @@ class Sequential(nnx.Module):
                 raise TypeError(
                     f"layers must be modules or functions, got {layer!r} at {i}. Make an instance."
                 )
-        found = dict.fromkeys(layer.layout for layer in layers if hasattr(layer, "layout"))
+        found = dict.fromkeys(
+            layer.layout
+            for layer in layers
+            if hasattr(layer, "layout") and not isinstance(layer, _WITHOUT_PARAMETERS)
+        )
         if len(found) > 1:
             raise ValueError(
                 f"layers must have one layout, got {', '.join(map(str, found))}. Pass the same "
                 "layout to each."
             )
-        self.layers = nnx.List(layers)
         self.layout: Layout = check_layout(next(iter(found), "NHWC"))
+        self.layers = nnx.List([self._in_layout(layer) for layer in layers])
         self.axes = check_layout(axes)
+
+    def _in_layout(self, layer: Any) -> Any:
+        if isinstance(layer, _WITHOUT_PARAMETERS) and layer.layout != self.layout:
+            layer = nnx.clone(layer)
+            layer.layout = self.layout
+        return layer
 
     def __call__(self, images: Num[Array | np.ndarray, "N ..."]) -> Inexact[Array, "..."]:
         """Maps images (N, H, W, C) to what the last layer returns; maps have the order `axes`."""

@@ -160,8 +160,26 @@ class Linear(nnx.Module):
         return x @ kernel + bias
 
 
+class ReLU(nnx.Module):
+    """max(x, 0); a module, so that a summary and captured outputs may show it.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax.nn import ReLU
+      >>> ReLU()(jnp.array([-1.0, 2.0])).tolist()
+      [0.0, 2.0]
+    """
+
+    def __call__(self, x: Inexact[Array, "*axes"]) -> Inexact[Array, "*axes"]:
+        """Maps numbers to themselves or 0."""
+        return nnx.relu(x)
+
+
 class BatchNorm(nnx.Module):
-    """Batch normalisation over all axes but the channels, for maps in any layout.
+    """Batch normalisation over all axes but the channels, for vectors and maps in any layout.
+
+    Vectors are (N, C) in every layout. Arrays of three axes or more have their channels last for
+    "NHWC", such as (N, L, C) or (N, D, H, W, C), second for "NCHW" and first for "CHWN".
 
     It has the attributes of `flax.nnx.BatchNorm` (scale, bias, mean, var, use_running_average), so
     that `model.train()` and `model.eval()` affect it.
@@ -195,6 +213,8 @@ class BatchNorm(nnx.Module):
       [-1.0, 1.0]
       >>> round(float(norm.mean[0]), 3), round(float(norm.var[0]), 3)  # 0.1·2 and 0.9 + 0.1·2
       (0.2, 1.1)
+      >>> BatchNorm(64, layout="NCHW")(jnp.ones((8, 64))).shape  # vectors
+      (8, 64)
     """
 
     def __init__(
@@ -224,38 +244,45 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(num_features, running))
         self.var = nnx.BatchStat(jnp.ones(num_features, running))
 
-    def __call__(self, x: Float[Array | np.ndarray, "A B C D"]) -> Float[Array, "A B C D"]:
-        """Normalises maps; in training mode with their own moments, which update the running ones.
+    def __call__(self, x: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
+        """Normalises x; in training mode with its own moments, which update the running ones.
 
         Args:
-          x: maps; four axes as the layout says.
+          x: vectors (N, C), or maps, axes as the layout says.
 
         Raises:
-          ValueError: for another number of axes or channels, or, in training mode with PyTorch's
-            statistics, if there is only one value per channel.
+          ValueError: for fewer than two axes, another number of channels, or, in training mode with
+            PyTorch's statistics, if there is only one value per channel.
           NameError: in training mode outside the mapped axis `axis_name`.
         """
-        if x.ndim != 4 or x.shape[self.axis] != self.scale.shape[0]:
+        axis = self._channels_of(x.ndim)
+        if x.ndim < 2 or x.shape[axis] != self.scale.shape[0]:
             raise ValueError(
-                f"x must have four axes with {self.scale.shape[0]} channels on axis {self.axis}, "
-                f"got the shape {x.shape}."
+                f"x must have two axes or more with {self.scale.shape[0]} channels on axis {axis}, "
+                f"as the layout {self.layout} says, got the shape {x.shape}."
             )
         if self.use_running_average:
             mean, var = self.mean[...], self.var[...]
         else:
-            mean, var = batch_moments(x, axis=self.axis, axis_name=self.axis_name)
+            mean, var = batch_moments(x, axis=axis, axis_name=self.axis_name)
             parts = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
             self.mean[...], self.var[...] = running_update(
                 (self.mean[...], self.var[...]),
                 (mean, var),
                 momentum=self.momentum,
-                count=parts * x.size // x.shape[self.axis],
+                count=parts * x.size // x.shape[axis],
                 unbiased=self.torch_statistics,
             )
         y = batch_norm(
-            x, mean, var, self.scale[...], self.bias[...], axis=self.axis, epsilon=self.epsilon
+            x, mean, var, self.scale[...], self.bias[...], axis=axis, epsilon=self.epsilon
         )
         return y if self.dtype is None else y.astype(self.dtype)
+
+    def _channels_of(self, ndim: int) -> int:
+        """Returns the axis of the channels in an array with this number of axes."""
+        if ndim == 2:
+            return 1
+        return self.axis if self.axis < 3 else ndim - 1
 
 
 class GroupNorm(nnx.Module):

@@ -12,8 +12,8 @@ from flax import nnx
 from jaxtyping import Array, Inexact, Num
 
 from convjax._checks import check_type, check_whole
-from convjax.nn.layers import BatchNorm, Conv, GroupNorm, Linear
-from convjax.ops.layout import images_to, permutation, resolve_layout
+from convjax.nn.layers import BatchNorm, Conv, GroupNorm, Linear, ReLU
+from convjax.ops.layout import flatten, images_to, resolve_layout
 
 # The names of the normalisations.
 NORMS = ("batch", "layer", "group", "instance")
@@ -54,6 +54,7 @@ class ConvBlock(nnx.Module):
         norm: str | None,
         activate: bool,
         activate_first: bool,
+        use_bias: bool = True,
         layout: str,
         method: str,
         dtype: Any,
@@ -67,6 +68,7 @@ class ConvBlock(nnx.Module):
             kernel_size,
             stride=stride,
             padding=kernel_size // 2,
+            use_bias=use_bias,
             layout=layout,
             method=method,
             dtype=dtype,
@@ -75,16 +77,17 @@ class ConvBlock(nnx.Module):
         )
         settings = {"layout": layout, "dtype": dtype, "param_dtype": param_dtype}
         self.norm = nnx.data(None if norm is None else norm_layer(norm, out_features, **settings))
-        self.activate, self.activate_first = activate, activate_first
+        self.relu = nnx.data(ReLU() if activate else None)
+        self.activate_first = activate_first
 
     def __call__(self, x: Num[Array | np.ndarray, "A B C D"]) -> Inexact[Array, "E F G H"]:
         """Maps images to maps, both in the block's layout."""
         x = self.conv(x)
-        if self.activate and self.activate_first:
-            x = nnx.relu(x)
+        if self.relu is not None and self.activate_first:
+            x = self.relu(x)
         if self.norm is not None:
             x = self.norm(x)
-        return nnx.relu(x) if self.activate and not self.activate_first else x
+        return self.relu(x) if self.relu is not None and not self.activate_first else x
 
 
 class ConvNet(nnx.Module):
@@ -182,8 +185,7 @@ class ConvNet(nnx.Module):
 
         A map larger than 1×1 is flattened in the order C, H, W, as in PyTorch.
         """
-        x = jnp.transpose(self.features(images), permutation(self.layout, "NCHW"))
-        return x.reshape(x.shape[0], -1)
+        return flatten(self.features(images), layout=self.layout)
 
 
 class LinearNet(nnx.Module):

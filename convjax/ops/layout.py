@@ -95,6 +95,39 @@ def kernel_to(
     return jnp.transpose(kernel, axes)
 
 
+def check_maps(x: Array | np.ndarray, layout: str) -> None:
+    """Raises ValueError if a batch of maps does not have the four axes of its layout."""
+    if x.ndim != 4:
+        raise ValueError(
+            f"x must have the four axes {layout}, got shape {tuple(x.shape)}. Add axes of size 1 "
+            "where they are missing."
+        )
+
+
+def flatten(
+    x: Shaped[Array | np.ndarray, "A B C D"], *, layout: str = "NHWC"
+) -> Shaped[Array, "N features"]:
+    """Returns maps as vectors (N, C·H·W), in the order C, H, W in every layout, as in PyTorch.
+
+    Args:
+      x: maps; axes as `layout` says.
+      layout: "NHWC", "NCHW" or "CHWN".
+
+    Raises:
+      ValueError: for a wrong number of axes or an unknown layout.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax.ops import flatten
+      >>> flatten(jnp.zeros((3, 28, 28, 64)), layout="CHWN").shape
+      (64, 2352)
+    """
+    layout = check_layout(layout)
+    check_maps(x, layout)
+    x = jnp.transpose(x, permutation(layout, "NCHW"))
+    return x.reshape(x.shape[0], -1)
+
+
 def spatial_shape(shape: Sequence[int], layout: str) -> tuple[int, int]:
     """Returns (height, width) of a batch of images of this shape."""
     return shape[axis_of("H", layout)], shape[axis_of("W", layout)]

@@ -11,7 +11,7 @@ from jaxtyping import Array, Inexact, Num
 from convjax._checks import check_array
 from convjax.ops import geometry
 from convjax.ops.geometry import Padding, Pair
-from convjax.ops.layout import check_layout, spatial_shape
+from convjax.ops.layout import check_layout, check_maps, spatial_shape
 
 
 def max_pool(
@@ -102,11 +102,7 @@ def _pooled(
 ) -> Array:
     """Returns the windows of images, reduced from an initial value by an operation."""
     layout = check_layout(layout)
-    if x.ndim != 4:
-        raise ValueError(
-            f"x must have the four axes {layout}, got shape {tuple(x.shape)}. Add axes of size 1 "
-            "where they are missing."
-        )
+    check_maps(x, layout)
     size = geometry.pair("window", window, minimum=1)
     step = size if stride is None else geometry.pair("stride", stride, minimum=1)
     pixels = spatial_shape(x.shape, layout)

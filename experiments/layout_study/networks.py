@@ -6,33 +6,14 @@ import jax
 from flax import nnx
 
 from convjax import digits_net
-from convjax.nn import Conv
+from convjax.nn import Bottleneck, Conv
 from convjax.ops import max_pool
-
-
-class Bottleneck(nnx.Module):
-    """The convolutions of a bottleneck block, with ReLU and the sum, without norms."""
-
-    def __init__(
-        self, inputs: int, width: int, stride: int, *, layout: str, dtype: Any, rngs: nnx.Rngs
-    ):
-        settings = {"use_bias": False, "layout": layout, "dtype": dtype, "rngs": rngs}
-        self.reduce = Conv(inputs, width, 1, **settings)
-        self.spatial = Conv(width, width, 3, stride=stride, padding=1, **settings)
-        self.expand = Conv(width, 4 * width, 1, **settings)
-        same = inputs == 4 * width and stride == 1
-        self.project = nnx.data(
-            None if same else Conv(inputs, 4 * width, 1, stride=stride, **settings)
-        )
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps maps to maps."""
-        y = self.expand(nnx.relu(self.spatial(nnx.relu(self.reduce(x)))))
-        return nnx.relu(y + (x if self.project is None else self.project(x)))
 
 
 class ResNetConvolutions(nnx.Module):
     """Every distinct convolution of ResNet-50: two blocks of each stage instead of 3, 4, 6 and 3.
+
+    There are no norms, and no biases.
 
     References:
       He et al., "Deep residual learning for image recognition", https://arxiv.org/abs/1512.03385,
@@ -44,11 +25,12 @@ class ResNetConvolutions(nnx.Module):
         self.layout = layout
         settings = {"layout": layout, "dtype": dtype, "rngs": rngs}
         self.stem = Conv(3, 64, 7, stride=2, padding=3, use_bias=False, **settings)
+        alone = {"norm": None, "use_bias": False, "zero_init": False, **settings}
         blocks, inputs = [], 64
         for stage, width in enumerate((64, 128, 256, 512)):
-            blocks.append(Bottleneck(inputs, width, 1 if stage == 0 else 2, **settings))
+            blocks.append(Bottleneck(inputs, width, stride=1 if stage == 0 else 2, **alone))
             inputs = 4 * width
-            blocks.append(Bottleneck(inputs, width, 1, **settings))
+            blocks.append(Bottleneck(inputs, width, **alone))
         self.blocks = nnx.List(blocks)
 
     def __call__(self, x: jax.Array) -> jax.Array:

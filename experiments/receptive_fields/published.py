@@ -64,7 +64,7 @@ class VGG16(_Net):
         return x
 
 
-class ResNet(_Net):
+class SlimResNet(_Net):
     """Bottlenecks: 1×1, 3×3, 1×1.
 
     Attributes:
@@ -139,9 +139,9 @@ IMAGE = 224
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], PublishedField]] = {
     "AlexNet": (AlexNet, PublishedField(195, 32, 64)),
     "VGG-16": (VGG16, PublishedField(212, 32, 90)),
-    "ResNet-50": (ResNet, PublishedField(483, 32, 239)),
-    "ResNet-101": (partial(ResNet, (3, 4, 23, 3)), PublishedField(1027, 32, 511)),
-    "ResNet-152": (partial(ResNet, (3, 8, 36, 3)), PublishedField(1507, 32, 751)),
+    "ResNet-50": (SlimResNet, PublishedField(483, 32, 239)),
+    "ResNet-101": (partial(SlimResNet, (3, 4, 23, 3)), PublishedField(1027, 32, 511)),
+    "ResNet-152": (partial(SlimResNet, (3, 8, 36, 3)), PublishedField(1507, 32, 751)),
     "MobileNet": (MobileNet, PublishedField(315, 32, 126)),
     "Inception-ResNet-v2": (InceptionResNet, PublishedField(3039, 32, 1482)),
 }

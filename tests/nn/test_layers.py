@@ -229,21 +229,58 @@ def test_batch_norm_keeps_statistics_in_float32_for_half_precision():
 @pytest.mark.parametrize(
     ("layout", "shape", "axis"),
     [
-        ("NHWC", (5, 3), 3),  # vectors
+        ("CHWN", (3, 5), 1),  # vectors are (N, C)
+        ("NHWC", (5, 4), 1),
+        ("NHWC", (3,), 0),
         ("NHWC", (2, 3, 4, 4), 3),  # maps of another layout
         ("NCHW", (2, 4, 4, 3), 1),
         ("CHWN", (2, 4, 4, 3), 0),
-        ("CHWN", (3, 4, 4), 0),
+        ("CHWN", (4, 4, 3), 0),
+        ("NCHW", (3, 4, 3, 3, 3), 1),
     ],
 )
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_batch_norm_rejects_wrong_shapes(layout, shape, axis, mode):
     norm = BatchNorm(3, layout=layout)
     getattr(norm, mode)()
-    message = rf"x must have four axes with 3 channels on axis {axis}, got the shape \({shape[0]}, "
+    message = rf"x must have two axes or more with 3 channels on axis {axis}, .*\({shape[0]},"
     with pytest.raises(ValueError, match=message):
         norm(np.ones(shape, np.float32))
     assert not norm.mean[...].any()
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape", "axis"),
+    [
+        ("NHWC", (5, 3), 1),
+        ("NCHW", (5, 3), 1),
+        ("CHWN", (5, 3), 1),
+        ("NHWC", (5, 4, 3), 2),
+        ("NCHW", (5, 3, 4), 1),
+        ("CHWN", (3, 4, 5), 0),
+        ("NHWC", (2, 2, 4, 4, 3), 4),
+        ("NCHW", (2, 3, 2, 4, 4), 1),
+    ],
+)
+def test_batch_norm_takes_vectors_and_maps_of_any_rank(layout, shape, axis):
+    norm = BatchNorm(3, layout=layout)
+    norm.scale[...], norm.bias[...] = draw(2, 3, seed=3)
+    x = 2 * draw(*shape, seed=1) + 1
+    flat = np.moveaxis(x.astype(np.float64), axis, -1).reshape(-1, 3)
+    mean, var = flat.mean(0), flat.var(0)
+
+    def expected(mean, var):
+        y = (flat - mean) / np.sqrt(var + 1e-5) * norm.scale[...] + norm.bias[...]
+        turned = y.reshape(np.moveaxis(x, axis, -1).shape)
+        return np.moveaxis(turned, -1, axis)
+
+    # Moments of at most 64 values of order 1 in float32.
+    np.testing.assert_allclose(norm(x), expected(mean, var), atol=1e-5)
+    unbiased = 0.9 + 0.1 * flat.var(0, ddof=1)
+    np.testing.assert_allclose(norm.mean[...], 0.1 * mean, atol=1e-6)
+    np.testing.assert_allclose(norm.var[...], unbiased, rtol=1e-6)
+    norm.eval()
+    np.testing.assert_allclose(norm(x), expected(0.1 * mean, unbiased), atol=1e-5)
 
 
 def test_batch_norm_rejects_one_value_per_channel_in_training():

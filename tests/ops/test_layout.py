@@ -71,3 +71,12 @@ def test_layout_functions_reject_unknown_layouts(unknown):
     if unknown != "auto":
         with pytest.raises(ValueError, match=f"'CHWN' or 'auto', got {unknown!r}"):
             layouts.resolve_layout(unknown)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_flatten_has_the_order_channels_rows_columns(layout):
+    x = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)  # NCHW
+    found = layouts.flatten(reorder(x, "NCHW", layout), layout=layout)
+    np.testing.assert_array_equal(found, x.reshape(2, 60))
+    with pytest.raises(ValueError, match=f"the four axes {layout}, got shape"):
+        layouts.flatten(np.ones((2, 3)), layout=layout)

@@ -63,7 +63,7 @@ ARCHITECTURES: tuple[ZooArchitecture, ...] = (
     ZooArchitecture("cnn, max pooling", convolutional.PoolingNet),
     _normed("cnn, batch norm", partial(_strided, norm="batch")),
     ZooArchitecture("cnn, group norm", partial(_strided, norm="group"), 5e-3),
-    _normed("residual", residual.residual(residual.BasicBlock)),
+    _normed("residual", residual.residual(residual.PostActivationBlock)),
     _normed("pre-activation residual", residual.residual(residual.PreActivationBlock)),
     _normed("squeeze and excitation", residual.residual(residual.squeeze_excitation)),
     _normed("densenet", convolutional.DenseNet),

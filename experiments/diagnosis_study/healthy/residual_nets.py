@@ -12,7 +12,7 @@ from experiments.diagnosis_study.healthy.layer_maker import LayerMaker
 WIDTH = 16
 
 
-class BasicBlock(nnx.Module):
+class PostActivationBlock(nnx.Module):
     """relu(x + norm(conv(relu(norm(conv(x)))))); `squeeze` also scales the branch's channels."""
 
     def __init__(self, width: int, make: LayerMaker, *, squeeze: bool = False):
@@ -122,9 +122,9 @@ def residual(
     return build
 
 
-def squeeze_excitation(width: int, make: LayerMaker) -> BasicBlock:
+def squeeze_excitation(width: int, make: LayerMaker) -> PostActivationBlock:
     """Returns a residual block with squeeze and excitation."""
-    return BasicBlock(width, make, squeeze=True)
+    return PostActivationBlock(width, make, squeeze=True)
 
 
 def convnext(outputs: int, make: LayerMaker) -> PooledNet:

@@ -13,11 +13,10 @@ from typer.testing import CliRunner
 import convjax
 from convjax.analysis import LayoutProgram
 from convjax.analysis.hlo import CompiledProgram, HloConvolution
-from convjax.ops import images_to
 from convjax.ops.layout import KERNEL_AXES
 from experiments.cli.app import app
 from experiments.harness.lab import Lab
-from experiments.layout_study.networks import Bottleneck, DepthwiseNet, ResNetConvolutions
+from experiments.layout_study.networks import DepthwiseNet, ResNetConvolutions
 from experiments.layout_study.targets import (
     compile_for_targets,
     markdown_layouts_by_target,
@@ -85,19 +84,6 @@ def test_networks_have_the_sizes_of_the_papers(make, multiplications, parameters
         # Of the whole call, which has one example, wherever its axis is.
         assert found.multiplications * found.examples == pytest.approx(multiplications, rel=0.03)
         assert found.parameters == pytest.approx(parameters, rel=0.03)
-
-
-@pytest.mark.parametrize(("inputs", "stride"), [(3, 1), (3, 2), (8, 1)])
-def test_bottleneck_computes_the_same_in_every_layout(inputs, stride):
-    images = jax.random.normal(jax.random.key(0), (2, 6, 6, inputs))
-    maps = []
-    for layout in KERNEL_AXES:
-        block = Bottleneck(inputs, 2, stride, layout=layout, dtype=None, rngs=nnx.Rngs(0))
-        maps.append(images_to(block(images_to(images, layout)), "NHWC", source=layout))
-        assert (block.project is None) == (inputs == 8)
-    for found in maps[1:]:
-        # Three layers of sums in another order, each deviating by 1e-7 of its values.
-        assert jnp.abs(found - maps[0]).max() <= 1e-6 * jnp.abs(maps[0]).max()
 
 
 def test_target_is_for_layouts_alone(tmp_path):
