@@ -134,7 +134,7 @@ def layer_specs(model: nnx.Module) -> list[LayerSpec]:
                 "Use a network without groups."
             )
         norms: list[PostOp] = [] if norm is None else [_folded(norm)]
-        relus: list[PostOp] = [ReluSpec()] if block.activate else []
+        relus: list[PostOp] = [ReluSpec()] if block.relu is not None else []
         layers.append(
             ConvolutionSpec(
                 f"conv {i + 1}",

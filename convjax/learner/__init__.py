@@ -2,13 +2,13 @@
 
 from convjax.learner._learner import Learner, Prediction
 from convjax.learner.blocks import Sequential, conv, default_rngs, sequential, set_seed
-from convjax.learner.views import ActivationStats, Recorded
+from convjax.learner.views import Recorded, RecordedActivations
 
 __all__ = [
-    "ActivationStats",
     "Learner",
     "Prediction",
     "Recorded",
+    "RecordedActivations",
     "Sequential",
     "conv",
     "default_rngs",

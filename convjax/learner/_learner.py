@@ -27,7 +27,7 @@ from convjax.learner.defaults import (
 )
 from convjax.learner.names import explain_missing
 from convjax.learner.table import EpochTable
-from convjax.learner.views import ActivationStats, Recorded
+from convjax.learner.views import Recorded, RecordedActivations
 from convjax.nn import LinenModel, capture, layer_names, weights
 from convjax.ops.layout import check_layout, images_to, kernel_to
 from convjax.optim import Optimizer, adam, constant, group_rates, group_scale, one_cycle
@@ -253,9 +253,9 @@ class Learner:
         return self._recorder
 
     @property
-    def activation_stats(self) -> ActivationStats:
+    def activation_stats(self) -> RecordedActivations:
         """Statistics of the layers in the last training; raises as `recorder`."""
-        return ActivationStats(self.recorder.record)
+        return RecordedActivations(self.recorder.record)
 
     def diagnose(self) -> Diagnosis:
         """Returns what is wrong with the last training, see `convjax.diagnose`."""

@@ -50,7 +50,7 @@ class Recorded:
         )
 
 
-class ActivationStats:
+class RecordedActivations:
     """The statistics of layers in the last training; fastai's `activation_stats`.
 
     Layers are those with parameters, in the order of their calls: 0 is the first, −1 the last.
@@ -62,7 +62,7 @@ class ActivationStats:
         self.names = tuple(name for name in record.layers if name not in ("input", "labels"))
 
     def __repr__(self) -> str:
-        return f"ActivationStats({', '.join(self.names)})"
+        return f"RecordedActivations({', '.join(self.names)})"
 
     def __len__(self) -> int:
         return len(self.names)

@@ -6,9 +6,9 @@ what was compiled, not run: they are exact, and say nothing of time on a GPU. Wi
 there is no autotuning, so that cuDNN's algorithms are not chosen. Where the chip is the device of
 the process, the program also runs.
 
-The steps per second that a chip allows at best are those at its published bandwidth, or at the
-peak of its matrix units, or at its clock and the estimated cycles, whichever are fewest. The time
-that launches take is not among them: nobody publishes it.
+The steps per second that a chip allows at best are, on a GPU, those at its published bandwidth or
+at the peak of its matrix units, whichever are fewer; the time that launches take is not among them,
+since nobody publishes it. On a TPU they are its clock over the estimated cycles.
 
 The program is a chunk of 128 steps of the chapter's network on 60,000 resident images, batch 512,
 layout NHWC. The extra `targets` installs the compilers.
@@ -57,7 +57,8 @@ class CompiledStep:
         whose text does not say it.
       host_transfers: instructions in the chunk that send to the host or wait for it.
       temporary_bytes: memory besides arguments and results.
-      touched_bytes: that a step reads and writes.
+      touched_bytes: that a step reads and writes; None on a TPU, where copies between its memories
+        run beside the rest.
       products: floating-point operations of the matrix products and convolutions of a step, two
         for each multiplication.
       at_best: steps per second that the chip allows.
@@ -75,7 +76,7 @@ class CompiledStep:
     known_length: bool | None
     host_transfers: int
     temporary_bytes: int
-    touched_bytes: float
+    touched_bytes: float | None
     products: float
     at_best: float
     measured: float | None
@@ -121,15 +122,16 @@ def compiled_step(target: str, norm: str, statistics: str) -> CompiledStep:
         return sum(touched_bytes(made, of.instructions, found) for made in of.launched())
 
     cycles = None if on_gpu else per_step(found, lambda of: sum(i.cycles for i in of.launched()))
-    moved = per_step(found, touched)
+    moved = per_step(found, touched) if on_gpu else None
     one = (*(jnp.zeros((BATCH, *x.shape[1:]), x.dtype) for x in arguments[1]), 1e-3, 0.9)
     step = jax.make_jaxpr(partial(trainer.step, watched=statistics == "all"))(arguments[0], *one)
     products = 2.0 * count_products(step).known.total()
-    slowest = max(
-        moved / chip.bandwidth,
-        products / chip.products["float32"],
-        0 if cycles is None or chip.clock is None else cycles / chip.clock,
-    )
+    if moved is not None:
+        slowest = max(moved / chip.bandwidth, products / chip.products["float32"])
+    else:  # the cycles are those of reading and writing, too
+        assert cycles is not None
+        assert chip.clock is not None
+        slowest = cycles / chip.clock
     return CompiledStep(
         target,
         norm,
@@ -219,6 +221,9 @@ def markdown_targets(rows: list[dict[str, Any]]) -> str:
     def number(value: Any) -> str:
         return "-" if value is None else f"{value:,.0f}"
 
+    def mebibytes(value: Any) -> str:
+        return "-" if value is None else f"{value / 2**20:,.1f}"
+
     def over(row: dict[str, Any], name: str) -> str:
         base = plain.get((row["target"], row["norm"]))
         if row["statistics"] == "none" or base is None or row[name] is None:
@@ -232,7 +237,7 @@ def markdown_targets(rows: list[dict[str, Any]]) -> str:
                 *(row["target"], row["norm"], row["statistics"], number(row["launches"])),
                 *(over(row, "launches"), number(row["library_calls"]), number(row["copies"])),
                 *(number(row["cycles"]), over(row, "cycles"), known),
-                *(f"{row[name] / 2**20:,.1f}" for name in ("touched_bytes", "temporary_bytes")),
+                *(mebibytes(row[name]) for name in ("touched_bytes", "temporary_bytes")),
                 *(number(row[name]) for name in ("at_best", "measured", "compile_seconds")),
             )
         )

@@ -9,7 +9,7 @@ from flax import nnx
 import convjax
 from convjax import conv, sequential, set_seed
 from convjax.learner import default_rngs
-from convjax.nn import Conv
+from convjax.nn import AvgPool, Conv, Flatten, MaxPool
 from convjax.ops.layout import KERNEL_AXES
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 1)), jnp.float32)
@@ -72,3 +72,15 @@ def test_errors():
         sequential(Conv)
     with pytest.raises(ValueError, match="layers must have one layout, got NHWC, NCHW"):
         sequential(conv(1, 2, layout="NHWC"), conv(2, 2, layout="NCHW"))
+
+
+@pytest.mark.parametrize("layout", KERNEL_AXES)
+def test_layers_without_parameters_take_the_layout_over(layout):
+    rngs = nnx.Rngs(0)
+    layers = [conv(1, 4, layout=layout, rngs=rngs, stride=1), MaxPool(2), AvgPool(2), Flatten()]
+    found = sequential(*layers)(X)
+    assert found.shape == (2, 4 * 2 * 2)
+    assert layers[1].layout == "NHWC"  # those of the caller stay as they are
+    rngs = nnx.Rngs(0)
+    wanted = sequential(conv(1, 4, layout="NHWC", rngs=rngs, stride=1), *layers[1:])(X)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)

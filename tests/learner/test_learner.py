@@ -8,7 +8,7 @@ from flax import linen, nnx
 import convjax
 from convjax import Images, Learner, Plan, Trainer, adam, constant, fit, one_cycle
 from convjax.data import Dataset, Split, epoch_order, normalization
-from convjax.learner import ActivationStats, Prediction
+from convjax.learner import Prediction, RecordedActivations
 from convjax.train import binary_cross_entropy, squared_error
 from tests.plots.drawn import draw
 
@@ -162,7 +162,7 @@ def test_activation_stats_number_the_layers_as_fastai():
         learn.activation_stats  # noqa: B018
     learn.fit(1, 0.01)
     stats = learn.activation_stats
-    assert isinstance(stats, ActivationStats)
+    assert isinstance(stats, RecordedActivations)
     assert [stats.name(i) for i in (0, -2, -1)] == [f"blocks.{i}.conv" for i in (0, 1, 2)]
     assert len(stats) == 3
     column = learn.recorder.record.layer("blocks.1.conv")

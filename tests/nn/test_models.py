@@ -134,7 +134,7 @@ def test_conv_net_is_the_same_in_every_layout(layout):
 
 def test_conv_net_applies_relu_after_the_norm_except_in_the_last_layer():
     model = ConvNet((2, 3, 4), norm="batch", rngs=nnx.Rngs(0))
-    assert [block.activate for block in model.blocks] == [True, False]
+    assert [block.relu is not None for block in model.blocks] == [True, False]
     assert all(block.norm is not None for block in model.blocks)
     images = draw(6, 8, 8, 2)
     hidden = forward(model.blocks[0], reorder(images, "NHWC", model.layout))

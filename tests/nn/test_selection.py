@@ -23,7 +23,16 @@ NORMS = ["blocks.0.norm", "blocks.1.norm"]
         (lambda name, module: isinstance(module, Conv) and "1" in name, CONVS[1:]),
         (
             "*",
-            ["blocks", "blocks.0", *CONVS[:1], NORMS[0], "blocks.1", CONVS[1], NORMS[1]],
+            [
+                "blocks",
+                "blocks.0",
+                *CONVS[:1],
+                NORMS[0],
+                "blocks.0.relu",
+                "blocks.1",
+                CONVS[1],
+                NORMS[1],
+            ],
         ),
     ],
 )
