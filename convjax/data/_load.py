@@ -9,8 +9,10 @@ from convjax.data.catalog import CLASS_NAMES, DATASET_NAMES
 from convjax.data.dataset import DataError, Dataset, dimensions
 from convjax.data.folder import load_folder
 from convjax.data.idx import IDX_DATASETS, find_idx_files, load_idx
+from convjax.data.labelled_files import Labels
 from convjax.data.mnist5k import load_mnist5k
 from convjax.data.paths import expanded, is_folder
+from convjax.data.pictures import picture_options
 from convjax.data.selection import select_classes
 from convjax.data.tfds import load_prepared
 
@@ -24,6 +26,12 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     classes: Sequence[str | int] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    resize: int | tuple[int, int] | None = None,
+    resize_method: str = "crop",
+    background: int | tuple[int, int, int] = 255,
+    labels: Labels | None = None,
+    test_share: float | None = None,
+    split_seed: int = 0,
 ) -> Dataset:
     """Loads images and their labels into memory.
 
@@ -32,7 +40,14 @@ def load(
       a subfolder of it with the name of the data set); without them through tensorflow-datasets.
     - `"cifar10"`: from an image folder `data_dir` as below, with its classes and size, all of its
       images or some; without it through tensorflow-datasets.
-    - a folder with train/CLASS/*.png and test/CLASS/*.png (also training, testing, valid; .jpg).
+    - a folder of pictures, in train/CLASS/ (or training) and test/CLASS/ (or testing, valid,
+      validation, val: the first of these that exists). With `test_share` one folder of classes is
+      enough, with `labels` no folder per class is needed.
+
+    Pictures are files of any format that Pillow reads and that can be recognised by its content
+    (PNG, JPEG, WebP, BMP, GIF, TIFF, PPM, AVIF, JPEG 2000, QOI, SGI); of several frames or pages
+    the first counts. They are turned as Exif says. Classes and files are in natural order: 2 before
+    10. Of what else lies in a class folder, but for hidden files, a warning says the names.
 
     Args:
       name_or_path: a name from the list, or the path of a folder. A string that is one of the
@@ -44,6 +59,21 @@ def load(
         an int means the class with that name, so 3 is the class "3".
       cache_dir: where prepared data are kept; default $CONVJAX_CACHE_DIR, else the user's cache
         folder.
+      resize: the size of all pictures of a folder, a whole number or (height, width); without it
+        they must have one size.
+      resize_method: "crop" scales a picture until it just covers the size, and keeps the middle of
+        what is too long, as fastai's `Resize` does by default with pictures for validation (for
+        training that takes a random part; here it is the middle, too). "squash" scales height and
+        width each by its own factor. Both are bilinear and average over the area of a pixel.
+      background: the grey level, or (red, green, blue), that shows through transparent pixels of a
+        folder's pictures; white by default.
+      labels: where the labels of a folder come from instead of the names of its class folders: a
+        function of the file name, a mapping of file names to labels, or the path of a CSV file with
+        file names in its first column, labels in its second, and headings in its first row. Names
+        may be paths below the folder, and may lack the suffix. All pictures below a split count.
+      test_share: the share of the pictures that is drawn at random for the test split, for a folder
+        that has no second split: CLASS/*.png or train/CLASS/*.png.
+      split_seed: of that draw.
 
     Returns:
       Splits with uint8 images (N, H, W, C) and int32 labels (N,), in file order.
@@ -56,6 +86,17 @@ def load(
       >>> digits = load("mnist5k", classes=("3", "7"))
       >>> digits.train.images.shape, digits.class_names
       ((800, 28, 28, 1), ('3', '7'))
+
+      Pictures of two classes and of any size, of which a quarter becomes the test split:
+
+      >>> import pathlib, tempfile
+      >>> from PIL import Image
+      >>> root = pathlib.Path(tempfile.mkdtemp())
+      >>> for i, name in enumerate(("cat.1.png", "cat.2.webp", "dog.1.jpg", "dog.2.bmp")):
+      ...     Image.new("RGB", (40, 30 + i)).save(root / name)
+      >>> pets = load(root, labels=lambda name: name.split(".")[0], resize=16, test_share=0.25)
+      >>> pets.train.images.shape, pets.class_names
+      ((3, 16, 16, 3), ('cat', 'dog'))
     """
     _check_path("name_or_path", name_or_path)
     for argument, folder in (("data_dir", data_dir), ("cache_dir", cache_dir)):
@@ -67,9 +108,24 @@ def load(
             f"data_dir must go with {', '.join((*IDX_DATASETS, *_FOLDER_SHAPES))}, got "
             f"{os.fspath(data_dir)!r} with {os.fspath(name_or_path)!r}. Leave it out."
         )
+    options = picture_options(resize, resize_method, background)
     if name is None:
-        dataset = load_folder(name_or_path, cache_dir=cache_dir)
-    elif name == "mnist5k":
+        dataset = load_folder(
+            name_or_path,
+            options,
+            labels=labels,
+            test_share=test_share,
+            split_seed=split_seed,
+            cache_dir=cache_dir,
+        )
+        return dataset if classes is None else select_classes(dataset, classes)
+    for argument, value in (("resize", resize), ("labels", labels), ("test_share", test_share)):
+        if value is not None:
+            raise DataError(
+                f"{argument} must go with a folder of pictures, got {describe_value(value)} with "
+                f"{name!r}. Leave it out, or give the path of the folder."
+            )
+    if name == "mnist5k":
         dataset = load_mnist5k()
     elif name in _FOLDER_SHAPES and data_dir is not None:
         dataset = _load_from_folder(name, data_dir, cache_dir)

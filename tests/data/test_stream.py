@@ -198,6 +198,39 @@ def test_stream_folder_equals_load(folder, grey):
     same(found, load(folder))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"resize": 7},
+        {"resize": (3, 9), "resize_method": "squash", "background": 0},
+        {"background": (1, 2, 3)},
+    ],
+)
+def test_stream_folder_equals_load_with_options(folder, options):
+    if "resize" in options:
+        Image.new("RGBA", (9, 30), (1, 2, 3, 99)).save(folder / "test/b/2.png")
+    else:
+        Image.new("LA", (5, 4), (1, 99)).save(folder / "test/b/2.png")
+    same(stream_folder(folder, **options), load(folder, **options))
+
+
+def test_stream_folder_equals_load_with_labels_and_a_share(folder):
+    options = {"labels": lambda name: name.split(".")[0], "test_share": 0.5, "split_seed": 3}
+    found = stream_folder(folder / "train", **options)
+    assert found.class_names == ("1", "2", "10")
+    same(found, load(folder / "train", **options))
+
+
+def test_stream_folder_finds_a_truncated_picture_at_once(folder):
+    damaged = folder / "test/b/2.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"2\.png cannot be decoded .*truncated"):
+        stream_folder(folder)
+    streams = stream_folder(folder, check=False)  # its header is right
+    with pytest.raises(DataError, match=r"2\.png cannot be decoded"):
+        streams.test.read(np.arange(6))
+
+
 def test_stream_folder_rejects(folder):
     with pytest.raises(DataError, match="nowhere is not a folder"):
         stream_folder(folder / "nowhere")
