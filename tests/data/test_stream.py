@@ -156,7 +156,9 @@ def test_stream_idx_equals_load(tmp_path):
 def test_stream_idx_rejects(tmp_path):
     with pytest.raises(DataError, match="must hold the four IDX files of mnist, but has none"):
         stream_idx("mnist", tmp_path)
-    with pytest.raises(DataError, match="name must be one of mnist, fashion_mnist, got 'cifar10'"):
+    with pytest.raises(
+        DataError, match=r"name must be one of mnist, fashion_mnist, .*, got 'cifar10'"
+    ):
         stream_idx("cifar10", tmp_path)
     write_idx_set(tmp_path / "packed")
     with pytest.raises(DataError, match=r"idx3-ubyte.gz is compressed.*gunzip"):

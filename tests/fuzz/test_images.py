@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convjax.data import DataError, load
-from convjax.data.idx import find_idx_files, load_idx, read_idx
+from convjax.data.idx import read_idx
+from convjax.data.idx_sets import find_idx_files, load_idx
 from tests.data.conftest import idx_bytes, write_idx_set
 from tests.fuzz.mutations import EDGES, mutated, on_files
 
