@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Num, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt8
 
 from convjax._checks import check_function, check_type, describe_value
 from convjax._display import array_text, tree_text
@@ -21,6 +21,7 @@ from convjax.stats.activations import ActivationStats
 from convjax.stats.facts import batch_facts
 from convjax.stats.parameters import Described, Norms, describe
 from convjax.stats.watch import Watch
+from convjax.train.augmentation import AugmentedBatch, Augmenter, ImageFunction, Mixup
 
 LossFn = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -102,12 +103,13 @@ class TrainStep:
     """One training step as a pure function, so that jit, scan and vmap apply to it.
 
     Args:
-      model, optimizer, mean, std, loss, watch: as for `convjax.Trainer`.
+      model, optimizer, mean, std, loss, watch, augment: as for `convjax.Trainer`.
       synchronized: whether the step takes one part of a batch while other devices take the other
         parts. It must then run in `convjax.parallel.mesh.on_devices`.
 
     Attributes:
       structure: of the model, in training mode and for a whole batch.
+      augmenter: of the training images; None leaves them as they are.
 
     Raises:
       TypeError: if the model, mean, std, loss or watch are of another type.
@@ -125,6 +127,7 @@ class TrainStep:
         loss: LossFn,
         watch: Watch | None,
         synchronized: bool,
+        augment: Sequence[ImageFunction | Mixup] | None = None,
     ):
         check_function("loss", loss, "from logits and labels to one loss per example")
         if watch is not None:
@@ -137,6 +140,9 @@ class TrainStep:
             raise ValueError(f"mean must be finite and std positive, got {mean!r} and {std!r}.")
         self._optimizer, self.loss, self._watch = optimizer, loss, watch
         self._synchronized = synchronized
+        self.augmenter = (
+            None if augment is None else Augmenter(augment, AXIS if synchronized else None)
+        )
         # Structures of one model. Batch norm uses the batch in training and running statistics in
         # evaluation; in a step on several devices it is synchronised.
         training = _whole(model)
@@ -157,6 +163,7 @@ class TrainStep:
         momentum: Num[Array, ""],
         *,
         watched: bool = True,
+        key: Key[Array, ""] | None = None,
     ) -> tuple[TrainState, StepMetrics, StepStats]:
         """Takes one step.
 
@@ -165,21 +172,31 @@ class TrainStep:
           images, labels: of the batch, or of one part of it.
           learning_rate, momentum: written into the optimiser's state for this step.
           watched: False takes no statistics, and the compiler drops what only they need.
+          key: of the step's random draws; needed with augmentations.
 
         Returns:
           The state after the step, its metrics, and its statistics. In a synchronised step the
           statistics of layers are those of this part of the batch alone.
         """
+        seen: Any = images
+        batch: AugmentedBatch | None = None
+        if self.augmenter is not None and key is not None:
+            batch = self.augmented(key, images, labels, jax.tree.leaves(state.params)[0].dtype)
+            seen = batch.images
         channels: dict[str, int] = {}  # axis of each watched layer, filled by the trace below
 
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
             logits, outputs, axes, variables = self._forward(
-                self._training, params, state.variables, images, labels
+                self._training, params, state.variables, seen, labels
             )
             channels.update(axes)
             # A tuple keeps the order of the calls; JAX sorts the keys of a dictionary.
             aux = variables, tuple(outputs.values()), logits
-            return jnp.mean(self.losses(logits, labels)), aux
+            losses = self.losses(logits, labels)
+            if batch is not None and batch.share is not None:
+                share, mixed_labels = jnp.asarray(batch.share), jnp.asarray(batch.mixed_labels)
+                losses = share * losses + (1 - share) * self.losses(logits, mixed_labels)
+            return jnp.mean(losses), aux
 
         (loss, (variables, outputs, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params
@@ -221,9 +238,30 @@ class TrainStep:
         self, images: UInt8[Array | np.ndarray, "N H W C"], dtype: Any = jnp.float32
     ) -> Float[Array, "N H W C"]:
         """Returns the model's input: (p/255 − mean)/std."""
-        wide: Any = jnp.promote_types(dtype, jnp.float32)  # half precision has 8 bits of a pixel
-        scaled = images.astype(wide) / 255
+        return self._standardized(_scaled(images, dtype), dtype)
+
+    def _standardized(self, scaled: Float[Array, "N H W C"], dtype: Any) -> jax.Array:
+        wide = scaled.dtype
         return ((scaled - self._mean.astype(wide)) / self._std.astype(wide)).astype(dtype)
+
+    def augmented(
+        self,
+        key: Key[Array, ""],
+        images: UInt8[Array | np.ndarray, "N H W C"],
+        labels: Int[Array, " N"],
+        dtype: Any = jnp.float32,
+        augmenter: Augmenter | None = None,
+    ) -> AugmentedBatch:
+        """Returns the training batch of a step before its normalisation, a pure function.
+
+        Args:
+          key: of the step.
+          images, labels: of the batch.
+          dtype: of the model.
+          augmenter: instead of the step's own, which may be one for a part of a batch.
+        """
+        scaled, chosen = _scaled(images, dtype), augmenter or self.augmenter
+        return AugmentedBatch(scaled, labels) if chosen is None else chosen(key, scaled, labels)
 
     def split(self, model: nnx.Module) -> tuple[Any, Any]:
         """Returns a model's parameters and its other variables.
@@ -297,7 +335,15 @@ class TrainStep:
 
     def _input(self, params: Any, images: Any) -> jax.Array:
         # A model computes in the dtype of its parameters.
-        return self.normalize(images, jax.tree.leaves(params)[0].dtype)
+        dtype = jax.tree.leaves(params)[0].dtype
+        if images.dtype == np.uint8:
+            return self.normalize(images, dtype)
+        return self._standardized(images, dtype)  # augmented, and scaled before
+
+
+def _scaled(images: Any, dtype: Any) -> Any:
+    wide: Any = jnp.promote_types(dtype, jnp.float32)  # half precision has 8 bits of a pixel
+    return images.astype(wide) / 255
 
 
 def _in_this_order(*values: Any) -> tuple[Any, ...]:
