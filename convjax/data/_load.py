@@ -125,8 +125,15 @@ def load(
             cache_dir=cache_dir,
         )
         return dataset if classes is None else select_classes(dataset, classes)
-    for argument, value in (("resize", resize), ("labels", labels), ("test_share", test_share)):
-        if value is not None:
+    for argument, value, default in (
+        ("resize", resize, None),
+        ("resize_method", resize_method, "crop"),
+        ("background", background, 255),
+        ("labels", labels, None),
+        ("test_share", test_share, None),
+        ("split_seed", split_seed, 0),
+    ):
+        if value is not default and value != default:
             raise DataError(
                 f"{argument} must go with a folder of pictures, got {describe_value(value)} with "
                 f"{name!r}. Leave it out, or give the path of the folder."

@@ -177,10 +177,18 @@ class TrainStep:
         Returns:
           The state after the step, its metrics, and its statistics. In a synchronised step the
           statistics of layers are those of this part of the batch alone.
+
+        Raises:
+          TypeError: without a key that is needed.
         """
         seen: Any = images
         batch: AugmentedBatch | None = None
-        if self.augmenter is not None and key is not None:
+        if self.augmenter is not None:
+            if key is None:
+                raise TypeError(
+                    "key must be given to a step with augmentations, got None. "
+                    "convjax.train.augmentation.step_key(seed, step) makes one."
+                )
             batch = self.augmented(key, images, labels, jax.tree.leaves(state.params)[0].dtype)
             seen = batch.images
         channels: dict[str, int] = {}  # axis of each watched layer, filled by the trace below

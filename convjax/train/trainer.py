@@ -150,7 +150,9 @@ class Trainer:
             )
         count = 0 if self.devices is None else len(self.devices)
         devices = f", {count:,} device{'s' * (count != 1)}" if count else ""
-        return f"Trainer({self._model}, watching {watched}{devices})"
+        names = [getattr(f, "__name__", type(f).__name__) for f in self.augment or ()]
+        augment = f", augmenting by {', '.join(names)}" if names else ""
+        return f"Trainer({self._model}, watching {watched}{devices}{augment})"
 
     @property
     def compile_seconds(self) -> float:

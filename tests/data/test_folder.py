@@ -335,7 +335,14 @@ def test_load_folder_rejects_options(root, options, message):
 
 
 @pytest.mark.parametrize(
-    "options", [{"resize": 8}, {"labels": {"1.png": "a"}}, {"test_share": 0.5}]
+    "options",
+    [
+        {"resize": 8},
+        {"labels": {"1.png": "a"}},
+        {"test_share": 0.5},
+        {"background": 0},
+        {"split_seed": 1},
+    ],
 )
 def test_load_rejects_options_of_folders_with_a_name(options):
     (name,) = options

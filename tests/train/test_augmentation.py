@@ -255,6 +255,27 @@ def test_trainer_without_augmentation_draws_nothing():
     assert "random" in augmented
 
 
+def test_a_step_with_augmentations_needs_a_key():
+    trainer = Trainer(conv_net(), adam(), augment=[noise, Cutout(2)])
+    assert repr(trainer).endswith("step, augmenting by noise, Cutout)")
+    state = trainer.start(conv_net())
+    with pytest.raises(TypeError, match=r"key must be given .* got None\. .*step_key"):
+        trainer.step(state, pixels()[:3], np.arange(3), 0.1, 0.9)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_augmented_steps_lower_for_every_platform(platform):
+    trainer = Trainer(conv_net(), adam(), augment=(*OWN, Mixup()), watch=None)
+    rates = {name: np.zeros(4, np.float32) for name in ("learning_rate", "momentum")}
+    given = split(), batches(4), rates | step_columns(0, 0, 4), np.int32(4)
+    lowered = (
+        jax.jit(trainer.chunks.take)
+        .trace(trainer.start(conv_net()), *given)
+        .lower(lowering_platforms=(platform,))
+    )
+    assert "stablehlo" in lowered.as_text()
+
+
 def unchanged(key, image):
     return image
 
