@@ -8,9 +8,9 @@ from convjax._checks import describe_value, near_match
 from convjax.data.catalog import CLASS_NAMES, DATASET_NAMES
 from convjax.data.cifar import CIFAR_DATASETS, load_cifar
 from convjax.data.dataset import DataError, Dataset, dimensions
+from convjax.data.file_labels import Labels
 from convjax.data.folder import load_folder
 from convjax.data.idx_sets import IDX_DATASETS, find_idx_files, idx_file_names, load_idx
-from convjax.data.labelled_files import Labels
 from convjax.data.mnist5k import load_mnist5k
 from convjax.data.paths import expanded, is_folder
 from convjax.data.pictures import picture_options

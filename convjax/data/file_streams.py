@@ -12,9 +12,10 @@ from jaxtyping import Integer, UInt8
 from convjax.data import idx_sets
 from convjax.data.catalog import CLASS_NAMES
 from convjax.data.dataset import DataError
+from convjax.data.file_labels import Labels
 from convjax.data.folder import check_pillow, read_each
 from convjax.data.idx import idx_image_offset
-from convjax.data.labelled_files import Labels, list_files, reading_errors
+from convjax.data.labelled_files import list_files, reading_errors
 from convjax.data.paths import expanded
 from convjax.data.pictures import PictureOptions, picture_options, picture_shape, read_picture
 from convjax.data.sources import FileSource, ImageSource

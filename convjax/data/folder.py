@@ -12,7 +12,8 @@ from jaxtyping import UInt8
 
 from convjax.data.cache import cached
 from convjax.data.dataset import DataError, Dataset, Split
-from convjax.data.labelled_files import LabelledFiles, Labels, list_files, reading_errors
+from convjax.data.file_labels import Labels
+from convjax.data.labelled_files import LabelledFiles, list_files, reading_errors
 from convjax.data.pictures import PictureOptions, read_picture
 
 # The version of what is made of a file, in the fingerprint of the cache.
