@@ -1,7 +1,7 @@
-"""MNIST and Fashion-MNIST from their four IDX files, gzipped or not.
+"""Reading IDX files, gzipped or not.
 
-Format: two zero bytes, the type (8: unsigned byte), the number of axes, each axis as a big-endian
-32-bit number, then the entries in C order.
+Format: two zero bytes, the type (8: unsigned byte; 12: 32-bit integer, big-endian), the number of
+axes, each axis as a big-endian 32-bit number, then the entries in C order.
 """
 
 import errno
@@ -15,97 +15,30 @@ from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Integer
 
-from convjax.data.catalog import CLASS_NAMES
-from convjax.data.dataset import DataError, Dataset, Split
-from convjax.data.paths import is_folder
+from convjax.data.dataset import DataError
 
-_UNSIGNED_BYTE = 8
-_MAGIC = {1: bytes((0, 0, _UNSIGNED_BYTE, 1)), 3: bytes((0, 0, _UNSIGNED_BYTE, 3))}
+# By the number of axes: labels, rows of whole numbers, images.
+_DTYPES: dict[int, np.dtype] = {1: np.dtype(np.uint8), 2: np.dtype(">i4"), 3: np.dtype(np.uint8)}
+_TYPES = {1: "unsigned bytes", 2: "32-bit integers", 3: "unsigned bytes"}
+_MAGIC = {1: bytes((0, 0, 8, 1)), 2: bytes((0, 0, 12, 2)), 3: bytes((0, 0, 8, 3))}
 # Deflate cannot shrink data further, so a header that declares more than this is wrong.
 _MAX_DEFLATE_RATIO = 1032
 # Twenty times the training images of MNIST: a small file may unfold to a thousand times its length.
 _MAX_UNFOLDED_BYTES = 1 << 30
 _CHUNK_BYTES = 1 << 20
-_STEMS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-# Both sets use the same file names; the first training labels tell them apart.
-_FIRST_LABELS = {
-    "mnist": (5, 0, 4, 1, 9, 2, 1, 3, 1, 4),
-    "fashion_mnist": (9, 0, 0, 3, 0, 2, 7, 2, 5, 5),
-}
-IDX_DATASETS = tuple(_FIRST_LABELS)
 
 
-def find_idx_files(folder: Path, name: str) -> list[Path] | None:
-    """Returns the four files of a data set, in `folder/name` or in `folder` itself.
-
-    The subfolder comes first, so that the files of several data sets can lie side by side.
-
-    Args:
-      folder: where to search.
-      name: "mnist" or "fashion_mnist".
-
-    Returns:
-      Paths of training images and labels, test images and labels; None if none of them exists.
-
-    Raises:
-      DataError: if `folder` is not a folder, or only some of the files exist.
-    """
-    if not is_folder(folder):
-        raise DataError(
-            f"{folder} is not a folder; the four IDX files of {name} belong there. Correct "
-            "data_dir or $CONVJAX_DATA_DIR, or leave data_dir out to download them."
-        )
-    for place in (folder / name, folder):
-        found = [_find(place, stem) for stem in _STEMS]
-        missing = [f"{s}-ubyte[.gz]" for s, path in zip(_STEMS, found, strict=True) if path is None]
-        if not missing:
-            return [path for path in found if path is not None]
-        if len(missing) < len(_STEMS):
-            raise DataError(
-                f"{place} must have all four IDX files of {name}, but lacks {', '.join(missing)}. "
-                "Add them, or leave data_dir out to download them."
-            )
-    return None
-
-
-def load_idx(name: str, files: list[Path]) -> Dataset:
-    """Returns a data set from its four IDX files.
-
-    Args:
-      name: "mnist" or "fashion_mnist".
-      files: as from `find_idx_files`.
-
-    Returns:
-      Images (N, H, W, 1), in file order; for the original files N is 60,000 and 10,000 and
-      H = W = 28.
-
-    Raises:
-      DataError: for a file that `read_idx` rejects, image and label counts that differ, labels
-        outside 0..9, and the files of the other data set.
-    """
-    train, test = (_split(images, labels) for images, labels in (files[:2], files[2:]))
-    first_labels = tuple(train.labels[:10].tolist())
-    for other, other_labels in _FIRST_LABELS.items():
-        if other != name and first_labels == other_labels:
-            raise DataError(
-                f"{files[1]} must hold the labels of {name}, got those of {other}. Both sets use "
-                f"the same file names: keep each in a subfolder with its name, {name}/ and "
-                f"{other}/."
-            )
-    return Dataset(name=name, train=train, test=test, class_names=CLASS_NAMES[name])
-
-
-def read_idx(path: str | os.PathLike[str], num_axes: int) -> UInt8[np.ndarray, "..."]:
-    """Returns the entries of one IDX file of unsigned bytes.
+def read_idx(path: str | os.PathLike[str], num_axes: int) -> Integer[np.ndarray, "..."]:
+    """Returns the entries of one IDX file, of unsigned bytes or 32-bit integers.
 
     Memory is bounded by the length of the file, and for a compressed one by 1 GiB: its header is
     trusted only as far as data follow.
 
     Args:
       path: the file; compressed if its name ends in .gz.
-      num_axes: 3 for images (N, H, W), 1 for labels (N,).
+      num_axes: 3 for images (N, H, W), 1 for labels (N,), 2 for rows (N, K) of 32-bit integers.
 
     Raises:
       DataError: for a missing, unreadable, truncated or damaged file, one that is named .gz and is
@@ -114,7 +47,9 @@ def read_idx(path: str | os.PathLike[str], num_axes: int) -> UInt8[np.ndarray, "
     """
     path = Path(path)
     if num_axes not in _MAGIC:
-        raise DataError(f"num_axes must be 3 for images or 1 for labels, got {num_axes!r}.")
+        raise DataError(
+            f"num_axes must be 3 for images, 1 for labels or 2 for rows, got {num_axes!r}."
+        )
     try:
         with _open(path) as file:
             longest = path.stat().st_size * (_MAX_DEFLATE_RATIO if _is_compressed(path) else 1)
@@ -170,30 +105,6 @@ def _unreadable(path: Path, error: OSError) -> DataError:
     )
 
 
-def _find(folder: Path, stem: str) -> Path | None:
-    # Some archives write a dot in place of the second hyphen from the end.
-    dotted = ".".join(stem.rsplit("-", 1))
-    for name in (f"{stem}-ubyte", f"{stem}-ubyte.gz", f"{dotted}-ubyte", f"{dotted}-ubyte.gz"):
-        if (folder / name).is_file():
-            return folder / name
-    return None
-
-
-def _split(images_path: Path, labels_path: Path) -> Split:
-    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
-    if len(images) != len(labels):
-        raise DataError(
-            f"{labels_path} must hold one label for each of the {len(images)} images of "
-            f"{images_path}, got {len(labels)} labels. Check that both belong to the same split."
-        )
-    if labels.max() > 9:
-        raise DataError(
-            f"{labels_path} must hold labels from 0 to 9, got {labels.max()}. Check that this is a "
-            "file of MNIST or Fashion-MNIST."
-        )
-    return Split(images=images[..., np.newaxis], labels=labels.astype(np.int32))
-
-
 def _read_header(
     file: gzip.GzipFile | BufferedReader, path: Path, num_axes: int
 ) -> tuple[int, ...]:
@@ -206,9 +117,11 @@ def _read_header(
             if header[:2] == b"\x1f\x8b"
             else f"Check that it is the IDX file of {'images' if num_axes == 3 else 'labels'}."
         )
+        if num_axes == 1 and header[:4] == _MAGIC[2]:
+            fix = "It has rows of several numbers, as the labels of qmnist: load it by that name."
         raise DataError(
-            f"{path} must start with {magic.hex(' ')}, as an IDX file of unsigned bytes with "
-            f"{num_axes} ax{'es' if num_axes > 1 else 'is'} does, got "
+            f"{path} must start with {magic.hex(' ')}, as an IDX file of {_TYPES[num_axes]} "
+            f"with {num_axes} ax{'es' if num_axes > 1 else 'is'} does, got "
             f"{header[:4].hex(' ') or 'an empty file'}. {fix}"
         )
     if len(header) < 4 * (1 + num_axes):
@@ -224,14 +137,16 @@ def _read_header(
 
 def _read_entries(
     file: gzip.GzipFile | BufferedReader, path: Path, num_axes: int, longest: int
-) -> UInt8[np.ndarray, "..."]:
+) -> Integer[np.ndarray, "..."]:
     """Reads header and entries; `longest` is the most that the file can hold, in bytes."""
     shape = _read_header(file, path, num_axes)
-    declared = math.prod(shape)
+    dtype = _DTYPES[num_axes]
+    declared = math.prod(shape) * dtype.itemsize
     if _is_compressed(path) and longest >= declared > _MAX_UNFOLDED_BYTES:
         raise DataError(
-            f"{path} must unfold to at most {_MAX_UNFOLDED_BYTES} bytes, got {_product(shape)} = "
-            f"{declared} in its header. If you trust the file, unpack it with gunzip first."
+            f"{path} must unfold to at most {_MAX_UNFOLDED_BYTES} bytes, got "
+            f"{_product(shape, dtype)} = {declared} in its header. If you trust the "
+            "file, unpack it with gunzip first."
         )
     entries = bytearray()
     if declared <= longest:
@@ -243,11 +158,11 @@ def _read_entries(
             entries += chunk
     if len(entries) != declared:
         raise DataError(
-            f"{path} must hold {_product(shape)} = {declared} bytes as its header declares, got "
-            f"{'more' if len(entries) > declared else 'fewer'}. Download it again."
+            f"{path} must hold {_product(shape, dtype)} = {declared} bytes as its header "
+            f"declares, got {'more' if len(entries) > declared else 'fewer'}. Download it again."
         )
-    return np.frombuffer(entries, np.uint8).reshape(shape)
+    return np.frombuffer(entries, dtype).reshape(shape)
 
 
-def _product(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape))
+def _product(shape: tuple[int, ...], dtype: np.dtype = _DTYPES[1]) -> str:
+    return " × ".join(map(str, (*shape, *[dtype.itemsize] * (dtype.itemsize > 1))))

@@ -22,6 +22,7 @@ from convjax.data.dataset import DataError, Dataset, Split
 # does not declare.
 _NEEDED = ("tensorflow_datasets", "importlib_resources", "tensorflow")
 _CONNECT_SECONDS = 10
+PREPARED = ("mnist", "fashion_mnist", "cifar10")
 
 
 def load_prepared(name: str, *, cache_dir: str | os.PathLike[str] | None = None) -> Dataset:
@@ -141,8 +142,8 @@ def _retry(name: str) -> str:
 def _alternative(name: str) -> str:
     if name == "cifar10":
         return (
-            "pass a folder with its images, train/CLASS/*.png and test/CLASS/*.png, as data_dir, "
-            "or copy the cache folder from another machine"
+            "pass its archive, or a folder with its images, train/CLASS/*.png and "
+            "test/CLASS/*.png, as data_dir, or copy the cache folder from another machine"
         )
     return (
         'pass the folder with its four IDX files as data_dir, or use "mnist5k", which needs no '

@@ -2,6 +2,15 @@
 
 from convjax.train._fit import Callback, FitResult, TrainingStopped, fit
 from convjax.train._sweep import Sweep, SweepRun, sweep
+from convjax.train.augmentation import (
+    AugmentedBatch,
+    Cutout,
+    Mixup,
+    RandomBrightness,
+    RandomContrast,
+    RandomFlip,
+    RandomShift,
+)
 from convjax.train.device_data import Images
 from convjax.train.losses import (
     accuracy,
@@ -16,11 +25,18 @@ from convjax.train.plan import Plan
 from convjax.train.trainer import Trainer
 
 __all__ = [
+    "AugmentedBatch",
     "Callback",
+    "Cutout",
     "FitResult",
     "Images",
     "LRFind",
+    "Mixup",
     "Plan",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomFlip",
+    "RandomShift",
     "Sweep",
     "SweepRun",
     "Trainer",

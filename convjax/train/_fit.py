@@ -171,6 +171,8 @@ def fit(
             plan.rates(piece),
             rows=len(piece.order),
             on_steps=callback.on_steps,
+            seed=plan.seed,
+            first_step=piece.first,
         )
         record.add(of_piece)
         progress.take(of_piece.loss)

@@ -18,6 +18,7 @@ from convjax._display import Displayed
 from convjax.stats.record import Record
 from convjax.stats.record_builder import concatenate
 from convjax.train._arguments import checked_order, checked_table
+from convjax.train.augmentation import step_columns
 from convjax.train.device_data import Images
 from convjax.train.plan import Plan
 from convjax.train.program_memory import runs_at_once
@@ -90,6 +91,7 @@ def sweep(
     scalars: Mapping[str, Sequence[float]] | None = None,
     score_training: bool = False,
     at_once: int | None = None,
+    seeds: Sequence[int] | None = None,
     on_steps: Callable[[int], None] = lambda steps: None,
     on_run: Callable[[SweepRun], None] = lambda run: None,
 ) -> Sweep:
@@ -109,6 +111,7 @@ def sweep(
         "weight_decay", and for Adam "eps". Settings that differ only in these repeat a table.
       score_training: whether the training split is scored after the last step, too.
       at_once: how many runs share a program; None lets `runs_at_once` decide.
+      seeds: of the trainer's augmentations, one for each model; None stands for 0 to S − 1.
       on_steps: called with the number of steps of each run of the group whose record has arrived.
       on_run: called with each run as soon as its group has finished, in the order of the settings
         and, within a setting, of the seeds.
@@ -167,6 +170,17 @@ def sweep(
             f"shapes {', '.join(str(order.shape) for order in checked)}. Cut them to the shortest."
         )
     columns = [checked_table(table, len(checked[0])) for table in tables]
+    seeds = range(len(models)) if seeds is None else seeds
+    check_type("seeds", seeds, Sequence, "Pass one whole number per model.")
+    if len(seeds) != len(models):
+        raise ValueError(
+            f"seeds must be one for each of the {len(models)} models, got {len(seeds)}. Leave it "
+            "out for 0, 1, …"
+        )
+    # Without augmentations the programs take no such columns.
+    draws: list[dict[str, Any]] = [
+        {} if trainer.augment is None else step_columns(seed, 0, len(checked[0])) for seed in seeds
+    ]
     plan = Plan(
         epochs,
         lambda epoch: np.split(checked[0], epochs)[epoch],
@@ -201,7 +215,7 @@ def sweep(
                 states,
                 data,
                 [checked[seed][piece.steps] for seed, _ in pairs],
-                [_cut(columns[setting], piece.steps) for _, setting in pairs],
+                [_cut(columns[setting] | draws[seed], piece.steps) for seed, setting in pairs],
                 on_steps=on_steps,
             )
             losses, metrics = vmapped.scores(states, test)

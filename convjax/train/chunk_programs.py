@@ -13,6 +13,7 @@ from convjax.data import Stream
 from convjax.parallel.mesh import REPLICATED, SPLIT_FIRST, SPLIT_SECOND, gather_over_devices
 from convjax.parallel.placement import Placement
 from convjax.parallel.timed_jit import TimedJit
+from convjax.train.augmentation import step_key
 from convjax.train.device_data import Images, stream_chunks
 from convjax.train.scan_loop import ChunkRows, run_steps
 from convjax.train.step import StepMetrics, TrainState, TrainStep
@@ -69,7 +70,8 @@ class ChunkPrograms:
           state: before the first step.
           data: the images of the chunk, or the whole split.
           order: indices into data.
-          table: learning rate and momentum of each step.
+          table: learning rate and momentum of each step; with augmentations, also the columns of
+            `convjax.train.augmentation.step_columns`.
           steps: number of steps to take, at most K. Later rows of the result have no meaning.
           watched: False watches no step.
 
@@ -83,7 +85,10 @@ class ChunkPrograms:
         ) -> tuple[TrainState, StepMetrics, Any]:
             images, labels = data.images[order[i]], data.labels[order[i]]
             rates = table["learning_rate"][i], table["momentum"][i]
-            return self._step(state, images, labels, *rates, watched=watched)
+            key = None
+            if self._step.augmenter is not None:
+                key = step_key(table["seed"][i], table["step"][i])
+            return self._step(state, images, labels, *rates, watched=watched, key=key)
 
         length = len(order)
         every = min(self._every, length)

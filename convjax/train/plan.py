@@ -10,6 +10,7 @@ from jaxtyping import Array, Int, Num
 
 from convjax._checks import check_function, check_whole
 from convjax.train._arguments import checked_batches, checked_table
+from convjax.train.augmentation import step_columns
 
 Order = Int[Array | np.ndarray, "T B"]
 
@@ -58,6 +59,7 @@ class Plan:
       piece: the most steps after which a training can be stopped and saved. It decides in which
         pieces the steps are taken, and is therefore part of the plan: with another number the
         training is the same only up to rounding.
+      seed: of the trainer's augmentations, below 2^32. (The batches are those of `order`.)
 
     Raises:
       ValueError: if there is no epoch, evaluation or step, the table lacks a column, or its steps
@@ -82,10 +84,12 @@ class Plan:
     table: Mapping[str, Num[Array | np.ndarray, " T"]]
     evaluations: int = 1
     piece: int = PIECE
+    seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "evaluations", "piece"):
             check_whole(name, getattr(self, name), 1)
+        step_columns(self.seed, 0, 0)  # checks it
         check_function("order", self.order, "from an epoch to the indices of its batches")
         rates = self.table.get("learning_rate", ()) if isinstance(self.table, Mapping) else ()
         checked_table(self.table, len(np.atleast_1d(np.asarray(rates))))
@@ -125,6 +129,8 @@ class Plan:
             "batch_size": first.shape[1],
             "rates": zlib.crc32(b"".join(rates)),
             "batches": zlib.crc32(first.astype(np.int64).tobytes()),
+            # Checkpoints of earlier versions have none.
+            **({"seed": self.seed} if self.seed else {}),
         }
 
     def _batches(self, epoch: int) -> Int[np.ndarray, "T B"]:

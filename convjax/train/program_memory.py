@@ -47,7 +47,12 @@ def bytes_per_run(step: TrainStep, state: TrainState, data: Any, batch_size: int
     images = jax.ShapeDtypeStruct((batch_size, *data.images.shape[1:]), data.images.dtype)
     labels = jax.ShapeDtypeStruct((batch_size,), data.labels.dtype)
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    traced = jax.make_jaxpr(step)(state, images, labels, scalar, scalar)
+    key = None
+    if step.augmenter is not None:
+        key = jax.eval_shape(lambda: jax.random.key(0))
+    traced = jax.make_jaxpr(lambda *args: step(*args[:-1], key=args[-1]))(
+        state, images, labels, scalar, scalar, key
+    )
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     return 2 * state_bytes + sum(map(_bytes, _values(traced.jaxpr)))
 

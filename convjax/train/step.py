@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Num, Shaped
+from jaxtyping import Array, Float, Int, Key, Num, Shaped
 
 from convjax._checks import check_function, check_type, describe_value
 from convjax._display import array_text, tree_text
@@ -21,6 +21,7 @@ from convjax.stats.activations import ActivationStats
 from convjax.stats.facts import batch_facts
 from convjax.stats.parameters import Described, Norms, describe
 from convjax.stats.watch import Watch
+from convjax.train.augmentation import AugmentedBatch, Augmenter, ImageFunction, Mixup
 from convjax.train.losses import (
     PerExample,
     accuracy,
@@ -102,12 +103,13 @@ class TrainStep:
     """One training step as a pure function, so that jit, scan and vmap apply to it.
 
     Args:
-      model, optimizer, mean, std, loss, metrics, watch: as for `convjax.Trainer`.
+      model, optimizer, mean, std, loss, metrics, watch, augment: as for `convjax.Trainer`.
       synchronized: whether the step takes one part of a batch while other devices take the other
         parts. It must then run in `convjax.parallel.mesh.on_devices`.
 
     Attributes:
       structure: of the model, in training mode and for a whole batch.
+      augmenter: of the training images; None leaves them as they are.
 
     Raises:
       TypeError: if the model, mean, std, loss or watch are of another type.
@@ -126,6 +128,7 @@ class TrainStep:
         metrics: Mapping[str, PerExample] | Sequence[PerExample] | None,
         watch: Watch | None,
         synchronized: bool,
+        augment: Sequence[ImageFunction | Mixup] | None = None,
     ):
         check_function("loss", loss, "from logits and labels to one loss per example")
         if watch is not None:
@@ -139,6 +142,9 @@ class TrainStep:
         self._optimizer, self.loss, self._watch = optimizer, loss, watch
         self._metrics = named_metrics(metrics, loss)
         self._synchronized = synchronized
+        self.augmenter = (
+            None if augment is None else Augmenter(augment, AXIS if synchronized else None)
+        )
         # Structures of one model. Batch norm uses the batch in training and running statistics in
         # evaluation; in a step on several devices it is synchronised.
         training = _whole(model)
@@ -159,6 +165,7 @@ class TrainStep:
         momentum: Num[Array, ""],
         *,
         watched: bool = True,
+        key: Key[Array, ""] | None = None,
     ) -> tuple[TrainState, StepMetrics, StepStats]:
         """Takes one step.
 
@@ -167,21 +174,39 @@ class TrainStep:
           images, labels: of the batch, or of one part of it.
           learning_rate, momentum: written into the optimiser's state for this step.
           watched: False takes no statistics, and the compiler drops what only they need.
+          key: of the step's random draws; needed with augmentations.
 
         Returns:
           The state after the step, its metrics, and its statistics. In a synchronised step the
           statistics of layers are those of this part of the batch alone.
+
+        Raises:
+          TypeError: without a key that is needed.
         """
+        seen: Any = images
+        batch: AugmentedBatch | None = None
+        if self.augmenter is not None:
+            if key is None:
+                raise TypeError(
+                    "key must be given to a step with augmentations, got None. "
+                    "convjax.train.augmentation.step_key(seed, step) makes one."
+                )
+            batch = self.augmented(key, images, labels, jax.tree.leaves(state.params)[0].dtype)
+            seen = batch.images
         channels: dict[str, int] = {}  # axis of each watched layer, filled by the trace below
 
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
             logits, outputs, axes, variables = self._forward(
-                self._training, params, state.variables, images, labels
+                self._training, params, state.variables, seen, labels
             )
             channels.update(axes)
             # A tuple keeps the order of the calls; JAX sorts the keys of a dictionary.
             aux = variables, tuple(outputs.values()), logits
-            return jnp.mean(self.losses(logits, labels)), aux
+            losses = self.losses(logits, labels)
+            if batch is not None and batch.share is not None:
+                share, mixed_labels = jnp.asarray(batch.share), jnp.asarray(batch.mixed_labels)
+                losses = share * losses + (1 - share) * self.losses(logits, mixed_labels)
+            return jnp.mean(losses), aux
 
         (loss, (variables, outputs, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params
@@ -223,11 +248,28 @@ class TrainStep:
         self, images: Num[Array | np.ndarray, "N ..."], dtype: Any = jnp.float32
     ) -> Float[Array, "N ..."]:
         """Returns the model's input: (p/255 − mean)/std of pixels, (x − mean)/std of others."""
-        wide: Any = jnp.promote_types(dtype, jnp.float32)  # half precision has 8 bits of a pixel
-        scaled = images.astype(wide)
-        if images.dtype == jnp.uint8:
-            scaled = scaled / 255
+        scaled = _scaled(images, dtype)
+        wide = scaled.dtype
         return ((scaled - self._mean.astype(wide)) / self._std.astype(wide)).astype(dtype)
+
+    def augmented(
+        self,
+        key: Key[Array, ""],
+        images: Num[Array | np.ndarray, "N H W C"],
+        labels: Int[Array, " N"],
+        dtype: Any = jnp.float32,
+        augmenter: Augmenter | None = None,
+    ) -> AugmentedBatch:
+        """Returns the training batch of a step before its normalisation, a pure function.
+
+        Args:
+          key: of the step.
+          images, labels: of the batch.
+          dtype: of the model.
+          augmenter: instead of the step's own, which may be one for a part of a batch.
+        """
+        scaled, chosen = _scaled(images, dtype), augmenter or self.augmenter
+        return AugmentedBatch(scaled, labels) if chosen is None else chosen(key, scaled, labels)
 
     def split(self, model: nnx.Module) -> tuple[Any, Any]:
         """Returns a model's parameters and its other variables.
@@ -315,6 +357,13 @@ class TrainStep:
     def _input(self, params: Any, images: Any) -> jax.Array:
         # A model computes in the dtype of its parameters.
         return self.normalize(images, jax.tree.leaves(params)[0].dtype)
+
+
+def _scaled(images: Any, dtype: Any) -> Any:
+    """Returns pixels as p/255, and others as they are."""
+    wide: Any = jnp.promote_types(dtype, jnp.float32)  # half precision has 8 bits of a pixel
+    scaled = images.astype(wide)
+    return scaled / 255 if images.dtype == jnp.uint8 else scaled
 
 
 def _in_this_order(*values: Any) -> tuple[Any, ...]:

@@ -25,7 +25,15 @@ from convjax.parallel.timed_jit import TimedJit
 from convjax.stats.record import Record
 from convjax.stats.record_builder import MAX_ROWS, RecordBuilder
 from convjax.stats.watch import Watch
-from convjax.train._arguments import check_alive, checked_order, checked_table
+from convjax.train._arguments import check_alive, check_images, checked_order, checked_table
+from convjax.train.augmentation import (
+    AugmentedBatch,
+    Augmenter,
+    ImageFunction,
+    Mixup,
+    step_columns,
+    step_key,
+)
 from convjax.train.chunk_programs import ChunkPrograms
 from convjax.train.chunk_records import ChunkRecorder
 from convjax.train.device_data import Images, check_data, steps_at_once
@@ -60,9 +68,15 @@ class Trainer:
         device after `jax.config.update("jax_num_cpu_devices", n)`. After
         `convjax.distributed.initialize` the devices may be those of several processes, each of
         which makes the same calls with the same arguments and gets the same results.
+      augment: random changes of the training images inside the step, in this order: functions of a
+        key and an image (H, W, C) on the scale p/255, such as `convjax.train.RandomShift(4)`, the
+        last of which may be `convjax.train.Mixup()`. They apply to the steps of `run` alone, not to
+        `evaluate` and `predict`, nor to the evaluation loss that a watch records of the same batch.
+        None leaves the images as they are, in the same program as without this argument.
 
     Attributes:
       step: the training step, a pure function.
+      augment: as given.
       chunks: the programs that take a chunk of steps.
       vmapped_runs: the programs for several trainings at once, which `convjax.sweep` runs.
 
@@ -103,6 +117,7 @@ class Trainer:
         metrics: Mapping[str, PerExample] | Sequence[PerExample] | None = None,
         watch: Watch | None = Watch(),  # noqa: B008  # frozen
         devices: Sequence[jax.Device] | None = None,
+        augment: Sequence[ImageFunction | Mixup] | None = None,
     ):
         optimizer = as_optimizer(optimizer)
         self.optimizer, self.watch, self.devices = optimizer, watch, devices
@@ -116,12 +131,20 @@ class Trainer:
             metrics=metrics,
             watch=watch,
             synchronized=self._placement.mesh is not None,
+            augment=augment,
         )
+        self.augment = augment
         parameters = tree_text(nnx.state(model, nnx.Param), "parameters")
         self._model = f"{type(model).__name__} with {parameters}"
         self._every = 1 if watch is None else watch.every
         self._recorder = ChunkRecorder(self.step, self._placement, watch)
         self._run_start = TimedJit(self._start)
+        dtype = jax.tree.leaves(nnx.state(model, nnx.Param))[0].dtype
+        # Whole batches on one device, wherever the training takes place.
+        whole = None if augment is None else Augmenter(augment)
+        self._show = TimedJit(
+            lambda key, images, labels: self.step.augmented(key, images, labels, dtype, whole)
+        )
         self.chunks = ChunkPrograms(self.step, self._placement, self._every)
         self._scoring = Evaluator(self.step, self._placement)
         self.vmapped_runs = VmappedRuns(self.chunks.take, self._scoring.sums)
@@ -135,7 +158,9 @@ class Trainer:
             )
         count = 0 if self.devices is None else len(self.devices)
         devices = f", {count:,} device{'s' * (count != 1)}" if count else ""
-        return f"Trainer({self._model}, watching {watched}{devices})"
+        names = [getattr(f, "__name__", type(f).__name__) for f in self.augment or ()]
+        augment = f", augmenting by {', '.join(names)}" if names else ""
+        return f"Trainer({self._model}, watching {watched}{devices}{augment})"
 
     @property
     def compile_seconds(self) -> float:
@@ -178,6 +203,8 @@ class Trainer:
         *,
         rows: int = MAX_ROWS,
         on_steps: Callable[[int], None] = lambda steps: None,
+        seed: int = 0,
+        first_step: int = 0,
     ) -> tuple[TrainState, Record]:
         """Trains on the batches of `order` and returns the new state and the record.
 
@@ -192,6 +219,9 @@ class Trainer:
           rows: the most rows of the record. For more steps, neighbouring steps are merged,
             see `Record.merged`.
           on_steps: called with the number of steps whose record has arrived.
+          seed: of the augmentations; ignored without them.
+          first_step: number of the first step in the whole training, which the augmentations depend
+            on: a training in two calls passes the steps of the first to the second.
 
         Raises:
           ValueError: if order is empty or out of range, its batches cannot be split over the
@@ -206,6 +236,8 @@ class Trainer:
         check_data(data)
         order = checked_order(order, len(data.labels), self._placement.parts)
         columns = checked_table(table, len(order))
+        if self.augment is not None:
+            columns |= step_columns(seed, first_step, len(order))
         self.check_labels(state, data)
         layers = self._recorder.layers(state, data, order.shape[1])
         length = chunk_length(len(order), self._every, self._placement.platform)
@@ -226,6 +258,47 @@ class Trainer:
                 program, self._placement.put(state), data, order, columns, length, fetch
             )
         return state, record.record()
+
+    def augmented(
+        self,
+        images: Num[Array | np.ndarray, "N H W C"],
+        labels: Int[Array | np.ndarray, " N"],
+        *,
+        step: int = 0,
+        seed: int = 0,
+    ) -> AugmentedBatch:
+        """Returns a batch as the network sees it at a step, before the normalisation, to look at.
+
+        Args:
+          images, labels: of the batch, in its order: `pixels[order[step]]`.
+          step: number of the step in the whole training.
+          seed: of the augmentations, as for `run`.
+
+        Returns:
+          Arrays of the host. `convjax.plots.show_batch(batch.pixels, batch.labels, names)` draws
+          them.
+
+        Raises:
+          TypeError, ValueError: for images or labels that `run` would reject, and numbers that are
+            not whole, or too large.
+
+        Examples:
+          >>> import numpy as np
+          >>> import convjax
+          >>> from flax import nnx
+          >>> model = convjax.LinearNet((16, 3), rngs=nnx.Rngs(0))
+          >>> trainer = convjax.Trainer(model, convjax.sgd(), augment=[convjax.train.Cutout(2)])
+          >>> pixels = np.full((5, 4, 4, 1), 255, np.uint8)
+          >>> batch = trainer.augmented(pixels, np.arange(5) % 3, step=7)
+          >>> batch.pixels.shape, sorted(np.unique(batch.pixels).tolist())
+          ((5, 4, 4, 1), [0, 255])
+        """
+        images, labels = np.asarray(images), np.asarray(labels)
+        check_images(images, labels, "batch")
+        columns = step_columns(seed, step, 1)
+        key = step_key(columns["seed"][0], columns["step"][0])
+        found = self._show(key, images, labels)
+        return AugmentedBatch(*jax.device_get(tuple(found)))
 
     # --- evaluation ----------------------------------------------------------------------------
 
