@@ -74,7 +74,7 @@ class Learner:
       group_of: maps the path of a parameter, such as "layers.0.conv.kernel", to its layer group,
         from 0; by default the last layer with parameters is the second group, the head.
       watch: what is recorded; all by default.
-      devices: as for `convjax.Trainer`.
+      augment, devices: as for `convjax.Trainer`.
       axes: the order in which shapes, maps and kernels are shown, whatever the network computes in:
         "NHWC", or "NCHW" as in PyTorch.
       show: whether the table of a training is printed.
@@ -115,6 +115,7 @@ class Learner:
         normalize: bool = True,
         group_of: Callable[[str], int] | None = None,
         watch: Watch | None = None,
+        augment: Sequence[Any] | None = None,
         devices: Sequence[jax.Device] | None = None,
         axes: str = "NHWC",
         show: bool = True,
@@ -138,6 +139,7 @@ class Learner:
             "mean": mean,
             "std": std,
             "watch": Watch.everything() if watch is None else watch,
+            "augment": augment,
             "devices": devices,
         }
         self._make_optimizer, self._wd, self._lr, self._moms = optimizer, wd, lr, moms
@@ -327,13 +329,16 @@ class Learner:
     def show_batch(
         self, max_n: int = 9, figsize: tuple[float, float] | None = None
     ) -> "matplotlib.figure.Figure":
-        """Draws images of a shuffled batch with their classes.
+        """Draws images of a shuffled batch with their classes, augmented as in a training.
 
         Args:
           max_n: the most images.
           figsize: width and height, inches.
         """
         images, labels = self.one_batch()
+        if self._settings["augment"] is not None:
+            seed = self._seed + self._epochs
+            images = self._any_trainer.augmented(images, labels, seed=seed).pixels
         return _sized(plots.show_batch(images, labels, self._names, max_n), figsize)
 
     def show_results(
@@ -437,7 +442,12 @@ class Learner:
     ) -> None:
         first = self._epochs
         steps = check_whole("epochs", epochs, 1) * len(self._order(0))
-        plan = Plan(epochs, lambda epoch: self._order(first + epoch), table(steps, rates[-1]))
+        plan = Plan(
+            epochs,
+            lambda epoch: self._order(first + epoch),
+            table(steps, rates[-1]),
+            seed=self._seed + first,  # other augmentations than in the trainings before
+        )
         trainer = self._trainer(self._factors(rates))
         shown = EpochTable(steps) if self._show else None
         result = fit(trainer, self.model, *self._on_device, plan, callback=shown)

@@ -156,6 +156,18 @@ def test_pictures():
         draw(figure)
 
 
+def test_augmented_images_are_shown_and_trained_on():
+    def black(key, image):
+        return image * 0
+
+    learn = learner(augment=[black])
+    panel = learn.show_batch(1).axes[0]
+    assert panel.images[0].get_array().max() == 0
+    learn.fit(2, 0.05)
+    # Black images of three classes say nothing: the training loss stays at that of guessing.
+    assert learn.recorder.record.loss.min() > 0.9
+
+
 def test_activation_stats_number_the_layers_as_fastai():
     learn = learner()
     with pytest.raises(ValueError, match="nothing is recorded before a training"):

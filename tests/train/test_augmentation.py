@@ -39,7 +39,6 @@ from tests.trainings import (
     Normed,
     batches,
     conv_net,
-    normalised,
     pixels,
     split,
     table,
@@ -331,7 +330,7 @@ def test_augmented_shows_the_pixels():
     assert (shown[0] != shown[2]).any()
     assert (shown[0] != shown[3]).any()
     with pytest.raises(TypeError, match=r"batch\.images must be uint8"):
-        trainer.augmented(normalised(pixels()[:3]), np.arange(3))
+        trainer.augmented(pixels()[:3].astype(np.uint16), np.arange(3))
     with pytest.raises(ValueError, match="first_step must be at least 0, got -1"):
         trainer.augmented(pixels()[:3], np.arange(3), step=-1)
 
