@@ -6,13 +6,17 @@ from typing import Annotated
 import typer
 
 Data = Annotated[
-    str, typer.Option(help="mnist5k (embedded), mnist, cifar10, fashion_mnist, or a folder.")
+    str,
+    typer.Option(
+        help="mnist5k (embedded), mnist, fashion_mnist, kmnist, qmnist, emnist_letters, cifar10, "
+        "cifar100, or a folder."
+    ),
 ]
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder with the IDX files of mnist (default: $CONVJAX_DATA_DIR), or with images of "
-        "cifar10."
+        help="Folder with the IDX files or the archive of a data set (default: "
+        "$CONVJAX_DATA_DIR), or with images of cifar10."
     ),
 ]
 LayoutOption = Annotated[
