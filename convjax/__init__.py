@@ -18,7 +18,15 @@ _loading = threading.RLock()
 def __getattr__(name: str) -> Any:
     # JAX's modules import each other in circles, which fails in several threads at once.
     with _loading:
-        return _load(name)
+        try:
+            return _load(name)
+        except AttributeError as error:
+            if name.startswith("_"):
+                raise
+            names = importlib.import_module("convjax.learner.names").MODULE_NAMES
+            if name not in names:
+                raise
+            raise AttributeError(f"{error}; fastai's {name} is here: {names[name]}.") from None
 
 
 # The displays are in the top room, report, which the displayed types must not import.

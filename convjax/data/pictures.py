@@ -1,8 +1,9 @@
 """One picture file: recognised by its content, decoded, turned upright, flattened and resized."""
 
 import operator
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from jaxtyping import UInt8
 
 from convjax._checks import describe_value
 from convjax.data.dataset import DataError
+from convjax.data.paths import expanded
 
 # Not every format that Pillow recognises by its content: it passes PostScript and Windows metafiles
 # to other programs, and some have no mark by which a damaged file could be told.
@@ -95,6 +97,33 @@ def _whole_numbers(value: Any) -> tuple[int, ...]:
         return tuple(map(operator.index, value if isinstance(value, tuple | list) else (value,)))
     except TypeError:
         return (-1,)
+
+
+def read_image(
+    path: str | os.PathLike[str],
+    *,
+    resize: int | Sequence[int] | None = None,
+    resize_method: str = "crop",
+    background: int | Sequence[int] = 255,
+) -> UInt8[np.ndarray, "H W C"]:
+    """Returns the pixels of a picture of one's own, as `convjax.data.load` reads it.
+
+    Args:
+      path: of any format that Pillow knows.
+      resize, resize_method, background: as for `load`.
+
+    Raises:
+      DataError: if it cannot be read, or an argument breaks its rule.
+
+    Examples:
+      >>> import convjax, numpy as np, tempfile
+      >>> from PIL import Image
+      >>> file = tempfile.NamedTemporaryFile(suffix=".png")
+      >>> Image.fromarray(np.zeros((40, 30), np.uint8)).save(file.name)
+      >>> convjax.data.read_image(file.name, resize=28).shape
+      (28, 28, 1)
+    """
+    return read_picture(expanded(path), picture_options(resize, resize_method, background))
 
 
 def read_picture(

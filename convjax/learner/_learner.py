@@ -32,6 +32,7 @@ from convjax.nn import LinenModel, capture, layer_names, weights
 from convjax.ops.layout import check_layout, images_to, kernel_to
 from convjax.optim import Optimizer, adam, constant, group_rates, group_scale, one_cycle
 from convjax.optim.optimizers import path_name
+from convjax.plots.figure import Size
 from convjax.stats import Watch
 from convjax.train import Images, LRFind, Plan, Trainer, fit, lr_find
 from convjax.train.evaluation import Scores
@@ -326,9 +327,7 @@ class Learner:
         rows = self._order(self._epochs)[0]
         return self._train.images[rows], self._train.labels[rows]
 
-    def show_batch(
-        self, max_n: int = 9, figsize: tuple[float, float] | None = None
-    ) -> "matplotlib.figure.Figure":
+    def show_batch(self, max_n: int = 9, figsize: Size = None) -> "matplotlib.figure.Figure":
         """Draws images of a shuffled batch with their classes, augmented as in a training.
 
         Args:
@@ -339,11 +338,9 @@ class Learner:
         if self._settings["augment"] is not None:
             seed = self._seed + self._epochs
             images = self._any_trainer.augmented(images, labels, seed=seed).pixels
-        return _sized(plots.show_batch(images, labels, self._names, max_n), figsize)
+        return plots.show_batch(images, labels, self._names, max_n, figsize=figsize)
 
-    def show_results(
-        self, max_n: int = 9, figsize: tuple[float, float] | None = None
-    ) -> "matplotlib.figure.Figure":
+    def show_results(self, max_n: int = 9, figsize: Size = None) -> "matplotlib.figure.Figure":
         """Draws validation images with their class and, below it, the answer."""
         rows = np.random.default_rng(self._seed).permutation(len(self._test.labels))[:max_n]
         images, labels = self._test.images[rows], self._test.labels[rows]
@@ -351,7 +348,7 @@ class Learner:
         names = [
             f"{self._names[y]}\n{self._names[a]}" for y, a in zip(labels, answers, strict=True)
         ]
-        return _sized(plots.show_batch(images, np.arange(len(names)), names, max_n), figsize)
+        return plots.show_batch(images, np.arange(len(names)), names, max_n, figsize=figsize)
 
     def validate(self) -> Scores:
         """Returns the loss and the metrics on the validation split."""
@@ -459,9 +456,3 @@ class Learner:
     def _logits(self, images: Any) -> np.ndarray:
         trainer = self._any_trainer
         return np.asarray(trainer.predict(trainer.start(self.model), images))
-
-
-def _sized(figure: Any, figsize: tuple[float, float] | None) -> Any:
-    if figsize is not None:
-        figure.set_size_inches(*figsize)
-    return figure

@@ -24,6 +24,31 @@ LEARNER_NAMES = {
     "model_dir": "learn.save(file) takes any path",
 }
 
+# What a name of fastai's is in convjax.
+MODULE_NAMES = {
+    "ActivationStats": "a Learner always records: learn.activation_stats",
+    "Adam": "convjax.adam()",
+    "BatchNorm2d": "convjax.nn.BatchNorm",
+    "Conv2d": "convjax.nn.Conv",
+    "ConvLayer": "convjax.conv",
+    "DataBlock": "convjax.data.load(folder, labels=, resize=, test_share=)",
+    "DataLoaders": "convjax.Learner takes a convjax.data.Dataset, or two convjax.data.Split",
+    "Flatten": "convjax.nn.Flatten",
+    "ImageDataLoaders": "convjax.data.load(folder, labels=, resize=, test_share=)",
+    "PILImage": "convjax.data.read_image(path)",
+    "PILImageBW": "convjax.data.read_image(path)",
+    "ReLU": "convjax.nn.ReLU",
+    "SGD": "convjax.sgd()",
+    "aug_transforms": "convjax.train.RandomFlip, RandomShift and others; Learner(…, augment=[…])",
+    "cnn_learner": "convjax.Learner(data, convjax.nn.resnet18(…))",
+    "first": "next(iter(batches)); learn.one_batch() of a Learner",
+    "get_image_files": "convjax.data.load(folder) finds the pictures",
+    "show_image": "convjax.plots.show_image",
+    "subplots": "convjax.plots.subplots",
+    "untar_data": 'convjax.data.load(name), such as "mnist" or "cifar10"',
+    "vision_learner": "convjax.Learner(data, convjax.nn.resnet18(…))",
+}
+
 
 def explain_missing(name: str) -> AttributeError:
     """Returns the error for an attribute that a learner does not have."""

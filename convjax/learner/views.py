@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from convjax import plots
+from convjax.plots.figure import Size
 from convjax.stats.record import Record
 
 if TYPE_CHECKING:
@@ -34,20 +35,22 @@ class Recorded:
         """The learning rate of each row of the record."""
         return self.record.learning_rate
 
-    def plot_sched(self) -> "matplotlib.figure.Figure":
+    def plot_sched(self, figsize: Size = None) -> "matplotlib.figure.Figure":
         """Draws rate and momentum, as `convjax.plots.plot_sched`."""
-        return plots.plot_sched(self.record)
+        return plots.plot_sched(self.record, figsize=figsize)
 
-    def plot_loss(self, skip_start: int = 5, with_valid: bool = True) -> "matplotlib.figure.Figure":
+    def plot_loss(
+        self, skip_start: int = 5, with_valid: bool = True, figsize: Size = None
+    ) -> "matplotlib.figure.Figure":
         """Draws the loss, as `convjax.plots.plot_loss`.
 
         Args:
           skip_start: the first steps, which are left out.
           with_valid: whether the validation loss is drawn, too.
+          figsize: width and height, inches.
         """
-        return plots.plot_loss(
-            self.record, self.values if with_valid else None, skip_start=skip_start
-        )
+        metrics = self.values if with_valid else None
+        return plots.plot_loss(self.record, metrics, skip_start=skip_start, figsize=figsize)
 
 
 class RecordedActivations:
@@ -89,10 +92,12 @@ class RecordedActivations:
             name: getattr(self.record, name)[:, column] for name in ("mean", "std", "near_zero")
         }
 
-    def plot_layer_stats(self, layer: int | str) -> "matplotlib.figure.Figure":
+    def plot_layer_stats(
+        self, layer: int | str, figsize: Size = None
+    ) -> "matplotlib.figure.Figure":
         """Draws them, as `convjax.plots.plot_layer_stats`."""
-        return plots.plot_layer_stats(self.record, self.name(layer))
+        return plots.plot_layer_stats(self.record, self.name(layer), figsize=figsize)
 
-    def color_dim(self, layer: int | str) -> "matplotlib.figure.Figure":
+    def color_dim(self, layer: int | str, figsize: Size = None) -> "matplotlib.figure.Figure":
         """Draws the histograms of a layer, as `convjax.plots.color_dim`."""
-        return plots.color_dim(self.record, self.name(layer))
+        return plots.color_dim(self.record, self.name(layer), figsize=figsize)

@@ -8,7 +8,13 @@ close. matplotlib is imported when the first figure is made.
 from convjax.plots import chapter
 from convjax.plots.figure import BLUE, ORANGE, new_figure
 from convjax.plots.findings import mark
-from convjax.plots.images import show_batch, show_feature_maps, show_kernels
+from convjax.plots.images import (
+    show_batch,
+    show_feature_maps,
+    show_image,
+    show_kernels,
+    subplots,
+)
 from convjax.plots.layers import color_dim, plot_layer_stats
 from convjax.plots.overview import color_dims
 from convjax.plots.parameters import color_magnitudes, plot_update_ratios
@@ -37,5 +43,7 @@ __all__ = [
     "plot_update_ratios",
     "show_batch",
     "show_feature_maps",
+    "show_image",
     "show_kernels",
+    "subplots",
 ]

@@ -20,12 +20,18 @@ BLUE, ORANGE = "#0072B2", "#D55E00"
 MAX_COLUMNS = 1000  # of a heatmap: a panel has fewer pixels
 
 
-def new_figure(width: int | float, height: int | float) -> "matplotlib.figure.Figure":
+Size = tuple[float, float] | None  # width and height, inches
+
+
+def new_figure(
+    width: int | float, height: int | float, figsize: Size = None
+) -> "matplotlib.figure.Figure":
     """Returns an empty figure whose layout prevents labels from being cut off or overlapping.
 
     Args:
       width: inches; an inch is 100 pixels unless `savefig` gets another dpi.
       height: inches.
+      figsize: width and height instead, where the user has given them.
 
     Raises:
       ImportError: if matplotlib is not installed.
@@ -44,7 +50,7 @@ def new_figure(width: int | float, height: int | float) -> "matplotlib.figure.Fi
         ) from error
     # Inches around every panel. With matplotlib's 0.04, labels touch the neighbouring panel.
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
-    figure = Figure(figsize=(width, height), layout=layout)
+    figure = Figure(figsize=(width, height) if figsize is None else figsize, layout=layout)
     # Notebooks call this method; matplotlib provides it only for figures of pyplot.
     vars(figure)["_repr_png_"] = partial(_png, figure)
     return figure

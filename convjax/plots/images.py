@@ -10,7 +10,7 @@ import numpy.typing as npt
 from jaxtyping import Array, Float, Int, Num, UInt8
 
 from convjax.ops.layout import KERNEL_AXES, check_layout, permutation
-from convjax.plots.figure import new_figure
+from convjax.plots.figure import Size, new_figure
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -18,11 +18,87 @@ if TYPE_CHECKING:
     import matplotlib.image
 
 
+def show_image(
+    image: Num[Array | np.ndarray, "..."],
+    *,
+    cmap: str | None = None,
+    ax: "matplotlib.axes.Axes | None" = None,
+    title: str | None = None,
+    figsize: Size = None,
+) -> "matplotlib.axes.Axes":
+    """Draws one image; fastai's `show_image`.
+
+    Args:
+      image: (H, W), (H, W, 1) or (H, W, 3), or with the channels first, as PyTorch has them.
+        Whole numbers are pixels from 0 to 255; others are drawn from their least to their greatest.
+      cmap: of an image of one channel, such as "Purples"; grey by default.
+      ax: where it is drawn, such as one of `subplots`; by default a new figure.
+      title: above it.
+      figsize: width and height of the new figure, inches.
+
+    Returns:
+      The axes; `axes.figure` is the figure.
+
+    Raises:
+      ValueError: for another shape.
+
+    Examples:
+      >>> import numpy as np
+      >>> from convjax import plots
+      >>> axes = plots.show_image(np.zeros((28, 28, 1), np.uint8), cmap="Greys", title="3")
+      >>> axes.get_title()
+      '3'
+    """
+    pixels = np.asarray(image)
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[-1] not in (1, 3):
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim == 3 and pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    if pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[-1] != 3):
+        raise ValueError(
+            f"image must have the shape (H, W), (H, W, 1) or (H, W, 3), got {pixels.shape}. Pass "
+            "one image of a batch: images[0]."
+        )
+    whole = np.issubdtype(pixels.dtype, np.integer)
+    if pixels.ndim == 3 and not whole:
+        low, high = np.nanmin(pixels), np.nanmax(pixels)
+        pixels = (pixels - low) / max(high - low, 1e-12)
+    if ax is None:
+        ax = new_figure(2, 2 * pixels.shape[0] / pixels.shape[1] + 0.3, figsize).subplots()
+    low, high = (0, 255) if whole else (None, None)
+    ax.imshow(pixels, cmap=cmap or "gray", vmin=low, vmax=high)
+    ax.set(xticks=[], yticks=[])
+    if title is not None:
+        ax.set_title(title)
+    return ax
+
+
+def subplots(
+    rows: int = 1, columns: int = 1, *, figsize: Size = None
+) -> "tuple[matplotlib.figure.Figure, npt.NDArray[np.object_]]":
+    """Returns a figure and the axes of its panels, a row each; fastai's `subplots`.
+
+    Args:
+      rows, columns: of the panels.
+      figsize: width and height, inches; 3 of each panel by default.
+
+    Examples:
+      >>> from convjax import plots
+      >>> figure, axes = plots.subplots(2, 3)
+      >>> axes.shape
+      (2, 3)
+    """
+    figure = new_figure(3 * columns, 3 * rows, figsize)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
 def show_batch(
     images: UInt8[Array | np.ndarray, "N H W C"],
     labels: Int[Array | np.ndarray, " N"] | Sequence[int],
     class_names: Sequence[str],
     count: int = 9,
+    *,
+    figsize: Size = None,
 ) -> "matplotlib.figure.Figure":
     """Draws the first images of a batch with the names of their classes.
 
@@ -31,6 +107,7 @@ def show_batch(
       labels: (N,) indices into class_names.
       class_names: the name of each label.
       count: the largest number of images.
+      figsize: width and height, inches.
 
     Raises:
       ValueError: if a dtype or shape is another, a label has no name, or count is below 1.
@@ -65,7 +142,7 @@ def show_batch(
             f"labels must lie in 0..{len(class_names) - 1}, the indices of class_names, "
             f"got {indices.min()} to {indices.max()}. Pass the names of all classes."
         )
-    figure, panels = _grid(len(pictures), pictures.shape[1:3], cell=1.5, bar=False)
+    figure, panels = _grid(len(pictures), pictures.shape[1:3], cell=1.5, bar=False, figsize=figsize)
     for axes, picture, index in zip(panels, pictures, indices, strict=True):
         grey = picture.shape[-1] == 1
         axes.imshow(picture[..., 0] if grey else picture, cmap="gray", vmin=0, vmax=255)
@@ -76,7 +153,7 @@ def show_batch(
 
 
 def show_kernels(
-    kernel: Num[Array | np.ndarray, "..."], layout: str = "NHWC"
+    kernel: Num[Array | np.ndarray, "..."], layout: str = "NHWC", *, figsize: Size = None
 ) -> "matplotlib.figure.Figure":
     """Draws the kernels of a convolution as images, one panel per output channel.
 
@@ -89,6 +166,7 @@ def show_kernels(
       kernel: axes in the order of the layout: HWIO, OIHW or IHWO.
       layout: "NHWC", "NCHW" or "CHWN". The kernels of `convjax.nn.Conv` and of Flax are those of
         NHWC, whatever the layout of their maps.
+      figsize: width and height, inches.
 
     Raises:
       ValueError: if the layout is unknown, or kernel has another number of axes or an empty axis.
@@ -108,7 +186,7 @@ def show_kernels(
     if not colour:
         weights = weights.mean(-1)
     limit = _largest(np.abs(weights)) or 1.0  # of a symmetric scale, with zero in the middle
-    figure, panels = _grid(outputs, (height, width), cell=1.1, bar=not colour)
+    figure, panels = _grid(outputs, (height, width), cell=1.1, bar=not colour, figsize=figsize)
     for i, axes in enumerate(panels):
         if colour:
             axes.imshow(np.nan_to_num(np.clip(0.5 + weights[i] / (2 * limit), 0, 1)))
@@ -125,7 +203,11 @@ def show_kernels(
 
 
 def show_feature_maps(
-    maps: Num[Array | np.ndarray, "..."], layout: str, example: int = 0
+    maps: Num[Array | np.ndarray, "..."],
+    layout: str,
+    example: int = 0,
+    *,
+    figsize: Size = None,
 ) -> "matplotlib.figure.Figure":
     """Draws the feature maps of one example, one panel per channel, on one colour scale.
 
@@ -133,6 +215,7 @@ def show_feature_maps(
       maps: a layer's output, with the axes of the layout.
       layout: "NHWC", "NCHW" or "CHWN".
       example: index along the axis N; it may be negative.
+      figsize: width and height, inches.
 
     Raises:
       IndexError: if there is no such example.
@@ -153,7 +236,7 @@ def show_feature_maps(
             "Examples count from 0."
         )
     channels = outputs[example]
-    figure, panels = _grid(len(channels), channels.shape[1:], cell=1.1, bar=True)
+    figure, panels = _grid(len(channels), channels.shape[1:], cell=1.1, bar=True, figsize=figsize)
     low, high = -_largest(-channels), _largest(channels)
     for i, axes in enumerate(panels):
         picture = axes.imshow(channels[i], cmap="viridis", vmin=low, vmax=high)
@@ -181,7 +264,7 @@ def _largest(values: Float[np.ndarray, "..."]) -> float:
 
 
 def _grid(
-    count: int, shape: Sequence[int], *, cell: int | float, bar: bool
+    count: int, shape: Sequence[int], *, cell: int | float, bar: bool, figsize: Size
 ) -> "tuple[matplotlib.figure.Figure, list[matplotlib.axes.Axes]]":
     """Returns a figure with a nearly square grid of panels without ticks, and the panels.
 
@@ -190,6 +273,7 @@ def _grid(
       shape: (height, width) of the images in pixels.
       cell: width of a panel in inches; the panels together are between 3 and 12 inches wide.
       bar: leave room for a colour bar.
+      figsize: width and height of the figure, inches; None for those of the panels.
     """
     root = math.sqrt(count)
     # The number of columns leaves no gap in the last row, unless that would make a long strip.
@@ -200,7 +284,7 @@ def _grid(
     # Inches: 0.16 between panels (see new_figure), 1 for a bar, 0.25 and 0.6 for titles.
     width = columns * (cell + 0.16) + (1 if bar else 0)
     height = rows * (cell * shape[0] / shape[1] + 0.12 + 0.25) + 0.6
-    figure = new_figure(width, height)
+    figure = new_figure(width, height, figsize)
     panels = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axes in panels[count:]:
         axes.remove()

@@ -12,6 +12,7 @@ from convjax.plots.figure import (
     BLUE,
     MAX_COLUMNS,
     ORANGE,
+    Size,
     caption,
     check_layers,
     label_steps,
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 
-def plot_layer_stats(record: Record, layer: int | str) -> "matplotlib.figure.Figure":
+def plot_layer_stats(
+    record: Record, layer: int | str, *, figsize: Size = None
+) -> "matplotlib.figure.Figure":
     """Draws a layer's mean, standard deviation and share of values near zero over the steps.
 
     The share is in percent of the layer's values. The thick line is fastai's count, x <= 0.05,
@@ -33,6 +36,7 @@ def plot_layer_stats(record: Record, layer: int | str) -> "matplotlib.figure.Fig
     Args:
       record: the record of a training.
       layer: a name, or an index that may be negative.
+      figsize: width and height, inches.
 
     Raises:
       KeyError: if the record has no layer of this name.
@@ -52,7 +56,7 @@ def plot_layer_stats(record: Record, layer: int | str) -> "matplotlib.figure.Fig
     check_record("record", record)
     check_layers(record)
     column, steps = record.layer(layer), record.watched
-    figure = new_figure(11, 3.4)
+    figure = new_figure(11, 3.4, figsize)
     figure.suptitle(f"Outputs of layer {record.layers[column]}")
     mean, std, zero = figure.subplots(1, 3, sharex=True)
     threshold = record.near_zero_threshold
@@ -79,7 +83,11 @@ def plot_layer_stats(record: Record, layer: int | str) -> "matplotlib.figure.Fig
 
 
 def color_dim(
-    records: Record | Sequence[Record], layer: int | str, labels: Sequence[str] | None = None
+    records: Record | Sequence[Record],
+    layer: int | str,
+    labels: Sequence[str] | None = None,
+    *,
+    figsize: Size = None,
 ) -> "matplotlib.figure.Figure":
     """Draws the colourful dimension: a layer's histograms at all steps, side by side.
 
@@ -92,6 +100,7 @@ def color_dim(
       records: one record, or several to compare.
       layer: a name, or an index that may be negative, looked up in every record.
       labels: one title per record; the default is the layer's name.
+      figsize: width and height, inches.
 
     Raises:
       KeyError: if a record has no layer of this name.
@@ -142,7 +151,7 @@ def color_dim(
         for record, size in zip(records, sizes, strict=True)
     ]
     top = heatmap.highest_count(*counts)
-    figure = new_figure(max(8.0, 5.2 * len(records)), 5.2)
+    figure = new_figure(max(8.0, 5.2 * len(records)), 5.2, figsize)
     rows = figure.subplots(
         3, len(records), squeeze=False, sharex="col", sharey="row", height_ratios=(1, 6, 1)
     )

@@ -7,7 +7,15 @@ import numpy as np
 from jaxtyping import Float
 
 from convjax._checks import check_type, check_whole
-from convjax.plots.figure import BLUE, ORANGE, check_steps, label_steps, new_figure, point_style
+from convjax.plots.figure import (
+    BLUE,
+    ORANGE,
+    Size,
+    check_steps,
+    label_steps,
+    new_figure,
+    point_style,
+)
 from convjax.stats.record import Record, check_record
 from convjax.train.lr_finder import LRFind
 
@@ -17,13 +25,14 @@ if TYPE_CHECKING:
 LOG_RATIO = 20  # on a linear axis, the late part of a loss with a larger span is flat
 
 
-def plot_sched(record: Record) -> "matplotlib.figure.Figure":
+def plot_sched(record: Record, *, figsize: Size = None) -> "matplotlib.figure.Figure":
     """Draws the learning rate and the momentum that the optimiser used, against the step.
 
     One of them that was not recorded is left out.
 
     Args:
       record: the record of a training.
+      figsize: width and height, inches.
 
     Raises:
       TypeError: if record is not a `Record`.
@@ -44,7 +53,7 @@ def plot_sched(record: Record) -> "matplotlib.figure.Figure":
             "record must hold a learning rate or a momentum, got none. Give Recorder.add "
             "learning_rate=… at each step."
         )
-    figure = new_figure(4 * len(kept), 3.2)
+    figure = new_figure(4 * len(kept), 3.2, figsize)
     panels = figure.subplots(1, len(kept), squeeze=False)[0]
     for axes, (name, values) in zip(panels, kept.items(), strict=True):
         axes.plot(record.first, values, color=BLUE, **point_style(values))
@@ -65,6 +74,7 @@ def plot_loss(
     metrics: Sequence[Mapping[str, Any]] | None = None,
     *,
     skip_start: int = 0,
+    figsize: Size = None,
 ) -> "matplotlib.figure.Figure":
     """Draws the loss of every batch, the smoothed loss and the validation loss.
 
@@ -76,6 +86,7 @@ def plot_loss(
       metrics: one mapping per evaluation, with the number of steps before it under "step" and
         the loss under "valid_loss". Other keys are ignored.
       skip_start: the first steps, whose losses are left out; they still count in the average.
+      figsize: width and height, inches.
 
     Raises:
       TypeError: if record is not a `Record`, or skip_start not a whole number.
@@ -109,7 +120,7 @@ def plot_loss(
     first, losses, smoothed = (
         values[kept] for values in (record.first, record.loss, record.smoothed_loss())
     )
-    figure = new_figure(8, 4)
+    figure = new_figure(8, 4, figsize)
     axes = figure.subplots()
     most = int(record.counts.max())
     each = "training, each batch" if most == 1 else f"training, mean of up to {most:,} batches"
@@ -138,7 +149,7 @@ def plot_loss(
     return figure
 
 
-def plot_lr_find(found: LRFind) -> "matplotlib.figure.Figure":
+def plot_lr_find(found: LRFind, *, figsize: Size = None) -> "matplotlib.figure.Figure":
     """Draws the loss over the learning rates, and marks the rate that each rule suggests.
 
     The first and last rates, which no rule considers, are shaded. A run that diverged too soon for
@@ -146,13 +157,14 @@ def plot_lr_find(found: LRFind) -> "matplotlib.figure.Figure":
 
     Args:
       found: the result of `convjax.lr_find`.
+      figsize: width and height, inches.
 
     Raises:
       TypeError: if found is not the result of `lr_find`.
     """
     check_type("found", found, LRFind, "convjax.lr_find returns one.")
     rates, used = found.learning_rate, found.used
-    figure = new_figure(8, 4)
+    figure = new_figure(8, 4, figsize)
     axes = figure.subplots()
     axes.plot(rates, found.loss, color=BLUE, alpha=0.4, linewidth=0.6, label="each batch")
     axes.plot(rates, found.smoothed, color=BLUE, linewidth=2, label="smoothed")

@@ -298,3 +298,14 @@ def test_names_of_fastai_are_answered_with_ours():
     with pytest.raises(AttributeError, match=r"no attribute 'rubbish'\.$"):
         learn.rubbish  # noqa: B018
     assert not hasattr(learn, "_rubbish")
+
+
+def test_names_of_fastai_in_the_module():
+    with pytest.raises(AttributeError, match=r"fastai's untar_data is here: convjax.data.load"):
+        convjax.untar_data  # noqa: B018
+    with pytest.raises(AttributeError) as raised:
+        convjax.rubbish  # noqa: B018
+    assert "fastai" not in str(raised.value)
+    for name in ("Flatten", "ReLU", "show_image", "subplots"):
+        with pytest.raises(AttributeError, match="is here"):
+            getattr(convjax, name)

@@ -4,8 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from convjax import plots
 from convjax.ops.layout import KERNEL_AXES
 from convjax.plots import images
+from tests.plots.drawn import draw
 
 pytest.importorskip("matplotlib")
 
@@ -176,3 +178,45 @@ def test_show_feature_maps_grid_has_no_gap_if_possible(count, rows, columns):
     grid = figure.axes[0].get_gridspec()
     assert (grid.nrows, grid.ncols) == (rows, columns)
     assert len(pictures(figure)) == count
+
+
+@pytest.mark.parametrize(
+    ("image", "shape"),
+    [
+        (np.zeros((5, 4), np.uint8), (5, 4)),
+        (np.zeros((5, 4, 1), np.uint8), (5, 4)),
+        (np.zeros((1, 5, 4), np.float32), (5, 4)),
+        (np.zeros((5, 4, 3), np.uint8), (5, 4, 3)),
+        (np.linspace(-1, 3, 60).reshape(3, 5, 4), (5, 4, 3)),
+    ],
+)
+def test_show_image(image, shape):
+    axes = plots.show_image(image, title="digit")
+    (drawn,) = axes.images
+    assert drawn.get_array().shape == shape
+    if image.dtype == np.uint8 and len(shape) == 2:
+        assert drawn.get_clim() == (0, 255)
+    if image.min() < 0:
+        assert (drawn.get_array().min(), drawn.get_array().max()) == (0, 1)
+    draw(axes.figure)
+
+
+def test_show_image_within_subplots():
+    figure, panels = plots.subplots(1, 2, figsize=(5, 2))
+    assert figure.get_size_inches().tolist() == [5, 2]
+    found = plots.show_image(np.eye(3), ax=panels[0, 1], cmap="Purples")
+    assert found is panels[0, 1]
+    assert found.images[0].get_cmap().name == "Purples"
+    with pytest.raises(ValueError, match=r"image must have the shape .*got \(2, 8, 8, 1\).*\[0\]"):
+        plots.show_image(np.zeros((2, 8, 8, 1)))
+
+
+def test_figsize_of_pictures():
+    batch = np.zeros((2, 8, 8, 1), np.uint8)
+    size = (3.0, 2.0)
+    for figure in (
+        plots.show_batch(batch, [0, 0], ["a"], figsize=size),
+        plots.show_kernels(np.ones((3, 3, 1, 2)), figsize=size),
+        plots.show_feature_maps(batch, "NHWC", figsize=size),
+    ):
+        assert tuple(figure.get_size_inches()) == size
