@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from convjax._checks import check_function, check_whole
 from convjax._display import Displayed
@@ -175,14 +176,15 @@ def compare_layouts(
       make_network: maps a layout, "NHWC", "NCHW" or "CHWN", to the network in it: an NNX module, a
         function of images, or a pair (function, parameters) whose function takes both, such as
         (module.apply, variables) of Linen.
-      images: (N, H, W, C), or a `jax.ShapeDtypeStruct`, for which random normal numbers are drawn.
+      images: (N, H, W, C), or their shape, for which random normal numbers are drawn; of another
+        dtype than float32 a `jax.ShapeDtypeStruct`.
       targets: "cpu", "a100", "h100", "h200", "v5e" or "v6e".
       layouts: of the networks.
       images_in: the order in which all networks take their images; None if each takes them in its
         own layout.
       backward: False leaves out the gradients.
       images_gradient: whether the gradient of the images is computed, too, as in a layer that is
-        not the first.
+        not the first; of a function without parameters it is computed in any case.
       in_loop: whether the step is compiled as the body of a loop, as under `jax.lax.scan`, which
         XLA compiles differently on CPU.
       rounds: measurements of each program on a device.
@@ -210,7 +212,14 @@ def compare_layouts(
       >>> len(found.rows[0].program.convolutions) + found.rows[0].program.products > 0
       True
     """
+    if isinstance(make_network, nnx.Module):
+        raise TypeError(
+            "make_network must be a function of a layout, got a network. Pass a function that "
+            "makes it: lambda layout: convjax.digits_net(layout=layout, rngs=nnx.Rngs(0))."
+        )
     check_function("make_network", make_network, "of a layout")
+    if isinstance(images, tuple) and all(isinstance(size, int) for size in images):
+        images = jax.ShapeDtypeStruct(images, jnp.float32)
     shape = tuple(getattr(images, "shape", ()))
     if len(shape) != 4 or 0 in shape:
         raise ValueError(
@@ -364,7 +373,9 @@ def _recommendation(rows: Sequence[LayoutProgram]) -> str:
     cost, what = best.cost
     parts = []
     equal = [row for row in free if row.cost[0] <= cost * (1 + TOLERANCE)]
-    if len(equal) == len(free) > 1:
+    if len(free) > 1 and all(row.program == best.program for row in free):
+        parts.append(f"any of {', '.join(map(str, free))}: the compiler made the same program")
+    elif len(equal) == len(free) > 1:
         parts.append(f"any of {', '.join(map(str, free))}, {what} within {TOLERANCE:.0%}")
     else:
         named = " or ".join(map(str, equal))

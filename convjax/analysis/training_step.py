@@ -61,7 +61,8 @@ def training_step(
             value, rest = loss(params, rest, images)
             # The next step depends on this one, or a loop would compute it once.
             return params, rest, images + (TINY * value).astype(images.dtype)
-        inputs = (0, 2) if images_gradient else (0,)
+        # Without parameters that of the images is all there is; else the step would be empty.
+        inputs = (0, 2) if images_gradient or not jax.tree.leaves(params) else (0,)
         gradient: Any = jax.grad(loss, inputs, has_aux=True)
         (of_params, *others), rest = gradient(params, rest, images)
         params = jax.tree.map(lambda p, g: p - (TINY * g).astype(p.dtype), params, of_params)

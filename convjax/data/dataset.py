@@ -162,9 +162,11 @@ def _check_array(name: str, array: object, dtype: np.dtype, axes: str) -> None:
             "numpy.asarray."
         )
     if array.dtype != dtype or array.ndim != len(axes):
+        floats = np.issubdtype(array.dtype, np.floating) or array.dtype == np.bool_
+        fix = "astype(np.float32)" if floats else "astype and reshape"
         raise DataError(
-            f"{name} must be {rule}, got {array.dtype} of shape {array.shape}. Convert it with "
-            "astype and reshape."
+            f"{name} must be {rule}, or float32, got {array.dtype} of shape {array.shape}. Convert "
+            f"it with {fix}."
         )
     if 0 in array.shape:
         raise DataError(

@@ -49,7 +49,7 @@ class LabelLookup:
         self._function: Callable[[str], Any] | None = None
         self._table: Mapping[str, Any] = {}
         self._lacking: list[str] = []
-        self._used: set[str] = set()
+        self._used: dict[str, Path] = {}  # the picture of each name
         self._root = root
         if isinstance(labels, Mapping):
             self._table, self._source = labels, "labels"
@@ -108,7 +108,14 @@ class LabelLookup:
             path.stem,
         ):
             if name in self._table:
-                self._used.add(name)
+                other = self._used.setdefault(name, path)
+                if other != path:
+                    raise DataError(
+                        f"{self._source} must name each picture by its path below the folder, got "
+                        f"{name!r}, which is {path} and {other}: the labels of one split would be "
+                        "given to the other. Write paths such as "
+                        f"{relative.as_posix()!r}, or pass the folder of one split."
+                    )
                 return self._table[name]
         return None
 

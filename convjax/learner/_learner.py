@@ -69,9 +69,11 @@ class Learner:
       lr: the learning rate of `fit` without one.
       moms: the momentum at the start, at the highest rate and at the end of one cycle.
       wd: weight decay; None leaves it to `optimizer`.
-      batch_size: images of a step; the last images of an epoch that do not fill one are left out.
+      batch_size: images of a step, at most all; the last images of an epoch that do not fill one
+        are left out.
       seed: of the order of the images, and of a Linen module's parameters.
-      normalize: whether images are normalised by the mean and std of the training images.
+      normalize: whether images are normalised by the mean and std of the training images, of each
+        channel, or each feature of vectors.
       group_of: maps the path of a parameter, such as "layers.0.conv.kernel", to its layer group,
         from 0; by default the last layer with parameters is the second group, the head.
       watch: what is recorded; all by default.
@@ -121,6 +123,11 @@ class Learner:
         axes: str = "NHWC",
         show: bool = True,
     ):
+        if isinstance(optimizer, Optimizer):
+            raise TypeError(
+                "optimizer must be a function that makes the optimiser, got one that is made. "
+                "Leave out the parentheses: optimizer=convjax.sgd."
+            )
         self.data, (train, test) = data, splits_of(data)
         self.class_names = data.class_names if isinstance(data, Dataset) else ()
         self._train, self._test = train, test
@@ -134,6 +141,7 @@ class Learner:
         fix = "Pass an NNX or Linen module; a function has no parameters to train."
         check_type("model", model, nnx.Module, fix)
         self.model: nnx.Module = nnx.clone(model)
+        self.model.train()
         self._settings: dict[str, Any] = {
             "loss": loss_for(train) if loss is None else loss,
             "metrics": metrics,
@@ -214,7 +222,8 @@ class Learner:
         self.freeze()
         self.fit_one_cycle(freeze_epochs, base_lr, pct_start=0.99)
         self.unfreeze()
-        self.fit_one_cycle(epochs, slice(base_lr / 2 / lr_mult, base_lr / 2), pct_start=0.3)
+        rates = slice(base_lr / 2 / lr_mult, base_lr / 2)
+        self.fit_one_cycle(epochs, rates, div=5.0, pct_start=0.3)
 
     def freeze_to(self, group: int) -> None:
         """Trains layer groups from this one on; negative numbers count from the last."""
@@ -284,7 +293,7 @@ class Learner:
         Returns:
           By name; maps in the order `axes`.
         """
-        x = self._any_trainer.step.normalize(jnp.asarray(images))
+        x = self._any_trainer.step.normalize(jnp.asarray(self._checked(images)))
         self.model.eval()
         chosen = {} if select is None else {"select": select}
         found = capture(self.model, x, **chosen)[1]
@@ -301,6 +310,10 @@ class Learner:
         Args:
           layer: number of the convolution, from 0; negative from the last.
         """
+        if isinstance(self.model, LinenModel):
+            raise ValueError(
+                "kernels are those of NNX modules; learn.model.module has those of a Linen module."
+            )
         modules = layer_names(self.model)
         owned = (
             getattr(modules.get(name), "kernel", _NONE)
@@ -344,10 +357,11 @@ class Learner:
         """Draws validation images with their class and, below it, the answer."""
         rows = np.random.default_rng(self._seed).permutation(len(self._test.labels))[:max_n]
         images, labels = self._test.images[rows], self._test.labels[rows]
-        answers = self._logits(images).argmax(-1)
-        names = [
-            f"{self._names[y]}\n{self._names[a]}" for y, a in zip(labels, answers, strict=True)
-        ]
+        shares = self._probabilities(self._logits(images))
+        if shares is None:
+            raise ValueError("outputs that are not classes cannot be shown as names.")
+        pairs = zip(labels, shares.argmax(-1), strict=True)
+        names = [f"{self._names[label]}\n{self._names[answer]}" for label, answer in pairs]
         return plots.show_batch(images, np.arange(len(names)), names, max_n, figsize=figsize)
 
     def validate(self) -> Scores:
@@ -364,12 +378,12 @@ class Learner:
         image = np.asarray(image)
         if image.ndim == self._train.images.ndim:
             return self._logits(image)
-        logits = self._logits(image[None])[0]
-        if logits.ndim != 1 or len(logits) != len(self.class_names):
-            return logits
-        shares = np.asarray(jax.nn.softmax(logits))
-        label = int(shares.argmax())
-        return Prediction(self._names[label], label, shares)
+        logits = self._logits(image[None])
+        shares = self._probabilities(logits)
+        if shares is None:
+            return logits[0]
+        label = int(shares[0].argmax())
+        return Prediction(self._names[label], label, shares[0])
 
     # --- parts ---------------------------------------------------------------------------------
 
@@ -453,6 +467,31 @@ class Learner:
         self._epochs += epochs
         self._recorder = Recorded(result.record, result.metrics)
 
+    def _probabilities(self, outputs: np.ndarray) -> np.ndarray | None:
+        """Returns the probability of each class; of one logit those of no and yes.
+
+        None if the labels are not classes, or outputs are not one for each.
+        """
+        labels = self._train.labels
+        if labels.ndim > 1 or labels.dtype != np.int32:
+            return None
+        if outputs.ndim == 2 and outputs.shape[1] == 1 and len(self._names) == 2:
+            yes = np.asarray(jax.nn.sigmoid(outputs))
+            return np.concatenate([1 - yes, yes], 1)
+        if outputs.ndim != 2 or outputs.shape[1] != len(self._names):
+            return None
+        return np.asarray(jax.nn.softmax(outputs))
+
+    def _checked(self, images: Any) -> np.ndarray:
+        images, like = np.asarray(images), self._train.images
+        if (images.dtype == np.uint8) != (like.dtype == np.uint8):
+            raise TypeError(
+                f"images must be {like.dtype} as those of the data, got {images.dtype}: pixels of "
+                "uint8 are divided by 255, and others are not."
+            )
+        return images
+
     def _logits(self, images: Any) -> np.ndarray:
+        images = self._checked(images)
         trainer = self._any_trainer
         return np.asarray(trainer.predict(trainer.start(self.model), images))

@@ -9,8 +9,10 @@ from flax import nnx
 from jaxtyping import Array, Inexact, Num
 
 from convjax._checks import check_whole
-from convjax.nn.models import NORMS, ConvBlock
+from convjax.nn.layers import ReLU
+from convjax.nn.models import NORMS, ConvBlock, ConvNet
 from convjax.nn.pooling import AvgPool, Flatten, GlobalAvgPool, MaxPool
+from convjax.nn.residual import ResNet
 from convjax.ops.layout import Layout, check_layout, images_to, resolve_layout
 
 _rngs: nnx.Rngs | None = None
@@ -95,12 +97,18 @@ def conv(
     )
 
 
+def _has_layout(layer: Any) -> bool:
+    """Returns whether a layer maps maps of its layout to maps of its layout."""
+    return hasattr(layer, "layout") and not isinstance(layer, ConvNet | ResNet | Sequential)
+
+
 class Sequential(nnx.Module):
     """Layers one after the other, from images (N, H, W, C).
 
     Args:
-      layers: modules and functions. Convolutions and norms have one layout; pooling and flattening
-        layers take it over, and need not be told.
+      layers: modules and functions. Convolutions and norms of convjax have one layout; pooling and
+        flattening layers take it over, and need not be told. All others, such as functions, modules
+        of Flax and whole networks, get and return maps as (N, H, W, C).
       axes: order of the axes of maps that are returned, "NHWC", "NCHW" or "CHWN".
 
     Raises:
@@ -115,9 +123,9 @@ class Sequential(nnx.Module):
                     f"layers must be modules or functions, got {layer!r} at {i}. Make an instance."
                 )
         found = dict.fromkeys(
-            layer.layout
+            getattr(layer, "layout")  # noqa: B009
             for layer in layers
-            if hasattr(layer, "layout") and not isinstance(layer, _WITHOUT_PARAMETERS)
+            if _has_layout(layer) and not isinstance(layer, _WITHOUT_PARAMETERS)
         )
         if len(found) > 1:
             raise ValueError(
@@ -136,10 +144,17 @@ class Sequential(nnx.Module):
 
     def __call__(self, images: Num[Array | np.ndarray, "N ..."]) -> Inexact[Array, "..."]:
         """Maps images (N, H, W, C) to what the last layer returns; maps have the order `axes`."""
-        x: Any = images_to(images, self.layout) if images.ndim == 4 else images
+        x: Any = images
+        order = "NHWC"
         for layer in self.layers:
+            wanted = order if isinstance(layer, ReLU) else "NHWC"
+            wanted = self.layout if _has_layout(layer) else wanted
+            if x.ndim == 4 and wanted != order:
+                x, order = images_to(x, wanted, source=order), wanted
             x = layer(x)
-        return images_to(x, self.axes, source=self.layout) if x.ndim == 4 else x
+            if isinstance(layer, Sequential):
+                order = layer.axes
+        return images_to(x, self.axes, source=order) if x.ndim == 4 else x
 
 
 def sequential(*layers: Callable[..., Any], axes: str = "NHWC") -> Sequential:

@@ -11,6 +11,7 @@ from flax import nnx
 from convjax._checks import describe_value
 from convjax.data import Dataset, Split, normalization
 from convjax.nn import capture
+from convjax.optim.optimizers import path_name
 from convjax.train import cross_entropy
 from convjax.train.losses import PerExample
 
@@ -38,7 +39,7 @@ def normalization_of(split: Split) -> tuple[Any, Any]:
     if images.dtype == np.uint8:
         mean, std = normalization(images)
     else:
-        axes = tuple(range(images.ndim - 1)) if images.ndim > 2 else (0, 1)
+        axes = tuple(range(images.ndim - 1))  # each feature of vectors by itself
         wide = images.astype(np.float64)
         mean, std = wide.mean(axes), wide.std(axes)
     return mean, np.where(std > 0, std, 1)
@@ -78,15 +79,23 @@ def called_layers(model: nnx.Module, images: jax.ShapeDtypeStruct) -> list[str]:
 
 
 def last_layer_apart(model: nnx.Module, images: jax.ShapeDtypeStruct) -> Callable[[str], int]:
-    """Returns the groups of parameters: 1 for the layer that is called last, 0 for all others.
+    """Returns the groups of parameters: 1 for the last layer and its norm, 0 for all others.
 
     Args:
       model, images: as for `called_layers`.
     """
     names = called_layers(model, images)
-    if len(names) < 2:
+    matrices = [
+        path_name(path)
+        for path, value in jax.tree_util.tree_flatten_with_path(nnx.state(model, nnx.Param))[0]
+        if value.ndim > 1
+    ]
+    # The last with a matrix or kernel, and the norms after it.
+    weighted = [i for i, n in enumerate(names) if any(m.startswith(f"{n}.") for m in matrices)]
+    if len(weighted) < 2:
         return lambda path: 0
-    return lambda path: int(path.startswith(f"{names[-1]}."))
+    head = tuple(f"{name}." for name in names[weighted[-1] :])
+    return lambda path: int(path.startswith(head))
 
 
 def is_leaf(name: str, module: Any) -> bool:

@@ -9,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Inexact, Num
 
 from convjax._checks import check_array
+from convjax._precision import at_least_float32
 from convjax.ops import geometry
 from convjax.ops.geometry import Padding, Pair
 from convjax.ops.layout import check_layout, check_maps, spatial_shape
@@ -36,8 +37,8 @@ def max_pool(
 
     Raises:
       TypeError: if `x` is not an array, or a size is not an integer.
-      ValueError: for a wrong number of axes, a size below 1, a negative padding, or a window larger
-        than the padded image.
+      ValueError: for a wrong number of axes, a size below 1, a negative padding, a padding of a
+        window or more, or a window larger than the padded image.
 
     References:
       https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html
@@ -53,7 +54,9 @@ def max_pool(
     """
     check_array("x", x)
     x = jnp.asarray(x)
-    inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+    inexact = jnp.issubdtype(x.dtype, jnp.floating)
+    if not inexact and not jnp.issubdtype(x.dtype, jnp.integer):
+        raise TypeError(f"x must be of real numbers, got {x.dtype}. Convert it with astype.")
     lowest = -jnp.inf if inexact else jnp.iinfo(x.dtype).min
     return _pooled(x, lowest, lax.max, window, stride, padding, layout)
 
@@ -67,6 +70,8 @@ def avg_pool(
     layout: str = "NHWC",
 ) -> Inexact[Array, "E F G H"]:
     """Returns the mean of each window and channel, with padding as zeros.
+
+    Half precision is summed in float32: in bfloat16 a sum stops to grow at 256 times a pixel.
 
     Args:
       x: images; axes as `layout` says.
@@ -86,9 +91,15 @@ def avg_pool(
       [[2.5, 4.5], [10.5, 12.5]]
     """
     check_array("x", x)
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise TypeError(
+            f"x must be of floating point to have means, got {x.dtype}. Convert it with "
+            "astype(jnp.float32)."
+        )
     height, width = geometry.pair("window", window, minimum=1)
-    sums = _pooled(jnp.asarray(x), 0, lax.add, window, stride, padding, layout)
-    return sums / jnp.asarray(height * width, sums.dtype)
+    sums = _pooled(at_least_float32(x), 0, lax.add, window, stride, padding, layout)
+    return (sums / jnp.asarray(height * width, sums.dtype)).astype(x.dtype)
 
 
 def _pooled(
@@ -110,6 +121,11 @@ def _pooled(
         padding, size=pixels, kernel_size=size, stride=step, dilation=(1, 1)
     )
     for pixel, extent, side in zip(pixels, size, sides, strict=True):
+        if max(side) >= extent:
+            raise ValueError(
+                f"padding must be below the window, got {max(side)} of a window of {extent} "
+                "pixels: a window of padding alone has no value. Pad less."
+            )
         geometry.output_size(pixel, extent, padding=side)  # raises for a window that is too large
     windows, strides, pads = [1] * 4, [1] * 4, [(0, 0)] * 4
     for i, letter in enumerate("HW"):

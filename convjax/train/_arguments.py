@@ -73,9 +73,28 @@ def check_labels(labels: Any, logits: tuple[int, ...]) -> None:
       TypeError: if they are neither whole numbers nor probabilities.
       ValueError: if their shape does not fit the logits', or one is negative or too large.
     """
+    if len(logits) < 2:
+        raise ValueError(
+            f"model must return logits (N, classes) for the cross entropy, got the shape {logits} "
+            "for 2 examples. For one logit per example pass "
+            "loss=convjax.train.binary_cross_entropy."
+        )
     *positions, classes = logits[1:]
     if labels.shape[1:] == logits[1:] and jnp.issubdtype(labels.dtype, jnp.floating):
-        return  # probabilities of the classes
+        apart = float(jnp.abs(jnp.sum(jnp.asarray(labels), -1) - 1).max())
+        if apart > 1e-2 or float(labels.min()) < 0:
+            raise ValueError(
+                "labels of the shape of the logits must be probabilities that sum to 1 for the "
+                f"cross entropy, got sums that differ from it by up to {apart:.3g}. Where several "
+                "may be true, pass loss=convjax.train.binary_cross_entropy."
+            )
+        return
+    if labels.shape[1:] == tuple(positions) and jnp.issubdtype(labels.dtype, jnp.floating):
+        raise TypeError(
+            f"labels must be one whole number per example for the cross entropy, got "
+            f"{labels.dtype}. Convert classes with labels.astype(np.int32); for values pass "
+            "loss=convjax.train.squared_error."
+        )
     if labels.shape[1:] != tuple(positions) or not jnp.issubdtype(labels.dtype, jnp.integer):
         error = TypeError if labels.shape[1:] == tuple(positions) else ValueError
         raise error(
@@ -88,7 +107,22 @@ def check_labels(labels: Any, logits: tuple[int, ...]) -> None:
     if lowest < 0:
         raise ValueError(f"labels must be 0 or above, got {lowest}.")
     if highest >= classes:
-        raise ValueError(f"labels must be below the model's {classes} logits, got {highest}.")
+        advice = "Number the classes from 0."
+        if classes == 1:
+            advice = "For one logit pass loss=convjax.train.binary_cross_entropy."
+        raise ValueError(
+            f"labels must be below the model's {classes} logits, got {highest}. {advice}"
+        )
+
+
+def check_shares(labels: Any) -> None:
+    """Raises ValueError if labels of the binary cross entropy are not from 0 to 1."""
+    lowest, highest = float(labels.min()), float(labels.max())
+    if not 0 <= lowest <= highest <= 1:
+        raise ValueError(
+            f"labels must be from 0 to 1 for the binary cross entropy, got {lowest:g} to "
+            f"{highest:g}. Renumber them: labels == 2, say."
+        )
 
 
 def check_losses(scores: Callable[[int], Any]) -> None:

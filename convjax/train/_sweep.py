@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
@@ -192,6 +193,17 @@ def sweep(
     first = trainer.start(models[0])
     for split in (data, test):
         trainer.check_labels(first, split)
+    scored = jax.eval_shape(
+        lambda state, split: trainer.step.scores(state, split.images[:2], split.labels[:2]),
+        first,
+        test,
+    )[1]
+    if "accuracy" not in scored:
+        raise ValueError(
+            "trainer must have the metric accuracy for a sweep, got "
+            f"{', '.join(scored) or 'none'}. Pass metrics={{'accuracy': …}} to the trainer, or "
+            "train the settings one by one with convjax.fit."
+        )
     if at_once is None:
         at_once = runs_at_once(trainer.step, first, data, checked[0].shape[1])
     else:

@@ -265,6 +265,16 @@ class Augmenter:
         self._functions = [f for f in augment if not isinstance(f, Mixup)]
         self._axis = axis
 
+    def check_unbounded(self) -> None:
+        """Raises ValueError for functions that cut off at 0 and 1, of images of other scales."""
+        for function in self._functions:
+            if isinstance(function, RandomBrightness | RandomContrast):
+                raise ValueError(
+                    f"augment must not hold {type(function).__name__} for images of floating "
+                    "point, which it would cut off at 0 and 1. Pass uint8 images, or a function of "
+                    "your own."
+                )
+
     def __call__(
         self, key: Key[Array, ""], images: Float[Array, "N H W C"], labels: Int[Array, " N"]
     ) -> AugmentedBatch:
@@ -282,6 +292,16 @@ class Augmenter:
         of_examples = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(number))
         for i, function in enumerate(self._functions):
             keys = jax.vmap(jax.random.fold_in, (0, None))(of_examples, i)
+            if images.ndim != 4:
+                raise ValueError(
+                    "augment must be None, or Mixup alone, for data that are no images (N, H, W, "
+                    f"C), got the shape {images.shape}."
+                )
+            if labels.ndim > 2:
+                raise ValueError(
+                    f"augment must be None, or Mixup alone, for labels of pixels, got the shape "
+                    f"{labels.shape}: they would not move with the images."
+                )
             changed = jax.vmap(function)(keys, images)
             if changed.shape != images.shape:
                 raise ValueError(
@@ -299,7 +319,7 @@ class Augmenter:
         # Not a key that an example has: those are of whole numbers from 0.
         share, order = self._mixup.draw(jax.random.fold_in(key, np.uint32(2**32 - 1)), len(others))
         share, order = (lax.dynamic_slice_in_dim(a, first, number) for a in (share, order))
-        of_image = share.astype(images.dtype)[:, None, None, None]
+        of_image = share.astype(images.dtype).reshape(-1, *(1,) * (images.ndim - 1))
         mixed = of_image * images + (1 - of_image) * others[order]
         return AugmentedBatch(mixed, labels, other_labels[order], share)
 

@@ -17,9 +17,15 @@ from convjax.data import Stream
 from convjax.parallel.mesh import AXIS, REPLICATED, SPLIT_FIRST, SPLIT_SECOND, gather
 from convjax.parallel.placement import Placement
 from convjax.parallel.timed_jit import TimedJit
-from convjax.train._arguments import check_alive, check_inputs, check_labels, check_losses
+from convjax.train._arguments import (
+    check_alive,
+    check_inputs,
+    check_labels,
+    check_losses,
+    check_shares,
+)
 from convjax.train.device_data import Images, check_data, steps_at_once, stream_chunks
-from convjax.train.losses import cross_entropy
+from convjax.train.losses import binary_cross_entropy, cross_entropy
 from convjax.train.scan_loop import scoring_order
 from convjax.train.step import TrainState, TrainStep
 
@@ -142,6 +148,8 @@ class Evaluator:
             self._known[key] = outputs
         if self._step.loss is cross_entropy:
             check_labels(labels, self._known[key])
+        if self._step.loss is binary_cross_entropy:
+            check_shares(labels)
 
     def _shapes(
         self, state: TrainState, kinds: Sequence[tuple[tuple[int, ...], Any]]

@@ -196,9 +196,12 @@ def _name(metric: Any) -> str:
 
 
 def answers_classes(outputs: Any, labels: Any) -> bool:
-    """Returns whether labels are classes, and outputs one number for each, or one alone."""
+    """Returns whether labels are whole numbers, and outputs several numbers for each.
+
+    A single output may answer yes or no, or be a value such as an age: its metrics must be given.
+    """
     whole = jnp.issubdtype(labels.dtype, jnp.integer) and labels.ndim == 1
-    return bool(whole and (outputs.ndim == 2 or outputs.shape == labels.shape))
+    return bool(whole and outputs.ndim == 2 and outputs.shape[-1] > 1)
 
 
 def per_example(values: Any) -> Any:

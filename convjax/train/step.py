@@ -269,6 +269,8 @@ class TrainStep:
           augmenter: instead of the step's own, which may be one for a part of a batch.
         """
         scaled, chosen = _scaled(images, dtype), augmenter or self.augmenter
+        if chosen is not None and images.dtype != jnp.uint8:
+            chosen.check_unbounded()
         return AugmentedBatch(scaled, labels) if chosen is None else chosen(key, scaled, labels)
 
     def split(self, model: nnx.Module) -> tuple[Any, Any]:
@@ -373,7 +375,13 @@ def _in_this_order(*values: Any) -> tuple[Any, ...]:
 
 def _whole(model: nnx.Module) -> nnx.Module:
     """Returns a copy in training mode for whole batches; the caller's model is not changed."""
-    check_type("model", model, nnx.Module, "Make a Flax NNX module: digits_net(rngs=…).")
+    check_type(
+        "model",
+        model,
+        nnx.Module,
+        "Make a Flax NNX module, such as digits_net(rngs=…), an instance of its class; "
+        "convjax.nn.LinenModel makes one of a Linen module.",
+    )
     training = nnx.clone(model)
     training.train()
     set_axis_name(training, None)

@@ -1,6 +1,7 @@
 """Chips as targets of compilers: their figures, and what is said where a compiler is missing."""
 
 import importlib.util
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,17 @@ def test_the_cpu_is_none_of_the_chips():
 
 
 def test_is_present_reads_the_kind_of_the_device(monkeypatch):
-    class Device:
-        device_kind = "NVIDIA H100 80GB HBM3"
-
-    monkeypatch.setattr(jax, "devices", lambda: [Device()])
-    assert [name for name in CHIPS if is_present(name)] == ["h100"]
+    for kind, names in (
+        ("NVIDIA H100 80GB HBM3", ["h100"]),
+        ("NVIDIA H200", ["h200"]),
+        ("NVIDIA GH200 480GB", []),
+        ("NVIDIA A100-PCIE-40GB", []),
+        ("NVIDIA H100 PCIe", []),
+        ("TPU v5 lite", ["v5e"]),
+    ):
+        device = SimpleNamespace(device_kind=kind)
+        monkeypatch.setattr(jax, "devices", lambda device=device: [device])
+        assert [name for name in CHIPS if is_present(name)] == names
 
 
 def test_figures_are_of_one_order():

@@ -122,7 +122,7 @@ def test_networks_of_other_kinds():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             found = compare_layouts(make, shape, layouts=("NHWC", "NCHW"), rounds=1)
-        assert all(row.seconds > 0 for row in found.rows)
+        assert all(row.seconds > 0 and row.program.launches >= 1 for row in found.rows)
 
 
 def test_networks_that_differ_are_said():
@@ -213,3 +213,33 @@ def test_layouts_on_a_gpu_that_is_not_there():
     for layout in ("NHWC", "NCHW", "CHWN"):
         assert by_name[f"{layout}, nchw forced"].physical == "2 NCHW"
         assert by_name[f"{layout}, nhwc forced"].physical == "2 NHWC"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra targets")
+def test_layouts_on_a_tpu_that_is_not_there():
+    settings = {"images_in": None, "in_loop": True, "layouts": ("NHWC", "NCHW")}
+    found = compare_layouts(make_conv, IMAGES, ("v5e",), **settings)
+    assert [str(row) for row in found.rows] == ["NHWC", "NCHW"]
+    for row in found.rows:
+        assert row.program.cycles > 0
+        assert len(row.program.convolutions) == 2
+        assert all(of.tiling for of in row.program.convolutions)
+
+
+def test_the_same_program_is_said_to_be_the_same():
+    """Measured times of one program differ on a busy machine; a recommendation would be noise."""
+    rows = [LayoutProgram("cpu", name, "", program(), 1.0 + i, 0.1) for i, name in enumerate("ab")]
+    assert compared(*rows).recommended() == {
+        "cpu": "any of a, b: the compiler made the same program"
+    }
+
+
+def test_a_network_is_no_function_of_a_layout():
+    with pytest.raises(TypeError, match="make_network must be a function of a layout, got a netw"):
+        compare_layouts(convjax.ConvNet((3, 4, 2), rngs=nnx.Rngs(0)), IMAGES)
+
+
+@on_cpu
+def test_images_by_their_shape():
+    found = compare_layouts(make_conv, (2, 8, 8, 3), images_in=None, layouts=("NHWC",), rounds=1)
+    assert found.images == (2, 8, 8, 3)

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import convjax
 from convjax.data import DataError
 from convjax.data.labelled_files import list_files
 
@@ -151,3 +153,16 @@ def test_labels_reject_functions_that_fail(pets):
         DataError, match=r"must return the label .*, got IndexError .* for 'pets_cat_1\.png'"
     ):
         list_files(pets, labels=lambda name: name.split("_")[9], test_share=0.2)
+
+
+def test_a_name_of_two_pictures_is_asked_for_by_its_path(tmp_path):
+    """Kaggle's train/0.png and test/0.png: the labels of one would be given to the other."""
+    for i, part in enumerate(("train", "test")):
+        (tmp_path / part).mkdir()
+        for j in range(3):
+            pixels = np.full((4, 4), 40 * i + j, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / part / f"{j}.png")
+    with pytest.raises(DataError, match=r"by its path below the folder, got '0.png'.*test/0.png"):
+        convjax.data.load(tmp_path, labels={f"{j}.png": "ab"[j % 2] for j in range(3)})
+    paths = {f"{part}/{j}.png": "ab"[j % 2] for part in ("train", "test") for j in range(3)}
+    assert convjax.data.load(tmp_path, labels=paths).class_names == ("a", "b")

@@ -84,3 +84,29 @@ def test_layers_without_parameters_take_the_layout_over(layout):
     rngs = nnx.Rngs(0)
     wanted = sequential(conv(1, 4, layout="NHWC", rngs=rngs, stride=1), *layers[1:])(X)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", KERNEL_AXES)
+@pytest.mark.parametrize(
+    "function", [nnx.softmax, lambda x: x.mean((1, 2)), lambda x: x * jnp.arange(4.0)]
+)
+def test_functions_get_maps_with_the_channels_last(layout, function):
+    """On a CPU maps are CHWN inside, of which a softmax would mix the examples."""
+    found = sequential(conv(1, 4, layout=layout, rngs=nnx.Rngs(0)), function)(X)
+    wanted = function(sequential(conv(1, 4, layout="NHWC", rngs=nnx.Rngs(0)))(X))
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", ["NHWC", "NCHW"])
+def test_networks_within_networks(axes):
+    def parts(layout):
+        rngs = nnx.Rngs(0)
+        blocks = [conv(1, 4, layout=layout, rngs=rngs), conv(4, 4, layout=layout, rngs=rngs)]
+        return blocks, conv(4, 3, layout=layout, rngs=rngs)
+
+    inner, last = parts("CHWN")
+    found = sequential(sequential(*inner, axes=axes), last)(X)
+    inner, last = parts("NHWC")
+    np.testing.assert_allclose(found, sequential(*inner, last)(X), atol=1e-6)
+    net = convjax.ConvNet((1, 4, 2), layout="CHWN", rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(sequential(net, nnx.relu)(X), nnx.relu(net(X)), atol=1e-6)

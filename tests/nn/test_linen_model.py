@@ -113,3 +113,40 @@ def test_summary_and_diagnosis_take_it():
 def test_another_module():
     with pytest.raises(TypeError, match="module must be Module, got Linear"):
         LinenModel(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), X, rngs=nnx.Rngs(0))
+
+
+class Strange(linen.Module):
+    """Calls the mode by a name that nobody else has."""
+
+    @linen.compact
+    def __call__(self, x, stochastic=True):
+        x = linen.Dense(3)(x.mean((1, 2)))
+        return linen.Dropout(0.5, deterministic=not stochastic)(x)
+
+
+class IsTrain(linen.Module):
+    @linen.compact
+    def __call__(self, x, is_train=True):
+        return linen.Dropout(0.5, deterministic=not is_train)(linen.Dense(3)(x.mean((1, 2))))
+
+
+class Norm(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.BatchNorm(use_running_average=False)(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize("module", [Strange(), Norm()])
+def test_a_mode_that_is_not_known_is_asked_for(module):
+    with pytest.raises(ValueError, match=r"modes must name the argument .*statistics or dropout"):
+        LinenModel(module, X, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    ("module", "modes"), [(Strange(), {"stochastic": True}), (IsTrain(), None)]
+)
+def test_modes_of_other_names(module, modes):
+    model = LinenModel(module, X, rngs=nnx.Rngs(0), modes=modes)
+    assert not np.allclose(model(X), model(X))
+    model.eval()
+    assert (model(X) == model(X)).all()

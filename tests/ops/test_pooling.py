@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convjax.nn import GlobalAvgPool
 from convjax.ops import avg_pool, images_to, max_pool
 from convjax.ops.layout import KERNEL_AXES
 
@@ -46,6 +47,7 @@ def test_pooling_by_hand():
     seed=st.integers(0, 99),
 )
 def test_pooling_equals_numpy_in_every_layout(layout, size, stride, padding, seed):
+    padding = tuple(min(p, s - 1) for p, s in zip(padding, size, strict=True))
     x = np.random.default_rng(seed).standard_normal((2, 5, 4, 3)).astype(np.float32)
     given_x = images_to(jnp.asarray(x), layout)
     for pool, reduce, fill in ((max_pool, np.max, -np.inf), (avg_pool, np.mean, 0)):
@@ -81,6 +83,14 @@ def test_max_pool_of_other_dtypes(dtype):
         (X, 2.0, {}, TypeError, "window must be an int or a pair"),
         (X, 2, {"stride": 0}, ValueError, "stride must be at least 1"),
         (X, 5, {}, ValueError, "larger than the padded input"),
+        (
+            X,
+            2,
+            {"padding": 2},
+            ValueError,
+            "padding must be below the window, got 2 of a",
+        ),
+        (X > 0, 2, {}, TypeError, r"x must be of .*, got bool"),
         (X, 2, {"padding": "full"}, ValueError, 'padding must be "same"'),
         (X, 2, {"layout": "HWCN"}, ValueError, "layout must be one of"),
     ],
@@ -89,3 +99,19 @@ def test_max_pool_of_other_dtypes(dtype):
 def test_errors(pool, x, window, settings, error, text):
     with pytest.raises(error, match=text):
         pool(x, window, **settings)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_means_of_half_precision_are_summed_in_float32(dtype):
+    """In bfloat16 a sum of ones ends at 256, in float16 one of 3,000 at infinity."""
+    assert avg_pool(jnp.ones((1, 64, 64, 1), dtype), 64) == 1
+    assert avg_pool(jnp.full((1, 14, 14, 1), 3000, dtype), 14) == jnp.asarray(3000, dtype)
+    x = jnp.asarray(np.random.default_rng(0).random((2, 32, 32, 3)), dtype)
+    found = avg_pool(x, 32)[:, 0, 0]
+    assert found.dtype == dtype
+    assert (found == GlobalAvgPool()(x)).all()
+
+
+def test_whole_numbers_have_no_means():
+    with pytest.raises(TypeError, match="x must be of floating point to have means, got uint8"):
+        avg_pool(jnp.ones((1, 4, 4, 1), jnp.uint8), 2)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -503,3 +504,27 @@ def test_sweep_without_augmentation_takes_no_draws():
     found = sweep(trainer, [conv_net()], split(), [batches()], [table()], test=split())
     _, record = trainer.run(trainer.start(conv_net()), split(), batches(), table())
     np.testing.assert_allclose(found.loss[0, 0], record.loss, rtol=1e-5)
+
+
+def test_mixup_of_vectors_and_functions_that_cut_off():
+    """Images of floating point have no scale at whose ends brightness could be cut off."""
+    model = LinearNet((6, 3), rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    labels = np.arange(5, dtype=np.int32) % 3
+    batch = Trainer(model, adam(), augment=[Mixup()]).augmented(x, labels)
+    assert batch.images.shape == x.shape
+    share = batch.share[:, None]
+    for row in range(5):
+        partners = share[row] * x[row] + (1 - share[row]) * x
+        assert np.isclose(partners, batch.images[row], atol=1e-5).all(1).any()
+    with pytest.raises(ValueError, match="augment must not hold RandomBrightness for images of fl"):
+        Trainer(model, adam(), augment=[RandomBrightness()]).augmented(x, labels)
+    with pytest.raises(ValueError, match="for data that are no images"):
+        Trainer(model, adam(), augment=[lambda key, image: image]).augmented(x, labels)
+
+
+def test_labels_of_pixels_would_not_move_with_the_images():
+    model = LinearNet((16, 3), rngs=nnx.Rngs(0))
+    trainer = Trainer(model, adam(), augment=[RandomShift(1)])
+    with pytest.raises(ValueError, match=r"labels of pixels, got the shape \(2, 4, 4\)"):
+        trainer.augmented(np.zeros((2, 4, 4, 1), np.uint8), np.zeros((2, 4, 4), np.int32))

@@ -11,7 +11,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convjax import Images, LinearNet, Trainer, adam, constant
+from convjax import Images, LinearNet, Trainer, adam, constant, sweep
 from convjax.train import (
     accuracy,
     binary_accuracy,
@@ -220,3 +220,63 @@ def test_a_model_that_returns_several_outputs():
     data = Images(jnp.ones((4, 3)), jnp.zeros(4, int))
     with pytest.raises(ValueError, match=r"model must return one array .*float32\[2, 3\]"):
         trainer.evaluate(trainer.start(model), data)
+
+
+def test_whole_values_of_a_loss_of_ones_own_are_no_classes():
+    """Ages have no accuracy, though they are whole numbers."""
+
+    def absolute(outputs, ages):
+        return jnp.abs(outputs[:, 0] - ages)
+
+    scores, _ = trained(absolute, np.arange(10) + 18, 1)
+    assert scores.metrics == {}
+    assert np.isnan(scores.accuracy)
+
+
+@pytest.mark.parametrize("labels", [np.arange(10) + 18, np.arange(10) % 2 * 2 - 1])
+def test_labels_of_the_binary_cross_entropy_are_from_0_to_1(labels):
+    with pytest.raises(ValueError, match="labels must be from 0 to 1 for the binary cross entropy"):
+        trained(binary_cross_entropy, labels.astype(np.float32)[:, None], 1)
+
+
+def test_cross_entropy_of_one_output_names_the_other_loss():
+    class Flat(nnx.Module):
+        def __init__(self):
+            self.scale = nnx.Param(jnp.float32(1))
+
+        def __call__(self, x):
+            return x[:, 0] * self.scale
+
+    model = Flat()
+    trainer = Trainer(model, adam(), watch=None)
+    with pytest.raises(ValueError, match=r"got the shape \(2,\).*binary_cross_entropy"):
+        trainer.evaluate(trainer.start(model), Images(jnp.ones((4, 3)), jnp.zeros(4, int)))
+
+
+def test_sweep_without_an_accuracy_is_refused_before_the_first_step():
+    model = LinearNet((6, 1), rngs=nnx.Rngs(0))
+    trainer = Trainer(model, adam(), loss=squared_error, watch=None)
+    data = Images(jnp.ones((10, 6)), jnp.ones(10))
+    order = np.zeros((1, 4, 5), int)
+    with pytest.raises(ValueError, match="must have the metric accuracy for a sweep, got none"):
+        sweep(trainer, [model], data, order, [constant(0.1).table(4)], test=data)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (np.ones((10, 3), np.float32), ValueError, r"sum to 1 .*up to 2\. .*binary_cross_entropy"),
+        (np.zeros(10, np.float32), TypeError, r"astype\(np.int32\); for values"),
+        (np.arange(1, 11) % 4, ValueError, r"3 logits, got 3\. Number the classes from 0"),
+    ],
+)
+def test_labels_that_the_cross_entropy_cannot_have(labels, error, message):
+    with pytest.raises(error, match=message):
+        trained(cross_entropy, labels, 3)
+
+
+def test_one_logit_needs_another_loss():
+    with pytest.raises(
+        ValueError, match=r"For one logit pass loss=convjax.train.binary_cross_entr"
+    ):
+        trained(cross_entropy, np.arange(10) % 2, 1)
