@@ -59,9 +59,13 @@ def test_dataset_repr_gives_sizes():
         (
             images()[..., 0],
             labels(0, 1),
-            r"images .*\(N, H, W, C\), got uint8 of shape \(2, 4, 4\)",
+            r"images .*\(N, H, W, C\), or float32, got uint8 of shape \(2, 4, 4\)",
         ),
-        (images(), np.array([0, 1]), r"labels must be int32 with axes \(N\), got int64"),
+        (
+            images(),
+            np.array([0, 1]),
+            r"labels must be int32 .* or float32, got int64",
+        ),
         (images(0), labels(), r"images must have at least one .* got the shape \(0, 4, 4, 1\)"),
         (images(3), labels(0, 1), "labels must be one for each of the 3 images, got 2 labels"),
         (images(), labels(0, -1), "labels must be class indices from 0, got -1"),

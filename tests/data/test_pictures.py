@@ -153,7 +153,8 @@ def test_read_picture_reads_every_suffix(tmp_path, suffix):
         image.save(path, {".apng": "PNG", ".pnm": "PPM"}.get(suffix))
     except (KeyError, OSError) as error:
         pytest.skip(f"this Pillow does not write it: {error}")
-    assert Image.open(path).format in (*FORMATS, "MPO")
+    with Image.open(path) as opened:
+        assert opened.format in (*FORMATS, "MPO")
     expected = 255 if grey else (250, 128, 4)
     np.testing.assert_allclose(read(path).astype(int), np.broadcast_to(expected, read(path).shape),
                                atol=4)  # of lossy formats  # fmt: skip

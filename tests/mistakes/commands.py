@@ -72,7 +72,7 @@ ROWS = _rows(
         "train --data mnits",
         ("--data must be one of mnist5k", "got 'mnits'", "did you mean 'mnist'?"),
     ),
-    ("train --data half", ("has no class folder", "Move them into one folder per class")),
+    ("train --data half", ("has no folder test", "if there is only one folder of images")),
     ("train --lr 0.1", ("No such option: --lr", "--lr-max")),
     ("train --keep 0", ("--keep", "must be greater than or equal to 1, got '0'")),
     ("train --save-seconds -1", ("--save-seconds", "must be greater than or equal to 0, got '-1'")),
@@ -134,7 +134,7 @@ ROWS = _rows(
     ("run one-cycle --data ''", ("--data must be one of mnist5k", "got ''", "Choose one of them")),
     ("run one-cycle --data text.txt", ("--data must be one of mnist5k", "got 'text.txt'")),
     ("run one-cycle --data folder/", ("folder", *NO_TRAIN)),
-    ("run one-cycle --data half", ("half/train", "has no class folder")),
+    ("run one-cycle --data half", ("half has no folder test", "Rename or move the folders")),
     ("run one-cycle --data images", ("1.png cannot be decoded", "Replace it", "remove the file")),
     (
         "run one-cycle --data-dir folder",

@@ -95,7 +95,7 @@ ROWS = [
     Mistake("LinearNet((784,), rngs=nnx.Rngs(0))", V, ("features must be", "got (784,)")),
     # --- trainer -----------------------------------------------------------------------------
     Mistake("Trainer(network, adam(), watch=True)", T, ("watch must be Watch, got bool: True",)),
-    Mistake("Trainer(network, adam)", T, ("optimizer must be Optimizer", "convjax.adam() and")),
+    Mistake("Trainer(network, adam)", T, ("optimizer must be Optimizer", "convjax.adam()")),
     Mistake("Trainer(ConvNet, adam())", T, ("model must be Module", "Make a Flax NNX module")),
     Mistake("Trainer('digits', adam())", T, ("model must be Module, got str: 'digits'",)),
     Mistake(
@@ -142,9 +142,14 @@ ROWS = [
         ("table['learning_rate'] must hold numbers, got <U1",),
     ),
     Mistake(
-        "trainer.run(state, Images(images.images, one_hot), order, table)",
+        "trainer.run(state, Images(images.images, one_hot.astype(int)), order, table)",
         V,
-        ("labels must be one whole number per example, got float32 of the shape (8, 10)", "argmax"),
+        ("one probability per logit, got int32 of the shape (8, 10)", "argmax"),
+    ),
+    Mistake(
+        "trainer.run(state, Images(images.images, 3 * one_hot), order, table)",
+        V,
+        ("labels of the shape of the logits must be probabilities", "binary_cross_entropy"),
     ),
     Mistake(
         "trainer.run(state, Images(images.images, images.labels - 5), order, table)",
@@ -161,9 +166,9 @@ ROWS = [
     ),
     Mistake("Images.put((split.images, split.labels))", T, ("split must have", "got tuple")),
     Mistake(
-        "trainer.run(state, Images(images.images / 255, images.labels), order, table)",
+        "trainer.run(state, Images(images.images.astype(int), images.labels), order, table)",
         T,
-        ("data.images must be uint8 from 0 to 255, got float32", "mean and std of p/255"),
+        ("data.images must be uint8 from 0 to 255 or of floating point, got int32", "astype"),
     ),
     Mistake(
         "trainer.run(state, Images(images.labels, images.images), order, table)",
@@ -178,11 +183,11 @@ ROWS = [
     Mistake("trainer.evaluate(state, split)", T, ("data must be Images, got Split",)),
     Mistake("trainer.evaluate(state, images, batch_size=0)", V, ("batch_size must be", "got 0")),
     Mistake(
-        "trainer.predict(state, split.images / 255)",
-        V,
-        ("images must be uint8 of the shape (N, H, W, C), got float64", "normalised here"),
+        "trainer.predict(state, split.images.astype(int))",
+        T,
+        ("images must be uint8 from 0 to 255 or of floating point, got int64", "astype"),
     ),
-    Mistake("trainer.predict(state, split.images[0])", V, ("images must be uint8", "(4, 4, 1)")),
+    Mistake("trainer.predict(state, split.images[0])", V, ("images of uint8 must", "(4, 4, 1)")),
     # --- what is watched ---------------------------------------------------------------------
     Mistake("Watch(every=0)", V, ("every must be a whole number of steps, at least 1, got 0",)),
     Mistake("Watch(every=2.5)", V, ("every must be a whole number of steps", "got 2.5")),
@@ -365,9 +370,9 @@ ROWS = [
         ("images must be uint8", "got float64 of shape (8, 4, 4, 1)", "astype"),
     ),
     Mistake(
-        "Split(split.images, np.eye(10, dtype=np.int32)[split.labels])",
+        "Split(split.images, np.eye(10)[split.labels])",
         D,
-        ("labels must be int32 with axes (N)", "got int32 of shape (8, 10)"),
+        ("labels must be int32", "or float32, got float64 of shape (8, 10)", "astype(np.float32)"),
     ),
     Mistake(
         "Split(split.images[..., 0], split.labels)",

@@ -324,7 +324,10 @@ def test_torch_program_trains_like_jax_program(data, norm, layout):
             start += [block.norm.scale, block.norm.bias]
     with torch.no_grad():
         for parameter, value in zip(theirs.model.parameters(), start, strict=True):
-            parameter.copy_(torch.tensor(np.asarray(value[...])))
+            array = np.asarray(value[...])
+            if array.ndim == 4:  # ours are HWIO in every layout
+                array = array.transpose(3, 2, 0, 1).copy()
+            parameter.copy_(torch.tensor(array))
     theirs.initial = [value.clone() for value in theirs.model.state_dict().values()]
 
     ours.reset()
