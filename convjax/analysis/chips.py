@@ -50,10 +50,10 @@ class Chip:
 
     platform: str
     kind: str
-    bandwidth: float
-    products: Mapping[str, float]
+    bandwidth: int | float
+    products: Mapping[str, int | float]
     capability: int = 0
-    limits: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, int | float] = field(default_factory=dict)
     clock: float | None = None
 
     @property

@@ -19,6 +19,7 @@ from convjax.diagnosis import Diagnosis, diagnose
 from convjax.learner.defaults import (
     arguments,
     called_layers,
+    check_outputs,
     is_leaf,
     last_layer_apart,
     loss_for,
@@ -34,14 +35,14 @@ from convjax.optim import Optimizer, adam, constant, group_rates, group_scale, o
 from convjax.optim.optimizers import path_name
 from convjax.plots.figure import Size
 from convjax.stats import Watch
-from convjax.train import Images, LRFind, Plan, Trainer, fit, lr_find
+from convjax.train import Images, LRFind, Plan, Trainer, cross_entropy, fit, lr_find
 from convjax.train.evaluation import Scores
 from convjax.train.losses import PerExample
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
-LearningRate = float | Sequence[float] | slice
+LearningRate = int | float | Sequence[float] | slice
 
 _NONE = np.empty(0)
 
@@ -88,12 +89,12 @@ class Learner:
 
     Raises:
       TypeError: if data or model are of another type.
-      ValueError: as `convjax.Trainer`.
+      ValueError: if the model does not return one output for each class, or as `convjax.Trainer`.
 
     Examples:
       >>> import convjax
       >>> data = convjax.data.load("mnist5k")
-      >>> net = convjax.ConvNet((1, 4, 8, 10), stride=3, rngs=convjax.learner.default_rngs())
+      >>> net = convjax.ConvNet((1, 4, 8, 8, 10), stride=3, rngs=convjax.learner.default_rngs())
       >>> learn = convjax.Learner(data, net, batch_size=500, show=False)
       >>> learn.fit_one_cycle(1, 0.06)
       >>> sorted(learn.recorder.values[0])[:2], learn.recorder.record.steps
@@ -110,9 +111,9 @@ class Learner:
         loss: PerExample | None = None,
         metrics: Mapping[str, PerExample] | Sequence[PerExample] | None = None,
         optimizer: Callable[..., Any] = adam,
-        lr: float = 1e-3,
+        lr: int | float = 1e-3,
         moms: tuple[float, float, float] = (0.95, 0.85, 0.95),
-        wd: float | None = None,
+        wd: int | float | None = None,
         batch_size: int = 64,
         seed: int = 0,
         normalize: bool = True,
@@ -151,6 +152,8 @@ class Learner:
             "augment": augment,
             "devices": devices,
         }
+        if self.class_names and self._settings["loss"] is cross_entropy:
+            check_outputs(self.model, self._input, len(self.class_names))
         self._make_optimizer, self._wd, self._lr, self._moms = optimizer, wd, lr, moms
         self._group_of = last_layer_apart(self.model, self._input) if group_of is None else group_of
         self._frozen_below, self._trainers = 0, dict[tuple[float, ...], Trainer]()
@@ -185,9 +188,9 @@ class Learner:
         epochs: int,
         lr_max: LearningRate | None = None,
         *,
-        div: float = 25.0,
-        div_final: float = 1e5,
-        pct_start: float = 0.25,
+        div: int | float = 25.0,
+        div_final: int | float = 1e5,
+        pct_start: int | float = 0.25,
         moms: tuple[float, float, float] | None = None,
     ) -> None:
         """Trains with one cycle of rate and momentum, see `convjax.one_cycle`.
@@ -209,7 +212,12 @@ class Learner:
         self._fit(epochs, rates, table)
 
     def fine_tune(
-        self, epochs: int, base_lr: float = 2e-3, *, freeze_epochs: int = 1, lr_mult: float = 100
+        self,
+        epochs: int,
+        base_lr: int | float = 2e-3,
+        *,
+        freeze_epochs: int = 1,
+        lr_mult: int | float = 100,
     ) -> None:
         """Trains the last layer group alone, and then all of them at rates that grow to the last.
 
@@ -240,7 +248,9 @@ class Learner:
         """Trains all layer groups from here on."""
         self.freeze_to(0)
 
-    def lr_find(self, *, steps: int = 100, start: float = 1e-7, end: float = 10.0) -> LRFind:
+    def lr_find(
+        self, *, steps: int = 100, start: int | float = 1e-7, end: int | float = 10.0
+    ) -> LRFind:
         """Returns losses at growing rates, with suggestions; the model is not changed.
 
         Args:

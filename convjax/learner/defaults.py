@@ -78,6 +78,31 @@ def called_layers(model: nnx.Module, images: jax.ShapeDtypeStruct) -> list[str]:
     return names
 
 
+def check_outputs(model: nnx.Module, images: jax.ShapeDtypeStruct, classes: int) -> None:
+    """Raises ValueError if a model does not return one output for each class.
+
+    The cross entropy would take more of them without a word, such as those of a map that is larger
+    than one pixel.
+
+    Args:
+      model, images: as for `called_layers`.
+      classes: their number.
+    """
+    graph, state = nnx.split(model)
+
+    def call(state: Any, images: jax.Array) -> Any:
+        module: Any = nnx.merge(graph, state, copy=True)
+        return module(images)
+
+    shape = tuple(getattr(jax.eval_shape(call, state, images), "shape", ()))
+    if shape[-1:] != (classes,):
+        raise ValueError(
+            f"model must return one output for each of the {classes} classes, got the shape "
+            f"{shape} for images {images.shape}. A network of strides ends in a map of more than one pixel "
+            "if images are larger than it is made for: add a convolution, or GlobalAvgPool."
+        )
+
+
 def last_layer_apart(model: nnx.Module, images: jax.ShapeDtypeStruct) -> Callable[[str], int]:
     """Returns the groups of parameters: 1 for the last layer and its norm, 0 for all others.
 

@@ -73,7 +73,7 @@ def capture(
       ...     (loss, grads), layers = convjax.capture(value_and_grad, model, select="blocks.0.*")
       ...     return loss, layers
       >>> list(step(model, jnp.ones((3, 8, 8, 1)))[1])
-      ['blocks.0.conv']
+      ['blocks.0.conv', 'blocks.0.relu']
 
       A function that names its values:
 

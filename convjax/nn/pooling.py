@@ -110,7 +110,7 @@ class GlobalAvgPool(nnx.Module):
     def __init__(self, *, layout: str = "NHWC"):
         self.layout = check_layout(layout)
 
-    def __call__(self, x: Inexact[Array | np.ndarray, "A B C D"]) -> Inexact[Array, "N C"]:
+    def __call__(self, x: Inexact[Array | np.ndarray, "A B C D"]) -> Inexact[Array, "N features"]:
         """Maps maps, axes as the layout says, to vectors.
 
         Raises:

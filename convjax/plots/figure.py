@@ -20,7 +20,7 @@ BLUE, ORANGE = "#0072B2", "#D55E00"
 MAX_COLUMNS = 1000  # of a heatmap: a panel has fewer pixels
 
 
-Size = tuple[float, float] | None  # width and height, inches
+Size = tuple[int | float, int | float] | None  # width and height, inches
 
 
 def new_figure(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flax import nnx
-from jaxtyping import Array, Int, Real
+from jaxtyping import Array, Real
 
 from convjax.nn._capture import capture
 from convjax.nn.outputs import LayerOutputs
@@ -91,7 +91,7 @@ class Watch:
         return self.gradients or self.updates
 
     def outputs(
-        self, model: nnx.Module, x: Real[Array, "N ..."], labels: Int[Array, "..."]
+        self, model: nnx.Module, x: Real[Array, "N ..."], labels: Real[Array, "..."]
     ) -> tuple[Any, dict[str, Any], dict[str, int]]:
         """Returns the output of a model, the outputs of its watched layers, and their channel axes.
 

@@ -46,7 +46,7 @@ class RandomFlip:
       RandomFlip(probability=0.5)
     """
 
-    probability: float = 0.5
+    probability: int | float = 0.5
 
     def __post_init__(self) -> None:
         _check_range("probability", self.probability, 0, 1)
@@ -104,7 +104,7 @@ class RandomBrightness:
       RandomBrightness(most=0.1)
     """
 
-    most: float = 0.2
+    most: int | float = 0.2
 
     def __post_init__(self) -> None:
         _check_range("most", self.most, 0, 1)
@@ -126,8 +126,8 @@ class RandomContrast:
       RandomContrast(lower=0.8, upper=1.25)
     """
 
-    lower: float = 0.8
-    upper: float = 1.25
+    lower: int | float = 0.8
+    upper: int | float = 1.25
 
     def __post_init__(self) -> None:
         _check_range("lower", self.lower, 0, 100)
@@ -155,7 +155,7 @@ class Cutout:
     """
 
     size: int = 8
-    fill: float = 0.0
+    fill: int | float = 0.0
 
     def __post_init__(self) -> None:
         check_whole("size", self.size, 1)
@@ -190,7 +190,7 @@ class Mixup:
       Mixup(alpha=0.4)
     """
 
-    alpha: float = 0.2
+    alpha: int | float = 0.2
 
     def __post_init__(self) -> None:
         if not 0 < check_number("alpha", self.alpha) < float("inf"):
@@ -324,7 +324,7 @@ class Augmenter:
         return AugmentedBatch(mixed, labels, other_labels[order], share)
 
 
-def step_key(seed: Int[Array, ""], step: Int[Array, ""]) -> Key[Array, ""]:
+def step_key(seed: Any, step: Any) -> Key[Array, ""]:
     """Returns the key of a step, of the seed and the number of the step alone."""
     # Named, so that the draws do not change with the default of JAX or of the process.
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), step)
@@ -353,7 +353,7 @@ def step_columns(seed: int, first: int, steps: int) -> dict[str, np.ndarray]:
     }
 
 
-def _check_range(name: str, value: Any, low: float, high: float) -> None:
+def _check_range(name: str, value: Any, low: int | float, high: int | float) -> None:
     if not low <= check_number(name, value) <= high:
         raise ValueError(f"{name} must be from {low} to {high}, got {value}.")
 

@@ -56,8 +56,9 @@ def binary_cross_entropy(
     Examples:
       >>> import jax.numpy as jnp
       >>> from convjax.train import binary_cross_entropy
-      >>> binary_cross_entropy(jnp.zeros((2, 1)), jnp.array([1, 0])).round(4).tolist()
-      [0.6931000232696533, 0.6931000232696533]
+      >>> losses = binary_cross_entropy(jnp.zeros((2, 1)), jnp.array([1, 0]))
+      >>> [round(float(loss), 4) for loss in losses]
+      [0.6931, 0.6931]
     """
     logits = at_least_float32(logits)
     labels = _like(labels, logits)

@@ -379,3 +379,9 @@ def test_the_mode_of_modules_is_set():
     learn = Learner(DATA, Attention(nnx.Rngs(0)), batch_size=12, show=False, watch=LIGHT)
     learn.fit(1, 0.01)
     assert np.isfinite(learn.validate().loss)
+
+
+def test_outputs_that_are_not_one_per_class():
+    """A network of strides on images that are too large for it: 2 x 2 pixels of 3 channels."""
+    with pytest.raises(ValueError, match=r"one output for each of the 3 classes, got .* \(2, 12\)"):
+        Learner(DATA, convjax.ConvNet((1, 4, 3), rngs=nnx.Rngs(0)), show=False)
