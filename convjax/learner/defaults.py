@@ -98,8 +98,9 @@ def check_outputs(model: nnx.Module, images: jax.ShapeDtypeStruct, classes: int)
     if shape[-1:] != (classes,):
         raise ValueError(
             f"model must return one output for each of the {classes} classes, got the shape "
-            f"{shape} for images {images.shape}. A network of strides ends in a map of more than one pixel "
-            "if images are larger than it is made for: add a convolution, or GlobalAvgPool."
+            f"{shape} for images {images.shape}. A network of strides ends in a map of more than "
+            "one pixel if images are larger than it is made for: add a convolution, or "
+            "GlobalAvgPool."
         )
 
 
