@@ -278,3 +278,13 @@ def test_rejects_other_arguments_and_variables():
         load_torch_state(cifar_resnet(8, rngs=nnx.Rngs(0)), state)
     with pytest.raises(WeightsError, match=r"without layers\.0\.bias \(2,\)"):
         load_torch_state(LinearNet((4, 2), rngs=nnx.Rngs(0)), {})
+
+
+def test_transposed_convolutions_that_do_not_flip_are_refused():
+    """The shapes of a square kernel fit, and the outputs would be others."""
+    settings = {"rngs": nnx.Rngs(0)}
+    with pytest.raises(WeightsError, match="transposed convolutions with transpose_kernel"):
+        load_torch_state(nnx.ConvTranspose(2, 2, (3, 3), **settings), {})
+    right = nnx.ConvTranspose(2, 2, (3, 3), transpose_kernel=True, **settings)
+    state = {"weight": np.ones((2, 2, 3, 3)), "bias": np.zeros(2)}
+    assert (load_torch_state(right, state).kernel[...] == 1).all()
