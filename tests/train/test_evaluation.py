@@ -6,6 +6,7 @@ from flax import nnx
 
 from convjax.nn.models import LinearNet
 from convjax.optim.optimizers import sgd
+from convjax.train import binary_cross_entropy
 from convjax.train.device_data import Images
 from convjax.train.evaluation import Scores
 from convjax.train.trainer import Trainer
@@ -103,7 +104,7 @@ def test_evaluate_takes_a_positive_single_logit_as_class_1():
     data = split()._replace(labels=jnp.arange(EXAMPLES) % 2)
     for bias, correct in ((0.5, 11), (-0.5, 12)):
         model.layers[0].bias.set_value(jnp.array([bias]))
-        trainer = Trainer(model, sgd(), loss=lambda logits, labels: logits[:, 0])
+        trainer = Trainer(model, sgd(), loss=binary_cross_entropy)
         found = trainer.evaluate(trainer.start(model), data)
         assert found.correct == correct
 
