@@ -16,6 +16,7 @@ from convjax.data import Dataset, epoch_order, load
 from convjax.data.catalog import DATASET_NAMES
 from convjax.data.paths import expanded
 from convjax.stats.watch import Watch
+from convjax.train.losses import accuracy
 from convjax.train.plan import PIECE, Plan
 from convjax.train.trainer import Trainer
 from experiments.harness.datasets import DeviceDataset, SettingDatasets
@@ -145,6 +146,7 @@ class Session:
                 mean=mean,
                 std=std,
                 loss=setting.loss,
+                metrics=[accuracy],  # also of a single output, which answers 3 or 7
                 watch=watch,
                 devices=devices,
             )
