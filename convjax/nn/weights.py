@@ -187,11 +187,11 @@ def load_torch_state(model: nnx.Module, state: Mapping[str, Any]) -> nnx.Module:
             "`state_dict()` of a PyTorch network does."
         )
     copy = nnx.clone(model)
-    for where, module in nnx.iter_modules(copy):
-        if isinstance(module, nnx.ConvTranspose) and not module.transpose_kernel:
+    for place, layer in nnx.iter_modules(copy):
+        if isinstance(layer, nnx.ConvTranspose) and not layer.transpose_kernel:
             raise WeightsError(
                 f"model must have transposed convolutions with transpose_kernel=True, got "
-                f"{'.'.join(map(str, where))} without it: it would not flip the kernel as PyTorch "
+                f"{'.'.join(map(str, place))} without it: it would not flip the kernel as PyTorch "
                 "does, and compute something else."
             )
     wanted = {}
