@@ -1,5 +1,7 @@
 """Layers without parameters that know the layout of their maps: pooling and flattening."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -10,7 +12,26 @@ from convjax.ops.layout import check_layout, check_maps, flatten
 from convjax.ops.pooling import avg_pool, max_pool
 
 
-class MaxPool(nnx.Module):
+class _WindowPool(nnx.Module):
+    """The windows of a pooling layer; what is taken of them is the derived class's."""
+
+    def __init__(
+        self,
+        window: int | Pair,
+        *,
+        stride: int | Pair | None = None,
+        padding: int | Pair | Padding | str = 0,
+        layout: str = "NHWC",
+    ):
+        self.window, self.stride, self.padding = window, stride, padding
+        self.layout = check_layout(layout)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {"stride": self.stride, "padding": self.padding, "layout": self.layout}
+
+
+class MaxPool(_WindowPool):
     """The largest value of each window and channel.
 
     Args:
@@ -32,24 +53,12 @@ class MaxPool(nnx.Module):
       (2, 64, 56, 56)
     """
 
-    def __init__(
-        self,
-        window: int | Pair,
-        *,
-        stride: int | Pair | None = None,
-        padding: int | Pair | Padding | str = 0,
-        layout: str = "NHWC",
-    ):
-        self.window, self.stride, self.padding = window, stride, padding
-        self.layout = check_layout(layout)
-
     def __call__(self, x: Num[Array | np.ndarray, "A B C D"]) -> Num[Array, "E F G H"]:
         """Pools maps; axes of both as the layout says. Raises as `convjax.ops.max_pool` does."""
-        settings = {"stride": self.stride, "padding": self.padding, "layout": self.layout}
-        return max_pool(x, self.window, **settings)  # type: ignore[arg-type]
+        return max_pool(x, self.window, **self._settings)
 
 
-class AvgPool(nnx.Module):
+class AvgPool(_WindowPool):
     """The mean of each window and channel, with padding as zeros.
 
     Args:
@@ -71,21 +80,9 @@ class AvgPool(nnx.Module):
       [1.5]
     """
 
-    def __init__(
-        self,
-        window: int | Pair,
-        *,
-        stride: int | Pair | None = None,
-        padding: int | Pair | Padding | str = 0,
-        layout: str = "NHWC",
-    ):
-        self.window, self.stride, self.padding = window, stride, padding
-        self.layout = check_layout(layout)
-
     def __call__(self, x: Inexact[Array | np.ndarray, "A B C D"]) -> Inexact[Array, "E F G H"]:
         """Pools maps; axes of both as the layout says. Raises as `convjax.ops.avg_pool` does."""
-        settings = {"stride": self.stride, "padding": self.padding, "layout": self.layout}
-        return avg_pool(x, self.window, **settings)  # type: ignore[arg-type]
+        return avg_pool(x, self.window, **self._settings)
 
 
 class GlobalAvgPool(nnx.Module):

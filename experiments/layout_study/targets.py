@@ -1,5 +1,6 @@
 """The comparison of layouts for chips that need not be there: its networks, table and picture."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,8 +11,8 @@ from flax import nnx
 
 from convjax import compare_layouts
 from convjax.analysis import LayoutProgram
-from convjax.analysis._compare_layouts import FIGURES
 from convjax.analysis.hlo import CompiledProgram, HloConvolution
+from convjax.analysis.layout_programs import FIGURES
 from convjax.io.json_files import write_json
 from convjax.ops.layout import KERNEL_AXES
 from convjax.plots import new_figure
@@ -63,10 +64,8 @@ def compile_for_targets(lab: Lab) -> None:
             lab.observer.message(
                 f"{case.name}, {case.dtype}, {target}: {found.recommended()[target]}"
             )
-            rows += [
-                {"network": case.name, "dtype": case.dtype, "images": case.images, **asdict(row)}
-                for row in found.rows
-            ]
+            named = {"network": case.name, "dtype": case.dtype, "images": case.images}
+            rows += [named | saved_row(row) for row in found.rows]
     write_json(
         lab.out / "layouts_by_target.json",
         {"environment": environment(), "layouts_by_target": rows},
@@ -148,8 +147,18 @@ def targets_picture(rows: Sequence[dict[str, Any]]) -> "Figure":
     return figure
 
 
+def saved_row(row: LayoutProgram) -> dict[str, Any]:
+    """Returns a row as plain data; equal convolutions stand once, with their number."""
+    fields = asdict(row)
+    counts = Counter(row.program.convolutions)
+    fields["program"]["convolutions"] = [[*of, count] for of, count in counts.items()]
+    return fields
+
+
 def _program(row: dict[str, Any]) -> LayoutProgram:
     fields = {key: row[key] for key in ("target", "layout", "force", "seconds", "compile_seconds")}
     made = dict(row["program"])
-    made["convolutions"] = tuple(HloConvolution(*of) for of in made["convolutions"])
+    made["convolutions"] = tuple(
+        HloConvolution(*of) for *of, count in made["convolutions"] for _ in range(count)
+    )
     return LayoutProgram(program=CompiledProgram(**made), **fields)

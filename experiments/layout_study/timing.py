@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convjax.analysis._compare_layouts import (
+from convjax.analysis.hlo import CompiledProgram, describe
+from convjax.analysis.step_programs import (
     compile_step,
     conv_options,
     runner,
     seconds_in_turns,
 )
-from convjax.analysis.hlo import CompiledProgram, describe
 from experiments.layout_study.cases import NETWORK, CaseStep, Shape, Variant, convolution, network
 
 

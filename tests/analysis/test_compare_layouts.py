@@ -11,8 +11,8 @@ from flax import linen, nnx
 import convjax
 from convjax import compare_layouts
 from convjax.analysis import LayoutComparison, LayoutProgram
-from convjax.analysis._compare_layouts import seconds_in_turns
 from convjax.analysis.hlo import CompiledProgram, HloConvolution
+from convjax.analysis.step_programs import seconds_in_turns
 from convjax.nn import Conv
 from convjax.ops import max_pool
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-from dataclasses import asdict
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ from experiments.layout_study.networks import DepthwiseNet, ResNetConvolutions
 from experiments.layout_study.targets import (
     compile_for_targets,
     markdown_layouts_by_target,
+    saved_row,
     targets_picture,
 )
 from tests.plots.drawn import draw
@@ -30,7 +30,7 @@ def row(target, layout, force="", physical="NHWC", **fields):
         (HloConvolution("__cudnn$convForward", "", physical),), 0, 1, 0, 2**20, None,
         **({"bytes": 2.0**21, "launches": 5} | fields),
     )  # fmt: skip
-    found = asdict(LayoutProgram(target, layout, force, made, None, 0.1))
+    found = saved_row(LayoutProgram(target, layout, force, made, None, 0.1))
     return {"network": "net", "dtype": "bfloat16", "images": [64, 8, 8, 3], **found}
 
 
