@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +42,7 @@ class Scores(NamedTuple):
     loss: float
     correct: int | None
     examples: int
-    metrics: Mapping[str, float] = MappingProxyType({})
+    metrics: Mapping[str, float]
 
     @property
     def accuracy(self) -> float:
@@ -105,7 +104,7 @@ class Evaluator:
             float(total) / examples,
             int(hits) if counted else None,
             examples,
-            MappingProxyType(means),
+            means,
         )
 
     def _score_stream(

@@ -47,7 +47,7 @@ def train(devices, *, streamed):
             found[f"{kind}{name}"] = getattr(record, name)
         leaves = jax.tree_util.tree_leaves_with_path(state)
         found |= {f"{kind}state{jax.tree_util.keystr(path)}": np.array(a) for path, a in leaves}
-        found[f"{kind}scores"] = np.array(scores)
+        found[f"{kind}scores"] = np.array(scores[:3])
     found["logits"] = np.array(trainer.predict(state, split.images))
     model = trainer.model(state)
     found["model"] = np.array(model(np.full((2, 4, 4, 2), 0.5)))
