@@ -17,11 +17,11 @@ Command: python -m experiments run batch-norm smooth-picture longer
 """
 
 from convjax import plots
+from convjax.chapter.setting import BASELINE, BATCH_NORM, LONGER, ONE_CYCLE, PENULTIMATE
 from convjax.diagnosis.collapse import collapse_steps
 from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
 from experiments.harness.rules import Measured, every, on_digits, within_spread
-from experiments.harness.setting import BASELINE, BATCH_NORM, LONGER, ONE_CYCLE, PENULTIMATE
 
 
 def batch_norm(lab: Lab) -> Measured:

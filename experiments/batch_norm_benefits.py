@@ -22,6 +22,8 @@ Command: python -m experiments run higher-lr generalises faster --seeds 5
 
 from dataclasses import replace
 
+from convjax.chapter.setting import BATCH_512, ONE_CYCLE, Setting
+from convjax.chapter.training import Outcome
 from experiments.harness import charts
 from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import (
@@ -41,8 +43,6 @@ from experiments.harness.comparison import (
 from experiments.harness.intervals import difference
 from experiments.harness.lab import Lab
 from experiments.harness.rules import Decision, Measured, mean, on_digits, over_seeds
-from experiments.harness.setting import BATCH_512, ONE_CYCLE, Setting
-from experiments.harness.training import Outcome
 
 SIDES = {"none": "without batch norm", "batch": "with batch norm"}
 SCORES = 20  # evaluations per epoch of "faster"

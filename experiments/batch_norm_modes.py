@@ -16,11 +16,11 @@ Command: python -m experiments run batch-norm-modes
 import numpy as np
 from flax import nnx
 
+from convjax.chapter.setting import BATCH_NORM
 from convjax.nn import capture
 from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
 from experiments.harness.rules import Decision, Measured, Rule
-from experiments.harness.setting import BATCH_NORM
 
 IMAGES = 500
 

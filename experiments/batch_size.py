@@ -25,13 +25,13 @@ import numpy as np
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
+from convjax.chapter.setting import ONE_CYCLE
 from experiments.harness import charts
 from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import at_best
 from experiments.harness.intervals import difference
 from experiments.harness.lab import Lab
 from experiments.harness.rules import Decision, Measured, mean, on_digits, over_seeds
-from experiments.harness.setting import ONE_CYCLE
 
 SIZES = (32, 128, 512, 2048)
 BATCHES = 20

@@ -6,7 +6,7 @@ Predictions of the chapter:
   first-kernels: the first-layer kernels of a trained network, drawn as images, show edges.
 
 Data in colour are used unchanged. For data in grey (mnist, mnist5k, fashion_mnist) coloured digits
-are substituted (`experiments.features.tinted_digits`): nine of ten images have the hue of their
+are substituted (`convjax.chapter.tinted_digits`): nine of ten images have the hue of their
 class, two classes share each hue, and all hues have the same luma. For these digits the claim on
 greyscale holds by construction, as far as a network can use the colour at all; the measurement says
 how much the colour is worth.
@@ -38,8 +38,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convjax.chapter.colour_encodings import ENCODINGS
+from convjax.chapter.setting import BATCH_NORM, Setting
 from convjax.plots.images import show_batch, show_kernels
-from experiments.features.colour_encodings import ENCODINGS
 from experiments.features.edge_similarity import colour_shares, edge_shares, noise_like
 from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import at_best
@@ -54,7 +55,6 @@ from experiments.harness.rules import (
     on_digits,
     over_seeds,
 )
-from experiments.harness.setting import BATCH_NORM, Setting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

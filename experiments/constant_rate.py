@@ -27,11 +27,11 @@ import math
 import numpy as np
 
 from convjax import plots
+from convjax.chapter.setting import BASELINE, BATCH_512, PENULTIMATE, Setting
+from convjax.chapter.training import Training
 from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
 from experiments.harness.rules import Decision, Measured, Rule, on_digits, over_seeds
-from experiments.harness.setting import BASELINE, BATCH_512, PENULTIMATE, Setting
-from experiments.harness.training import Training
 
 FAILED = 0.2
 

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from convjax import conv2d
+from convjax.chapter.chapter_data import CENTRES, KERNELS, TOP_EDGE, embedded_three
 from convjax.ops import reference
 from convjax.ops.layout import KERNEL_AXES, permutation
 from convjax.plots import images
-from experiments.harness.chapter_data import CENTRES, KERNELS, TOP_EDGE, embedded_three
 from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
 from experiments.harness.rules import Decision, Measured, Rule, exactly, on_digits

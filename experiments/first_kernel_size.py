@@ -14,11 +14,11 @@ Command: python -m experiments run first-kernel-size --seeds 5
 
 from dataclasses import replace
 
+from convjax.chapter.setting import BATCH_NORM, ONE_CYCLE
 from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import at_best, larger
 from experiments.harness.lab import Lab
 from experiments.harness.rules import Measured, on_digits
-from experiments.harness.setting import BATCH_NORM, ONE_CYCLE
 
 
 def first_kernel_size(lab: Lab) -> Measured:

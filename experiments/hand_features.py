@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from convjax.chapter.setting import LONGER
 from convjax.data import Split, epoch_order
 from convjax.plots import BLUE, ORANGE, new_figure
 from experiments.colour_images import colour_setting
@@ -33,7 +34,6 @@ from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import at_best
 from experiments.harness.lab import Lab
 from experiments.harness.rules import Decision, Measured, over_seeds
-from experiments.harness.setting import LONGER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from convjax import conv2d
+from convjax.chapter.chapter_data import KERNELS
 from convjax.ops import reference
-from experiments.harness.chapter_data import KERNELS
 from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
 from experiments.harness.rules import Decision, Measured, NotMeasuredError, Rule

@@ -19,6 +19,7 @@ from dataclasses import replace
 import numpy as np
 
 from convjax import plots
+from convjax.chapter.setting import ONE_CYCLE, Setting
 from convjax.train.lr_finder import RULES, LRFind, lr_find
 from experiments.batch_norm_benefits import both
 from experiments.harness.claim import Claim, Published
@@ -32,7 +33,6 @@ from experiments.harness.rules import (
     on_digits,
     over_seeds,
 )
-from experiments.harness.setting import ONE_CYCLE, Setting
 
 STEPS = 100
 FALLS = 0.9  # the lowest smoothed loss over the first

@@ -16,13 +16,13 @@ Command: python -m experiments run norm-layers norm-order --seeds 5
 
 from dataclasses import replace
 
+from convjax.chapter.setting import BATCH_NORM, ONE_CYCLE
 from convjax.nn.models import NORMS
 from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import TRAINS, at_best, larger
 from experiments.harness.intervals import difference
 from experiments.harness.lab import Lab
 from experiments.harness.rules import Decision, Measured, on_digits, over_seeds
-from experiments.harness.setting import BATCH_NORM, ONE_CYCLE
 
 
 def norm_layers(lab: Lab) -> Measured:

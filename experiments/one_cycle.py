@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from convjax import plots
+from convjax.chapter.setting import BATCH_512, ONE_CYCLE, PENULTIMATE
 from convjax.diagnosis.collapse import collapse_steps
 from convjax.optim import schedules
 from experiments.constant_rate import late_near_zero
@@ -48,7 +49,6 @@ from experiments.harness.rules import (
     over_seeds,
     within_spread,
 )
-from experiments.harness.setting import BATCH_512, ONE_CYCLE, PENULTIMATE
 
 TURN = 0.25  # of the steps, fastai's pct_start
 MANY = 0.5  # "still many" near zero

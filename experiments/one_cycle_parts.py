@@ -16,12 +16,12 @@ Command: python -m experiments run one-cycle-parts --seeds 5
 
 from dataclasses import replace
 
+from convjax.chapter.setting import CYCLES, ONE_CYCLE
 from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import at_best
 from experiments.harness.intervals import difference
 from experiments.harness.lab import Lab
 from experiments.harness.rules import Decision, Measured, all_hold, on_digits, over_seeds
-from experiments.harness.setting import CYCLES, ONE_CYCLE
 
 PARTS = ("no-warm-up", "no-annealing", "flat-momentum")
 

@@ -22,10 +22,7 @@ import numpy as np
 from flax import nnx
 
 from convjax import conv2d
-from experiments.harness.claim import Claim, Published
-from experiments.harness.lab import Lab
-from experiments.harness.rules import Decision, Measured, NotMeasuredError, Rule
-from experiments.harness.spreadsheet import (
+from convjax.chapter.spreadsheet import (
     FILTERS_1,
     FILTERS_2,
     IMAGE,
@@ -36,6 +33,9 @@ from experiments.harness.spreadsheet import (
     WEIGHTS,
     Sheet,
 )
+from experiments.harness.claim import Claim, Published
+from experiments.harness.lab import Lab
+from experiments.harness.rules import Decision, Measured, NotMeasuredError, Rule
 
 
 def network(sheet: Sheet) -> dict[str, Any]:

@@ -22,6 +22,7 @@ Command: python -m experiments run super-convergence --seeds 5
 import math
 from dataclasses import replace
 
+from convjax.chapter.setting import BATCH_512, ONE_CYCLE
 from experiments.harness import charts
 from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import (
@@ -36,7 +37,6 @@ from experiments.harness.comparison import (
 from experiments.harness.intervals import difference
 from experiments.harness.lab import Lab
 from experiments.harness.rules import Decision, Measured, all_hold, mean, on_digits, over_seeds
-from experiments.harness.setting import BATCH_512, ONE_CYCLE
 
 LENGTHS = (1, 2, 3, 5)
 CONSTANT = replace(BATCH_512, epochs=8)

@@ -24,6 +24,7 @@ from dataclasses import replace
 
 from convjax import plots
 from convjax.analysis._summary import summary
+from convjax.chapter.setting import LINEAR, THREE_OR_SEVEN, Setting
 from experiments.harness import charts
 from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import accuracies
@@ -38,7 +39,6 @@ from experiments.harness.rules import (
     over_seeds,
     within_spread,
 )
-from experiments.harness.setting import LINEAR, THREE_OR_SEVEN, Setting
 
 A_LITTLE_OVER = 0.98, 0.985  # "a little over 98 %"
 

@@ -6,8 +6,8 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from convjax.terminal.compilation_cache import use_compilation_cache
 from convjax.train import scan_loop
-from experiments.harness.compilation_cache import use_compilation_cache
 from tests import trainings
 
 # The command line turns on JAX's persistent cache for the whole process. Only the tests of the

@@ -36,6 +36,17 @@ def on_accelerator(*args: Any, default: Callable[..., Any], **by_platform: Any) 
     return default(*args)
 
 
+def command_app(name: str) -> tuple[str, Any]:
+    """Returns the program that has a command, and its app."""
+    from convjax.cli.app import COMMANDS
+    from convjax.cli.app import app as of_library
+    from experiments.cli.app import app as of_experiments
+
+    if name in COMMANDS:
+        return "convjax", of_library
+    return "python -m experiments", of_experiments
+
+
 def free_port() -> int:
     """Returns a free port of this computer."""
     with socket.socket() as trial:

@@ -89,7 +89,7 @@ def effective_field(
     combination, so that channels do not cancel systematically.
 
     Args:
-      model, *args, layout, select, **kwargs: as for `convjax.receptive_fields`. The images must be
+      model, args, layout, select, kwargs: as for `convjax.receptive_fields`. The images must be
         floating-point and normalised as the network expects; a few dozen suffice.
       layer: a name that `receptive_fields` returns, of a layer whose map has rows and columns.
       cell: (row, column) in the map; the middle by default.

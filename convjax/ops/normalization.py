@@ -30,7 +30,7 @@ def batch_moments(
 
     The moments are computed in one pass over x, after subtracting from each channel a value near
     its mean: the mean over the positions with index 0 on the last axis that is not the channels'.
-    Without that shift, E[x²] − E[x]² loses all digits where |mean| ≫ std and can turn negative
+    Without that shift, E[x²] − E[x]² loses all digits where `|mean| ≫ std` and can turn negative
     (https://github.com/google/flax/issues/1491). With it, the relative error of the variance is
     about ε·(1 + (d/std)²), where d is the distance of the subtracted value from the mean. This is
     as small as that of two passes unless the first positions lie far from all others; two passes
@@ -129,7 +129,7 @@ def batch_norm(
     """Returns (x − mean)/√(var + ε)·γ + β, in the dtype of x.
 
     Computed as x·a + b with a = γ/√(var + ε) and b = β − mean·a, as PyTorch does on CPU: one
-    operation less per value. The rounding error grows with |mean|/std, times γ. Half precision
+    operation less per value. The rounding error grows with `|mean|/std`, times γ. Half precision
     is therefore computed in float32.
 
     Args:

@@ -117,7 +117,7 @@ def adam(
       Regularization", https://arxiv.org/abs/1711.05101.
 
     Examples:
-      The first step is lr·g/(|g| + eps), whatever b1 and b2:
+      The first step is `lr·g/(|g| + eps)`, whatever b1 and b2:
 
       >>> import convjax, jax.numpy as jnp
       >>> optimizer = convjax.adam()

@@ -31,7 +31,7 @@ def plot_layer_stats(
     """Draws a layer's mean, standard deviation and share of values near zero over the steps.
 
     The share is in percent of the layer's values. The thick line is fastai's count, x <= 0.05,
-    which includes all negative values; the thin line is |x| <= 0.05.
+    which includes all negative values; the thin line is `|x| <= 0.05`.
 
     Args:
       record: the record of a training.

@@ -236,7 +236,7 @@ def write_events(
 
     Args:
       run_folder: the run's folder, which has config.json, record.npz and, where they exist,
-        metrics.jsonl and plots/*.png.
+        metrics.jsonl and `plots/*.png`.
       out: a new folder, or one of event files, which is replaced as a whole once the new files are
         complete; by default run_folder/tensorboard.
 

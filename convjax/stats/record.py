@@ -59,7 +59,7 @@ class Record(Displayed):
       mean: (S, L).
       std: (S, L), unbiased.
       near_zero: (S, L) share of x <= near_zero_threshold, with all negative numbers.
-      abs_near_zero: (S, L) share of |x| <= near_zero_threshold.
+      abs_near_zero: (S, L) share of `|x| <= near_zero_threshold`.
       hist: (S, L, B) counts of the bins.
       under: (S, L) counts of x below the bins.
       over: (S, L) counts of x above the bins.

@@ -21,9 +21,9 @@ import numpy as np
 from rich.console import Console
 
 from convjax.runs.environment import environment
-from experiments.terminal.command import measure_to_file
-from experiments.terminal.options import OutFile, Quick
-from experiments.terminal.tables import TextTable
+from convjax.terminal.command import measure_to_file
+from convjax.terminal.options import OutFile, Quick
+from convjax.terminal.tables import TextTable
 
 # (number of processes, devices of each process)
 CASES = ((1, 1), (1, 8), (2, 4), (4, 2))

@@ -21,10 +21,10 @@ from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.parameters import Described, Norms
 from convjax.stats.record import Record
 from convjax.stats.record_builder import RecordBuilder, from_steps
+from convjax.terminal.command import measure_to_file
+from convjax.terminal.options import OutFile, Quick
+from convjax.terminal.tables import TextTable
 from convjax.train.scan_loop import CHUNK_STEPS
-from experiments.terminal.command import measure_to_file
-from experiments.terminal.options import OutFile, Quick
-from experiments.terminal.tables import TextTable
 
 STEPS = (1_000, 4_000, 100_000, 10_000_000)
 QUICK_STEPS = (1_000, 20_000)

@@ -5,9 +5,9 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
+from convjax.terminal.tables import TextTable
 from experiments.bench.case import BenchCase
 from experiments.bench.cases import Ratio, Timing, faster, program, ratios, statistics
-from experiments.terminal.tables import TextTable
 
 # Bars on PyTorch / ours, by statistics and batch size; on the overhead of statistics, by kind and
 # cadence; on batch norm / none, the share of the matrix-product rate, and seconds of compiling.

@@ -16,13 +16,13 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from convjax.terminal.command import measure_to_file
+from convjax.terminal.options import Data, DataDir, Quick, Rounds
 from experiments.bench.case import BenchCase
 from experiments.bench.cases import Timing, case_groups, cold_start, faster, ratios, take_turns
 from experiments.bench.report import bar_table, bars, group_table, start_table
 from experiments.bench.targets import bench_targets
 from experiments.bench.worker import BenchError, Worker
-from experiments.terminal.command import measure_to_file
-from experiments.terminal.options import Data, DataDir, Quick, Rounds
 
 BATCH_SIZES = (64, 512)
 Kind = Literal["engines", "cadence", "quantities", "norm"]

@@ -34,12 +34,12 @@ from convjax.data import Dataset, Split, epoch_order, load, normalization
 from convjax.nn.models import ConvNet
 from convjax.optim import optimizers, schedules
 from convjax.runs.environment import environment
+from convjax.terminal.command import measure_to_file
+from convjax.terminal.one_line_errors import OneLineCommand
+from convjax.terminal.options import Data, DataDir, OutFile, Quick, Seeds
 from convjax.train.device_data import Images
 from convjax.train.trainer import Trainer
 from experiments.harness.rules import mean, std
-from experiments.terminal.command import measure_to_file
-from experiments.terminal.one_line_errors import OneLineCommand
-from experiments.terminal.options import Data, DataDir, OutFile, Quick, Seeds
 
 GOAL = 0.99
 SEEDS_OF_A_RECORD = 20

@@ -34,11 +34,11 @@ from convjax.nn.models import ConvNet, digits_net
 from convjax.optim.optimizers import adam
 from convjax.optim.schedules import one_cycle
 from convjax.runs.environment import environment
+from convjax.terminal.command import measure_to_file
+from convjax.terminal.options import Data, DataDir, OutFile, Quick, Rounds
+from convjax.terminal.tables import TextTable
 from convjax.train.device_data import Images
 from convjax.train.trainer import Trainer
-from experiments.terminal.command import measure_to_file
-from experiments.terminal.options import Data, DataDir, OutFile, Quick, Rounds
-from experiments.terminal.tables import TextTable
 
 BATCH_SIZES = (64, 512)
 # Images per measurement, for every batch size: a few seconds on two cores, and several chunks.

@@ -24,12 +24,12 @@ from convjax.nn.models import digits_net
 from convjax.optim.optimizers import adam
 from convjax.optim.schedules import one_cycle
 from convjax.runs.environment import environment
+from convjax.terminal.command import measure_to_file
+from convjax.terminal.options import Data, DataDir, OutFile, Quick, Rounds
+from convjax.terminal.tables import TextTable
 from convjax.train.device_data import Images
 from convjax.train.program_memory import bytes_per_run, runs_at_once
 from convjax.train.trainer import Trainer
-from experiments.terminal.command import measure_to_file
-from experiments.terminal.options import Data, DataDir, OutFile, Quick, Rounds
-from experiments.terminal.tables import TextTable
 
 BATCH_SIZES, AT_ONCE = (64, 512), (1, 2, 4, 8)
 # Images of a run, for every batch size: about a second for a single run on two cores.

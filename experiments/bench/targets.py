@@ -33,8 +33,8 @@ from convjax.analysis.chips import CHIPS, is_present, shapes_on
 from convjax.analysis.hlo import Computation, computations, touched_bytes
 from convjax.analysis.products import count_products
 from convjax.runs.environment import environment
-from experiments.terminal.command import measure_to_file
-from experiments.terminal.tables import TextTable
+from convjax.terminal.command import measure_to_file
+from convjax.terminal.tables import TextTable
 
 IMAGES, BATCH, STEPS = 60_000, 512, 128
 EVERY = 8  # steps from one with statistics to the next, in the third kind of program

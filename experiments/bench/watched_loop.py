@@ -22,10 +22,10 @@ from flax import nnx
 
 import convjax
 from convjax.runs.environment import environment
+from convjax.terminal.command import measure_to_file
+from convjax.terminal.options import OutFile, Quick
+from convjax.terminal.tables import TextTable
 from experiments.bench.networks import NETWORKS, batch
-from experiments.terminal.command import measure_to_file
-from experiments.terminal.options import OutFile, Quick
-from experiments.terminal.tables import TextTable
 
 ROUNDS, STEPS = 7, 8
 

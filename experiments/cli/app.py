@@ -1,5 +1,5 @@
-"""The commands of `python -m experiments`: list, run, train, parity, table, events; the pages
-report, explore and gallery; and the measurements bench, bench-…, diagnosis, fields and speedrun.
+"""The commands of `python -m experiments`: list, run, parity, table, gallery, and the measurements
+bench, bench-…, diagnosis, fields and speedrun. `convjax` has those for one training.
 
 Exit status of `run`: 0 if every verdict is the expected one, 1 if one differs, 2 for wrong usage or
 unavailable data. Of `parity`: 0 if all figures hold, 1 if one does not, 2 for a file that is not a
@@ -15,6 +15,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from convjax.terminal.console import console
+from convjax.terminal.one_line_errors import OneLineCommand, OneLineGroup
+from convjax.terminal.options import DataDir, LayoutOption
 from experiments.bench.devices import markdown_devices, run_bench_devices
 from experiments.bench.record import markdown_records, run_bench_record
 from experiments.bench.report import markdown_bars
@@ -25,12 +28,9 @@ from experiments.bench.sweep import bench_sweep, markdown_costs
 from experiments.bench.targets import markdown_targets
 from experiments.bench.watched_loop import markdown_watched, run_bench_watch
 from experiments.cli import registry
-from experiments.cli.events import run_events
-from experiments.cli.explore import run_explore
 from experiments.cli.gallery import run_gallery
-from experiments.cli.report import run_report
+from experiments.cli.ledger import claims_table, markdown_ledger
 from experiments.cli.run import run
-from experiments.cli.train import EXAMPLES, run_train
 from experiments.diagnosis_study.report import tables
 from experiments.diagnosis_study.results import DiagnosisResult
 from experiments.diagnosis_study.run import run_diagnosis
@@ -40,10 +40,6 @@ from experiments.harness.claim import Result
 from experiments.layout_study.report import markdown_layouts
 from experiments.layout_study.targets import markdown_layouts_by_target
 from experiments.receptive_fields.run import markdown_fields, run_fields
-from experiments.terminal.console import console
-from experiments.terminal.ledger import claims_table, markdown_ledger
-from experiments.terminal.one_line_errors import OneLineCommand, OneLineGroup
-from experiments.terminal.options import DataDir, LayoutOption
 
 app = typer.Typer(
     cls=OneLineGroup,
@@ -71,8 +67,8 @@ def parity(
     """Replays trajectories of fastai in float64 and prints the largest deviations as JSON."""
     from convjax.io.json_files import nonfinite_to_null
     from convjax.ops.layout import resolve_layout
+    from convjax.terminal.compilation_cache import use_compilation_cache
     from experiments.fastai_parity.replay import replay
-    from experiments.harness.compilation_cache import use_compilation_cache
 
     use_compilation_cache()
     holds = True
@@ -139,16 +135,12 @@ app.command("bench-record")(run_bench_record)
 app.command("bench-watch")(run_bench_watch)
 app.command("diagnosis")(run_diagnosis)
 app.command("diagnosis-sets")(run_diagnosis_sets)
-app.command("explore")(run_explore)
 app.command("gallery")(run_gallery)
 app.command("bench-devices")(run_bench_devices)
 app.command("bench-stream")(run_bench_stream)
 app.command("bench-sweep")(bench_sweep)
 app.command("fields")(run_fields)
 app.command("speedrun")(speedrun)
-app.command("train", epilog=EXAMPLES)(run_train)
-app.command("report")(run_report)
-app.command("events")(run_events)
 
 
 def script(file: str) -> NoReturn:

@@ -7,8 +7,8 @@ takes three steps.
 
 from pathlib import Path
 
-from experiments.terminal.command import NOTHING_WRITTEN, mistakes_reported, prepare_file
-from experiments.terminal.options import Data, DataDir, OutPage, Quick
+from convjax.terminal.command import NOTHING_WRITTEN, mistakes_reported, prepare_file
+from convjax.terminal.options import Data, DataDir, OutPage, Quick
 
 
 def run_gallery(
@@ -19,12 +19,12 @@ def run_gallery(
 ) -> None:
     """Draws the chapter's pictures, for which it trains three small networks; writes one page."""
     from convjax.io.atomic import atomic_write
+    from convjax.terminal.compilation_cache import use_compilation_cache
+    from convjax.terminal.console import ConsoleObserver, console, print_line
     from experiments.gallery.operation import equation_section, kernel_sections
     from experiments.gallery.page import page
     from experiments.gallery.training import training_sections
-    from experiments.harness.compilation_cache import use_compilation_cache
     from experiments.harness.lab import Lab
-    from experiments.terminal.console import ConsoleObserver, console, print_line
 
     use_compilation_cache()
     shown = console()

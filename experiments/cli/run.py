@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from convjax.chapter.observer import Observer
+from convjax.cli.results_folder import check_new, check_output, results_folder
 from convjax.io.lock import FolderLock, LockedError
-from experiments.cli import registry
-from experiments.cli.results_folder import check_new, check_output, results_folder
-from experiments.harness.claim import Claim
-from experiments.harness.observer import Observer
-from experiments.terminal.command import NOTHING_WRITTEN, mistakes_reported
-from experiments.terminal.console import ConsoleObserver, console, print_line
-from experiments.terminal.ledger import ledger_table
-from experiments.terminal.options import (
+from convjax.terminal.command import NOTHING_WRITTEN, mistakes_reported
+from convjax.terminal.console import ConsoleObserver, console, print_line
+from convjax.terminal.options import (
     Data,
     DataDir,
     DryRun,
@@ -26,6 +23,9 @@ from experiments.terminal.options import (
     Quiet,
     Seeds,
 )
+from experiments.cli import registry
+from experiments.cli.ledger import ledger_table
+from experiments.harness.claim import Claim
 
 if TYPE_CHECKING:
     from experiments.harness.lab import Lab
@@ -75,12 +75,12 @@ def run(
 
     A quick run trains three steps per epoch, and its verdicts are undecided.
     """
+    from convjax.chapter.spreadsheet import Sheet
     from convjax.ops.layout import resolve_layout
     from convjax.plots import new_figure
-    from experiments.harness.compilation_cache import use_compilation_cache
+    from convjax.terminal.compilation_cache import use_compilation_cache
     from experiments.harness.lab import Lab
     from experiments.harness.runner import measure_claims, results_to_resume
-    from experiments.harness.spreadsheet import Sheet
 
     use_compilation_cache()
     where = results_folder(out)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from statistics import median
 
 from convjax.diagnosis.symptoms import SYMPTOMS
+from convjax.terminal.tables import TextTable
 from experiments.diagnosis_study.faults import FAULTS
 from experiments.diagnosis_study.results import DiagnosisResult
 from experiments.diagnosis_study.sagemaker_rules import RULE_SYMPTOMS
 from experiments.diagnosis_study.suite import HEALTHY, STRENGTHS
 from experiments.harness.intervals import Interval, share
-from experiments.terminal.tables import TextTable
 
 TARGETS = {"recall": 0.95, "precision": 0.95, "healthy without a finding": 0.98}
 BETTER = 0.02  # a suggested change improves a training if it raises the accuracy by more than this

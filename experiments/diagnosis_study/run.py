@@ -22,13 +22,13 @@ from rich.progress import Progress
 from convjax.diagnosis._diagnose import diagnose
 from convjax.runs.environment import environment
 from convjax.stats.record import Record
+from convjax.terminal.command import measure_to_file
+from convjax.terminal.options import OutFile, Quick
 from experiments.diagnosis_study.faults import SUGGESTED_CHANGES, TrainingSpec
 from experiments.diagnosis_study.kept import RecordsFolder, kept_training
 from experiments.diagnosis_study.results import DiagnosisResult, symptom_of
 from experiments.diagnosis_study.suite import HEALTHY, PARTS, STRENGTHS, StudyCase
 from experiments.diagnosis_study.user_loops import Trained
-from experiments.terminal.command import measure_to_file
-from experiments.terminal.options import OutFile, Quick
 
 EVERY = 10  # steps between diagnoses of a training
 # Number of trainings per symptom, in the measured part, that are repeated with the suggested
@@ -125,9 +125,9 @@ def run_diagnosis(
 
     These are 844 trainings, and 264 with weaker faults.
     """
+    from convjax.terminal.compilation_cache import use_compilation_cache
     from experiments.diagnosis_study.report import tables
     from experiments.diagnosis_study.suite import cases
-    from experiments.harness.compilation_cache import use_compilation_cache
 
     def measure(shown: Console) -> dict[str, Any]:
         use_compilation_cache()

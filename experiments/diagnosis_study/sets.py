@@ -24,12 +24,12 @@ from rich.progress import Progress
 from convjax.diagnosis import diagnose
 from convjax.runs.environment import environment
 from convjax.stats.record import Record
+from convjax.terminal.command import measure_to_file
+from convjax.terminal.options import OutFile, Quick
 from experiments.diagnosis_study.kept import RecordsFolder, kept_training
 from experiments.diagnosis_study.sagemaker_rules import fired_rules
 from experiments.diagnosis_study.suite import PARTS
 from experiments.diagnosis_study.user_loops import Trained
-from experiments.terminal.command import measure_to_file
-from experiments.terminal.options import OutFile, Quick
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def loss_reading(record: Record) -> str:
 
 def _prepare() -> None:
     """Prepares a process: faults warn, as of lost precision, and programs are kept."""
-    from experiments.harness.compilation_cache import use_compilation_cache
+    from convjax.terminal.compilation_cache import use_compilation_cache
 
     warnings.simplefilter("ignore")
     use_compilation_cache()

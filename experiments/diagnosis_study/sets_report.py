@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
+from convjax.terminal.tables import TextTable
 from experiments.diagnosis_study.sagemaker_rules import RULE_SYMPTOMS
 from experiments.diagnosis_study.suite import PARTS
 from experiments.harness.intervals import Interval, share
-from experiments.terminal.tables import TextTable
 
 BARS = {"cause first": 0.80, "cause among the first three": 0.90, "healthy without a finding": 0.98}
 FIRST = 3

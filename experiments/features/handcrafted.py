@@ -18,7 +18,7 @@ import numpy.typing as npt
 from jaxtyping import Array, Float, Float32
 
 from convjax import conv2d
-from experiments.features.colour_encodings import Pixels, luma
+from convjax.chapter.colour_encodings import Pixels, luma
 
 Features = Float32[np.ndarray, "N D"]
 

@@ -3,12 +3,12 @@
 import numpy as np
 
 from convjax.analysis._precedents import Windows, output_shape
+from convjax.chapter.chapter_data import CENTRES, KERNELS, LEFT_EDGE, TOP_EDGE, embedded_three
 from convjax.ops import reference
 from convjax.ops.geometry import output_size
 from convjax.plots import chapter, images
 from convjax.stats.record import Array
 from experiments.gallery.page import GallerySection, Picture
-from experiments.harness.chapter_data import CENTRES, KERNELS, LEFT_EDGE, TOP_EDGE, embedded_three
 
 # Small whole numbers with four different outputs, so that every sum can be followed.
 IMAGE, KERNEL, BIAS = np.array([[3, 0, 1], [2, 1, 4], [0, 5, 6]]), np.array([[1, -1], [2, 3]]), 2

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convjax import plots
+from convjax.chapter import training_plots
+from convjax.chapter.setting import BATCH_NORM, ONE_CYCLE, PENULTIMATE
+from convjax.chapter.training import Training
 from convjax.diagnosis.collapse import collapse_steps
 from convjax.plots import chapter, heatmap, images
 from convjax.plots.chapter.histograms import hidden_percent
@@ -13,10 +16,7 @@ from convjax.stats.record import Record
 from convjax.stats.watch import Watch
 from experiments.gallery.operation import colour_pictures
 from experiments.gallery.page import GallerySection, Picture
-from experiments.harness import training_plots
 from experiments.harness.lab import Lab
-from experiments.harness.setting import BATCH_NORM, ONE_CYCLE, PENULTIMATE
-from experiments.harness.training import Training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

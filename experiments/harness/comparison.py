@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from convjax.chapter.setting import Setting
+from convjax.chapter.training import Outcome
 from experiments.harness import charts
 from experiments.harness.intervals import difference
 from experiments.harness.lab import Lab
 from experiments.harness.rules import Decision, Measured, Rule, over_seeds
-from experiments.harness.setting import Setting
-from experiments.harness.training import Outcome
 
 # Never among the measured seeds, so that no side is tuned on the figures that decide.
 TUNING_SEEDS = (100, 101, 102)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from convjax.chapter.session import Session
+from convjax.chapter.setting import Setting
+from convjax.chapter.training import Outcome
 from convjax.runs.folder import RunFolder
 from convjax.train._sweep import SweepRun, sweep
-from experiments.harness.session import Session
-from experiments.harness.setting import Setting
-from experiments.harness.training import Outcome
 
 
 class GroupedTrainings:

@@ -5,18 +5,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from convjax.analysis._summary import summary
+from convjax.chapter import training_plots
+from convjax.chapter.finished_runs import explain_damage
+from convjax.chapter.session import Session
+from convjax.chapter.setting import Setting
+from convjax.chapter.training import Outcome, Training
 from convjax.io.atomic import save_figure
 from convjax.nn.weights import load_weights
 from convjax.runs.folder import RunFolder
 from convjax.runs.persistence import Keeping
 from convjax.stats.watch import Watch
 from convjax.train._fit import fit
-from experiments.harness import training_plots
-from experiments.harness.finished_runs import explain_damage
 from experiments.harness.grouped_training import GroupedTrainings
-from experiments.harness.session import Session
-from experiments.harness.setting import Setting
-from experiments.harness.training import Outcome, Training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from convjax.ops.layout import KERNEL_AXES
 from convjax.plots import new_figure
+from convjax.terminal.tables import TextTable
 from experiments.harness import charts
 from experiments.layout_study.cases import Variant
 from experiments.layout_study.timing import LayoutTiming
-from experiments.terminal.tables import TextTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,10 +17,10 @@ from convjax.io.json_files import write_json
 from convjax.ops.layout import KERNEL_AXES
 from convjax.plots import new_figure
 from convjax.runs.environment import environment
+from convjax.terminal.tables import TextTable
 from experiments.harness import charts
 from experiments.harness.lab import Lab
 from experiments.layout_study.networks import DepthwiseNet, ResNetConvolutions, chapter_net
-from experiments.terminal.tables import TextTable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,10 +17,10 @@ from rich.console import Console
 from convjax.analysis._effective_field import effective_field
 from convjax.analysis.receptive_field import receptive_fields
 from convjax.runs.environment import environment
+from convjax.terminal.command import measure_to_file
+from convjax.terminal.options import OutFile, Quick
+from convjax.terminal.tables import TextTable
 from experiments.receptive_fields.published import IMAGE, NETWORKS, PublishedField
-from experiments.terminal.command import measure_to_file
-from experiments.terminal.options import OutFile, Quick
-from experiments.terminal.tables import TextTable
 
 # Max pooling passes the gradient to a single pixel. In this many rows of random images, the
 # outermost pixel is chosen at least once.

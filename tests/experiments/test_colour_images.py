@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from convjax.chapter.setting import BATCH_NORM
 from experiments.cli.app import app
 from experiments.colour_images import CLAIMS, before_and_after, colour_setting, kernels_of, within
 from experiments.harness.intervals import Interval
 from experiments.harness.lab import Lab
-from experiments.harness.setting import BATCH_NORM
 from tests.experiments.test_training_claims import about, crossed
 
 COLOUR_SPACE, FIRST_KERNELS = CLAIMS

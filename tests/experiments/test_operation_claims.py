@@ -3,15 +3,15 @@
 import openpyxl
 import pytest
 
+from convjax.chapter.chapter_data import CENTRES
+from convjax.chapter.spreadsheet import DENSE, PUBLISHED, SHEET, WEIGHTS
 from experiments.arithmetic import amount_does_not_change, sizes
 from experiments.batch_norm_modes import two_modes
 from experiments.cli import registry
 from experiments.edge_kernels import formula_is_the_kernel
-from experiments.harness.chapter_data import CENTRES
 from experiments.harness.claim import judge
 from experiments.harness.lab import Lab
 from experiments.harness.rules import NotMeasuredError
-from experiments.harness.spreadsheet import DENSE, PUBLISHED, SHEET, WEIGHTS
 from experiments.loop_cost import hundreds_and_millions, python_map
 from experiments.spreadsheet import equals_the_file
 from tests.helpers import SPREADSHEET

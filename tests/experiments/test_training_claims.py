@@ -4,10 +4,10 @@ import math
 
 import pytest
 
+from convjax.chapter.setting import BASELINE
+from convjax.chapter.training import Outcome
 from experiments.batch_norm_benefits import steps_to
 from experiments.cli import registry
-from experiments.harness.setting import BASELINE
-from experiments.harness.training import Outcome
 
 FIVE = [0.0, 0.001, -0.001, 0.002, -0.002]  # a spread with the mean 0
 

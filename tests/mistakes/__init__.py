@@ -13,7 +13,7 @@ class Mistake(NamedTuple):
     """A mistake and its error.
 
     Attributes:
-      what: the Python expression, or the words after `python -m experiments`, that a user types.
+      what: the Python expression, or the words after the name of the program, that a user types.
       kind: class of the exception; None for a command, which ends with exit status 2.
       holds: parts that the message must contain, in any order.
     """

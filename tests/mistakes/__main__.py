@@ -10,7 +10,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from experiments.cli.app import app
+from tests.helpers import command_app
 from tests.mistakes import commands, damaged, library
 
 
@@ -31,7 +31,8 @@ def _of_commands() -> Iterator[tuple[str, str]]:
         with _temporary_folder() as folder:
             commands.make_files(folder)
             words = shlex.split(mistake.what)
-            result = CliRunner().invoke(app, words, prog_name="python -m experiments")
+            program, app = command_app(words[0] if words else "")
+            result = CliRunner().invoke(app, words, prog_name=program)
             yield mistake.what, result.stderr
 
 

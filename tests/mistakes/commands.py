@@ -1,5 +1,5 @@
-"""Mistakes on the command line: the words after `python -m experiments`, in a folder that holds
-what `make_files` makes."""
+"""Mistakes on the command line: the words after `convjax` or `python -m experiments`, in a folder
+that holds what `make_files` makes."""
 
 import shutil
 from pathlib import Path
@@ -45,7 +45,7 @@ NO_TRAIN = ("has no folder train or training", "train/CLASS/*.png", "Rename or m
 ROWS = _rows(
     # --- names of commands and options ---------------------------------------------------------
     ("lst", ("No such command 'lst'", "Did you mean 'list'")),
-    ("explor", ("No such command 'explor'", "Did you mean", "explore")),
+    ("galler", ("No such command 'galler'", "Did you mean", "gallery")),
     ("list everything", ("unexpected extra argument", "everything")),
     ("run one-cycle --seed 1", ("No such option: --seed", "--seeds")),
     ("diagnosis --fast", ("No such option: --fast",)),

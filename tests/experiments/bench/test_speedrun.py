@@ -8,6 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from convjax.terminal.one_line_errors import OneLineCommand
 from experiments.bench.speedrun import (
     CPU,
     GOAL,
@@ -18,7 +19,6 @@ from experiments.bench.speedrun import (
     speedrun,
     verdict,
 )
-from experiments.terminal.one_line_errors import OneLineCommand
 
 
 def invoke(*arguments):

@@ -213,12 +213,3 @@ def test_run_writes_nothing_for_data_that_no_claim_supports(tmp_path):
     assert result.exit_code == 2
     assert "--data must have at least two classes, got a alone" in result.stderr
     assert not out.exists()
-
-
-def test_explore_reports_how_to_install_a_missing_package(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "openpyxl", None)
-    (tmp_path / "sheet.xlsx").write_bytes(b"")
-    result = invoke("explore", "--spreadsheet", tmp_path / "sheet.xlsx", "--out", tmp_path / "x")
-    assert result.exit_code == 2
-    assert "openpyxl" in result.stderr
-    assert 'pip install "convjax[experiments]"' in result.stderr

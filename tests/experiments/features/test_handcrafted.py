@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from convjax.chapter.colour_encodings import luma
 from experiments.features import handcrafted
-from experiments.features.colour_encodings import luma
 from experiments.features.handcrafted import (
     HAND_MADE,
     LAPLACIAN,

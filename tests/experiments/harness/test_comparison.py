@@ -1,5 +1,7 @@
 import pytest
 
+from convjax.chapter.setting import BATCH_NORM, ONE_CYCLE, Setting
+from convjax.chapter.training import Outcome
 from experiments.harness.comparison import (
     HIGH_RATES,
     RATES,
@@ -13,8 +15,6 @@ from experiments.harness.comparison import (
     larger,
     tuned,
 )
-from experiments.harness.setting import BATCH_NORM, ONE_CYCLE, Setting
-from experiments.harness.training import Outcome
 
 
 def outcome(setting, seed, accuracy, steps=10):

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from convjax.chapter.setting import BATCH_NORM, ONE_CYCLE
 from convjax.runs.run import load_run
 from convjax.stats.record import PER_STEP
 from experiments.harness.lab import Lab
-from experiments.harness.setting import BATCH_NORM, ONE_CYCLE
 from tests.experiments.harness.test_lab import quick_lab
 from tests.train.fits import untimed
 

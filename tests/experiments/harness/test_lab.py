@@ -4,15 +4,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from convjax.chapter import training_plots
+from convjax.chapter.colour_encodings import encode
+from convjax.chapter.observer import Observer
+from convjax.chapter.setting import BATCH_512, BATCH_NORM, ONE_CYCLE, THREE_OR_SEVEN, Setting
+from convjax.chapter.tinted_digits import coloured
+from convjax.chapter.training import Training
 from convjax.runs.config import RunError
 from convjax.runs.run import load_run
-from experiments.features.colour_encodings import encode
-from experiments.features.tinted_digits import coloured
-from experiments.harness import training_plots
 from experiments.harness.lab import Lab
-from experiments.harness.observer import Observer
-from experiments.harness.setting import BATCH_512, BATCH_NORM, ONE_CYCLE, THREE_OR_SEVEN, Setting
-from experiments.harness.training import Training
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
 

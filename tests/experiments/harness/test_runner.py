@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import pytest
 
+from convjax.chapter.observer import Observer
 from experiments.cli import registry
 from experiments.harness import runner
 from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
-from experiments.harness.observer import Observer
 from experiments.harness.rules import Decision, NotMeasuredError, Rule
 from experiments.harness.runner import ResultsError, read_results
 

@@ -1,0 +1,1 @@
+"""Trainings of the chapter: settings, data, networks, plans; for `convjax` and experiments."""

@@ -1,0 +1,1 @@
+"""The terminal: the console, options, and mistakes as one line."""

@@ -1,1 +1,0 @@
-"""Parts shared by all commands: options, tables, one-line errors, and the console."""
