@@ -29,7 +29,7 @@ from experiments.bench.targets import markdown_targets
 from experiments.bench.watched_loop import markdown_watched, run_bench_watch
 from experiments.cli import registry
 from experiments.cli.gallery import run_gallery
-from experiments.cli.ledger import claims_table, markdown_ledger
+from experiments.cli.ledger import claims_table, markdown_ledger, short_table
 from experiments.cli.run import run
 from experiments.diagnosis_study.report import tables
 from experiments.diagnosis_study.results import DiagnosisResult
@@ -112,10 +112,17 @@ def table(
             help="Results of `run`, `diagnosis`, `fields` or a `bench…`; or a layouts.json.",
         ),
     ],
+    short: Annotated[
+        bool, typer.Option("--short", help="Of a results.json of `run`, one line per claim.")
+    ] = False,
 ) -> None:
-    """Prints a file of results in Markdown, as in the README."""
+    """Prints a file of results in Markdown, as in the documentation."""
     try:
         found = json.loads(file.read_text())
+        if short:
+            results = list(map(Result.from_json, found["claims"]))
+            typer.echo(short_table(results).markdown())
+            return
         (kind,) = TABLES.keys() & found.keys()
         typer.echo(TABLES[kind](found))
     except OSError as error:

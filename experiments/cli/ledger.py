@@ -1,6 +1,7 @@
 """The ledger of claims, for the terminal and in Markdown."""
 
 from collections.abc import Callable, Mapping
+from textwrap import shorten
 from typing import Any
 
 from rich.table import Table as RichTable
@@ -39,6 +40,12 @@ def markdown_ledger(results: list[Result]) -> str:
     return f"{table.markdown()}\n\n{_summary(results)}"
 
 
+def short_table(results: list[Result]) -> TextTable:
+    """Returns the ledger with one line per claim, of less than 100 characters."""
+    rows = [(result.id, *_headline(result), result.verdict) for result in results]
+    return TextTable(("claim", "published", "measured", "verdict"), rows)
+
+
 def claims_table(claims: list[tuple[str, Claim]]) -> RichTable:
     """Returns the list of claims: id, file, statement.
 
@@ -65,6 +72,22 @@ def _summary(results: list[Result]) -> str:
     data = [f"{name}, {seeds} seed{'s' * (seeds > 1)}" for name, seeds in kinds]
     minutes = sum(result.seconds for result in results) / 60
     return "; ".join([", ".join(counts), *data, f"{minutes:.0f} minutes"])
+
+
+def _headline(result: Result) -> tuple[str, str]:
+    """Returns what the chapter publishes and what was measured, each in a few words.
+
+    These are the accuracies, if the chapter publishes one, and otherwise the beginning of the
+    reason of the verdict.
+    """
+    published = result.published.as_json()
+    name = "accuracy" if "accuracy" in published else next(iter(published))
+    shown = name if name in ("picture", "question") else f"{name} {_figure(published[name])}"
+    if name == "accuracy":
+        measured = f"accuracy {_spread(name, result.measured[name])}"
+    else:
+        measured = result.reason.partition("; ")[0]
+    return shorten(shown, 24, placeholder="…"), shorten(measured, 48, placeholder="…")
 
 
 def _figures(result: Result) -> tuple[str, str]:

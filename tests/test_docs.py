@@ -1,11 +1,13 @@
-"""Runs every command and snippet of the README, long ones in a small form."""
+"""Runs every command and snippet of the README and of docs/, long ones in a small form."""
 
 import gzip
+import json
 import re
 import shlex
 import struct
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +16,23 @@ from typer.testing import CliRunner
 
 from convjax.data import load
 from experiments.cli.app import app
-from tests.helpers import SPREADSHEET, free_port
+from experiments.cli.ledger import markdown_ledger
+from experiments.harness.claim import Result
+from tests.helpers import SPREADSHEET, command_app, free_port
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 ROOT = Path(__file__).parents[1]
-DOCS = list((ROOT / "docs").glob("*.md"))
+RESULTS = ROOT / "experiments/results"
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = ["README.md", *(f"docs/{page.name}" for page in DOCS)]
 
-# Outputs of README commands that later commands read.
+# Outputs of commands that later commands read.
 MADE = ("ledger", "runs/", "comparison.html")
+
+
+# The words after the name of a program.
+COMMAND = re.compile(r"(?:-m experiments|(?:^|/)convjax) (.*)")
 
 
 def blocks(language, file="README.md"):
@@ -31,13 +41,11 @@ def blocks(language, file="README.md"):
 
 
 def commands():
-    """Returns the README's commands in order, grouped by the folders that they share.
-
-    The chapter without options is left out: .ci/run runs its small form on Python 3.12.
-    """
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
-    found = [line.partition("-m experiments ")[2] for line in lines if "-m experiments" in line]
-    found.remove("run chapter")
+    """Returns the commands of all pages in order, grouped by the folders that they share."""
+    lines = [
+        line for page in PAGES for block in blocks("bash", page) for line in block.splitlines()
+    ]
+    found = [match[1] for line in lines if (match := COMMAND.search(line))]
     groups = {}
     for command in dict.fromkeys(found):
         made = next((made for made in MADE if f" {made}" in command), command)
@@ -60,7 +68,7 @@ def mnist_folder(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("group", commands(), ids=lambda group: group[0][:60])
-def test_readme_commands_run(group, mnist_folder, tmp_path, monkeypatch):
+def test_commands_run(group, mnist_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     processes = []
     for command in group:
@@ -71,7 +79,7 @@ def test_readme_commands_run(group, mnist_folder, tmp_path, monkeypatch):
         if "--coordinator" in words:
             processes.append(words)
             continue
-        result = CliRunner().invoke(app, words)
+        result = CliRunner().invoke(command_app(words[0])[1], words)
         assert result.exit_code == 0, f"{command}: {result.output}"
     if processes:
         run_together(processes)
@@ -83,7 +91,7 @@ def small(words, folder):
     words = [str(folder / w) if w.startswith(MADE) else w for w in words]
     words = [str(SPREADSHEET) if w.endswith(".xlsx") else w for w in words]
     words = [w for w in words if w != "&"]
-    if name in ("list", "table", "parity", "report", "events"):
+    if name in ("list", "table", "parity", "report", "events", "doctor", "layouts"):
         return [name, *words]
     if "--out" not in words:
         words += ["--out", "out"]
@@ -92,7 +100,9 @@ def small(words, folder):
     for option in ("--seeds", *([] if SPREADSHEET.exists() else ["--spreadsheet"])):
         if option in words:
             del words[words.index(option) : words.index(option) + 2]
-    known = name == "explore" or (name == "train" and {"--resume", "--config"} & set(words))
+    known = name in ("explore", "demo") or (
+        name == "train" and {"--resume", "--config"} & set(words)
+    )
     return [name, *words, *([] if known else ["--quick"])]
 
 
@@ -101,7 +111,7 @@ def run_together(commands):
     port = str(free_port())
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "experiments", *(w.replace("7000", port) for w in words)],
+            [sys.executable, "-m", "convjax", *(w.replace("7000", port) for w in words)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -120,21 +130,60 @@ def run_together(commands):
 
 
 @pytest.mark.slow
-def test_readme_snippets_run(tmp_path, monkeypatch, capsys):
-    run = ["run", "one-cycle", "--quick", "--out", str(tmp_path / "FOLDER")]
-    assert CliRunner().invoke(app, run).exit_code == 0
-    snippets = blocks("python")
-    assert len(snippets) == 8
+def test_readme_snippet_prints_what_it_says(tmp_path, monkeypatch, capsys):
+    (snippet,), (of_demo, said) = blocks("python"), blocks("text")
     monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, "README.md", "exec"), {})
+    assert (tmp_path / "report.html").exists()
+    figure = re.compile(r": [0-9.]+, above")  # its last digits depend on the machine
+    assert figure.sub(": ", capsys.readouterr().out) == figure.sub(": ", said)
+    # `convjax demo` prints it, see its test.
+    assert of_demo.splitlines()[0] == "learning rate too high, from step 0"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["library.md", "runs.md", "receptive-fields.md"])
+def test_snippets_of_a_page_run(page, tmp_path, monkeypatch):
+    run = ["run", "one-cycle", "--quick", "--out", str(tmp_path / "FOLDER")]
+    if page == "library.md":
+        assert CliRunner().invoke(app, run).exit_code == 0
+    monkeypatch.chdir(tmp_path)
+    snippets = blocks("python", f"docs/{page}")
+    assert snippets
     for snippet in snippets:
-        exec(compile(snippet, "README.md", "exec"), {})
-    assert {"color-dim.png", "field.png", "loss.png", "updates.png"} <= {
-        p.name for p in tmp_path.iterdir()
+        exec(compile(snippet, page, "exec"), {})
+    drawn = {"library.md": {"color-dim.png", "loss.png", "updates.png"}, "runs.md": set()}
+    assert drawn.get(page, {"field.png"}) <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_readme_is_short():
+    text = (ROOT / "README.md").read_text()
+    assert text.count("\n") <= 200
+    assert len(text.encode()) <= 12_000
+
+
+def test_readme_claims_and_speed_are_those_of_the_results():
+    text = (ROOT / "README.md").read_text()
+    found = {c["id"]: c for c in json.loads((RESULTS / "mnist.json").read_text())["claims"]}
+    verdicts = Counter(claim["verdict"] for claim in found.values())
+    counts = [verdicts[verdict] for verdict in ("reproduced", "refuted", "undecided")]
+    assert "{} are reproduced, {} refuted and {} undecided".format(*counts) in text
+    rows = re.findall(r"^\| ([a-z-]+) \| (.*) \| (.*) \| (reproduced|refuted) \|$", text, re.M)
+    assert len(rows) == 10
+    assert {name for name, *_, verdict in rows if verdict == "refuted"} == {
+        name for name, claim in found.items() if claim["verdict"] == "refuted"
     }
-    (shown,) = blocks("text")
-    printed = capsys.readouterr().out
-    for line in shown.splitlines():  # except the figure, whose last digits depend on the machine
-        assert re.sub(r": [0-9.]+, above", ": ", line) in re.sub(r": [0-9.]+, above", ": ", printed)
+    for name, _, measured, verdict in rows:
+        claim = found[name]
+        assert claim["verdict"] == verdict
+        known = claim["reason"] + str(markdown_ledger([Result.from_json(claim)]))
+        for figure in re.findall(r"\d[\d.,]*\d|\d", measured):
+            assert figure in known, (name, figure)
+    bars = CliRunner().invoke(app, ["table", str(RESULTS / "bench.json")]).stdout.splitlines()
+    (table,) = re.findall(r"\| figure \|.*?\n\n", text, re.S)
+    shown = table.strip().splitlines()[2:]
+    assert len(shown) == 4
+    assert set(shown) <= set(bars)
 
 
 @pytest.mark.slow
@@ -173,7 +222,7 @@ def test_docs_of_layouts_compare_them(capsys):
     assert "moves" in advice
 
 
-@pytest.mark.parametrize("file", ["README.md", *sorted(f"docs/{p.name}" for p in DOCS)])
+@pytest.mark.parametrize("file", PAGES)
 def test_links_exist(file):
     targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / file).read_text())
     assert all(((ROOT / file).parent / target).exists() for target in targets)
@@ -196,9 +245,10 @@ def test_links_exist(file):
         "layouts_by_target",
         "targets",
         "cifar10",
+        "mnist5k",
     ],
 )
-def test_readme_tables_equal_the_saved_results(name):
+def test_tables_equal_the_saved_results(name):
     saved = CliRunner().invoke(app, ["table", str(ROOT / f"experiments/results/{name}.json")])
     assert saved.exit_code == 0
     texts = [file.read_text() for file in (ROOT / "README.md", *DOCS)]
