@@ -23,7 +23,7 @@ from convjax.data.file_labels import (
     some_names,
 )
 from convjax.data.paths import expanded
-from convjax.data.pictures import SUFFIXES
+from convjax.data.picture_files import SUFFIXES
 
 _TRAIN_NAMES = ("train", "training")
 _TEST_NAMES = ("test", "testing", "valid", "validation", "val")
@@ -95,7 +95,14 @@ def list_files(
         )
     _check_split_arguments(test_share, split_seed)
     ignored: list[Path] = []
-    inside = {p.name.lower(): p for p in _entries(root) if p.is_dir()}
+    inside: dict[str, Path] = {}
+    for path in _entries(root):
+        other = inside.setdefault(path.name.lower(), path) if path.is_dir() else path
+        if other != path and path.name.lower() in (*_TRAIN_NAMES, *_TEST_NAMES):
+            raise DataError(
+                f"{root} must have one folder {path.name.lower()}, got {other.name} and "
+                f"{path.name}. Rename one."
+            )
     train, test = (
         next((inside[name] for name in names if name in inside), None)
         for names in (_TRAIN_NAMES, _TEST_NAMES)
