@@ -99,16 +99,16 @@ def load(
       >>> digits.train.images.shape, digits.class_names
       ((800, 28, 28, 1), ('3', '7'))
 
-      Pictures of two classes and of any size, of which a quarter becomes the test split:
+      Pictures of two classes and of any size, of which a half becomes the test split:
 
       >>> import pathlib, tempfile
       >>> from PIL import Image
       >>> root = pathlib.Path(tempfile.mkdtemp())
       >>> for i, name in enumerate(("cat.1.png", "cat.2.webp", "dog.1.jpg", "dog.2.bmp")):
       ...     Image.new("RGB", (40, 30 + i), (60 * i, 0, 99)).save(root / name)
-      >>> pets = load(root, labels=lambda name: name.split(".")[0], resize=16, test_share=0.25)
+      >>> pets = load(root, labels=lambda name: name.split(".")[0], resize=16, test_share=0.5)
       >>> pets.train.images.shape, pets.class_names
-      ((3, 16, 16, 3), ('cat', 'dog'))
+      ((2, 16, 16, 3), ('cat', 'dog'))
     """
     _check_path("name_or_path", name_or_path)
     for argument, folder in (("data_dir", data_dir), ("cache_dir", cache_dir)):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
@@ -108,6 +108,7 @@ class Dataset(Displayed):
         )
 
 
+@runtime_checkable
 class _LabelledImages(Protocol):
     """A `Split`, or a stream."""
 

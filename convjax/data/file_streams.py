@@ -148,10 +148,10 @@ def stream_folder(
       >>> for i, name in enumerate(("cat.1.png", "cat.2.png", "dog.1.png", "dog.2.png")):
       ...     Image.new("RGB", (40, 30 + i), (60 * i, 0, 99)).save(root / name)
       >>> streams = stream_folder(
-      ...     root, resize=16, labels=lambda name: name.split(".")[0], test_share=0.25
+      ...     root, resize=16, labels=lambda name: name.split(".")[0], test_share=0.5
       ... )
       >>> streams.train, streams.class_names
-      (Stream(3 images of 16×16×3), ('cat', 'dog'))
+      (Stream(2 images of 16×16×3), ('cat', 'dog'))
     """
     options = picture_options(resize, resize_method, background)
     with reading_errors(folder):
@@ -169,7 +169,7 @@ def stream_folder(
     if check:
         number = len(files.train)
         train, test = ImageFacts.join(facts[:number]), ImageFacts.join(facts[number:])
-        check_brightness(files.paths, [*train.highest, *test.highest])
+        check_brightness(files.paths, [*train.highest.tolist(), *test.highest.tolist()])
         _warn_of_unlikely(streams, train, test)
     return streams
 

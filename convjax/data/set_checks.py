@@ -1,6 +1,5 @@
 """What is unlikely in a data set as a whole, and is said in warnings."""
 
-import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -92,14 +91,4 @@ def warn_of_unlikely(
             warn_user(
                 f"no {kind} image of {name} is of the classes {some_names(lacking)}. Add images, "
                 "or choose the others with classes=."
-            )
-    alike: dict[str, list[str]] = {}
-    for class_name in class_names:
-        key = " ".join(unicodedata.normalize("NFKC", class_name).casefold().split())
-        alike.setdefault(key, []).append(class_name)
-    for names in alike.values():
-        if len(names) > 1:
-            warn_user(
-                f"{name} has classes whose names are nearly the same: "
-                f"{', '.join(map(repr, names))}. Give them one name if they are one class."
             )

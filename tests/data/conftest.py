@@ -9,6 +9,11 @@ import pytest
 from convjax.data import Dataset, Split
 from tests.helpers import EXTRA_DATA
 
+# For tests whose sets are too small to be likely.
+SMALL_SETS = pytest.mark.filterwarnings(
+    "ignore:.*(also training images|nearly black|of the classes|of one class|nothing to learn)"
+)
+
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path, monkeypatch):

@@ -15,9 +15,11 @@ import pytest
 from convjax.data import DataError, load
 from tests.helpers import EXTRA_DATA
 
-from .conftest import assert_same, write_idx_set
+from .conftest import SMALL_SETS, assert_same, write_idx_set
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+
+pytestmark = SMALL_SETS
 
 
 def save(path, pixels, mode=None):

@@ -11,7 +11,9 @@ from convjax.data import DataError, idx_sets, load, stream_idx
 from convjax.data.catalog import CLASS_NAMES
 from convjax.data.idx import read_idx
 
-from .conftest import idx_bytes, write_idx_set
+from .conftest import SMALL_SETS, idx_bytes, write_idx_set
+
+pytestmark = SMALL_SETS
 
 
 def idx2_bytes(rows):

@@ -7,6 +7,7 @@ from PIL import Image
 import convjax
 from convjax.data import DataError
 from convjax.data.labelled_files import list_files
+from tests.data.conftest import SMALL_SETS
 
 PETS = ("pets_cat_1.png", "pets_cat_2.png", "pets_dog_1.png", "pets_dog_10.png", "pets_dog_2.png")
 
@@ -155,6 +156,7 @@ def test_labels_reject_functions_that_fail(pets):
         list_files(pets, labels=lambda name: name.split("_")[9], test_share=0.2)
 
 
+@SMALL_SETS
 def test_a_name_of_two_pictures_is_asked_for_by_its_path(tmp_path):
     """Kaggle's train/0.png and test/0.png: the labels of one would be given to the other."""
     for i, part in enumerate(("train", "test")):

@@ -27,7 +27,7 @@ from convjax.train.device_data import Images
 from convjax.train.scan_loop import bounded_length
 from convjax.train.trainer import Trainer
 from tests import trainings
-from tests.data.conftest import write_idx_set
+from tests.data.conftest import SMALL_SETS, write_idx_set
 
 STEPS, BATCH = 13, 8
 
@@ -167,7 +167,8 @@ def test_stream_idx_rejects(tmp_path):
     images = tmp_path / "t10k-images-idx3-ubyte"
     whole = images.read_bytes()
     for content, message in (
-        (whole[:-1], "must hold 10 images of 5×5×1 bytes, but ends before the last"),
+        (whole[:-1], "must hold 10 × 5 × 5 = 250 bytes as its header declares, got fewer"),
+        (whole + b"0", "must hold 10 × 5 × 5 = 250 bytes as its header declares, got more"),
         (whole[:15], "ends within the IDX header"),
         (b"\0\0\x08\x01" + whole[4:], "must start with 00 00 08 03, .* got 00 00 08 01"),
         (whole[:4] + bytes(4) + whole[8:], "got 0 × 5 × 5 in its header"),
@@ -216,6 +217,7 @@ def test_stream_folder_equals_load_with_options(folder, options):
     same(stream_folder(folder, **options), load(folder, **options))
 
 
+@SMALL_SETS
 def test_stream_folder_equals_load_with_labels_and_a_share(folder):
     options = {"labels": lambda name: name.split(".")[0], "test_share": 0.5, "split_seed": 3}
     found = stream_folder(folder / "train", **options)
@@ -223,13 +225,16 @@ def test_stream_folder_equals_load_with_labels_and_a_share(folder):
     same(found, load(folder / "train", **options))
 
 
-def test_stream_folder_finds_a_truncated_picture_at_once(folder):
-    damaged = folder / "test/b/2.png"
+def test_stream_folder_finds_a_damaged_picture_at_once(folder):
+    damaged = folder / "test/b/2.bmp"
+    with Image.open(folder / "test/b/2.png") as image:
+        image.save(damaged)
+    (folder / "test/b/2.png").unlink()
     damaged.write_bytes(damaged.read_bytes()[:60])
-    with pytest.raises(DataError, match=r"2\.png cannot be decoded .*truncated"):
+    with pytest.raises(DataError, match=r"2\.bmp cannot be decoded .*truncated"):
         stream_folder(folder)
     streams = stream_folder(folder, check=False)  # its header is right
-    with pytest.raises(DataError, match=r"2\.png cannot be decoded"):
+    with pytest.raises(DataError, match=r"2\.bmp cannot be decoded"):
         streams.test.read(np.arange(6))
 
 
