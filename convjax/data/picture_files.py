@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import re
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +28,9 @@ _START_OF_SCAN = 0xDA
 # Cameras write more behind the end of a JPEG; it is sought in this many bytes before all others.
 _TAIL_BYTES = 1 << 16
 
+_PILLOW = r"PIL\."
+_IGNORED = ("ignore", None, UserWarning, re.compile(_PILLOW), 0)  # as in `warnings.filters`
+
 _BITS_PER_SAMPLE = 258  # a tag of TIFF
 
 
@@ -46,6 +51,16 @@ def check_pillow(root: Path) -> None:
         )
 
 
+def _ignore_warnings() -> None:
+    """Ignores Pillow's warnings of damaged metadata, and of a transparency that RGB does not have.
+
+    The filter stays: `warnings.catch_warnings` in several threads may leave another thread's
+    filters behind, with which all warnings of the process would be lost.
+    """
+    if warnings.filters[:1] != [_IGNORED]:
+        warnings.filterwarnings("ignore", category=UserWarning, module=_PILLOW)
+
+
 @contextmanager
 def opened(path: Path, *, checksums: bool) -> Iterator[Any]:
     """Yields the picture of a whole file, not yet decoded.
@@ -61,6 +76,7 @@ def opened(path: Path, *, checksums: bool) -> Iterator[Any]:
     """
     from PIL import Image
 
+    _ignore_warnings()
     # Not by its path, from which Pillow maps uncompressed pixels into memory: those of a turned
     # TIFF file then arrive in rows of the wrong length.
     with path.open("rb") as file:

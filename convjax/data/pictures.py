@@ -2,7 +2,6 @@
 
 import operator
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,8 +148,7 @@ def read_picture(
     from PIL import Image
 
     try:
-        # Pillow warns of damaged metadata, and of a transparency that RGB does not have.
-        with warnings.catch_warnings(action="ignore"), opened(path, checksums=True) as image:
+        with opened(path, checksums=True) as image:
             check_kind(path, image)
             bits = stored_bits(image)  # before anything is decoded
             _check_size(path, _upright_size(path, image, options), options, first, size)
@@ -179,7 +177,7 @@ def picture_shape(
     from PIL import Image
 
     try:
-        with warnings.catch_warnings(action="ignore"), opened(path, checksums=False) as image:
+        with opened(path, checksums=False) as image:
             check_kind(path, image)
             found = _upright_size(path, image, options)
             _check_size(path, found, options, first, size)

@@ -10,9 +10,8 @@ from convjax.data import Dataset, Split
 from tests.helpers import EXTRA_DATA
 
 # For tests whose sets are too small to be likely.
-SMALL_SETS = pytest.mark.filterwarnings(
-    "ignore:.*(also training images|nearly black|of the classes|of one class|nothing to learn)"
-)
+UNLIKELY = ".*(also training images|nearly black|of the classes|of one class|nothing to learn)"
+SMALL_SETS = pytest.mark.filterwarnings(f"ignore:{UNLIKELY}")
 
 
 @pytest.fixture(autouse=True)

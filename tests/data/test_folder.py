@@ -363,6 +363,7 @@ def declared_size(path, width, height):
     path.write_bytes(content)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(
     ("width", "height", "message"),
     [
