@@ -129,7 +129,7 @@ class Stream:
         options = grain.ReadOptions(num_threads=min(_THREADS, buffer), prefetch_buffer_size=buffer)
         elements = iter(source.to_iter_dataset(options))
         try:
-            yield (step for element in elements for step in element)
+            yield (step for element in elements for step in _read(element))
         finally:
             elements.close()
 
@@ -150,29 +150,38 @@ class _StepGroups:
     def __len__(self) -> int:
         return -(-len(self._order) // self._group)
 
-    def __getitem__(self, index: Any) -> UInt8[np.ndarray, "group B H W C"]:
+    def __getitem__(self, index: Any) -> UInt8[np.ndarray, "group B H W C"] | DataError:
+        """Returns images, or an error to raise: Grain adds to the message of one raised here."""
         first = int(index) * self._group
         batches = self._order[first : first + self._group]
         try:
             return self._stream.read(batches)
-        except DataError:
-            if self._first_step is not None:
-                self._raise_with_step(batches, self._first_step + first)
-            raise
+        except DataError as error:
+            return error if self._first_step is None else self._of_step(first, error)
 
-    def _raise_with_step(self, batches: Integer[np.ndarray, "group B"], first: int) -> None:
-        """Reads batches one by one, to raise the error of the first with its step."""
-        for step, batch in enumerate(batches, first):
+    def _of_step(self, first: int, error: DataError) -> DataError:
+        """Returns the error of the first batch of a group that cannot be read, with its step."""
+        assert self._first_step is not None
+        for i, batch in enumerate(self._order[first : first + self._group], first):
             try:
                 self._stream.read(batch)
-            except DataError as error:
-                raise DataError(
-                    f"{error} Step {step} of the training needs it. Then train again: a training "
-                    "that keeps checkpoints resumes from the newest."
-                ) from error
+            except DataError as found:
+                return DataError(
+                    f"{found} Step {self._first_step + i} of the training needs it. Then train "
+                    "again: a training that keeps checkpoints resumes from the newest."
+                )
+        return error
 
     def __repr__(self) -> str:  # Grain prints it in its messages
         return f"{self._stream!r} in {len(self)} reads"
+
+
+def _read(
+    element: UInt8[np.ndarray, "group B H W C"] | DataError,
+) -> UInt8[np.ndarray, "group B H W C"]:
+    if isinstance(element, DataError):
+        raise element
+    return element
 
 
 def _grain() -> Any:
