@@ -98,6 +98,26 @@ def idx_image_offset(path: Path) -> tuple[int, tuple[int, int, int]]:
     return offset, (number, height, width)
 
 
+def check_same_content(path: Path, packed: Path) -> None:
+    """Checks that a file and its compressed form, of which only one is read, have one content.
+
+    Raises:
+      DataError: if their lengths or checksums differ.
+    """
+    try:
+        with packed.open("rb") as file:
+            file.seek(max(0, packed.stat().st_size - 8))
+            checksum, length = struct.unpack("<II", file.read().ljust(8, b"\0"))
+        found = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if (zlib.crc32(found), len(found) & 0xFFFFFFFF) != (checksum, length):
+        raise DataError(
+            f"{path} must have the content of {packed}, got another: it is not known which is "
+            "meant. Remove one of them."
+        )
+
+
 def _is_compressed(path: Path) -> bool:
     return path.suffix == ".gz"
 

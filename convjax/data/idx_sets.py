@@ -20,7 +20,7 @@ from jaxtyping import Int32, Integer, UInt8
 
 from convjax.data.catalog import CLASS_NAMES
 from convjax.data.dataset import DataError, Dataset, Split
-from convjax.data.idx import read_idx
+from convjax.data.idx import check_same_content, read_idx
 from convjax.data.paths import is_folder
 from convjax.data.tfds import PREPARED
 
@@ -161,9 +161,11 @@ def idx_file_names(name: str) -> str:
 def _find(folder: Path, stem: str) -> Path | None:
     # Some archives write a dot in place of the hyphen before "idx".
     for form in (stem, stem.replace("-idx", ".idx")):
-        for suffix in ("", ".gz"):
-            if (folder / f"{form}{suffix}").is_file():
-                return folder / f"{form}{suffix}"
+        found = [path for end in ("", ".gz") if (path := folder / f"{form}{end}").is_file()]
+        if len(found) == 2:
+            check_same_content(*found)
+        if found:
+            return found[0]
     return None
 
 

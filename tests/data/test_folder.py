@@ -164,6 +164,14 @@ def test_load_folder_follows_changes_of_files(root, tmp_path):
     assert len(list((tmp_path / "default-cache").glob("*.npz"))) == 1
 
 
+def test_load_folder_follows_a_change_that_keeps_size_and_time(root):
+    picture = root / "train" / "a" / "1.bmp"
+    for level in (50, 60):
+        save(picture, grey(level))
+        os.utime(picture, ns=(1, 1))
+        assert values(load(root).train)[0] == [level]
+
+
 def test_load_folder_rebuilds_a_damaged_cache(root, tmp_path, caplog):
     expected = load(root)
     (path,) = (tmp_path / "default-cache").glob("*.npz")
