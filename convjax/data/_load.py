@@ -15,6 +15,7 @@ from convjax.data.mnist5k import load_mnist5k
 from convjax.data.paths import expanded, is_folder
 from convjax.data.pictures import picture_options
 from convjax.data.selection import select_classes
+from convjax.data.set_checks import ImageFacts, warn_of_unlikely
 from convjax.data.tfds import PREPARED, load_prepared
 
 # Height, width and channels of the data sets whose data_dir is a folder of images.
@@ -55,6 +56,11 @@ def load(
     the first counts. They are turned as Exif says. Classes and files are in natural order: 2 before
     10. Of what else lies in a class folder, but for hidden files, a warning says the names.
 
+    Pictures of 16 bits keep the upper eight. Those whose range cannot be known are refused: floats,
+    and 16 bits of which less than a sixteenth is used. Warnings name what a whole set hardly ever
+    has: test images that are training images, classes without images in a split, images that are
+    constant or nearly black, and names of classes that are nearly the same.
+
     Args:
       name_or_path: a name from the list, or the path of a folder. A string that is one of the
         names stands for the data set; write "./mnist" for a folder of that name.
@@ -93,16 +99,16 @@ def load(
       >>> digits.train.images.shape, digits.class_names
       ((800, 28, 28, 1), ('3', '7'))
 
-      Pictures of two classes and of any size, of which a quarter becomes the test split:
+      Pictures of two classes and of any size, of which a half becomes the test split:
 
       >>> import pathlib, tempfile
       >>> from PIL import Image
       >>> root = pathlib.Path(tempfile.mkdtemp())
       >>> for i, name in enumerate(("cat.1.png", "cat.2.webp", "dog.1.jpg", "dog.2.bmp")):
-      ...     Image.new("RGB", (40, 30 + i)).save(root / name)
-      >>> pets = load(root, labels=lambda name: name.split(".")[0], resize=16, test_share=0.25)
+      ...     Image.new("RGB", (40, 30 + i), (60 * i, 0, 99)).save(root / name)
+      >>> pets = load(root, labels=lambda name: name.split(".")[0], resize=16, test_share=0.5)
       >>> pets.train.images.shape, pets.class_names
-      ((3, 16, 16, 3), ('cat', 'dog'))
+      ((2, 16, 16, 3), ('cat', 'dog'))
     """
     _check_path("name_or_path", name_or_path)
     for argument, folder in (("data_dir", data_dir), ("cache_dir", cache_dir)):
@@ -124,7 +130,7 @@ def load(
             split_seed=split_seed,
             cache_dir=cache_dir,
         )
-        return dataset if classes is None else select_classes(dataset, classes)
+        return _checked(dataset, classes)
     for argument, value, default in (
         ("resize", resize, None),
         ("resize_method", resize_method, "crop"),
@@ -144,6 +150,15 @@ def load(
         dataset = _load_from_files(name, data_dir, cache_dir) or load_prepared(
             name, cache_dir=cache_dir
         )
+    return _checked(dataset, classes)
+
+
+def _checked(dataset: Dataset, classes: Sequence[str | int] | None) -> Dataset:
+    """Warns of what is unlikely in a data set, and returns the classes that are asked for."""
+    train, test = (
+        (ImageFacts.of(split.images), split.labels) for split in (dataset.train, dataset.test)
+    )
+    warn_of_unlikely(dataset.name, train, test, dataset.class_names)
     return dataset if classes is None else select_classes(dataset, classes)
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, fields
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
@@ -97,32 +98,7 @@ class Dataset(Displayed):
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        train_shape, test_shape = self.train.images.shape[1:], self.test.images.shape[1:]
-        if train_shape != test_shape:
-            raise DataError(
-                f"test images must be {dimensions(train_shape)} (height×width×channels) like the "
-                f"training images, got {dimensions(test_shape)} in {self.name}. Resize one split."
-            )
-        repeated = [name for name, count in Counter(self.class_names).items() if count > 1]
-        if not self.class_names or repeated:
-            raise DataError(
-                f"class_names must be at least one, all different, got {self.class_names!r} in "
-                f"{self.name}. {f'Rename {repeated[0]!r}.' if repeated else 'Name every class.'}"
-            )
-        for split_name, split in (("train", self.train), ("test", self.test)):
-            if split.labels.ndim != 1 or split.labels.dtype != np.int32:
-                raise DataError(
-                    f"{split_name} labels must be one class index per image, got "
-                    f"{split.labels.dtype} of the shape {split.labels.shape} in {self.name}. Train "
-                    "on the splits themselves: convjax.Images.put(split)."
-                )
-            largest = int(split.labels.max())
-            if largest >= len(self.class_names):
-                raise DataError(
-                    f"{split_name} labels must be below {len(self.class_names)}, the number of "
-                    f"class names, got {largest} in {self.name}. Check that the labels belong to "
-                    "this data set."
-                )
+        check_splits(self.name, self.train, self.test, self.class_names)
 
     def __repr__(self) -> str:
         shown = ", ".join(self.class_names[:10]) + (", …" if len(self.class_names) > 10 else "")
@@ -130,6 +106,55 @@ class Dataset(Displayed):
             f"Dataset({self.name!r}, train: {_size(self.train)}, test: {_size(self.test)}, "
             f"{len(self.class_names)} classes: {shown})"
         )
+
+
+@runtime_checkable
+class _LabelledImages(Protocol):
+    """A `Split`, or a stream."""
+
+    @property
+    def images(self) -> Any:
+        """(N, H, W, C)."""
+
+    @property
+    def labels(self) -> Any:
+        """(N,)."""
+
+
+def check_splits(
+    name: str, train: _LabelledImages, test: _LabelledImages, class_names: tuple[str, ...]
+) -> None:
+    """Checks that two splits and the names of their classes belong together.
+
+    Raises:
+      DataError: as `Dataset`.
+    """
+    train_shape, test_shape = train.images.shape[1:], test.images.shape[1:]
+    if train_shape != test_shape:
+        raise DataError(
+            f"test images must be {dimensions(train_shape)} (height×width×channels) like the "
+            f"training images, got {dimensions(test_shape)} in {name}. Resize one split."
+        )
+    repeated = [name for name, count in Counter(class_names).items() if count > 1]
+    if not class_names or repeated:
+        raise DataError(
+            f"class_names must be at least one, all different, got {class_names!r} in "
+            f"{name}. {f'Rename {repeated[0]!r}.' if repeated else 'Name every class.'}"
+        )
+    for split_name, split in (("train", train), ("test", test)):
+        if split.labels.ndim != 1 or split.labels.dtype != np.int32:
+            raise DataError(
+                f"{split_name} labels must be one class index per image, got "
+                f"{split.labels.dtype} of the shape {split.labels.shape} in {name}. Train "
+                "on the splits themselves: convjax.Images.put(split)."
+            )
+        largest = int(split.labels.max())
+        if largest >= len(class_names):
+            raise DataError(
+                f"{split_name} labels must be below {len(class_names)}, the number of "
+                f"class names, got {largest} in {name}. Check that the labels belong to "
+                "this data set."
+            )
 
 
 def dimensions(shape: tuple[int, ...]) -> str:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from convjax._checks import describe_value
 from convjax.data.dataset import DataError
 from convjax.data.paths import expanded
-from convjax.data.pictures import SUFFIXES
+from convjax.data.picture_files import SUFFIXES
 
 # A function of a file's name, the path of a CSV file, or a label for each name.
 Labels = Callable[[str], str | int] | str | os.PathLike[str] | Mapping[str, str | int]
@@ -66,12 +68,16 @@ class LabelLookup:
 
     def files(self, split: Path, ignored: list[Path]) -> Iterator[tuple[Path, str]]:
         """Yields all pictures below a folder that have a label, in natural order."""
-        below = [
-            Path(folder, name)
-            for folder, folders, names in os.walk(split)
-            if not folders.sort() and not any(part[0] == "." for part in _parts(folder, split))
-            for name in names
-        ]
+        below: list[Path] = []
+        seen: set[str] = set()
+        # Linked folders count, as they do among class folders, but none twice.
+        for folder, folders, names in os.walk(split, onerror=_raise, followlinks=True):
+            folders[:] = sorted(name for name in folders if name[0] != ".")
+            if (real := os.path.realpath(folder)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            below += [Path(folder, name) for name in names]
         for path in sorted(below, key=lambda path: natural_key(str(path.relative_to(split)))):
             if path.name[0] == "." or path.name.lower() in LEFT_BY_SYSTEMS:
                 continue
@@ -83,6 +89,12 @@ class LabelLookup:
             if label is None:
                 self._lacking.append(str(path.relative_to(self._root)))
                 continue
+            if not isinstance(label, str | int | np.integer):
+                raise DataError(
+                    "labels must be text or whole numbers, got "
+                    f"{describe_value(label)} for {path}. Convert them, and leave out what is "
+                    "missing."
+                )
             name = str(label)
             if not name.isprintable() or not name:
                 raise DataError(
@@ -136,8 +148,8 @@ class LabelLookup:
             )
 
 
-def _parts(folder: str, split: Path) -> tuple[str, ...]:
-    return Path(folder).relative_to(split).parts
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _read_table(path: Path) -> dict[str, str]:

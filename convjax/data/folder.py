@@ -1,7 +1,6 @@
 """Image folders: every picture decoded into memory, once, and then cached."""
 
 import hashlib
-import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,10 +13,12 @@ from convjax.data.cache import cached
 from convjax.data.dataset import DataError, Dataset, Split
 from convjax.data.file_labels import Labels
 from convjax.data.labelled_files import LabelledFiles, list_files, reading_errors
+from convjax.data.picture_files import check_pillow
+from convjax.data.picture_scale import check_brightness
 from convjax.data.pictures import PictureOptions, read_picture
 
 # The version of what is made of a file, in the fingerprint of the cache.
-_DECODING = 2
+_DECODING = 3
 _SHOWN = 5
 
 _Result = TypeVar("_Result")
@@ -70,9 +71,13 @@ def _fingerprint(files: LabelledFiles, options: PictureOptions) -> str:
     digest = hashlib.sha256(f"{_DECODING} {options!r}\n".encode())
     for split in (files.train, files.test):
         for path, label in split:
+            # The time of the last change of the file itself differs where the modification time is
+            # copied with the content.
             stat = path.stat()
             name = os.fsencode(path.relative_to(files.root)) + b"\0" + label.encode()
-            digest.update(b"%s\0%d %d\n" % (name, stat.st_size, stat.st_mtime_ns))
+            digest.update(
+                b"%s\0%d %d %d\n" % (name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            )
         digest.update(b"\n")
     return digest.hexdigest()
 
@@ -83,6 +88,7 @@ def _decode(files: LabelledFiles, options: PictureOptions) -> Dataset:
     pixels: list[UInt8[np.ndarray, "H W C"]] = []
     try:
         pixels = read_each(paths, options, read_picture)
+        check_brightness(paths, [int(image.max()) for image in pixels])
         num_channels = max(image.shape[2] for image in pixels)
         images: UInt8[np.ndarray, "N H W C"] = np.concatenate(
             [np.broadcast_to(image, (1, *image.shape[:2], num_channels)) for image in pixels]
@@ -138,12 +144,3 @@ def read_each(
         more = f", and {len(faults) - 1 - _SHOWN} more" * (len(faults) > 1 + _SHOWN)
         raise DataError(f"{first}{f' Also wrong: {others}{more}.' if others else ''}") from first
     return found
-
-
-def check_pillow(root: Path) -> None:
-    """Raises DataError if Pillow is not installed."""
-    if importlib.util.find_spec("PIL") is None:
-        raise DataError(
-            f"decoding the images of {root} needs Pillow, which is not installed. Run pip install "
-            '"convjax[data]".'
-        )

@@ -23,6 +23,14 @@ from convjax.data.dataset import DataError
 _DTYPES: dict[int, np.dtype] = {1: np.dtype(np.uint8), 2: np.dtype(">i4"), 3: np.dtype(np.uint8)}
 _TYPES = {1: "unsigned bytes", 2: "32-bit integers", 3: "unsigned bytes"}
 _MAGIC = {1: bytes((0, 0, 8, 1)), 2: bytes((0, 0, 12, 2)), 3: bytes((0, 0, 8, 3))}
+# By the third byte of a file.
+_OTHER_TYPES = {
+    b"\x09": "signed bytes",
+    b"\x0b": "16-bit integers",
+    b"\x0c": "32-bit integers",
+    b"\x0d": "32-bit floats",
+    b"\x0e": "64-bit floats",
+}
 # Deflate cannot shrink data further, so a header that declares more than this is wrong.
 _MAX_DEFLATE_RATIO = 1032
 # Twenty times the training images of MNIST: a small file may unfold to a thousand times its length.
@@ -71,7 +79,7 @@ def idx_image_offset(path: Path) -> tuple[int, tuple[int, int, int]]:
     """Returns where the pixels begin in an uncompressed file of images, and the shape (N, H, W).
 
     Raises:
-      DataError: if the file is compressed, cannot be read, or has another header.
+      DataError: if the file is compressed, cannot be read, or has another header or length.
     """
     if _is_compressed(path):
         raise DataError(
@@ -81,9 +89,33 @@ def idx_image_offset(path: Path) -> tuple[int, tuple[int, int, int]]:
     try:
         with _open(path) as file:
             number, height, width = _read_header(file, path, 3)
-            return file.tell(), (number, height, width)
+            offset = file.tell()
+            found = path.stat().st_size - offset
     except OSError as error:
         raise _unreadable(path, error) from error
+    if found != number * height * width:
+        raise _other_length(path, (number, height, width), _DTYPES[3], found)
+    return offset, (number, height, width)
+
+
+def check_same_content(path: Path, packed: Path) -> None:
+    """Checks that a file and its compressed form, of which only one is read, have one content.
+
+    Raises:
+      DataError: if their lengths or checksums differ.
+    """
+    try:
+        with packed.open("rb") as file:
+            file.seek(max(0, packed.stat().st_size - 8))
+            checksum, length = struct.unpack("<II", file.read().ljust(8, b"\0"))
+        found = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if (zlib.crc32(found), len(found) & 0xFFFFFFFF) != (checksum, length):
+        raise DataError(
+            f"{path} must have the content of {packed}, got another: it is not known which is "
+            "meant. Remove one of them."
+        )
 
 
 def _is_compressed(path: Path) -> bool:
@@ -117,6 +149,11 @@ def _read_header(
             if header[:2] == b"\x1f\x8b"
             else f"Check that it is the IDX file of {'images' if num_axes == 3 else 'labels'}."
         )
+        if header[:2] == b"\0\0" and header[2:3] in _OTHER_TYPES and header[3:4] == magic[3:]:
+            fix = (
+                f"It has {_OTHER_TYPES[header[2:3]]}, whose scale is not known: write pixels from "
+                "0 to 255, or labels, as unsigned bytes."
+            )
         if num_axes == 1 and header[:4] == _MAGIC[2]:
             fix = "It has rows of several numbers, as the labels of qmnist: load it by that name."
         raise DataError(
@@ -157,11 +194,16 @@ def _read_entries(
                 break
             entries += chunk
     if len(entries) != declared:
-        raise DataError(
-            f"{path} must hold {_product(shape, dtype)} = {declared} bytes as its header "
-            f"declares, got {'more' if len(entries) > declared else 'fewer'}. Download it again."
-        )
+        raise _other_length(path, shape, dtype, len(entries))
     return np.frombuffer(entries, dtype).reshape(shape)
+
+
+def _other_length(path: Path, shape: tuple[int, ...], dtype: np.dtype, found: int) -> DataError:
+    declared = math.prod(shape) * dtype.itemsize
+    return DataError(
+        f"{path} must hold {_product(shape, dtype)} = {declared} bytes as its header declares, got "
+        f"{'more' if found > declared else 'fewer'}. Download it again."
+    )
 
 
 def _product(shape: tuple[int, ...], dtype: np.dtype = _DTYPES[1]) -> str:

@@ -20,7 +20,7 @@ from jaxtyping import Int32, Integer, UInt8
 
 from convjax.data.catalog import CLASS_NAMES
 from convjax.data.dataset import DataError, Dataset, Split
-from convjax.data.idx import read_idx
+from convjax.data.idx import check_same_content, read_idx
 from convjax.data.paths import is_folder
 from convjax.data.tfds import PREPARED
 
@@ -161,9 +161,11 @@ def idx_file_names(name: str) -> str:
 def _find(folder: Path, stem: str) -> Path | None:
     # Some archives write a dot in place of the hyphen before "idx".
     for form in (stem, stem.replace("-idx", ".idx")):
-        for suffix in ("", ".gz"):
-            if (folder / f"{form}{suffix}").is_file():
-                return folder / f"{form}{suffix}"
+        found = [path for end in ("", ".gz") if (path := folder / f"{form}{end}").is_file()]
+        if len(found) == 2:
+            check_same_content(*found)
+        if found:
+            return found[0]
     return None
 
 
@@ -184,17 +186,21 @@ def load_idx(name: str, files: list[Path]) -> Dataset:
     splits, given = [], []
     for images_path, labels_path in (files[:2], files[2:]):
         images, labels = read_idx(images_path, 3), idx_labels(name, labels_path)
-        if len(images) != len(labels):
-            raise DataError(
-                f"{labels_path} must hold one label for each of the {len(images)} images of "
-                f"{images_path}, got {len(labels)} labels. Check that both belong to the same "
-                "split."
-            )
+        check_counts(images_path, len(images), labels_path, len(labels))
         given += [images, labels]
         upright = np.ascontiguousarray(images.swapaxes(1, 2)) if transposed(name) else images
         splits.append(Split(images=upright[..., np.newaxis], labels=labels))
     check_identity(name, files, given)
     return Dataset(name=name, train=splits[0], test=splits[1], class_names=CLASS_NAMES[name])
+
+
+def check_counts(images_path: Path, images: int, labels_path: Path, labels: int) -> None:
+    """Raises DataError if two files hold different numbers of images and labels."""
+    if images != labels:
+        raise DataError(
+            f"{labels_path} must hold one label for each of the {images} images of {images_path}, "
+            f"got {labels} labels. Check that both belong to the same split."
+        )
 
 
 def transposed(name: str) -> bool:

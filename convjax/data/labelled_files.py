@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from convjax._checks import describe_value
+from convjax._warnings import warn_user
 from convjax.data.batches import epoch_order
 from convjax.data.dataset import DataError
 from convjax.data.file_labels import (
@@ -23,7 +25,7 @@ from convjax.data.file_labels import (
     some_names,
 )
 from convjax.data.paths import expanded
-from convjax.data.pictures import SUFFIXES
+from convjax.data.picture_files import SUFFIXES
 
 _TRAIN_NAMES = ("train", "training")
 _TEST_NAMES = ("test", "testing", "valid", "validation", "val")
@@ -95,7 +97,14 @@ def list_files(
         )
     _check_split_arguments(test_share, split_seed)
     ignored: list[Path] = []
-    inside = {p.name.lower(): p for p in _entries(root) if p.is_dir()}
+    inside: dict[str, Path] = {}
+    for path in _entries(root):
+        other = inside.setdefault(path.name.lower(), path) if path.is_dir() else path
+        if other != path and path.name.lower() in (*_TRAIN_NAMES, *_TEST_NAMES):
+            raise DataError(
+                f"{root} must have one folder {path.name.lower()}, got {other.name} and "
+                f"{path.name}. Rename one."
+            )
     train, test = (
         next((inside[name] for name in names if name in inside), None)
         for names in (_TRAIN_NAMES, _TEST_NAMES)
@@ -119,6 +128,7 @@ def list_files(
         lookup.check(root)
     _warn_of_ignored(root, ignored)
     names = sorted({name for _, name in itertools.chain(*found)}, key=natural_key)
+    _warn_of_similar_names(root, names)
     return LabelledFiles(root, found[0], found[1], tuple(names))
 
 
@@ -226,3 +236,16 @@ def _warn_of_ignored(root: Path, ignored: Sequence[Path]) -> None:
             f"them, or save them as one of {', '.join(SUFFIXES)}.",
             stacklevel=5,
         )
+
+
+def _warn_of_similar_names(root: Path, names: Sequence[str]) -> None:
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        alike.setdefault(key, []).append(name)
+    for key, same in alike.items():
+        if len(same) > 1 and len(key) > 1:  # letters may be classes
+            warn_user(
+                f"{root} has classes whose names are nearly the same: "
+                f"{', '.join(map(ascii, same))}. Give them one name if they are one class."
+            )

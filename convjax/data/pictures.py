@@ -2,9 +2,7 @@
 
 import operator
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +13,14 @@ from jaxtyping import UInt8
 from convjax._checks import describe_value
 from convjax.data.dataset import DataError
 from convjax.data.paths import expanded
+from convjax.data.picture_files import FORMATS, check_pillow, opened, stored_bits
+from convjax.data.picture_scale import (
+    check_brightness,
+    check_kind,
+    check_upper_bits,
+    grey_levels,
+)
 
-# Not every format that Pillow recognises by its content: it passes PostScript and Windows metafiles
-# to other programs, and some have no mark by which a damaged file could be told.
-FORMATS = (
-    "PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "QOI", "SGI",
-)  # fmt: skip
-SUFFIXES = (
-    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif",
-    ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".qoi", ".sgi",
-)  # fmt: skip
 RESIZE_METHODS = ("crop", "squash")
 _GREY_MODES = ("L", "1", "LA", "La")
 
@@ -123,7 +119,11 @@ def read_image(
       >>> convjax.data.read_image(file.name, resize=28).shape
       (28, 28, 1)
     """
-    return read_picture(expanded(path), picture_options(resize, resize_method, background))
+    path = expanded(path)
+    check_pillow(path)
+    pixels = read_picture(path, picture_options(resize, resize_method, background))
+    check_brightness([path], [int(pixels.max())])
+    return pixels
 
 
 def read_picture(
@@ -148,10 +148,11 @@ def read_picture(
     from PIL import Image
 
     try:
-        # Pillow warns of damaged metadata, and of a transparency that RGB does not have.
-        with warnings.catch_warnings(action="ignore"), _opened(path) as image:
+        with opened(path, checksums=True) as image:
+            check_kind(path, image)
+            bits = stored_bits(image)  # before anything is decoded
             _check_size(path, _upright_size(path, image, options), options, first, size)
-            pixels = _upright(_flattened(path, image, options), _orientation(image))
+            pixels = _upright(_flattened(path, image, bits, options), _orientation(image))
             return np.ascontiguousarray(pixels if options.size is None else _fit(pixels, options))
     except (DataError, MemoryError):
         raise
@@ -176,7 +177,8 @@ def picture_shape(
     from PIL import Image
 
     try:
-        with warnings.catch_warnings(action="ignore"), _opened(path) as image:
+        with opened(path, checksums=False) as image:
+            check_kind(path, image)
             found = _upright_size(path, image, options)
             _check_size(path, found, options, first, size)
             return *(options.size or found), 1 if _stays_grey(image, options) else 3
@@ -188,59 +190,37 @@ def picture_shape(
         raise _undecodable(path, error) from error
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    from PIL import Image
-
-    # Not by its path, from which Pillow maps uncompressed pixels into memory: those of a turned
-    # TIFF file then arrive in rows of the wrong length.
-    with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-        yield image
-
-
 def _stays_grey(image: Any, options: PictureOptions) -> bool:
     if image.mode not in _GREY_MODES and not image.mode.startswith("I"):
         return False
     return options.grey_background or not image.has_transparency_data
 
 
-def _flattened(path: Path, image: Any, options: PictureOptions) -> UInt8[np.ndarray, "H W C"]:
+def _flattened(
+    path: Path, image: Any, bits: int, options: PictureOptions
+) -> UInt8[np.ndarray, "H W C"]:
     """Returns the pixels as stored, with transparent ones on the background."""
-    if image.mode == "F":
-        raise DataError(
-            f"{path} must have whole numbers as pixels, got floating-point ones. Convert it to 8 "
-            "bits per channel."
-        )
-    if image.mode.startswith("I"):
-        return _of_16_bits(path, image, options)
-    kind = "L" if image.mode in _GREY_MODES else "RGB"
+    deep = image.mode.startswith("I")
+    kind = "L" if deep or image.mode in _GREY_MODES else "RGB"
+    background: Any = options.background
+    if kind == "L" and options.grey_background:
+        background = background[:1]
+    if deep:
+        values = np.asarray(image).astype(np.int64)
+        levels = grey_levels(path, image, bits, values)[..., np.newaxis]
+        if not image.has_transparency_data:
+            return levels
+        transparent = (values == image.info["transparency"])[..., np.newaxis]
+        return np.where(transparent, np.array(background, np.uint8), levels)
+    check_upper_bits(path, image, bits)
     if not image.has_transparency_data:
         pixels = np.asarray(image.convert(kind))
         return pixels[..., np.newaxis] if kind == "L" else pixels
     # Palettes and single transparent colours get their alpha here.
     pixels = np.asarray(image.convert("LA" if kind == "L" else "RGBA"))
-    background: Any = options.background
-    if kind == "L" and options.grey_background:
-        background = background[:1]
     opacity = pixels[..., -1:].astype(np.uint16)
     above, below = pixels[..., :-1] * opacity, np.array(background, np.uint16) * (255 - opacity)
     return ((above + below + 127) // 255).astype(np.uint8)  # at most 255² + 127, below 2^16
-
-
-def _of_16_bits(path: Path, image: Any, options: PictureOptions) -> UInt8[np.ndarray, "H W C"]:
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 0xFFFF:
-        raise DataError(
-            f"{path} must have pixels from 0 to 65535, got {values.min()} to {values.max()}. "
-            "Convert it to 8 or 16 bits."
-        )
-    # Pillow's own conversion clips 16 bits at 255 instead of scaling them.
-    pixels = (values >> 8).astype(np.uint8)[..., np.newaxis]
-    if not image.has_transparency_data:
-        return pixels
-    background = options.background[:1] if options.grey_background else options.background
-    transparent = (values == image.info["transparency"])[..., np.newaxis]
-    return np.where(transparent, np.array(background, np.uint8), pixels)
 
 
 def _orientation(image: Any) -> int:

@@ -103,7 +103,7 @@ class Stream:
 
     @contextmanager
     def reading(
-        self, order: Integer[np.ndarray, "T B"], *, ahead: int
+        self, order: Integer[np.ndarray, "T B"], *, ahead: int, first_step: int | None = None
     ) -> Iterator[Iterator[UInt8[np.ndarray, "B H W C"]]]:
         """Reads the images of each step, up to `ahead` steps in advance.
 
@@ -112,9 +112,11 @@ class Stream:
         Args:
           order: the indices of each batch.
           ahead: number of steps.
+          first_step: number of the first in a training, for messages; None for an evaluation.
 
         Yields:
-          An iterator over T arrays (B, H, W, C); it raises DataError if a file cannot be read.
+          An iterator over T arrays (B, H, W, C); it raises DataError if a file cannot be read, and
+          names the step.
 
         Raises:
           ImportError: if Grain is not installed.
@@ -122,12 +124,12 @@ class Stream:
         grain = _grain()
         bytes_per_step = order.shape[1] * int(np.prod(self.images.shape[1:]))
         group = max(1, min(ahead, _ELEMENT_BYTES // bytes_per_step))
-        source = grain.MapDataset.source(_StepGroups(self, order, group))
+        source = grain.MapDataset.source(_StepGroups(self, order, group, first_step))
         buffer = max(1, ahead // group)
         options = grain.ReadOptions(num_threads=min(_THREADS, buffer), prefetch_buffer_size=buffer)
         elements = iter(source.to_iter_dataset(options))
         try:
-            yield (step for element in elements for step in element)
+            yield (step for element in elements for step in _read(element))
         finally:
             elements.close()
 
@@ -135,18 +137,51 @@ class Stream:
 class _StepGroups:
     """Grain's data source: each element holds the images of `group` steps."""
 
-    def __init__(self, stream: Stream, order: Integer[np.ndarray, "T B"], group: int):
+    def __init__(
+        self,
+        stream: Stream,
+        order: Integer[np.ndarray, "T B"],
+        group: int,
+        first_step: int | None = None,
+    ):
         self._stream, self._order, self._group = stream, order, group
+        self._first_step = first_step
 
     def __len__(self) -> int:
         return -(-len(self._order) // self._group)
 
-    def __getitem__(self, index: Any) -> UInt8[np.ndarray, "group B H W C"]:
+    def __getitem__(self, index: Any) -> UInt8[np.ndarray, "group B H W C"] | DataError:
+        """Returns images, or an error to raise: Grain adds to the message of one raised here."""
         first = int(index) * self._group
-        return self._stream.read(self._order[first : first + self._group])
+        batches = self._order[first : first + self._group]
+        try:
+            return self._stream.read(batches)
+        except DataError as error:
+            return error if self._first_step is None else self._of_step(first, error)
+
+    def _of_step(self, first: int, error: DataError) -> DataError:
+        """Returns the error of the first batch of a group that cannot be read, with its step."""
+        assert self._first_step is not None
+        for i, batch in enumerate(self._order[first : first + self._group], first):
+            try:
+                self._stream.read(batch)
+            except DataError as found:
+                return DataError(
+                    f"{found} Step {self._first_step + i} of the training needs it. Then train "
+                    "again: a training that keeps checkpoints resumes from the newest."
+                )
+        return error
 
     def __repr__(self) -> str:  # Grain prints it in its messages
         return f"{self._stream!r} in {len(self)} reads"
+
+
+def _read(
+    element: UInt8[np.ndarray, "group B H W C"] | DataError,
+) -> UInt8[np.ndarray, "group B H W C"]:
+    if isinstance(element, DataError):
+        raise element
+    return element
 
 
 def _grain() -> Any:

@@ -106,7 +106,7 @@ class ChunkPrograms:
 
     @contextmanager
     def reading(
-        self, data: Images | Stream, order: Int32[np.ndarray, "T B"], length: int
+        self, data: Images | Stream, order: Int32[np.ndarray, "T B"], length: int, first_step: int
     ) -> Iterator[Callable[..., tuple[TrainState, ChunkRows]]]:
         """Yields the function that takes the next chunk of `length` steps, for `run_chunks`.
 
@@ -114,6 +114,7 @@ class ChunkPrograms:
           data: the split, on the device or left in its files.
           order: indices of the examples of each batch.
           length: steps per chunk.
+          first_step: number of the first step, for the message of a file that cannot be read.
         """
         if isinstance(data, Images):
             resident = self._placement.put(data)
@@ -125,7 +126,7 @@ class ChunkPrograms:
 
             yield take_resident
             return
-        with stream_chunks(data, order, length, self._placement.mesh) as chunks:
+        with stream_chunks(data, order, length, self._placement.mesh, first_step) as chunks:
             starts = itertools.count(0, length)
 
             def take_streamed(

@@ -84,7 +84,11 @@ def steps_at_once(stream: Stream, batch_size: int) -> int:
 
 @contextmanager
 def stream_chunks(
-    stream: Stream, order: Int32[np.ndarray, "T B"], length: int, mesh: Mesh | None
+    stream: Stream,
+    order: Int32[np.ndarray, "T B"],
+    length: int,
+    mesh: Mesh | None,
+    first_step: int | None = None,
 ) -> Iterator[Iterator[tuple[Any, Any, Any]]]:
     """Reads the images of chunks of `length` steps and puts them on the devices of the training.
 
@@ -94,6 +98,7 @@ def stream_chunks(
         columns of its own devices.
       length: steps per chunk.
       mesh: of the devices; None for JAX's default device.
+      first_step: number of the first step in a training, see `Stream.reading`.
 
     Yields:
       An iterator over (images, labels, order) of each chunk. Each device has the images of its own
@@ -137,5 +142,5 @@ def stream_chunks(
             labels = np.ascontiguousarray(mine.swapaxes(0, 1))
             yield put(images), put(labels), np.where(chunk >= 0, counted, np.int32(-1))
 
-    with stream.reading(order[:, columns], ahead=length) as steps:
+    with stream.reading(order[:, columns], ahead=length, first_step=first_step) as steps:
         yield read(steps)

@@ -221,7 +221,8 @@ class Trainer:
           on_steps: called with the number of steps whose record has arrived.
           seed: of the augmentations; ignored without them.
           first_step: number of the first step in the whole training, which the augmentations depend
-            on: a training in two calls passes the steps of the first to the second.
+            on, and which messages name: a training in two calls passes the steps of the first to
+            the second.
 
         Raises:
           ValueError: if order is empty or out of range, its batches cannot be split over the
@@ -229,7 +230,8 @@ class Trainer:
             logit, or the state was passed to an earlier run.
           TypeError: if data or table are of another type.
           ImportError: for a stream without Grain.
-          DataError: if a file of a stream cannot be read. The state is lost.
+          DataError: if a file of a stream cannot be read; it names the file and the step. The state
+            is lost.
         """
         record = RecordBuilder(rows)
         check_alive(state)
@@ -253,7 +255,7 @@ class Trainer:
             arrived += steps
             on_steps(steps)
 
-        with self.chunks.reading(data, order, length) as program:
+        with self.chunks.reading(data, order, length, first_step) as program:
             state = run_chunks(
                 program, self._placement.put(state), data, order, columns, length, fetch
             )

@@ -9,6 +9,10 @@ import pytest
 from convjax.data import Dataset, Split
 from tests.helpers import EXTRA_DATA
 
+# For tests whose sets are too small to be likely.
+UNLIKELY = ".*(also training images|nearly black|of the classes|of one class|nothing to learn)"
+SMALL_SETS = pytest.mark.filterwarnings(f"ignore:{UNLIKELY}")
+
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path, monkeypatch):

@@ -10,7 +10,9 @@ import pytest
 from convjax.data import DataError, load
 from convjax.data.catalog import CLASS_NAMES
 
-from .conftest import assert_same
+from .conftest import SMALL_SETS, assert_same
+
+pytestmark = SMALL_SETS
 
 PER_FILE = 4
 

@@ -15,9 +15,11 @@ import pytest
 from convjax.data import DataError, load
 from tests.helpers import EXTRA_DATA
 
-from .conftest import assert_same, write_idx_set
+from .conftest import SMALL_SETS, assert_same, write_idx_set
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+
+pytestmark = SMALL_SETS
 
 
 def save(path, pixels, mode=None):
@@ -160,6 +162,14 @@ def test_load_folder_follows_changes_of_files(root, tmp_path):
     assert values(load(root).train)[:3] == [[50], [10], [2]]
     # A folder has one entry, however often it changes.
     assert len(list((tmp_path / "default-cache").glob("*.npz"))) == 1
+
+
+def test_load_folder_follows_a_change_that_keeps_size_and_time(root):
+    picture = root / "train" / "a" / "1.bmp"
+    for level in (50, 60):
+        save(picture, grey(level))
+        os.utime(picture, ns=(1, 1))
+        assert values(load(root).train)[0] == [level]
 
 
 def test_load_folder_rebuilds_a_damaged_cache(root, tmp_path, caplog):
@@ -361,6 +371,7 @@ def declared_size(path, width, height):
     path.write_bytes(content)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(
     ("width", "height", "message"),
     [

@@ -11,7 +11,9 @@ from convjax.data import DataError, idx_sets, load, stream_idx
 from convjax.data.catalog import CLASS_NAMES
 from convjax.data.idx import read_idx
 
-from .conftest import idx_bytes, write_idx_set
+from .conftest import SMALL_SETS, idx_bytes, write_idx_set
+
+pytestmark = SMALL_SETS
 
 
 def idx2_bytes(rows):
@@ -172,3 +174,15 @@ def test_load_recognizes_mnist_under_the_names_of_others(real_mnist, tmp_path, u
         path.write_bytes(content)
         with pytest.raises(DataError, match="images of mnist, got others: their SHA-256 sum"):
             load("mnist", data_dir=images)
+
+
+def test_load_takes_both_forms_of_a_file_only_with_one_content(tmp_path):
+    write_idx_set(tmp_path, compress=True)
+    write_idx_set(tmp_path, compress=False)
+    load("mnist", data_dir=tmp_path)
+    write_idx_set(tmp_path, compress=False, seed=1)
+    message = r"ubyte must have the content of .*ubyte\.gz, got another.* Remove one of them"
+    with pytest.raises(DataError, match=message):
+        load("mnist", data_dir=tmp_path)
+    with pytest.raises(DataError, match=message):
+        stream_idx("mnist", tmp_path)

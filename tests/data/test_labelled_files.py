@@ -1,5 +1,7 @@
 """Which files of a folder are read, with which labels, and into which split."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +9,7 @@ from PIL import Image
 import convjax
 from convjax.data import DataError
 from convjax.data.labelled_files import list_files
+from tests.data.conftest import SMALL_SETS
 
 PETS = ("pets_cat_1.png", "pets_cat_2.png", "pets_dog_1.png", "pets_dog_10.png", "pets_dog_2.png")
 
@@ -155,6 +158,7 @@ def test_labels_reject_functions_that_fail(pets):
         list_files(pets, labels=lambda name: name.split("_")[9], test_share=0.2)
 
 
+@SMALL_SETS
 def test_a_name_of_two_pictures_is_asked_for_by_its_path(tmp_path):
     """Kaggle's train/0.png and test/0.png: the labels of one would be given to the other."""
     for i, part in enumerate(("train", "test")):
@@ -166,3 +170,60 @@ def test_a_name_of_two_pictures_is_asked_for_by_its_path(tmp_path):
         convjax.data.load(tmp_path, labels={f"{j}.png": "ab"[j % 2] for j in range(3)})
     paths = {f"{part}/{j}.png": "ab"[j % 2] for part in ("train", "test") for j in range(3)}
     assert convjax.data.load(tmp_path, labels=paths).class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("label", [1.0, float("nan"), b"cat", ("cat",)])
+def test_labels_that_are_neither_text_nor_whole_numbers_are_refused(pets, label):
+    with pytest.raises(DataError, match=r"labels must be text or whole numbers, got .* for .*_1"):
+        list_files(pets, labels=lambda name: label, test_share=0.5)
+
+
+def class_folders(root, *folders):
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+        (root / folder / "1.png").touch()
+    return root
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("cat", "Cat"), ("caf\u00e9", "cafe\u0301"), ("big cat", "big  cat")]
+)
+def test_classes_whose_names_are_nearly_the_same_are_named(tmp_path, one, other):
+    class_folders(tmp_path, *(f"{s}/{name}" for s in ("train", "test") for name in (one, other)))
+    with pytest.warns(UserWarning, match="classes whose names are nearly the same: '.*', '.*'"):
+        assert len(list_files(tmp_path).class_names) == 2
+
+
+def test_letters_of_both_cases_may_be_classes(tmp_path):
+    class_folders(tmp_path, *(f"{split}/{name}" for split in ("train", "test") for name in "aA"))
+    assert list_files(tmp_path).class_names == ("A", "a")
+
+
+def test_splits_whose_names_differ_in_case_are_refused(tmp_path):
+    class_folders(tmp_path, "train/a", "test/a", "Train/a")
+    with pytest.raises(DataError, match=r"must have one folder train, got .* Rename one"):
+        list_files(tmp_path)
+
+
+def test_labels_count_linked_folders_once(pets, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "pets_bird_1.png").touch()
+    (pets / "linked").symlink_to(other)
+    (pets / "loop").symlink_to(pets)
+    found = list_files(pets, labels=kind, test_share=0.5)
+    assert sorted(path.name for path in found.paths) == sorted([*PETS, "pets_bird_1.png"])
+
+
+def test_labels_report_a_folder_that_cannot_be_read(pets, monkeypatch):
+    (pets / "closed").mkdir()
+    scan = os.scandir
+
+    def refuse(folder):
+        if os.fspath(folder).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # permissions do not bind root
+    with pytest.raises(PermissionError, match="Permission denied"):
+        list_files(pets, labels=kind, test_share=0.5)

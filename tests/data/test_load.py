@@ -10,7 +10,9 @@ import convjax.data
 from convjax.data import DataError, load
 from convjax.data.catalog import CLASS_NAMES
 
-from .conftest import assert_same, write_idx_set
+from .conftest import SMALL_SETS, assert_same, small_dataset, write_idx_set
+
+pytestmark = SMALL_SETS
 
 
 def test_exports_are_documented():
@@ -61,9 +63,9 @@ def test_load_selects_classes_of_idx_files(tmp_path):
 def test_load_ignores_an_environment_folder_without_the_files(tmp_path, monkeypatch):
     monkeypatch.setenv("CONVJAX_DATA_DIR", str(tmp_path))
     monkeypatch.setattr(
-        "convjax.data._load.load_prepared", lambda name, cache_dir: (name, cache_dir)
+        "convjax.data._load.load_prepared", lambda name, cache_dir: small_dataset(cache_dir)
     )
-    assert load("mnist", cache_dir="c") == ("mnist", "c")
+    assert load("mnist", cache_dir="c").name == "c"
     write_idx_set(tmp_path)
     (tmp_path / "train-images-idx3-ubyte.gz").unlink()
     with pytest.raises(
@@ -74,7 +76,7 @@ def test_load_ignores_an_environment_folder_without_the_files(tmp_path, monkeypa
     with pytest.raises(DataError, match=r"absent is not a folder; .*\$CONVJAX_DATA_DIR"):
         load("mnist")
     monkeypatch.setenv("CONVJAX_DATA_DIR", "")
-    assert load("fashion_mnist") == ("fashion_mnist", None)
+    assert load("fashion_mnist").name is None
 
 
 def test_load_with_data_dir_never_downloads(tmp_path):
@@ -140,8 +142,10 @@ def test_load_cifar10_rejects_another_folder(wrong, message, tmp_path):
 
 
 def test_load_cifar10_is_prepared_without_a_folder(monkeypatch):
-    monkeypatch.setattr("convjax.data._load.load_prepared", lambda name, cache_dir: name)
-    assert load("cifar10") == "cifar10"
+    monkeypatch.setattr(
+        "convjax.data._load.load_prepared", lambda name, cache_dir: small_dataset(name)
+    )
+    assert load("cifar10").name == "cifar10"
 
 
 def test_load_cifar10_rejects_a_folder_without_splits(tmp_path):

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from convjax.data import DataError
+from convjax.data.picture_files import FORMATS, SUFFIXES
 from convjax.data.pictures import (
-    FORMATS,
-    SUFFIXES,
     PictureOptions,
     picture_options,
     picture_shape,

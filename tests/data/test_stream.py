@@ -8,16 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from convjax.data import (
     DataError,
     Split,
     Stream,
-    load,
     normalization,
-    stream_folder,
-    stream_idx,
 )
 from convjax.data.sources import ArraySource, FileSource
 from convjax.optim.optimizers import adam
@@ -27,7 +23,6 @@ from convjax.train.device_data import Images
 from convjax.train.scan_loop import bounded_length
 from convjax.train.trainer import Trainer
 from tests import trainings
-from tests.data.conftest import write_idx_set
 
 STEPS, BATCH = 13, 8
 
@@ -134,120 +129,6 @@ def test_stream_normalization_equals_that_of_the_array(pixels):
 def test_stream_rejects(images, labels, message):
     with pytest.raises(DataError, match=message):
         Stream(images, labels)
-
-
-# --- files ---------------------------------------------------------------------------------------
-
-
-def same(found, wanted):
-    for name in ("train", "test"):
-        stream, split = getattr(found, name), getattr(wanted, name)
-        everything = stream.read(np.arange(len(stream)))
-        np.testing.assert_array_equal(everything, split.images, strict=True)
-        np.testing.assert_array_equal(stream.labels, split.labels, strict=True)
-    assert (found.name, found.class_names) == (wanted.name, wanted.class_names)
-
-
-def test_stream_idx_equals_load(tmp_path):
-    write_idx_set(tmp_path, compress=False)
-    same(stream_idx("mnist", tmp_path), load("mnist", data_dir=tmp_path))
-
-
-def test_stream_idx_rejects(tmp_path):
-    with pytest.raises(DataError, match="must hold the four IDX files of mnist, but has none"):
-        stream_idx("mnist", tmp_path)
-    with pytest.raises(
-        DataError, match=r"name must be one of mnist, fashion_mnist, .*, got 'cifar10'"
-    ):
-        stream_idx("cifar10", tmp_path)
-    write_idx_set(tmp_path / "packed")
-    with pytest.raises(DataError, match=r"idx3-ubyte.gz is compressed.*gunzip"):
-        stream_idx("mnist", tmp_path / "packed")
-    write_idx_set(tmp_path, compress=False)
-    images = tmp_path / "t10k-images-idx3-ubyte"
-    whole = images.read_bytes()
-    for content, message in (
-        (whole[:-1], "must hold 10 images of 5×5×1 bytes, but ends before the last"),
-        (whole[:15], "ends within the IDX header"),
-        (b"\0\0\x08\x01" + whole[4:], "must start with 00 00 08 03, .* got 00 00 08 01"),
-        (whole[:4] + bytes(4) + whole[8:], "got 0 × 5 × 5 in its header"),
-    ):
-        images.write_bytes(content)
-        with pytest.raises(DataError, match=f"{images.name} .*{message}"):
-            stream_idx("mnist", tmp_path)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Two classes; in the first all images are grey."""
-    rng = np.random.default_rng(0)
-    for split in ("train", "test"):
-        for name, mode in (("a", "L"), ("b", "RGB")):
-            (tmp_path / "set" / split / name).mkdir(parents=True)
-            for i in (1, 2, 10):
-                image = Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8)).convert(mode)
-                image.save(tmp_path / "set" / split / name / f"{i}.png")
-    return tmp_path / "set"
-
-
-@pytest.mark.parametrize("grey", [False, True])
-def test_stream_folder_equals_load(folder, grey):
-    if grey:
-        for path in folder.glob("*/b/*.png"):
-            Image.open(path).convert("L").save(path)
-    found = stream_folder(folder)
-    assert found.train.images.shape == (6, 4, 5, 1 if grey else 3)
-    same(found, load(folder))
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"resize": 7},
-        {"resize": (3, 9), "resize_method": "squash", "background": 0},
-        {"background": (1, 2, 3)},
-    ],
-)
-def test_stream_folder_equals_load_with_options(folder, options):
-    if "resize" in options:
-        Image.new("RGBA", (9, 30), (1, 2, 3, 99)).save(folder / "test/b/2.png")
-    else:
-        Image.new("LA", (5, 4), (1, 99)).save(folder / "test/b/2.png")
-    same(stream_folder(folder, **options), load(folder, **options))
-
-
-def test_stream_folder_equals_load_with_labels_and_a_share(folder):
-    options = {"labels": lambda name: name.split(".")[0], "test_share": 0.5, "split_seed": 3}
-    found = stream_folder(folder / "train", **options)
-    assert found.class_names == ("1", "2", "10")
-    same(found, load(folder / "train", **options))
-
-
-def test_stream_folder_finds_a_truncated_picture_at_once(folder):
-    damaged = folder / "test/b/2.png"
-    damaged.write_bytes(damaged.read_bytes()[:60])
-    with pytest.raises(DataError, match=r"2\.png cannot be decoded .*truncated"):
-        stream_folder(folder)
-    streams = stream_folder(folder, check=False)  # its header is right
-    with pytest.raises(DataError, match=r"2\.png cannot be decoded"):
-        streams.test.read(np.arange(6))
-
-
-def test_stream_folder_rejects(folder):
-    with pytest.raises(DataError, match="nowhere is not a folder"):
-        stream_folder(folder / "nowhere")
-    odd = folder / "test/b/2.png"
-    Image.new("L", (6, 4)).save(odd)
-    with pytest.raises(DataError, match=r"2\.png must be 4×5 .* like .*1\.png, got 4×6"):
-        stream_folder(folder)
-    odd.write_bytes(b"not an image")
-    with pytest.raises(DataError, match=r"2\.png cannot be decoded"):
-        stream_folder(folder)
-    for path in (folder / "test/b").iterdir():
-        path.unlink()
-    (folder / "test/b").rmdir()
-    with pytest.raises(DataError, match="same classes in both splits, got b only in training"):
-        stream_folder(folder)
 
 
 # --- training ------------------------------------------------------------------------------------

@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 from convjax.data import DataError, load
 from convjax.data.idx import read_idx
 from convjax.data.idx_sets import find_idx_files, load_idx
-from tests.data.conftest import idx_bytes, write_idx_set
+from tests.data.conftest import SMALL_SETS, UNLIKELY, idx_bytes, write_idx_set
 from tests.fuzz.mutations import EDGES, mutated, on_files
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+
+pytestmark = SMALL_SETS
 
 
 @pytest.fixture(autouse=True)
@@ -130,9 +132,10 @@ def folder_with(root, name, content):
 
 
 def check_folder(root):
-    """Loads a folder: the result is a data set or a documented error, without a warning."""
+    """Loads a folder: the result is a data set or a documented error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", UNLIKELY)
         try:
             dataset = load(root)
         except DataError as error:
