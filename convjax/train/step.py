@@ -137,8 +137,13 @@ class TrainStep:
             if np.asarray(value).dtype.kind not in "fiu":
                 raise TypeError(f"{name} must be numbers, got {describe_value(value)}.")
         self._mean, self._std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
-        if not (np.isfinite(self._mean).all() and (self._std > 0).all()):
-            raise ValueError(f"mean must be finite and std positive, got {mean!r} and {std!r}.")
+        with np.errstate(over="ignore", under="ignore"):
+            narrow = self._std.astype(np.float32)  # the step's: 1e300 is infinite
+        if not (np.isfinite(self._mean).all() and np.isfinite(narrow).all() and (narrow > 0).all()):
+            raise ValueError(
+                f"mean must be finite, and std positive and finite in float32, got {mean!r} and "
+                f"{std!r}. std=1 leaves the scale as it is."
+            )
         self._optimizer, self.loss, self._watch = optimizer, loss, watch
         self._metrics = named_metrics(metrics, loss)
         self._synchronized = synchronized
@@ -149,6 +154,7 @@ class TrainStep:
         # evaluation; in a step on several devices it is synchronised.
         training = _whole(model)
         self.structure = nnx.graphdef(training)
+        self._shapes = _shapes(_split(training)[1:])
         if synchronized:
             check_splits(training)
             set_axis_name(training, AXIS)
@@ -287,6 +293,43 @@ class TrainStep:
             )
         return params, variables
 
+    def check_state(self, state: TrainState) -> None:
+        """Raises ValueError if a state's parameters and variables are not those of the model."""
+        if _shapes((state.params, state.variables)) != self._shapes:
+            raise ValueError(
+                "state must be that of a model of the trainer's structure, got "
+                f"{tree_text(state.params, 'parameters')} of another. Pass what this trainer's "
+                "start or run returned."
+            )
+
+    def check_channels(self, shape: tuple[int, ...], name: str) -> None:
+        """Raises ValueError if mean and std do not have one number per channel of images.
+
+        Args:
+          shape: of an image.
+          name: of the argument, for messages.
+        """
+        for argument, value in (("mean", self._mean), ("std", self._std)):
+            try:
+                same = np.broadcast_shapes((1, *shape), value.shape) == (1, *shape)
+            except ValueError:
+                same = False
+            if not same:
+                raise ValueError(
+                    f"{argument} must be one number, or one per channel of {name}, got the shape "
+                    f"{value.shape} for images of the shape {shape}."
+                )
+
+    def check_pixel_scale(self) -> None:
+        """Raises ValueError if mean and std cannot be those of pixels on the scale p/255."""
+        low, high, wide = self._mean.min(), self._mean.max(), self._std.max()
+        if low < 0 or high > 1 or wide > 1:
+            raise ValueError(
+                "mean and std must be on the scale p/255 for images of uint8, from 0 to 1, got "
+                f"{self._mean.tolist()} and {self._std.tolist()}. Divide those of pixels from 0 to "
+                "255 by 255; convjax.data.normalization(images) returns both."
+            )
+
     def model(self, params: Any, variables: Any) -> nnx.Module:
         """Returns the model in evaluation mode."""
         # Copied as in `_forward`: some modules count their calls in evaluation, too.
@@ -371,6 +414,11 @@ def _scaled(images: Any, dtype: Any) -> Any:
 def _in_this_order(*values: Any) -> tuple[Any, ...]:
     """Returns the values, which are all computed before anything that uses one of them."""
     return tuple(jax.lax.optimization_barrier(values))
+
+
+def _shapes(trees: Any) -> Any:
+    leaves, structure = jax.tree.flatten(trees)
+    return [np.shape(leaf) for leaf in leaves], structure
 
 
 def _whole(model: nnx.Module) -> nnx.Module:
