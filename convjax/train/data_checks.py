@@ -20,6 +20,7 @@ from convjax.train.loss_checks import (
     check_labels,
     check_losses,
     check_shares,
+    takes_softmax,
     unlikely_labels,
 )
 from convjax.train.losses import binary_cross_entropy, cross_entropy
@@ -68,13 +69,13 @@ class DataChecks:
     ) -> None:
         """As `convjax.Trainer.check`."""
         check_data(data, name)
-        self._check_state(state)
+        self._check_state(state, training)
         outputs = self._model_outputs(state, _kind(data.images), f"{name}.images")
-        kinds = _kind(data.images), _kind(data.labels)
+        kinds = _kind(data.images), _kind(data.labels), training
         if kinds not in self._fitting:
             if self._step.loss is cross_entropy:
                 check_labels(data.labels, outputs.two.shape)  # says better what is wrong
-            check_losses(self._step.compared, _kind(data.labels), outputs.two)
+            check_losses(self._step.compared, _kind(data.labels), outputs.two, training=training)
             self._fitting.add(kinds)
         parts = (data,) if isinstance(data, Stream) else tuple(data)
         if self._was_read(parts, training):
@@ -90,21 +91,22 @@ class DataChecks:
         )
         if unlikely:
             self._say(unlikely)
+        self._check_origin(outputs, data.labels)
         self._check_scale(_sample(data), f"{name}.images")
         self._keep_read(parts, training)
 
     def check_inputs(self, state: TrainState, images: np.ndarray) -> None:
         """Checks images to predict for, as `check` those of a split."""
         check_inputs(images)
-        self._check_state(state)
+        self._check_state(state, training=False)
         self._model_outputs(state, _kind(images), "images")
         self._check_values(images, "images")
         if len(images):
             self._check_scale(images[: _sample_size(images)], "images")
 
-    def _check_state(self, state: TrainState) -> None:
+    def _check_state(self, state: TrainState, training: bool) -> None:
         check_alive(state)
-        self._step.check_state(state)
+        self._step.check_state(state, optimizer=training)
 
     def _model_outputs(self, state: TrainState, kind: Any, name: str) -> Outputs:
         """Returns what the model returns, checked to be one array with the examples first."""
@@ -131,15 +133,21 @@ class DataChecks:
                     "examples, which have no gradient. Return the logits, not the classes."
                 )
             self._outputs[kind] = Outputs(found, output_origin(program))
-        outputs = self._outputs[kind]
+        return self._outputs[kind]
+
+    def _check_origin(self, outputs: Outputs, labels: Any) -> None:
+        """Says if a loss of logits gets the result of a softmax or a sigmoid."""
         function, loss = outputs.origin.function, self._step.loss
-        if function and loss in (cross_entropy, binary_cross_entropy):
+        shape = outputs.two.shape
+        of_logits = loss in (cross_entropy, binary_cross_entropy)
+        if not of_logits and function == "softmax" and shape[-1] > 1:
+            of_logits = takes_softmax(loss, shape, labels)
+        if function and of_logits:
             self._say(
-                f"model ends in a {function}, and the loss takes another of it: "
-                f"convjax.train.{loss.__name__} wants logits. Leave the {function} out of the "
-                "model; predict then returns logits, and jax.nn has the function."
+                f"model ends in a {function}, and the loss takes logits, of which it computes "
+                f"the probabilities itself. Leave the {function} out of the model, and apply "
+                f"jax.nn.{function} to what predict returns."
             )
-        return outputs
 
     def _check_values(self, images: Any, name: str) -> None:
         """Checks pixels against mean and std, and others to be finite."""

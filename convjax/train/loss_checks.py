@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Literal
 
 from convjax.train.losses import (
     PerExample,
@@ -18,6 +19,8 @@ from convjax.train.losses import (
 # So many examples for each output, and the largest label tells how many classes there are; and so
 # many outputs for each of these are too many.
 EXAMPLES_PER_OUTPUT, OUTPUTS_PER_CLASS = 4, 4
+
+_COUNTS = "Pass what only counts answers as one of the metrics."
 
 
 def check_labels(labels: Any, logits: tuple[int, ...]) -> None:
@@ -59,7 +62,7 @@ def check_labels(labels: Any, logits: tuple[int, ...]) -> None:
             f"labels must be one whole number per example, or one probability per logit, got "
             f"{labels.dtype} of the shape {labels.shape} for logits of the shape (N, "
             f"{', '.join(map(str, logits[1:]))}). Convert one-hot rows of whole numbers with "
-            "labels.argmax(-1)."
+            "labels.argmax(-1), and truth values with labels.astype(np.int32)."
         )
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0:
@@ -87,19 +90,22 @@ def check_losses(
     compared: Callable[[Any, Any], Mapping[str, PerExample]],
     labels: tuple[tuple[int, ...], Any],
     outputs: jax.ShapeDtypeStruct,
+    *,
+    training: bool,
 ) -> None:
-    """Checks that a loss and metrics are one number per example, and that the loss has a gradient.
+    """Checks that a loss and metrics are one number per example, and that one can train on the loss.
 
     Args:
       compared: maps outputs and labels to the loss and the metrics by what messages call them.
       labels: shape and dtype of an example's.
       outputs: of any number of examples.
+      training: whether the loss needs a gradient.
 
     Raises:
       ValueError: if one cannot take outputs and labels, is a single number, or has an axis that
         grows with the examples besides the first: outputs (N, 1) and labels (N,) broadcast to
-        (N, N).
-      TypeError: if the loss is not of floating point.
+        (N, N); or if the gradient of the loss is always 0.
+      TypeError: if it is not of floating point.
     """
     two, three = (_losses(compared, labels, outputs, examples) for examples in (2, 3))
     for name, found in two.items():
@@ -115,19 +121,21 @@ def check_losses(
                 "outputs and labels are broadcast, and each output compared with every label. Give "
                 "both one shape: outputs[:, 0], say."
             )
-        if name == "loss" and not jnp.issubdtype(found.dtype, jnp.floating):
+        if training and name == "loss" and not jnp.issubdtype(found.dtype, jnp.floating):
             raise TypeError(
                 f"loss must return numbers of floating point, got {found.dtype}, which has no "
-                "gradient. Pass what only counts answers as one of the metrics."
+                f"gradient. {_COUNTS}"
             )
+    given = _arrays(labels, outputs, 2)
+    if training and not _has_gradient(compared(*given)["loss"], *given):
+        raise ValueError(
+            "loss must have a gradient, got 0 for all outputs, as of argmax or a comparison. "
+            f"{_COUNTS}"
+        )
 
 
 def _losses(compared: Any, labels: Any, outputs: Any, examples: int) -> dict[str, Any]:
-    given = (
-        jax.ShapeDtypeStruct((examples, *outputs.shape[1:]), outputs.dtype),
-        jax.ShapeDtypeStruct((examples, *labels[0]), labels[1]),
-    )
-    found = {}
+    given, found = _arrays(labels, outputs, examples), {}
     for name, function in compared(*given).items():
         try:
             found[name] = jax.eval_shape(function, *given)
@@ -138,6 +146,26 @@ def _losses(compared: Any, labels: Any, outputs: Any, examples: int) -> dict[str
                 f"{' '.join(str(error).split())}"
             ) from error
     return found
+
+
+def _arrays(labels: Any, outputs: Any, examples: int) -> tuple[Any, Any]:
+    return (
+        jax.ShapeDtypeStruct((examples, *outputs.shape[1:]), outputs.dtype),
+        jax.ShapeDtypeStruct((examples, *labels[0]), labels[1]),
+    )
+
+
+def _has_gradient(loss: PerExample, outputs: Any, labels: Any) -> bool:
+    """Returns whether the gradient is computed; that of argmax is written as 0."""
+
+    def total(outputs: Any, labels: Any) -> Any:
+        return jnp.sum(loss(outputs, labels))
+
+    program = jax.make_jaxpr(jax.grad(total))(outputs, labels).jaxpr
+    (result,) = program.outvars
+    made = [equation for equation in program.eqns if result in equation.outvars]
+    values = [result] if not made else made[-1].invars
+    return not all(isinstance(value, Literal) and not np.any(value.val) for value in values)
 
 
 def _shape(found: Any) -> tuple[int, ...]:
@@ -226,6 +254,22 @@ def _check_loss_of(loss: PerExample, labels: Any, outputs: tuple[int, ...], wron
                 f"labels must be from 0 to {outputs[-1] - 1}, one for each of the model's outputs, "
                 f"got {label}, for which the loss is {found}. Number the classes from 0."
             )
+
+
+def takes_softmax(loss: PerExample, outputs: tuple[int, ...], labels: Any) -> bool:
+    """Returns whether a loss is a function of the softmax of its outputs.
+
+    It is then the same if all outputs of an example grow by 1.
+
+    Args:
+      loss: takes outputs and labels.
+      outputs: shape of those of two examples.
+      labels: of one example or more.
+    """
+    given = jnp.sin(jnp.arange(np.prod(outputs), dtype=jnp.float32)).reshape(outputs)
+    labels = jnp.asarray(np.asarray(labels[:1]).repeat(2, 0))
+    found, moved = (np.asarray(per_example(loss(x, labels))) for x in (given, given + 1))
+    return bool(np.isfinite(found).all() and np.allclose(found, moved, rtol=1e-4, atol=1e-5))
 
 
 def extent(array: Any) -> tuple[float, float]:

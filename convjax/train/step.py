@@ -154,7 +154,9 @@ class TrainStep:
         # evaluation; in a step on several devices it is synchronised.
         training = _whole(model)
         self.structure = nnx.graphdef(training)
-        self._shapes = _shapes(_split(training)[1:])
+        _, *trees = _split(training)
+        self._shapes = _shapes(tuple(trees))
+        self._optimizer_shapes = _shapes(jax.eval_shape(optimizer.transform.init, trees[0]))
         if synchronized:
             check_splits(training)
             set_axis_name(training, AXIS)
@@ -293,13 +295,22 @@ class TrainStep:
             )
         return params, variables
 
-    def check_state(self, state: TrainState) -> None:
-        """Raises ValueError if a state's parameters and variables are not those of the model."""
+    def check_state(self, state: TrainState, *, optimizer: bool) -> None:
+        """Checks that a state is of the model, and of the optimiser where that matters.
+
+        Raises:
+          ValueError: if its arrays are others.
+        """
         if _shapes((state.params, state.variables)) != self._shapes:
             raise ValueError(
                 "state must be that of a model of the trainer's structure, got "
                 f"{tree_text(state.params, 'parameters')} of another. Pass what this trainer's "
                 "start or run returned."
+            )
+        if optimizer and _shapes(state.opt_state) != self._optimizer_shapes:
+            raise ValueError(
+                "state must be that of the trainer's optimiser, got that of another. Begin with a "
+                "new one: trainer.start(other.model(state))."
             )
 
     def check_channels(self, shape: tuple[int, ...], name: str) -> None:
