@@ -93,7 +93,7 @@ def check_losses(
     *,
     training: bool,
 ) -> None:
-    """Checks that a loss and metrics are one number per example, and that one can train on the loss.
+    """Checks that a loss and metrics are one number per example, and the loss has a gradient.
 
     Args:
       compared: maps outputs and labels to the loss and the metrics by what messages call them.
