@@ -132,7 +132,8 @@ def checked_table(table: Any, steps: int) -> dict[str, Num[np.ndarray, " T"]]:
 
     Raises:
       TypeError: if the table is not a mapping, or a column is not of numbers.
-      ValueError: if a column is missing, has another name or another length.
+      ValueError: if a column is missing, has another name or another length, or a number is
+        negative, not finite, or a momentum of 1 or more.
     """
     check_type(
         "table", table, Mapping, "A schedule makes one: one_cycle(steps, rate).table(steps)."
@@ -153,7 +154,9 @@ def checked_table(table: Any, steps: int) -> dict[str, Num[np.ndarray, " T"]]:
             )
         # A rate of zero leaves the parameters as they are; a momentum of 1 never forgets.
         limit = np.inf if name == "learning_rate" else 1
-        wrong = ~((column >= 0) & (column < limit))
+        with np.errstate(over="ignore"):
+            taken = column.astype(np.float32)  # 1e300 is infinite
+        wrong = ~((taken >= 0) & (taken < limit))
         if wrong.any():
             rule = "finite" if limit == np.inf else "below 1"
             step = int(wrong.argmax())

@@ -1,4 +1,4 @@
-"""What nobody can mean is refused by everything that takes it, and what is unlikely is said once."""
+"""What nobody can mean is refused by all that takes it, and what is unlikely is said once."""
 
 import re
 import warnings
