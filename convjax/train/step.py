@@ -138,8 +138,9 @@ class TrainStep:
                 raise TypeError(f"{name} must be numbers, got {describe_value(value)}.")
         self._mean, self._std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
         with np.errstate(over="ignore", under="ignore"):
-            narrow = self._std.astype(np.float32)  # the step's: 1e300 is infinite
-        if not (np.isfinite(self._mean).all() and np.isfinite(narrow).all() and (narrow > 0).all()):
+            # As the step has them: 1e300 is infinite.
+            center, scale = (x.astype(np.float32) for x in (self._mean, self._std))
+        if not (np.isfinite(center).all() and np.isfinite(scale).all() and (scale > 0).all()):
             raise ValueError(
                 f"mean must be finite, and std positive and finite in float32, got {mean!r} and "
                 f"{std!r}. std=1 leaves the scale as it is."
@@ -254,7 +255,7 @@ class TrainStep:
 
     def normalize(
         self, images: Num[Array | np.ndarray, "N ..."], dtype: Any = jnp.float32
-    ) -> Float[Array, "N ..."]:
+    ) -> Float[Array | np.ndarray, "N ..."]:
         """Returns the model's input: (p/255 − mean)/std of pixels, (x − mean)/std of others."""
         scaled = _scaled(images, dtype)
         wide = scaled.dtype
@@ -412,7 +413,8 @@ class TrainStep:
 
     def _input(self, params: Any, images: Any) -> jax.Array:
         # A model computes in the dtype of its parameters.
-        return self.normalize(images, jax.tree.leaves(params)[0].dtype)
+        x: Any = self.normalize(images, jax.tree.leaves(params)[0].dtype)
+        return x
 
 
 def _scaled(images: Any, dtype: Any) -> Any:
