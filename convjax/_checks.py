@@ -64,6 +64,12 @@ def check_number(name: str, value: Any) -> float:
         raise TypeError(f"{name} must be a number, got {describe_value(value)}.") from None
 
 
+def check_not_negative(name: str, value: Any) -> None:
+    """Raises as `check_number`, and ValueError if the number is negative or not finite."""
+    if not 0 <= check_number(name, value) < float("inf"):
+        raise ValueError(f"{name} must be 0 or above and finite, got {value}.")
+
+
 def check_function(name: str, value: Any, what: str) -> None:
     """Raises TypeError if an argument cannot be called; `what` says what it maps to what."""
     if not callable(value):

@@ -16,7 +16,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from convjax._checks import check_function, check_number, describe_value
+from convjax._checks import (
+    check_function,
+    check_not_negative,
+    check_number,
+    describe_value,
+)
 from convjax._precision import at_least_float32
 
 # A pytree of parameters.
@@ -299,8 +304,7 @@ def _in_float32(transform: optax.GradientTransformation) -> optax.GradientTransf
 
 def _check_settings(settings: Mapping[str, float], scale: Any) -> None:
     for name, value in settings.items():
-        if not 0 <= check_number(name, value) < float("inf"):
-            raise ValueError(f"{name} must be 0 or above and finite, got {value}.")
+        check_not_negative(name, value)
     if scale is not None:
         check_function("group_scale", scale, "of the parameters, as convjax.group_scale makes it")
 

@@ -1,6 +1,6 @@
 """Checks of the arguments of a training: images, labels, batches, rates and states."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -60,96 +60,6 @@ def check_inputs(images: Any, name: str = "images") -> None:
             f"{name} must have an axis beside that of the examples, got the shape "
             f"{images.shape}. Add one: images[:, None]."
         )
-
-
-def check_labels(labels: Any, logits: tuple[int, ...]) -> None:
-    """Checks that every label has a logit, because cross entropy is NaN without it.
-
-    Args:
-      labels: of N examples.
-      logits: shape of the logits of any number of examples.
-
-    Raises:
-      TypeError: if they are neither whole numbers nor probabilities.
-      ValueError: if their shape does not fit the logits', or one is negative or too large.
-    """
-    if len(logits) < 2:
-        raise ValueError(
-            f"model must return logits (N, classes) for the cross entropy, got the shape {logits} "
-            "for 2 examples. For one logit per example pass "
-            "loss=convjax.train.binary_cross_entropy."
-        )
-    *positions, classes = logits[1:]
-    if labels.shape[1:] == logits[1:] and jnp.issubdtype(labels.dtype, jnp.floating):
-        apart = float(jnp.abs(jnp.sum(jnp.asarray(labels), -1) - 1).max())
-        if apart > 1e-2 or float(labels.min()) < 0:
-            raise ValueError(
-                "labels of the shape of the logits must be probabilities that sum to 1 for the "
-                f"cross entropy, got sums that differ from it by up to {apart:.3g}. Where several "
-                "may be true, pass loss=convjax.train.binary_cross_entropy."
-            )
-        return
-    if labels.shape[1:] == tuple(positions) and jnp.issubdtype(labels.dtype, jnp.floating):
-        raise TypeError(
-            f"labels must be one whole number per example for the cross entropy, got "
-            f"{labels.dtype}. Convert classes with labels.astype(np.int32); for values pass "
-            "loss=convjax.train.squared_error."
-        )
-    if labels.shape[1:] != tuple(positions) or not jnp.issubdtype(labels.dtype, jnp.integer):
-        error = TypeError if labels.shape[1:] == tuple(positions) else ValueError
-        raise error(
-            f"labels must be one whole number per example, or one probability per logit, got "
-            f"{labels.dtype} of the shape {labels.shape} for logits of the shape (N, "
-            f"{', '.join(map(str, logits[1:]))}). Convert one-hot rows of whole numbers with "
-            "labels.argmax(-1)."
-        )
-    lowest, highest = int(labels.min()), int(labels.max())
-    if lowest < 0:
-        raise ValueError(f"labels must be 0 or above, got {lowest}.")
-    if highest >= classes:
-        advice = "Number the classes from 0."
-        if classes == 1:
-            advice = "For one logit pass loss=convjax.train.binary_cross_entropy."
-        raise ValueError(
-            f"labels must be below the model's {classes} logits, got {highest}. {advice}"
-        )
-
-
-def check_shares(labels: Any) -> None:
-    """Raises ValueError if labels of the binary cross entropy are not from 0 to 1."""
-    lowest, highest = float(labels.min()), float(labels.max())
-    if not 0 <= lowest <= highest <= 1:
-        raise ValueError(
-            f"labels must be from 0 to 1 for the binary cross entropy, got {lowest:g} to "
-            f"{highest:g}. Renumber them: labels == 2, say."
-        )
-
-
-def check_losses(scores: Callable[[int], Any]) -> None:
-    """Checks that a loss and metrics are one number per example.
-
-    Args:
-      scores: maps a number of examples to the shapes of the loss and of each metric by name, before
-        any mean is taken.
-
-    Raises:
-      ValueError: if one is a single number, or has an axis that grows with the examples besides the
-        first: outputs (N, 1) and labels (N,) broadcast to (N, N).
-    """
-    two, three = scores(2), scores(3)
-    for name, shape in two.items():
-        other = three[name]
-        if shape[:1] != (2,) or other[:1] != (3,):
-            raise ValueError(
-                f"{name} must return one number per example, shape (N,), got the shape {shape} for "
-                "2 examples. Leave out the mean or sum over examples: the trainer takes it."
-            )
-        if shape[1:] != other[1:]:
-            raise ValueError(
-                f"{name} must return one number per example, got the shape {shape} for 2 examples: "
-                "outputs and labels are broadcast, and each output compared with every label. Give "
-                "both one shape: outputs[:, 0], say."
-            )
 
 
 def check_alive(state: Any) -> None:
@@ -222,7 +132,8 @@ def checked_table(table: Any, steps: int) -> dict[str, Num[np.ndarray, " T"]]:
 
     Raises:
       TypeError: if the table is not a mapping, or a column is not of numbers.
-      ValueError: if a column is missing, has another name or another length.
+      ValueError: if a column is missing, has another name or another length, or a number is
+        negative, not finite, or a momentum of 1 or more.
     """
     check_type(
         "table", table, Mapping, "A schedule makes one: one_cycle(steps, rate).table(steps)."
@@ -240,5 +151,16 @@ def checked_table(table: Any, steps: int) -> dict[str, Num[np.ndarray, " T"]]:
             raise ValueError(
                 f"table[{name!r}] must have one number per step ({steps}), "
                 f"got the shape {column.shape}."
+            )
+        # A rate of zero leaves the parameters as they are; a momentum of 1 never forgets.
+        limit = np.inf if name == "learning_rate" else 1
+        with np.errstate(over="ignore"):
+            taken = column.astype(np.float32)  # 1e300 is infinite
+        wrong = ~((taken >= 0) & (taken < limit))
+        if wrong.any():
+            rule = "finite" if limit == np.inf else "below 1"
+            step = int(wrong.argmax())
+            raise ValueError(
+                f"table[{name!r}] must be at least 0 and {rule}, got {column[step]} at step {step}."
             )
     return columns

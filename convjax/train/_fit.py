@@ -15,7 +15,7 @@ from convjax.data.stream import Stream
 from convjax.stats.nonfinite import NonFiniteError, first_non_finite
 from convjax.stats.record import Record
 from convjax.stats.record_builder import MAX_ROWS, RecordBuilder
-from convjax.train.device_data import Images, check_data
+from convjax.train.device_data import Images
 from convjax.train.persistence import Store, StoreWriter
 from convjax.train.plan import Plan
 from convjax.train.progress import Progress
@@ -143,8 +143,6 @@ def fit(
     """
     check_type("trainer", trainer, Trainer, "convjax.Trainer makes one.")
     check_type("plan", plan, Plan, "convjax.Plan makes one.")
-    for name, images in (("train", train), ("test", test)):
-        check_data(images, name)
     if keeping is not None and not isinstance(keeping, Store):
         raise TypeError(
             f"keeping must be Keeping, got {describe_value(keeping)}. "
@@ -154,8 +152,8 @@ def fit(
     callback = Callback() if callback is None else callback
     check_type("callback", callback, Callback, "Derive its class from convjax.train.Callback.")
     state = trainer.start(model)
-    for images in (train, test):
-        trainer.check_labels(state, images)
+    for name, images in (("train", train), ("test", test)):
+        trainer.check(state, images, name, training=images is train)
     record, progress = RecordBuilder(rows), Progress()
     writer = StoreWriter(keeping, plan, record, progress)
     state = writer.restore(state)

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from convjax._checks import check_function, check_type, check_whole
+from convjax._checks import check_function, check_not_negative, check_type, check_whole
 from convjax._display import Displayed
 from convjax.stats.record import Record
 from convjax.stats.record_builder import concatenate
@@ -164,6 +164,12 @@ def sweep(
             "models must be one or more, with an order for each, and tables one or more, got "
             f"{len(models)} models, {len(orders)} orders and {len(tables)} tables."
         )
+    # Before any run: the last of the models may be the one that does not fit.
+    for model in models:
+        trainer.step.split(model)
+    first = trainer.start(models[0])
+    for name, split in (("data", data), ("test", test)):
+        trainer.check(first, split, name, training=split is data)
     checked = [checked_order(order, len(data.labels), 1) for order in orders]
     if len({order.shape for order in checked}) > 1:
         raise ValueError(
@@ -190,9 +196,6 @@ def sweep(
         piece=len(checked[0]),  # every piece ends with an evaluation
     )
     values = _checked_scalars(scalars or {}, len(tables))
-    first = trainer.start(models[0])
-    for split in (data, test):
-        trainer.check_labels(first, split)
     scored = jax.eval_shape(
         lambda state, split: trainer.step.scores(state, split.images[:2], split.labels[:2]),
         first,
@@ -304,17 +307,18 @@ def _check_kinds(trainer: Any, data: Any, test: Any) -> None:
         )
     for name, split in (("data", data), ("test", test)):
         check_type(name, split, Images, "Images.put(split) copies a split to the device.")
-        if not len(split.labels):
-            raise ValueError(f"{name} must hold at least one example, got none.")
 
 
 def _checked_scalars(scalars: Any, settings: int) -> dict[str, Float[np.ndarray, " V"]]:
     check_type("scalars", scalars, Mapping, 'Pass {"weight_decay": [0.0, 0.01]}, for example.')
-    values = {name: np.asarray(column, np.float64) for name, column in scalars.items()}
-    for name, column in values.items():
-        if column.shape != (settings,):
+    values = {}
+    for name, given in scalars.items():
+        if np.shape(given) != (settings,):
             raise ValueError(
                 f"scalars[{name!r}] must have one number per table ({settings}), got the shape "
-                f"{column.shape}."
+                f"{np.shape(given)}."
             )
+        for i, value in enumerate(given):
+            check_not_negative(f"scalars[{name!r}][{i}]", value)
+        values[name] = np.asarray(given, np.float64)
     return values

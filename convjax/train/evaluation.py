@@ -1,7 +1,7 @@
 """Evaluation: the scores of every example, with the running statistics, and logits of images."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,15 +16,8 @@ from convjax.data import Stream
 from convjax.parallel.mesh import AXIS, REPLICATED, SPLIT_FIRST, SPLIT_SECOND, gather
 from convjax.parallel.placement import Placement
 from convjax.parallel.timed_jit import TimedJit
-from convjax.train._arguments import (
-    check_alive,
-    check_inputs,
-    check_labels,
-    check_losses,
-    check_shares,
-)
-from convjax.train.device_data import Images, check_data, steps_at_once, stream_chunks
-from convjax.train.losses import binary_cross_entropy, cross_entropy
+from convjax.train.data_checks import DataChecks
+from convjax.train.device_data import Images, steps_at_once, stream_chunks
 from convjax.train.scan_loop import scoring_order
 from convjax.train.step import TrainState, TrainStep
 
@@ -58,11 +51,11 @@ class Evaluator:
     Args:
       step: the training step.
       placement: where the training takes place.
+      checks: of the trainer.
     """
 
-    def __init__(self, step: TrainStep, placement: Placement):
-        self._step, self._placement = step, placement
-        self._known: dict[Any, tuple[int, ...]] = {}  # shapes of outputs
+    def __init__(self, step: TrainStep, placement: Placement, checks: DataChecks):
+        self._step, self._placement, self._checks = step, placement, checks
         self._run = placement.program(self.sums, (REPLICATED, REPLICATED, SPLIT_SECOND))
         self._run_piece = self._run
         if placement.mesh is not None:
@@ -78,19 +71,16 @@ class Evaluator:
         self, state: TrainState, images: Num[Array | np.ndarray, "N ..."]
     ) -> Float[Array, "N ..."]:
         """As `convjax.Trainer.predict`."""
-        check_alive(state)
         images = np.asarray(images)
-        check_inputs(images)
+        self._checks.check_inputs(state, images)
         return self._run_logits(gather(state), images)
 
     def evaluate(self, state: TrainState, data: Images | Stream, batch_size: int) -> Scores:
         """As `convjax.Trainer.evaluate`."""
-        check_alive(state)
-        check_data(data)
-        examples = len(data.labels)
         batch_size = check_whole("batch_size", batch_size, 1)
+        self._checks.check(state, data, training=False)
+        examples = len(data.labels)
         order = scoring_order(examples, batch_size, self._placement.parts)
-        self.check_labels(state, data)
         state = self._placement.put(state)
         if isinstance(data, Stream):
             total, sums = self._score_stream(state, data, order)
@@ -134,54 +124,6 @@ class Evaluator:
         add(running)
         return total, sums
 
-    def check_labels(self, state: TrainState, data: Images | Stream) -> None:
-        """As `convjax.Trainer.check_labels`."""
-        labels: Any = data.labels
-        kinds = [(x.shape[1:], x.dtype) for x in (data.images, labels)]
-        key = tuple(kinds)
-        if key not in self._known:
-            outputs, shapes = self._shapes(state, kinds)
-            if self._step.loss is cross_entropy:
-                check_labels(labels, outputs)  # says better what is wrong with labels
-            check_losses(shapes)
-            self._known[key] = outputs
-        if self._step.loss is cross_entropy:
-            check_labels(labels, self._known[key])
-        if self._step.loss is binary_cross_entropy:
-            check_shares(labels)
-
-    def _shapes(
-        self, state: TrainState, kinds: Sequence[tuple[tuple[int, ...], Any]]
-    ) -> tuple[tuple[int, ...], Callable[[int], dict[str, tuple[int, ...]]]]:
-        """Returns the shape of two outputs, and the function that `check_losses` takes."""
-
-        def arrays(examples: int) -> list[jax.ShapeDtypeStruct]:
-            return [jax.ShapeDtypeStruct((examples, *shape), dtype) for shape, dtype in kinds]
-
-        def shapes(examples: int) -> dict[str, tuple[int, ...]]:
-            images, labels = arrays(examples)
-            outputs = jax.eval_shape(self._step.logits, state, images)
-            found = {}
-            for name, function in self._step.compared(outputs, labels).items():
-                try:
-                    made = jax.eval_shape(function, outputs, labels)
-                except Exception as error:
-                    raise ValueError(
-                        f"{name} must take the model's outputs, {_text(outputs)} for {examples} "
-                        f"examples, and their labels, {_text(labels)}: {error}"
-                    ) from error
-                found[name] = tuple(getattr(made, "shape", ()))
-            return found
-
-        outputs = jax.eval_shape(self._step.logits, state, arrays(2)[0])
-        if not hasattr(outputs, "shape") or outputs.shape[:1] != (2,):
-            raise ValueError(
-                "model must return one array with the examples first, got "
-                f"{jax.tree.map(_text, outputs)} for 2 examples. Wrap it in a module that returns "
-                "what the loss takes."
-            )
-        return outputs.shape, shapes
-
     def sums(
         self, state: TrainState, data: Images, order: Int[Array, "T B"]
     ) -> tuple[Float[Array, ""], dict[str, Num[Array, ""]]]:
@@ -209,7 +151,3 @@ class Evaluator:
         )
         sums = lax.scan(body, zeros, order)[0]
         return sums if self._placement.mesh is None else lax.psum(sums, AXIS)
-
-
-def _text(x: Any) -> str:
-    return f"{x.dtype}[{', '.join(map(str, x.shape))}]"

@@ -37,7 +37,13 @@ def cross_entropy(
       [0.6931, 0.1269]
     """
     logits = at_least_float32(logits)
-    if labels.ndim == logits.ndim:
+    if labels.shape not in (logits.shape, logits.shape[:-1]):
+        raise ValueError(
+            f"labels must be one class per row of the logits {logits.shape}, shape "
+            f"{logits.shape[:-1]}, or one probability per logit, got the shape {labels.shape}. "
+            "They would be broadcast."
+        )
+    if labels.shape == logits.shape:
         return optax.softmax_cross_entropy(logits, labels)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
@@ -97,11 +103,12 @@ def accuracy(outputs: Float[Array, "N ..."], labels: Num[Array, "N ..."]) -> Sha
       >>> accuracy(jnp.array([[0.1, 0.9], [0.8, 0.2]]), jnp.array([1, 1])).tolist()
       [True, False]
     """
-    if outputs.ndim == labels.ndim and outputs.shape[-1:] not in ((), (1,)) and outputs.ndim > 1:
-        return jnp.argmax(outputs, -1) == jnp.argmax(labels, -1)
-    if outputs.ndim == labels.ndim or outputs.shape[-1] == 1:
-        return (outputs.reshape(labels.shape) > 0) == (labels > 0.5)
-    return jnp.argmax(outputs, -1) == labels
+    if outputs.ndim > 1 and outputs.shape[-1] > 1:
+        if labels.shape == outputs.shape:
+            return jnp.argmax(outputs, -1) == jnp.argmax(labels, -1)
+        if labels.shape == outputs.shape[:-1]:
+            return jnp.argmax(outputs, -1) == labels
+    return binary_accuracy(outputs, labels)
 
 
 def binary_accuracy(

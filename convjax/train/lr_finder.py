@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from convjax._checks import check_number, check_type
 from convjax._display import Displayed
+from convjax.data import Stream
 from convjax.optim.schedules import exponential
 from convjax.train._arguments import checked_order
 from convjax.train.device_data import Images
@@ -84,7 +85,7 @@ class LRFind(Displayed):
 def lr_find(
     trainer: Trainer,
     model: nnx.Module,
-    data: Images,
+    data: Images | Stream,
     order: Int[Array | np.ndarray, "T B"],
     *,
     start: float = 1e-7,
@@ -96,7 +97,7 @@ def lr_find(
     Args:
       trainer: its program takes the steps. A watch costs time and is ignored.
       model: gives the initial parameters, and is not changed.
-      data: the training split on the device.
+      data: the training split, on the device or left in its files.
       order: indices of the examples of each batch; fastai takes 100 batches.
       start, end: the first and the last rate. It grows by the same factor at every step.
       momentum: at all steps.
@@ -124,7 +125,8 @@ def lr_find(
       ['minimum', 'slide', 'steep', 'valley']
     """
     check_type("trainer", trainer, Trainer, "Trainer(model, optimizer) makes one.")
-    check_type("data", data, Images, "Images.put(split) copies a split to the device.")
+    state = trainer.start(model)
+    trainer.check(state, data)
     if np.ndim(order) and not len(order):
         raise ValueError("order must hold at least one batch, got none.")
     order = checked_order(order, len(data.labels), 1)
@@ -132,7 +134,7 @@ def lr_find(
         raise ValueError(f"start must be below end, got {start} and {end}.")
     steps = len(order)
     table = exponential(steps, start, end, momentum).table(steps)
-    _, record = trainer.run(trainer.start(model), data, order, table, rows=steps)
+    _, record = trainer.run(state, data, order, table, rows=steps)
     smoothed = record.smoothed_loss()
     # The compiled loop takes all steps: stopping it early would need a wait at every step.
     lowest = np.fmin.accumulate(smoothed)

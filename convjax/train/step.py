@@ -137,8 +137,14 @@ class TrainStep:
             if np.asarray(value).dtype.kind not in "fiu":
                 raise TypeError(f"{name} must be numbers, got {describe_value(value)}.")
         self._mean, self._std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
-        if not (np.isfinite(self._mean).all() and (self._std > 0).all()):
-            raise ValueError(f"mean must be finite and std positive, got {mean!r} and {std!r}.")
+        with np.errstate(over="ignore", under="ignore"):
+            # As the step has them: 1e300 is infinite.
+            center, scale = (x.astype(np.float32) for x in (self._mean, self._std))
+        if not (np.isfinite(center).all() and np.isfinite(scale).all() and (scale > 0).all()):
+            raise ValueError(
+                f"mean must be finite, and std positive and finite in float32, got {mean!r} and "
+                f"{std!r}. std=1 leaves the scale as it is."
+            )
         self._optimizer, self.loss, self._watch = optimizer, loss, watch
         self._metrics = named_metrics(metrics, loss)
         self._synchronized = synchronized
@@ -149,6 +155,9 @@ class TrainStep:
         # evaluation; in a step on several devices it is synchronised.
         training = _whole(model)
         self.structure = nnx.graphdef(training)
+        _, *trees = _split(training)
+        self._shapes = _shapes(tuple(trees))
+        self._optimizer_shapes = _shapes(jax.eval_shape(optimizer.transform.init, trees[0]))
         if synchronized:
             check_splits(training)
             set_axis_name(training, AXIS)
@@ -246,7 +255,7 @@ class TrainStep:
 
     def normalize(
         self, images: Num[Array | np.ndarray, "N ..."], dtype: Any = jnp.float32
-    ) -> Float[Array, "N ..."]:
+    ) -> Float[Array | np.ndarray, "N ..."]:
         """Returns the model's input: (p/255 − mean)/std of pixels, (x − mean)/std of others."""
         scaled = _scaled(images, dtype)
         wide = scaled.dtype
@@ -286,6 +295,52 @@ class TrainStep:
                 "model must have the structure of the model that the trainer was made with."
             )
         return params, variables
+
+    def check_state(self, state: TrainState, *, optimizer: bool) -> None:
+        """Checks that a state is of the model, and of the optimiser where that matters.
+
+        Raises:
+          ValueError: if its arrays are others.
+        """
+        if _shapes((state.params, state.variables)) != self._shapes:
+            raise ValueError(
+                "state must be that of a model of the trainer's structure, got "
+                f"{tree_text(state.params, 'parameters')} of another. Pass what this trainer's "
+                "start or run returned."
+            )
+        if optimizer and _shapes(state.opt_state) != self._optimizer_shapes:
+            raise ValueError(
+                "state must be that of the trainer's optimiser, got that of another. Begin with a "
+                "new one: trainer.start(other.model(state))."
+            )
+
+    def check_channels(self, shape: tuple[int, ...], name: str) -> None:
+        """Raises ValueError if mean and std do not have one number per channel of images.
+
+        Args:
+          shape: of an image.
+          name: of the argument, for messages.
+        """
+        for argument, value in (("mean", self._mean), ("std", self._std)):
+            try:
+                same = np.broadcast_shapes((1, *shape), value.shape) == (1, *shape)
+            except ValueError:
+                same = False
+            if not same:
+                raise ValueError(
+                    f"{argument} must be one number, or one per channel of {name}, got the shape "
+                    f"{value.shape} for images of the shape {shape}."
+                )
+
+    def check_pixel_scale(self) -> None:
+        """Raises ValueError if mean and std cannot be those of pixels on the scale p/255."""
+        low, high, wide = self._mean.min(), self._mean.max(), self._std.max()
+        if low < 0 or high > 1 or wide > 1:
+            raise ValueError(
+                "mean and std must be on the scale p/255 for images of uint8, from 0 to 1, got "
+                f"{self._mean.tolist()} and {self._std.tolist()}. Divide those of pixels from 0 to "
+                "255 by 255; convjax.data.normalization(images) returns both."
+            )
 
     def model(self, params: Any, variables: Any) -> nnx.Module:
         """Returns the model in evaluation mode."""
@@ -358,7 +413,8 @@ class TrainStep:
 
     def _input(self, params: Any, images: Any) -> jax.Array:
         # A model computes in the dtype of its parameters.
-        return self.normalize(images, jax.tree.leaves(params)[0].dtype)
+        x: Any = self.normalize(images, jax.tree.leaves(params)[0].dtype)
+        return x
 
 
 def _scaled(images: Any, dtype: Any) -> Any:
@@ -371,6 +427,11 @@ def _scaled(images: Any, dtype: Any) -> Any:
 def _in_this_order(*values: Any) -> tuple[Any, ...]:
     """Returns the values, which are all computed before anything that uses one of them."""
     return tuple(jax.lax.optimization_barrier(values))
+
+
+def _shapes(trees: Any) -> Any:
+    leaves, structure = jax.tree.flatten(trees)
+    return [np.shape(leaf) for leaf in leaves], structure
 
 
 def _whole(model: nnx.Module) -> nnx.Module:

@@ -25,7 +25,7 @@ from convjax.parallel.timed_jit import TimedJit
 from convjax.stats.record import Record
 from convjax.stats.record_builder import MAX_ROWS, RecordBuilder
 from convjax.stats.watch import Watch
-from convjax.train._arguments import check_alive, check_images, checked_order, checked_table
+from convjax.train._arguments import check_images, checked_order, checked_table
 from convjax.train.augmentation import (
     AugmentedBatch,
     Augmenter,
@@ -36,7 +36,8 @@ from convjax.train.augmentation import (
 )
 from convjax.train.chunk_programs import ChunkPrograms
 from convjax.train.chunk_records import ChunkRecorder
-from convjax.train.device_data import Images, check_data, steps_at_once
+from convjax.train.data_checks import DataChecks
+from convjax.train.device_data import Images, steps_at_once
 from convjax.train.evaluation import Evaluator, Scores
 from convjax.train.losses import PerExample, cross_entropy
 from convjax.train.scan_loop import ChunkRows, bounded_length, chunk_length, run_chunks
@@ -146,7 +147,8 @@ class Trainer:
             lambda key, images, labels: self.step.augmented(key, images, labels, dtype, whole)
         )
         self.chunks = ChunkPrograms(self.step, self._placement, self._every)
-        self._scoring = Evaluator(self.step, self._placement)
+        self._checks = DataChecks(self.step)
+        self._scoring = Evaluator(self.step, self._placement, self._checks)
         self.vmapped_runs = VmappedRuns(self.chunks.take, self._scoring.sums)
 
     def __repr__(self) -> str:
@@ -234,13 +236,11 @@ class Trainer:
             is lost.
         """
         record = RecordBuilder(rows)
-        check_alive(state)
-        check_data(data)
+        self.check(state, data)
         order = checked_order(order, len(data.labels), self._placement.parts)
         columns = checked_table(table, len(order))
         if self.augment is not None:
             columns |= step_columns(seed, first_step, len(order))
-        self.check_labels(state, data)
         layers = self._recorder.layers(state, data, order.shape[1])
         length = chunk_length(len(order), self._every, self._placement.platform)
         if isinstance(data, Stream):
@@ -336,12 +336,28 @@ class Trainer:
         """
         return self._scoring.evaluate(state, data, batch_size)
 
-    def check_labels(self, state: TrainState, data: Images | Stream) -> None:
-        """Checks that outputs, labels, loss and metrics fit together, before any step.
+    def check(
+        self,
+        state: TrainState,
+        data: Images | Stream,
+        name: str = "data",
+        *,
+        training: bool = True,
+    ) -> None:
+        """Checks that data, model, loss and metrics fit together, as all do before the first step.
+
+        What is unlikely, such as a network that ends in a softmax, is said once.
+
+        Args:
+          state: from `start` or `run`.
+          data: the split.
+          name: of the argument, for messages.
+          training: whether the split is to train on, and has every class.
 
         Raises:
-          ValueError: if the loss or a metric is not one number per example or cannot take outputs
-            and labels, or a label has no logit.
-          TypeError: if labels are of another kind than the cross entropy takes.
+          ValueError: if images or labels are not finite, mean and std are not on the scale of the
+            images, the model does not take the images, the loss or a metric is not one number per
+            example, or a label has no logit.
+          TypeError: if data are of another type, or labels of another kind than the loss takes.
         """
-        self._scoring.check_labels(state, data)
+        self._checks.check(state, data, name, training=training)

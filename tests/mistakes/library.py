@@ -99,7 +99,7 @@ ROWS = [
     Mistake("Trainer(ConvNet, adam())", T, ("model must be Module", "Make a Flax NNX module")),
     Mistake("Trainer('digits', adam())", T, ("model must be Module, got str: 'digits'",)),
     Mistake(
-        "Trainer(network, adam(), std=0)", V, ("mean must be finite and std positive", "and 0")
+        "Trainer(network, adam(), std=0)", V, ("mean must be finite, and std positive", "and 0")
     ),
     Mistake("Trainer(network, adam(), std='0.3')", T, ("std must be numbers, got str: '0.3'",)),
     Mistake(
@@ -188,6 +188,41 @@ ROWS = [
         ("images must be uint8 from 0 to 255 or of floating point, got int64", "astype"),
     ),
     Mistake("trainer.predict(state, split.images[0])", V, ("images of uint8 must", "(4, 4, 1)")),
+    Mistake(
+        "Trainer(network, adam(), std=1e300)", V, ("positive and finite in float32", "and 1e+300")
+    ),
+    Mistake(
+        "Trainer(network, adam(), watch=None, mean=33.3, std=78.6).predict(state, split.images)",
+        V,
+        ("mean and std must be on the scale p/255", "got 33.3 and 78.6", "by 255"),
+    ),
+    Mistake(
+        "trainer.run(state, images, order, {'learning_rate': [0.1, np.nan], 'momentum': [0, 0]})",
+        V,
+        ("table['learning_rate'] must be at least 0 and finite, got nan at step 1",),
+    ),
+    Mistake(
+        "Trainer(network, sgd(), watch=None).run(state, images, order, table)",
+        V,
+        ("state must be that of the trainer's optimiser", "trainer.start(other.model(state))"),
+    ),
+    Mistake(
+        "Trainer(network, adam(), watch=None, loss=lambda o, y: o.argmax(-1) != y).run("
+        "state, images, order, table)",
+        T,
+        ("loss must return numbers of floating point, got bool", "one of the metrics"),
+    ),
+    Mistake(
+        "Trainer(network, adam(), watch=None, loss=lambda o, y: jnp.sum((o - y[:, None]) ** 2))"
+        ".evaluate(state, images)",
+        V,
+        ("loss must return one number per example", "Leave out the mean or sum"),
+    ),
+    Mistake(
+        "trainer.evaluate(state, Images(images.images / jnp.nan, images.labels))",
+        V,
+        ("data.images must be finite, got NaN",),
+    ),
     # --- what is watched ---------------------------------------------------------------------
     Mistake("Watch(every=0)", V, ("every must be a whole number of steps, at least 1, got 0",)),
     Mistake("Watch(every=2.5)", V, ("every must be a whole number of steps", "got 2.5")),
@@ -286,6 +321,18 @@ ROWS = [
         "sweep(trainer, [network], images, [order], [table], test=images, scalars={'wd': [0.1]})",
         V,
         ("scalars must be among eps, weight_decay", "got wd"),
+    ),
+    Mistake(
+        "sweep(trainer, [network], images, [order], [table], test=images, "
+        "scalars={'weight_decay': ['0.1']})",
+        T,
+        ("scalars['weight_decay'][0] must be a number, got str: '0.1'",),
+    ),
+    Mistake(
+        "sweep(trainer, [network], images, [order], [table], "
+        "test=Images(images.images, images.labels[:3]))",
+        V,
+        ("test must hold as many labels as images, got the shapes (3,) and (8, 4, 4, 1)",),
     ),
     # --- runs ------------------------------------------------------------------------------------
     Mistake("Plan(0, lambda epoch: order, table)", V, ("epochs must be at least 1, got 0",)),

@@ -143,7 +143,7 @@ def start_and_kill(folder, chance, count):
 class TestNonFinite:
     def run(self, trainer, **options):
         table = {name: np.array(column) for name, column in fits.plan().table.items()}
-        table["learning_rate"][30:] = np.inf
+        table["learning_rate"][30:] = 1e38
         plan = replace(fits.plan(), table=table)
         data = trainings.split(), trainings.split(11, seed=5)
         return fit(trainer, trainings.conv_net(), *data, plan, rows=fits.ROWS, **options)

@@ -11,7 +11,7 @@ def of_epoch(epoch):
 def make(**settings):
     settings = {"epochs": 2, "order": of_epoch, "evaluations": 2, "piece": 2, **settings}
     steps = np.arange(10.0)
-    return Plan(table={"learning_rate": steps, "momentum": -steps}, **settings)
+    return Plan(table={"learning_rate": steps, "momentum": steps / 16}, **settings)
 
 
 def test_pieces_equal_values_by_hand():
@@ -28,7 +28,7 @@ def test_pieces_equal_values_by_hand():
     assert {int(p.order[0, 0]) for p in pieces[3:]} == {1}
     rates = make().rates(pieces[3])
     np.testing.assert_array_equal(rates["learning_rate"], [5, 6])
-    np.testing.assert_array_equal(rates["momentum"], [-5, -6])
+    np.testing.assert_array_equal(rates["momentum"], [5 / 16, 6 / 16])
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 99])

@@ -243,7 +243,11 @@ def test_run_rejects_labels_without_a_logit(run):
 @pytest.mark.parametrize(
     ("mean", "std", "message"),
     [
-        (0.1, 0.0, r"mean must be finite and std positive, got 0\.1 and 0\.0"),
+        (
+            0.1,
+            0.0,
+            r"mean must be finite, and std positive and finite in float32, got 0\.1 and 0\.0",
+        ),
         (0.0, -1.0, r"got 0\.0 and -1\.0"),
         ((0.1, np.nan), 1.0, r"got \(0\.1, nan\) and 1\.0"),
         (0.0, np.nan, r"got 0\.0 and nan"),
