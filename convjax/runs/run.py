@@ -5,13 +5,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from convjax._display import Displayed
 from convjax.io.json_files import JsonError, null_to_nan, read_object, read_objects
 from convjax.runs.config import CONFIG, RunError
 from convjax.runs.predictions import Predictions
+from convjax.stats._frame import import_pandas
 from convjax.stats.record import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # How many folders deep runs are searched below a folder without config.json, and how many of them
 # the message lists.
@@ -35,6 +39,16 @@ class PartialRun(Displayed):
     record: Record | None
     predictions: Predictions | None = None
     environment: dict[str, Any] = field(default_factory=dict)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Returns the metrics as a pandas DataFrame, one row per evaluation.
+
+        `run.record.to_frame()` has the steps.
+
+        Raises:
+          ImportError: if pandas is not installed.
+        """
+        return import_pandas().DataFrame(self.metrics)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.metrics):,} evaluations, {self.record!r})"

@@ -8,7 +8,7 @@ import io
 import operator
 import os
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from convjax._display import Displayed
 from convjax.io.atomic import atomic_write
 from convjax.io.npz import read_npz, read_npz_file
 from convjax.nn.outputs import LayerKind
+from convjax.stats._frame import record_frame
 from convjax.stats.activations import ActivationStats
 from convjax.stats.bins import FASTAI
 from convjax.stats.facts import merge_facts
@@ -27,6 +28,9 @@ from convjax.stats.merging import group_starts, mean_of_rows, merge_rows, row_sp
 from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record_file import from_arrays, to_arrays
 from convjax.stats.smoothing import smooth
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = npt.NDArray[Any]
 
@@ -252,6 +256,30 @@ class Record(Displayed):
         A merged row counts as that many steps of its mean.
         """
         return smooth(self.loss, weight, self.counts)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Returns the record as a pandas DataFrame with one row per step, or per row of steps.
+
+        The columns are those of `convjax.scalars`: loss, learning_rate, momentum, eval_loss,
+        layers/LAYER/mean (std, near_zero) and parameters/PARAMETER/weight_norm (grad_norm,
+        update_ratio); and facts/NAME. A step without statistics has NaN in them.
+
+        Raises:
+          ImportError: if pandas is not installed.
+
+        Examples:
+          >>> import jax.numpy as jnp
+          >>> from convjax import Recorder, layer_stats
+          >>> recorder = Recorder()
+          >>> for loss in (2.0, 1.0):
+          ...     recorder.add(loss, layer_stats({"conv": jnp.array([-1.0, 3.0])}))
+          >>> recorder.record().to_frame()[["loss", "layers/conv/mean"]]
+                loss  layers/conv/mean
+          step
+          0      2.0               1.0
+          1      1.0               1.0
+        """
+        return record_frame(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the record to an .npz file, atomically: a reader sees the old or the new one."""
