@@ -41,8 +41,9 @@ def run_train(line: CommandLine) -> None:
     from experiments.harness.compilation_cache import use_compilation_cache
 
     use_compilation_cache()
-    # Orbax logs the errors that it also raises.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # Orbax logs the errors that it also raises, and asyncio those of reads that nobody waits for.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     command, options = line.build(TrainCommand), line.build(TrainOptions)
     processes, given = line.build(ProcessOptions), line.given(TrainConfig)
     if given.get("norm") == "none":

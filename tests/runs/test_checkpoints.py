@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import convjax.runs.checkpoints as checkpoints_module
 from convjax.ops.layout import permutation
+from convjax.runs import checkpoint_content
 from convjax.runs.checkpoints import Checkpoints
 from convjax.train.tree_arrays import CheckpointError, arrays_by_path
 from tests.helpers import make_record
@@ -58,13 +59,21 @@ def test_checkpoints_restore_all_bits(saved):
     assert_same_records(found.record, make_record(steps=5, layers=2))
 
 
-def save_without_order(folder, monkeypatch, tree):
-    """Saves as convjax 0.1, which did not name the order of the kernels' axes."""
+def save_as_first_version(folder, monkeypatch, tree, *, ordered=False):
+    """Saves as convjax 0.1: without checksums of the progress, and the order of kernels unnamed."""
+
+    def pack(*arguments):
+        arrays, content = checkpoint_content.pack(*arguments)
+        sums = {name: value for name, value in content["checksums"].items() if name != "progress"}
+        order = {"kernel_axes": content["kernel_axes"]} if ordered else {}
+        return arrays, {"checksums": sums, **order, **content["progress"]}
+
     with Checkpoints(folder) as checkpoints, monkeypatch.context() as patch:
-        dumps = json.dumps
-        patch.setattr(checkpoints_module, "AXES_KEY", "steps")  # which the progress replaces
+        patch.setattr(checkpoints_module, "pack", pack)
         checkpoints.save(1, tree, make_record(steps=5, layers=2), {"steps": 1})
-        assert "kernel_axes" not in dumps(checkpoints._read(1)[1])
+        found = checkpoints._read(1)[1]
+    assert found.keys() - {"kernel_axes"} == {"checksums", "steps"}
+    assert ("kernel_axes" in found) == ordered
 
 
 @pytest.mark.parametrize("axes", ["OIHW", "IHWO", "HWIO"])
@@ -73,7 +82,7 @@ def test_checkpoints_open_those_that_name_no_order_of_kernels(tmp_path, monkeypa
     tree = {"params": {"conv.kernel": kernel}, "mu": {"conv.kernel": 2 * kernel}, "count": 3}
     order = permutation("HWIO", axes)
     turned = jax.tree.map(lambda x: x.transpose(order) if np.ndim(x) == 4 else np.int32(x), tree)
-    save_without_order(tmp_path, monkeypatch, turned)
+    save_as_first_version(tmp_path, monkeypatch, turned)
     with Checkpoints(tmp_path) as checkpoints:
         found = checkpoints.restore(jax.tree.map(jnp.asarray, tree)).state
     np.testing.assert_array_equal(found["params"]["conv.kernel"], kernel)
@@ -82,7 +91,7 @@ def test_checkpoints_open_those_that_name_no_order_of_kernels(tmp_path, monkeypa
 
 def test_checkpoints_reject_an_order_of_kernels_that_cannot_be_told(tmp_path, monkeypatch):
     tree = {"kernel": jnp.ones((3, 3, 3, 3))}
-    save_without_order(tmp_path, monkeypatch, tree)
+    save_as_first_version(tmp_path, monkeypatch, tree)
     message = "does not name the order of its kernels' axes"
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError, match=message):
         checkpoints.restore(tree)
