@@ -261,7 +261,7 @@ class Checkpoints:
         ):  # of any kind, and in checkpoints of convjax 0.1; `restore` reads it again
             return
         try:
-            now = score_in(manager.metrics(step))
+            now: object = score_in(manager.metrics(step))
         except Exception as error:
             now = first_line(error)
         if now != (NO_SCORE if saved is None else saved):
