@@ -29,7 +29,8 @@ python -m experiments train --resume --out runs/20261126-101500
 python -m experiments train --config runs/20261126-101500 --lr-max 0.1
 
 Exit status: 0 done; 2 wrong usage, missing data or a full disk; 3 a loss that is not finite;
-4 another process of the training is gone; 130 or 143 stopped by SIGINT or SIGTERM.
+4 another process of the training is gone; 130 or 143 stopped by SIGINT or SIGTERM; 141 stopped
+because the reader of its output has ended, as `| head` does. A stopped training is saved.
 """
 
 
