@@ -5,6 +5,7 @@ so far, and as JSON the rest that is needed to resume the training. Checksums de
 Nothing in it is executed.
 """
 
+import json
 import os
 import re
 import shutil
@@ -260,15 +261,23 @@ class Checkpoints:
             Exception
         ):  # of any kind, and in checkpoints of convjax 0.1; `restore` reads it again
             return
+        if (now := score_in(manager.metrics(step))) != (NO_SCORE if saved is None else saved):
+            raise self._other_score(step, f"its score, {saved}, differs from that, {now}, in")
+
+    def _check_metrics(self, step: int) -> None:
+        """Raises CheckpointError if the file that Orbax reads first has no score."""
         try:
-            now: object = score_in(manager.metrics(step))
-        except Exception as error:
-            now = first_line(error)
-        if now != (NO_SCORE if saved is None else saved):
-            raise CheckpointError(
-                f"the checkpoint {self.folder / str(step)} is damaged: its score, {saved}, differs "
-                f"from that in its metrics, {now}. {self._fix(step)}"
-            )
+            score_in(json.loads((self.folder / str(step) / "metrics" / "metrics").read_bytes()))
+        except FileNotFoundError:  # of Orbax's own, or in another version of it
+            return
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._other_score(step, f"there is no score ({first_line(error)}) in") from error
+
+    def _other_score(self, step: int, problem: str) -> CheckpointError:
+        return CheckpointError(
+            f"the checkpoint {self.folder / str(step)} is damaged: {problem} its metrics. "
+            f"{self._fix(step)}"
+        )
 
     def _manager(self) -> Any:
         """Opens the folder.
@@ -277,6 +286,8 @@ class Checkpoints:
           CheckpointError: if the score of a checkpoint was changed, by which the best is kept.
         """
         if self._open is None:
+            for step in self.steps():
+                self._check_metrics(step)
             manager = open_manager(self.folder, self.keep)
             for step in self.steps():
                 self._check_score(manager, step)

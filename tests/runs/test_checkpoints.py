@@ -97,6 +97,101 @@ def test_checkpoints_reject_an_order_of_kernels_that_cannot_be_told(tmp_path, mo
         checkpoints.restore(tree)
 
 
+def test_checkpoints_of_the_first_version_open_without_a_configuration(tmp_path, monkeypatch):
+    save_as_first_version(tmp_path, monkeypatch, state(), ordered=True)
+    with Checkpoints(tmp_path) as checkpoints:
+        found = checkpoints.restore(state(), config={"lr": 0.1})
+        assert (found.progress, checkpoints.best()) == ({"steps": 1}, None)
+    text = (tmp_path / "1" / "progress" / "metadata").read_text()
+    (tmp_path / "1" / "progress" / "metadata").write_text(text.replace('"record"', '"secord"'))
+    message = r"1 is damaged: the checksum differs of its record, array secord\. Remove"
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError, match=message):
+        checkpoints.restore(state())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "part"),
+    [
+        ('"loss": 2.5', '"loss": 2.4', "progress"),
+        ('"loss": 2.5', '"mass": 2.5', "progress"),
+        ('"score": 0.5', '"score": 0.7', "progress"),
+        ('"step": 10', '"step": 18', "progress"),
+        ('"lr": 0.06', '"lr": 0.02', "progress"),
+        ('"progress": 1', '"progress": 2', "progress"),  # of the checksums
+        ('"checksums"', '"checksumz"', "KeyError"),
+    ],
+)
+def test_checkpoints_restore_names_the_part_that_was_changed(tmp_path, before, after, part):
+    with Checkpoints(tmp_path) as checkpoints:
+        record = make_record(steps=5, layers=2)
+        checkpoints.save(10, state(), record, {"loss": 2.5}, score=0.5, config={"lr": 0.06})
+        checkpoints.wait()
+        file = tmp_path / "10" / "progress" / "metadata"
+        text = file.read_text()
+        if before.endswith(" 1"):  # the first digit of a checksum
+            start = text.index('"progress": ') + len('"progress": ')
+            before = text[start - len('"progress": ') : start + 1]
+            after = before[:-1] + ("2" if before[-1] == "1" else "1")
+        assert text.count(before) == 1
+        file.write_text(text.replace(before, after))
+        with pytest.raises(CheckpointError, match=rf"10 is damaged.*{part}.* from its beginning"):
+            checkpoints.restore(state())
+
+
+def test_checkpoints_compare_the_configuration(tmp_path):
+    config = {"lr": 0.06, "layers": ("a", "b"), "nested": {"seed": 0}}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state(), make_record(steps=5, layers=2), {}, config=config)
+        checkpoints.wait()
+        for same in (config, {**config, "layers": ["a", "b"]}, None):
+            assert checkpoints.restore(state(), config=same).step == 1
+        other = {"lr": 0.06, "layers": ("b", "a"), "nested": {"seed": 1}}
+        message = (
+            r"1 is of a run with layers \['a', 'b'\], not \['b', 'a'\]; nested\.seed 0, not 1: "
+            "the configuration was changed after it was saved. Restore config.json from a copy"
+        )
+        with pytest.raises(CheckpointError, match=message):
+            checkpoints.restore(state(), config=other)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"score": 0.7}', "its score, 0.5, differs from that, 0.7, in its metrics. Remove"),
+        ('{"scorf": 0.5}', "there is no score (KeyError: 'score') in its metrics. Remove"),
+        ("[0.5]", "there is no score (TypeError: "),
+        ("{", "there is no score (JSONDecodeError: "),
+        ("\xff", "there is no score (UnicodeDecodeError: "),
+    ],
+)
+def test_checkpoints_name_a_changed_score(tmp_path, content, message):
+    """Orbax reads it to find which checkpoint is the best, and removes others."""
+    save(tmp_path, 10, 20, scores=[0.5, 0.1])
+    (tmp_path / "10" / "metrics" / "metrics").write_text(content, "latin-1")
+    for ask in (lambda c: c.best(), lambda c: c.restore(state())):
+        with Checkpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError) as caught:
+            ask(checkpoints)
+        assert f"the checkpoint {tmp_path / '10'} is damaged: {message}" in str(caught.value)
+    assert Checkpoints(tmp_path).steps() == [10, 20]
+
+
+def test_checkpoints_restore_a_renamed_folder(saved):
+    (saved / "20").rename(saved / "30")
+    with Checkpoints(saved) as checkpoints, pytest.raises(CheckpointError) as caught:
+        checkpoints.restore(state())
+    assert str(caught.value).endswith("30 was renamed: it is of step 20. Rename it back.")
+
+
+def test_checkpoints_save_into_a_folder_that_is_gone(saved, tmp_path):
+    record = make_record(steps=5, layers=2)
+    with Checkpoints(saved) as checkpoints:
+        assert checkpoints.restore(state()).step == 20
+        saved.rename(tmp_path / "moved")
+        with pytest.raises(OSError, match="was renamed or removed after it was opened"):
+            checkpoints.save(30, state(), record, {})
+        assert not saved.exists()
+
+
 def test_checkpoints_restore_without_checkpoint(tmp_path):
     checkpoints = Checkpoints(tmp_path / "none")
     assert checkpoints.restore(state()) is None
@@ -264,6 +359,42 @@ def test_checkpoints_restore_raises_errors_of_the_machine(saved, monkeypatch, er
         with pytest.raises(type(error)) as caught:
             checkpoints.restore(state())
     assert caught.value is error
+
+
+def test_checkpoints_keep_the_first_of_two_errors(saved, monkeypatch):
+    def fails(self):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(Checkpoints, "close", fails)
+    with pytest.raises(KeyError, match="first"), Checkpoints(saved):
+        raise KeyError("first")
+    with pytest.raises(OSError, match="full"), Checkpoints(saved):
+        pass
+
+
+NOISE = """
+import logging, sys
+from pathlib import Path
+from tests.runs.test_checkpoints import *
+for name in ("absl", "asyncio"):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
+for file in files(Path(sys.argv[1]) / "20" / "arrays" / "d"):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+try:
+    Checkpoints(sys.argv[1]).restore(state())
+except CheckpointError as error:
+    print(error, file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_checkpoints_restore_damage_without_other_messages(saved):
+    ended = subprocess.run(
+        [sys.executable, "-c", NOISE, str(saved)], capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"the checkpoint {saved / '20'} is damaged or cannot be read (")
 
 
 def test_checkpoints_save_below_a_file(tmp_path):
