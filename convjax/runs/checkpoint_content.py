@@ -7,16 +7,18 @@ the arrays only, and there was nothing else.
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from convjax.io.checksums import checksum
-from convjax.io.json_files import json_text
+from convjax.io.json_files import differences, json_text
 from convjax.io.npz import Arrays
-from convjax.nn.kernel_order import AXES_KEY, FILE_AXES
+from convjax.nn.kernel_order import AXES_KEY, FILE_AXES, from_unnamed_order
+from convjax.ops.layout import KERNEL_AXES
 from convjax.stats.record import Record
-from convjax.train.tree_arrays import MAX_NAMES, arrays_by_path, checksums
+from convjax.train.tree_arrays import MAX_NAMES, CheckpointError, arrays_by_path, checksums
 
 _RECORD = "record"  # the record's file, byte by byte; a path in a tree has a dot or brackets
 _CHECKSUMS, _PROGRESS = "checksums", "progress"
@@ -100,3 +102,30 @@ def unpack(arrays: Arrays, found: Mapping[str, Any]) -> Content:
     return Content(
         rest["step"], rest["score"], rest["config"], record, rest[_PROGRESS], ordered, arrays
     )
+
+
+def check_same_config(path: Path, saved: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raises CheckpointError if the configuration of a checkpoint differs from a run's."""
+    if differing := differences(saved, config):
+        raise CheckpointError(
+            f"the checkpoint {path} is of a run with {'; '.join(differing)}: the configuration "
+            "was changed after it was saved. Restore config.json from a copy, or configure the run "
+            "as before."
+        )
+
+
+def of_no_order(path: Path, arrays: Arrays, like: Any) -> Arrays:
+    """Returns the arrays of a checkpoint of convjax 0.1, whose kernels have some layout's order."""
+    shapes = {
+        name: array.shape
+        for name, array in arrays_by_path(like).items()
+        if array.ndim == len(FILE_AXES) and "kernel" in name
+    }
+    found, layouts = from_unnamed_order(arrays, shapes, tuple(KERNEL_AXES))
+    if len(layouts) > 1 and shapes:
+        raise CheckpointError(
+            f"the checkpoint {path} was written by convjax 0.1 and does not name the order of its "
+            f"kernels' axes, whose shapes fit the layouts {', '.join(layouts)}. Resume the run "
+            "with the version that began it, or begin it again."
+        )
+    return found

@@ -19,17 +19,20 @@ import jax
 import numpy as np
 
 from convjax._checks import check_whole
-from convjax.io.json_files import differences
 from convjax.io.lock import leads_to
 from convjax.io.npz import Arrays
-from convjax.nn.kernel_order import FILE_AXES, from_unnamed_order
-from convjax.ops.layout import KERNEL_AXES
-from convjax.runs.checkpoint_content import DamageError, pack, unpack
+from convjax.runs.checkpoint_content import (
+    DamageError,
+    check_same_config,
+    of_no_order,
+    pack,
+    unpack,
+)
 from convjax.runs.orbax_manager import NO_SCORE, as_os_error, first_line, open_manager, score_in
 from convjax.stats.record import Record
 from convjax.stats.record_file import RecordError
 from convjax.train.persistence import Checkpoint
-from convjax.train.tree_arrays import CheckpointError, arrays_by_path, tree_from_arrays
+from convjax.train.tree_arrays import CheckpointError, tree_from_arrays
 
 # A checkpoint, and one that Orbax has not finished. Other names are not ours.
 _OURS = re.compile(r"[0-9]+(\.orbax-checkpoint-tmp.*)?")
@@ -217,8 +220,8 @@ class Checkpoints:
                 f"the checkpoint {path} was renamed: it is of step {content.step}. Rename it back."
             )
         if config is not None and content.config is not None:
-            _check_config(path, content.config, config)
-        arrays = content.arrays if content.ordered else _of_no_order(path, content.arrays, like)
+            check_same_config(path, content.config, config)
+        arrays = content.arrays if content.ordered else of_no_order(path, content.arrays, like)
         state = tree_from_arrays(like, arrays, path)
         return Checkpoint(step, state, record, content.progress)
 
@@ -293,32 +296,6 @@ class Checkpoints:
                 self._check_score(manager, step)
             self._open, self._found = manager, os.stat(self.folder)
         return self._open
-
-
-def _check_config(path: Path, saved: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    if differing := differences(saved, config):
-        raise CheckpointError(
-            f"the checkpoint {path} is of a run with {'; '.join(differing)}: the configuration "
-            "was changed after it was saved. Restore config.json from a copy, or configure the run "
-            "as before."
-        )
-
-
-def _of_no_order(path: Path, arrays: Arrays, like: Any) -> Arrays:
-    """Returns the arrays of a checkpoint of convjax 0.1, whose kernels have some layout's order."""
-    shapes = {
-        name: array.shape
-        for name, array in arrays_by_path(like).items()
-        if array.ndim == len(FILE_AXES) and "kernel" in name
-    }
-    found, layouts = from_unnamed_order(arrays, shapes, tuple(KERNEL_AXES))
-    if len(layouts) > 1 and shapes:
-        raise CheckpointError(
-            f"the checkpoint {path} was written by convjax 0.1 and does not name the order of its "
-            f"kernels' axes, whose shapes fit the layouts {', '.join(layouts)}. Resume the run "
-            "with the version that began it, or begin it again."
-        )
-    return found
 
 
 def _is_whole(path: Path) -> bool:
