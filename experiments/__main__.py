@@ -1,10 +1,12 @@
 """`python -m experiments`: see `experiments.cli.app`."""
 
-import sys
+import signal
 
-try:
-    from experiments.cli.app import app
+from convjax.terminal.early_interrupt import exit_at_interrupts
 
-    app(prog_name="python -m experiments")
-except KeyboardInterrupt:  # during the imports, or outside `mistakes_reported`
-    sys.exit(130)
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    exit_at_interrupts()  # before the other imports
+
+from experiments.cli.app import app
+
+app(prog_name="python -m experiments")

@@ -29,7 +29,8 @@ convjax train --resume --out runs/20261126-101500
 convjax train --config runs/20261126-101500 --lr-max 0.1
 
 Exit status: 0 done; 2 wrong usage, missing data or a full disk; 3 a loss that is not finite;
-4 another process of the training is gone; 130 or 143 stopped by SIGINT or SIGTERM.
+4 another process of the training is gone; 130 or 143 stopped by SIGINT or SIGTERM; 141 stopped
+because the reader of its output has ended, as `| head` does. A stopped training is saved.
 """
 
 
@@ -41,8 +42,9 @@ def run_train(line: CommandLine) -> None:
     from convjax.terminal.compilation_cache import use_compilation_cache
 
     use_compilation_cache()
-    # Orbax logs the errors that it also raises.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # Orbax logs the errors that it also raises, and asyncio those of reads that nobody waits for.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     command, options = line.build(TrainCommand), line.build(TrainOptions)
     processes, given = line.build(ProcessOptions), line.given(TrainConfig)
     if given.get("norm") == "none":

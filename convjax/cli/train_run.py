@@ -2,9 +2,12 @@
 
 import importlib.util
 import json
-import signal
-from contextlib import ExitStack, closing
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, redirect_stdout
+from functools import partial
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 from typing import Any
 
 import jax
@@ -29,11 +32,13 @@ from convjax.runs.interrupts import Interrupts
 from convjax.runs.persistence import Keeping
 from convjax.runs.predictions import Predictions
 from convjax.stats.nonfinite import NonFiniteError
+from convjax.terminal.closed_output import STATUS_CLOSED, ClosableOutput
 from convjax.train._fit import Callback, FitResult, TrainingStopped, fit
 from convjax.train.device_data import Images
 from convjax.train.tree_arrays import CheckpointError
 
 STATUS_NON_FINITE = 3
+SIGPIPE = STATUS_CLOSED - 128  # which Windows does not have
 STOPPING = "stopping after these steps, to save; a second signal stops at once."
 
 
@@ -77,7 +82,11 @@ class TrainRun:
         if command.resume:
             base = read_config(out, "Restore it from a copy, or start in another folder.")
         elif command.config is not None:
-            base = read_config(command.config)
+            base = read_config(
+                command.config,
+                "Take the config.json of a run's folder. To change it, give options such as "
+                '--lr-max, or remove "checksums" from it.',
+            )
         show_cpu_devices(given.get("devices") or (base or {}).get("devices"))
         asked = {**(base or {}), **given}
         if (precision := asked.get("precision", "default")) in PRECISIONS:
@@ -126,14 +135,20 @@ class TrainRun:
             quiet=self.command.quiet,
             json_lines=self.command.json_lines,
         )
-        with output as observer, Interrupts(STOPPING) as interrupts:
+        reader = ClosableOutput(sys.stdout)
+        with redirect_stdout(reader), output as observer, Interrupts(STOPPING) as interrupts:
+
+            def asked_to_stop() -> bool:
+                # As SIGPIPE would end another program. It is saved like after the other signals.
+                return bool(interrupts) or reader.closed_by_reader
+
             try:
-                fitted = self._train_and_save(observer, interrupts)
+                fitted = self._train_and_save(observer, asked_to_stop)
                 observer.finished(self.out, fitted.metrics)
             except TrainingStopped as stopped:
                 observer.stopped(stopped.step, self.resume_command)
                 # Another process may have received the signal.
-                return interrupts.received or signal.SIGTERM
+                return interrupts.received or (SIGPIPE if reader.closed_by_reader else SIGTERM)
             except NonFiniteError as error:
                 _fail(
                     f"{error} The record up to there is in {self.out}. Try a lower --lr-max, or "
@@ -143,10 +158,13 @@ class TrainRun:
             except KeyboardInterrupt:
                 saved = Checkpoints(self.out / "checkpoints").steps()
                 state = "The saved files are complete" if saved else "Nothing was saved yet"
-                _fail(f"interrupted. {state}. Resume with: {self.resume_command}", 130)
+                _fail(
+                    f"interrupted. {state}. Resume with: {self.resume_command}",
+                    128 + (interrupts.received or SIGINT),
+                )
             except (RunError, CheckpointError, DataError) as error:
                 _fail(str(error), 2)
-            except BrokenPipeError:  # of stdout, as by `| head`
+            except BrokenPipeError:  # of stderr
                 raise
             except OSError as error:
                 _fail(
@@ -162,14 +180,16 @@ class TrainRun:
                 _fail(str(error), 2)
         return None
 
-    def _train_and_save(self, observer: TrainObserver, interrupts: Interrupts) -> FitResult:
+    def _train_and_save(
+        self, observer: TrainObserver, asked_to_stop: Callable[[], bool]
+    ) -> FitResult:
         """Trains; process 0 saves the training in its folder."""
         with ExitStack() as stack:
             # The end of the stack waits for the last checkpoint, even after an error.
             keeping = self._keeping(stack) if distributed.is_primary() else None
-            fitted = self._fit(keeping, observer, interrupts, stack)
+            fitted = self._fit(keeping, observer, asked_to_stop, stack)
             if keeping is not None:
-                self._finish(fitted, keeping.folder)
+                self._finish(fitted, keeping.folder, asked_to_stop)
         return fitted
 
     def _keeping(self, stack: ExitStack) -> Keeping:
@@ -187,7 +207,7 @@ class TrainRun:
         self,
         keeping: Keeping | None,
         observer: TrainObserver,
-        interrupts: Interrupts,
+        asked_to_stop: Callable[[], bool],
         stack: ExitStack,
     ) -> FitResult:
         session, setting, seed = self.session, self.config.setting, self.config.seed
@@ -206,7 +226,7 @@ class TrainRun:
             Images.put(dataset.test, self.devices),
             self.plan,
             keeping=keeping,
-            stop=lambda: distributed.any_process(bool(interrupts)),
+            stop=lambda: distributed.any_process(asked_to_stop()),
             stop_at_non_finite=self.config.non_finite == "stop",
             callback=callback,
         )
@@ -220,8 +240,21 @@ class TrainRun:
             return Stream(split.images, split.labels)
         return Images.put(split, self.devices)
 
-    def _finish(self, fitted: FitResult, folder: RunFolder) -> None:
-        """Writes the plots, the predictions, the network and the report."""
+    def _finish(
+        self, fitted: FitResult, folder: RunFolder, asked_to_stop: Callable[[], bool]
+    ) -> None:
+        """Writes the plots, the predictions, the network and the report.
+
+        Raises:
+          TrainingStopped: if asked to stop before all are written; a resumed run writes them.
+        """
+        for step in self._last_files(fitted, folder):
+            if asked_to_stop():
+                raise TrainingStopped(fitted.record.steps)
+            step()
+
+    def _last_files(self, fitted: FitResult, folder: RunFolder) -> Iterator[Callable[[], None]]:
+        """Yields functions that write the files after the training, one by one."""
         from convjax.report.build import write_report
 
         session, setting, seed = self.session, self.config.setting, self.config.seed
@@ -229,12 +262,21 @@ class TrainRun:
         trainer = self.trainer
         model = trainer.model(fitted.state)
         training = Training(setting, seed, fitted.metrics, fitted.record, model)
-        for name, figure in training_plots.of_training(training, trainer, dataset).items():
-            folder.add_plot(name, figure)
-        predictions = Predictions.of(trainer, fitted.state, dataset.test, dataset.class_names)
-        folder.write_predictions(predictions)
-        folder.write_model(model)
-        write_report(folder.path)
+        for name, figure in training_plots.of_training(training, trainer, dataset):
+            yield partial(folder.add_plot, name, figure)
+
+        def predictions() -> None:
+            answers = Predictions.of(trainer, fitted.state, dataset.test, dataset.class_names)
+            folder.write_predictions(answers)
+
+        def report() -> None:
+            folder.check()
+            write_report(folder.path)
+
+        yield predictions
+        yield partial(folder.write_model, model)
+        yield report
+        yield lambda: None  # a signal may have come during the report
 
 
 def _check_installed(options: TrainOptions) -> None:

@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 
 from convjax.io.atomic import atomic_write
 
-# Bytes of a file: enough for the metrics of a hundred thousand evaluations.
-LIMIT = 64 << 20
+# Bytes of a file, and commas and brackets, which are as many as its values or more: enough for the
+# metrics of a hundred thousand evaluations. More would take seconds to be refused.
+LIMIT, VALUES = 32 << 20, 2_000_000
 # Objects and lists within each other; a configuration has five.
 DEPTH = 50
 # Whole numbers that NumPy and pandas can represent.
@@ -29,14 +30,19 @@ class JsonError(ValueError):
     """A file is not JSON of plain data; the message names the file."""
 
 
-def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_object(path: str | os.PathLike[str], *, limit: int = LIMIT) -> dict[str, Any]:
     """Returns the object in a JSON file.
+
+    Args:
+      path: of the file.
+      limit: bytes that it may have.
 
     Raises:
       FileNotFoundError: if the file does not exist.
-      JsonError: if it cannot be read, is larger than `LIMIT`, or contains anything else.
+      JsonError: if it cannot be read, is larger than the limit, has more than `VALUES` values, or
+        contains anything else.
     """
-    return _object(_text(path), Path(path).name)
+    return _object(_text(path, limit), Path(path).name)
 
 
 def read_objects(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -48,22 +54,26 @@ def read_objects(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     name = Path(path).name
     # splitlines would also split at characters that JSON allows within a string.
-    lines = _text(path).removesuffix("\n").split("\n")
+    lines = _text(path, LIMIT).removesuffix("\n").split("\n")
     if lines == [""]:
         return []
     return [_object(line, f"line {i} of {name}") for i, line in enumerate(lines, 1)]
 
 
-def _text(path: str | os.PathLike[str]) -> str:
+def _text(path: str | os.PathLike[str], limit: int) -> str:
     name = Path(path).name
     try:
         # Checked before opening, which would wait for a writer if the path is a pipe.
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
             raise JsonError(f"{name} is not a regular file")
-        if found.st_size > LIMIT:
-            raise JsonError(f"{name} must have at most {LIMIT} bytes, got {found.st_size}")
-        return Path(path).read_text("utf-8")
+        if found.st_size > limit:
+            raise JsonError(f"{name} must have at most {limit} bytes, got {found.st_size}")
+        text = Path(path).read_text("utf-8")
+        values = sum(map(text.count, ",[{"))
+        if values > VALUES:
+            raise JsonError(f"{name} must have at most {VALUES} values, got up to {values}")
+        return text
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -127,7 +137,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns nested plain data as one level, with names such as "optimizer.b2"."""
     found: dict[str, Any] = {}
     for name, value in config.items():
-        inner = isinstance(value, Mapping)
+        inner = isinstance(value, Mapping) and len(value) > 0
         found |= flatten(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
     return found
 

@@ -7,8 +7,11 @@ the declarations are compared with each other and with the file before anything 
 import math
 import os
 import stat
+import struct
 import warnings
 import zipfile
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from io import BufferedReader, BytesIO
 from typing import Any
 
@@ -19,9 +22,20 @@ from convjax._checks import describe_value
 
 Arrays = dict[str, npt.NDArray[Any]]
 
+# Raises an exception if the arrays that a file declares are not those that it should have, and
+# returns the names of those to be read, or None for all. Arrays of more than a few thousand bytes
+# have their shape and dtype, but hold zeros.
+Check = Callable[[Arrays], Collection[str] | None]
+
 # Bytes that all compressed members may unfold to: four times a record of 1,024 rows of a thousand
 # layers and parameters. Uncompressed members take no more than the file itself.
 LIMIT = 2 << 30
+
+# Bytes of the directory of an archive: ten thousand arrays with names of 150 letters.
+_DIRECTORY = 2 << 20
+
+# Members up to this length are read before the arrays are checked.
+_SMALL = 1 << 12
 
 # Booleans, integers, real and complex numbers, and text, which NumPy stores as plain bytes. Objects
 # would be unpickled; no file of this project has structures or dates.
@@ -34,7 +48,9 @@ class NpzError(ValueError):
     """A file is not a complete .npz file of plain arrays; the message does not name the file."""
 
 
-def read_npz(path: str | os.PathLike[str], *, limit: int = LIMIT) -> Arrays:
+def read_npz(
+    path: str | os.PathLike[str], *, limit: int = LIMIT, check: Check | None = None
+) -> Arrays:
     """Returns the arrays of an .npz file by their names. Nothing in the file is executed.
 
     Memory is bounded by the length of the file plus `limit`, whatever its members declare.
@@ -42,6 +58,7 @@ def read_npz(path: str | os.PathLike[str], *, limit: int = LIMIT) -> Arrays:
     Args:
       path: the file.
       limit: bytes that all compressed members may unfold to.
+      check: called with the declared arrays before any is unfolded; what it raises is passed on.
 
     Raises:
       FileNotFoundError: if the file does not exist.
@@ -51,6 +68,8 @@ def read_npz(path: str | os.PathLike[str], *, limit: int = LIMIT) -> Arrays:
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a file's path, got {describe_value(path)}.")
+    if "\0" in os.fsdecode(path):
+        raise NpzError("it cannot be read: embedded null byte")
     try:
         # Checked before opening, which would wait for a writer if the path is a pipe.
         mode = os.stat(path).st_mode
@@ -58,15 +77,16 @@ def read_npz(path: str | os.PathLike[str], *, limit: int = LIMIT) -> Arrays:
             raise NpzError(f"it is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}")
         # Opened here, because ZipFile does not close a damaged file.
         with open(path, "rb") as raw:
-            return read_npz_file(raw, limit=limit)
-    except (FileNotFoundError, NpzError):
+            return read_npz_file(raw, limit=limit, check=check)
+    except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        reason = getattr(error, "strerror", None) or error
-        raise NpzError(f"it cannot be read: {reason}") from error
+    except OSError as error:
+        raise NpzError(f"it cannot be read: {error.strerror or error}") from error
 
 
-def read_npz_file(raw: BytesIO | BufferedReader, *, limit: int = LIMIT) -> Arrays:
+def read_npz_file(
+    raw: BytesIO | BufferedReader, *, limit: int = LIMIT, check: Check | None = None
+) -> Arrays:
     """Returns the arrays of an open .npz file, as `read_npz` does.
 
     Raises:
@@ -79,12 +99,27 @@ def read_npz_file(raw: BytesIO | BufferedReader, *, limit: int = LIMIT) -> Array
       >>> read_npz_file(file)
       {'x': array([0, 1, 2])}
     """
+    with _damage_reported():
+        length = raw.seek(0, os.SEEK_END)
+        _check_directory(raw, length)
+        archive = zipfile.ZipFile(raw)
+        members = {m.filename.removesuffix(_SUFFIX): m for m in archive.infolist()}
+        _check_members(archive.infolist(), length, limit)
+        declared = {name: _declared(archive, m) for name, m in members.items()} if check else {}
+    names = check(declared) if check else None
+    with _damage_reported():
+        return {n: _array(archive, m) for n, m in members.items() if names is None or n in names}
+
+
+@contextmanager
+def _damage_reported() -> Iterator[None]:
+    """Turns exceptions of reading, and warnings, into NpzError."""
     try:
         with warnings.catch_warnings():
             # NumPy and Python's parser warn of headers that no writer makes.
             for kind in (UserWarning, SyntaxWarning, DeprecationWarning):
                 warnings.simplefilter("error", kind)
-            return _read(raw, limit)
+            yield
     except NpzError:
         raise
     except OSError as error:
@@ -95,14 +130,25 @@ def read_npz_file(raw: BytesIO | BufferedReader, *, limit: int = LIMIT) -> Array
         raise NpzError(f"it is damaged or not an .npz file, {type(error).__name__}") from error
 
 
-def _read(raw: BytesIO | BufferedReader, limit: int) -> Arrays:
-    length = raw.seek(0, os.SEEK_END)
-    with zipfile.ZipFile(raw) as archive:
-        members = archive.infolist()
-        _check_members(members, length, limit)
-        return {
-            member.filename.removesuffix(_SUFFIX): _array(archive, member) for member in members
-        }
+def _check_directory(raw: BytesIO | BufferedReader, length: int) -> None:
+    """Checks the length of the archive's directory, which Python reads as a whole.
+
+    It stands in a record of 22 bytes and a comment at the end of the file, or, if it is 4 GiB or
+    more, in one of 56 bytes before that and a locator of 20.
+    """
+    raw.seek(max(length - (22 + 56 + 20 + (1 << 16)), 0))
+    end = raw.read()
+    at = end.rfind(b"PK\5\6")
+    if at < 0 or len(end) < at + 22:
+        return  # not an archive, which `ZipFile` reports
+    size = struct.unpack_from("<I", end, at + 12)[0]
+    if at >= 76 and end[at - 20 : at - 16] == b"PK\6\7":
+        size = struct.unpack_from("<Q", end, at - 76 + 40)[0]
+    if size > _DIRECTORY:
+        raise NpzError(
+            f"its directory must have at most {_DIRECTORY} bytes, about ten thousand arrays, got "
+            f"{size}"
+        )
 
 
 def _check_members(members: list[zipfile.ZipInfo], length: int, limit: int) -> None:
@@ -129,8 +175,10 @@ def _check_members(members: list[zipfile.ZipInfo], length: int, limit: int) -> N
         raise NpzError(f"it must unfold to at most {limit} bytes, got {unfolded}")
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any]:
-    """Reads a member, whose header must declare as many bytes as the member has."""
+def _header(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Returns shape and dtype of a member, which must declare as many bytes as the member has."""
     name = member.filename.removesuffix(_SUFFIX)
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
@@ -144,12 +192,26 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any
             )
         declared = math.prod(shape) * dtype.itemsize
         there = member.file_size - file.tell()
-        if min(shape, default=0) < 0 or declared != there:
-            raise NpzError(
-                f"{name!r:.80} declares {declared} bytes, the shape {shape!s:.80} of {dtype}, "
-                f"but has {there}"
-            )
-        file.seek(0)
+    if min(shape, default=0) < 0 or declared != there:
+        raise NpzError(
+            f"{name!r:.80} declares {declared} bytes, the shape {shape!s:.80} of {dtype}, "
+            f"but has {there}"
+        )
+    return shape, dtype
+
+
+def _declared(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any]:
+    """Returns a small array, or one of the declared shape and dtype that takes no memory."""
+    if member.file_size <= _SMALL:
+        return _array(archive, member)
+    shape, dtype = _header(archive, member)
+    return np.broadcast_to(np.zeros((), dtype), shape)
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any]:
+    _header(archive, member)
+    # Opened again: Python compares no checksum after a seek.
+    with archive.open(member) as file:
         array = np.lib.format.read_array(file, allow_pickle=False)
     if array.dtype.kind == "U":
         "".join(array.ravel().tolist()).encode()  # raises for invalid characters

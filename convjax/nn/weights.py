@@ -127,15 +127,23 @@ def load_weights(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
       True
     """
     check_type("model", model, nnx.Module, "Pass a network like the one that was saved.")
+    copy = nnx.clone(model)
+    targets = {n: _Target(leaf, tuple(range(leaf.ndim))) for n, leaf in _weights(copy).items()}
+
+    def check(declared: Arrays) -> None:
+        arrays = {name: array for name, array in declared.items() if name != AXES_KEY}
+        sizes = {name: target.leaf.size for name, target in targets.items()}
+        # Without the key the axes may have another order, see `_of_no_order`.
+        if AXES_KEY in declared or {name: a.size for name, a in arrays.items()} != sizes:
+            _compare(targets, arrays, str(path))
+
     try:
-        found = read_npz(path)
+        found = read_npz(path, check=check)
     except NpzError as error:
         raise WeightsError(
             f"{path} is not a complete weights file: {error}. Use another copy of it, or train "
             "again."
         ) from error
-    copy = nnx.clone(model)
-    wanted = _weights(copy)
     axes = found.pop(AXES_KEY, None)
     if axes is not None and axes.tolist() != FILE_AXES:
         raise WeightsError(
@@ -144,7 +152,6 @@ def load_weights(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
         )
     if axes is None:
         found = _of_no_order(path, found, copy)
-    targets = {name: _Target(leaf, tuple(range(leaf.ndim))) for name, leaf in wanted.items()}
     _assign(targets, found, str(path))
     return copy
 
@@ -226,6 +233,13 @@ class _Target(NamedTuple):
 
 def _assign(wanted: Mapping[str, _Target], found: Mapping[str, Any], source: str) -> None:
     """Sets variables to arrays of the same names, after comparing names, shapes and kinds."""
+    _compare(wanted, found, source)
+    for name, (leaf, axes) in wanted.items():
+        leaf.set_value(jnp.asarray(np.transpose(found[name], axes), leaf.dtype))
+
+
+def _compare(wanted: Mapping[str, _Target], found: Mapping[str, Any], source: str) -> None:
+    """Raises WeightsError if arrays have other names, shapes or kinds than variables."""
     if found.keys() != wanted.keys():
         parts = []
         for what, arrays, others in (("without", wanted, found), ("with", found, wanted)):
@@ -245,8 +259,6 @@ def _assign(wanted: Mapping[str, _Target], found: Mapping[str, Any], source: str
             raise WeightsError(
                 f"{source} contains {name} of {array.dtype}, which are not real numbers."
             )
-    for name, (leaf, axes) in wanted.items():
-        leaf.set_value(jnp.asarray(np.transpose(found[name], axes), leaf.dtype))
 
 
 def _torchvision_name(path: str) -> str:

@@ -10,7 +10,8 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from errno import EACCES, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM
+from contextlib import nullcontext, suppress
+from errno import EACCES, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, EPERM
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +19,23 @@ import jax
 import numpy as np
 
 from convjax._checks import check_whole
+from convjax.io.lock import leads_to
 from convjax.io.npz import Arrays
-from convjax.nn.kernel_order import AXES_KEY, FILE_AXES, from_unnamed_order
-from convjax.ops.layout import KERNEL_AXES
+from convjax.runs.checkpoint_content import (
+    DamageError,
+    check_same_config,
+    of_no_order,
+    pack,
+    unpack,
+)
+from convjax.runs.orbax_manager import NO_SCORE, as_os_error, first_line, open_manager, score_in
 from convjax.stats.record import Record
 from convjax.stats.record_file import RecordError
 from convjax.train.persistence import Checkpoint
-from convjax.train.tree_arrays import (
-    CheckpointError,
-    arrays_by_path,
-    checksums,
-    tree_from_arrays,
-)
-
-# Below every score. It is finite, because JSON has no infinity.
-NO_SCORE = -1e308
+from convjax.train.tree_arrays import CheckpointError, tree_from_arrays
 
 # A checkpoint, and one that Orbax has not finished. Other names are not ours.
 _OURS = re.compile(r"[0-9]+(\.orbax-checkpoint-tmp.*)?")
-
-_RECORD = "record"  # the record's file, byte by byte; a path in a tree has a dot or brackets
 
 # Errors of reading that have another cause than the file: permissions, open files, memory, disk.
 _OF_THE_MACHINE = {EACCES, EPERM, EMFILE, ENFILE, ENOMEM, ENOSPC}
@@ -68,12 +66,15 @@ class Checkpoints:
     def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2):
         self.folder, self.keep = Path(folder).resolve(), check_whole("keep", keep, 1)
         self._open: Any = None
+        self._found: os.stat_result | None = None  # of the open folder
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *error: object) -> None:
+        # An error that ends the block says more than one of a checkpoint after it.
+        with suppress(OSError) if kind is not None else nullcontext():
+            self.close()
 
     def save(
         self,
@@ -83,6 +84,7 @@ class Checkpoints:
         progress: Mapping[str, Any],
         *,
         score: float | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         """Begins to write a checkpoint; returns once the state has been copied.
 
@@ -92,28 +94,29 @@ class Checkpoints:
           record: of all steps so far.
           progress: data that JSON can store.
           score: higher is better; None for a checkpoint that cannot become the best.
+          config: of the run, with which `restore` compares; data that JSON can store.
 
         Raises:
           OSError: if this checkpoint or the one before cannot be written.
           ValueError: if there is a checkpoint of this step or a later one.
-          TypeError: if JSON cannot store progress.
+          TypeError: if JSON cannot store progress or config.
         """
         import orbax.checkpoint as ocp
 
         self.wait()  # for the one before, which may have failed
+        if self._open is not None and not leads_to(self.folder, self._found):
+            # Orbax would make it again, without the earlier ones.
+            problem = "the folder of the checkpoints was renamed or removed after it was opened"
+            raise OSError(ENOENT, problem, str(self.folder))
         newest = max(self.steps(), default=-1)
         if step <= newest:
             raise ValueError(
                 f"step must be above {newest}, that of the newest checkpoint in {self.folder}, got "
                 f"{step}. Use another folder."
             )
-        arrays = arrays_by_path(jax.device_get(state))
-        arrays[_RECORD] = np.frombuffer(record.to_bytes(), np.uint8)
-        sums = checksums(arrays)
-        content = {"checksums": sums, AXES_KEY: FILE_AXES, **progress}
-        json.dumps(content)  # raises here and not in Orbax's thread
+        arrays, content = pack(step, score, config, record, progress, jax.device_get(state))
         manager = self._manager()
-        with _as_os_error(self.folder):
+        with as_os_error(self.folder):
             manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -131,14 +134,14 @@ class Checkpoints:
           OSError: if one cannot be written.
         """
         if self._open is not None:
-            with _as_os_error(self.folder):
+            with as_os_error(self.folder):
                 self._open.wait_until_finished()
 
     def close(self) -> None:
         """Waits, and releases the folder; the next call opens it again."""
         if self._open is not None:
             manager, self._open = self._open, None
-            with _as_os_error(self.folder):
+            with as_os_error(self.folder):
                 manager.close()
 
     def steps(self) -> list[int]:
@@ -160,9 +163,8 @@ class Checkpoints:
         for path in broken:
             if path.name.isdecimal() and int(path.name) > newest:
                 raise CheckpointError(
-                    f"the checkpoint {path} is damaged: _CHECKPOINT_METADATA is missing. Remove "
-                    f"{path}, and the run resumes from "
-                    + (f"step {newest}." if newest >= 0 else "its beginning.")
+                    f"the checkpoint {path} is damaged: _CHECKPOINT_METADATA is missing. "
+                    f"{self._fix(int(path.name))}"
                 )
         for path in broken:
             shutil.rmtree(path)
@@ -172,15 +174,19 @@ class Checkpoints:
             return []
         return [p for p in self.folder.iterdir() if _OURS.fullmatch(p.name) and p.is_dir()]
 
-    def restore(self, like: Any, step: int | None = None) -> Checkpoint | None:
+    def restore(
+        self, like: Any, step: int | None = None, *, config: Mapping[str, Any] | None = None
+    ) -> Checkpoint | None:
         """Returns a checkpoint, or None if there is none.
 
         Args:
           like: a state of the same structure, shapes and dtypes.
           step: the step of the checkpoint; None for the newest.
+          config: of the run; None compares nothing, and so does a checkpoint saved without one.
 
         Raises:
-          CheckpointError: if it is damaged or of another state, or there is none of this step.
+          CheckpointError: if it is damaged or of another state or configuration, or there is none
+            of this step. The message names the part, or the values.
           OSError: if it cannot be read for another reason than its content.
         """
         steps = self.steps()
@@ -193,38 +199,47 @@ class Checkpoints:
                 f"{self.folder} has no checkpoint of step {step}; it has "
                 f"{', '.join(map(str, steps)) or 'none'}."
             )
-        earlier = [other for other in steps if other < step]
         path = self.folder / str(step)
-        fix = f"Remove {path}, and the run resumes from " + (
-            f"step {earlier[-1]}." if earlier else "its beginning."
-        )
+        fix = self._fix(step)
         try:
-            arrays, progress = self._read(step)
-            sums = progress.pop("checksums")
-            if checksums(arrays) != sums:
-                raise ValueError("a checksum differs")
-            record = Record.from_bytes(arrays.pop(_RECORD).tobytes(), f"the record in {path}")
+            content = unpack(*self._read(step))
+            record = Record.from_bytes(content.record, f"the record in {path}")
         except RecordError as error:
             raise CheckpointError(f"{error} {fix}") from error
+        except DamageError as error:
+            raise CheckpointError(f"the checkpoint {path} is damaged: {error}. {fix}") from error
         # Orbax, TensorStore and JSON raise exceptions of any kind for a damaged file.
         except Exception as error:
             if isinstance(error, MemoryError) or getattr(error, "errno", None) in _OF_THE_MACHINE:
                 raise  # the checkpoint may be intact, and must not be removed
             raise CheckpointError(
-                f"the checkpoint {path} is damaged or cannot be read ({_first_line(error)}). {fix}"
+                f"the checkpoint {path} is damaged or cannot be read ({first_line(error)}). {fix}"
             ) from error
-        if progress.pop(AXES_KEY, None) is None:
-            arrays = _of_no_order(path, arrays, like)
-        return Checkpoint(step, tree_from_arrays(like, arrays, path), record, progress)
+        if content.step not in (None, step):
+            raise CheckpointError(
+                f"the checkpoint {path} was renamed: it is of step {content.step}. Rename it back."
+            )
+        if config is not None and content.config is not None:
+            check_same_config(path, content.config, config)
+        arrays = content.arrays if content.ordered else of_no_order(path, content.arrays, like)
+        state = tree_from_arrays(like, arrays, path)
+        return Checkpoint(step, state, record, content.progress)
 
     def best(self) -> int | None:
         """Returns the step of the checkpoint with the highest score, or None without scores.
 
         Of equal scores the last counts.
         """
-        scores = {step: _score(self._manager().metrics(step)) for step in self.steps()}
+        scores = {step: score_in(self._manager().metrics(step)) for step in self.steps()}
         scored = [step for step, score in scores.items() if score > NO_SCORE]
         return max(scored, key=lambda step: (scores[step], step), default=None)
+
+    def _fix(self, step: int) -> str:
+        """Returns what to do about a damaged checkpoint."""
+        earlier = [other for other in self.steps() if other < step]
+        return f"Remove {self.folder / str(step)}, and the run resumes from " + (
+            f"step {earlier[-1]}." if earlier else "its beginning."
+        )
 
     def _read(self, step: int) -> tuple[Arrays, dict[str, Any]]:
         import orbax.checkpoint as ocp
@@ -238,81 +253,51 @@ class Checkpoints:
         arrays = {name: np.asarray(array) for name, array in dict(found["arrays"]).items()}
         return arrays, dict(found["progress"])
 
-    def _manager(self) -> Any:
-        """Opens the folder."""
-        if self._open is None:
-            import orbax.checkpoint as ocp
-            from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
+    def _check_score(self, manager: Any, step: int) -> None:
+        """Raises CheckpointError if Orbax's file of the score says something else than ours."""
+        import orbax.checkpoint as ocp
 
-            best = policies.BestN(get_metric_fn=_score, n=1)
-            options = ocp.CheckpointManagerOptions(
-                create=False,
-                best_fn=_score,  # without it the scores are not saved
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [policies.LatestN(self.keep), best]
-                ),
-                # Every process has the same state: one writes it, and none waits for another.
-                multiprocessing_options=ocp.options.MultiprocessingOptions(
-                    primary_host=jax.process_index(),
-                    active_processes={jax.process_index()},
-                    barrier_sync_key_prefix="convjax",
-                ),
-            )
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._open = ocp.CheckpointManager(self.folder, options=options)
-        return self._open
+        args = ocp.args.Composite(progress=ocp.args.JsonRestore())
+        try:
+            saved = manager.restore(step, args=args)["progress"]["score"]
+        except (
+            Exception
+        ):  # of any kind, and in checkpoints of convjax 0.1; `restore` reads it again
+            return
+        if (now := score_in(manager.metrics(step))) != (NO_SCORE if saved is None else saved):
+            raise self._other_score(step, f"its score, {saved}, differs from that, {now}, in")
 
+    def _check_metrics(self, step: int) -> None:
+        """Raises CheckpointError if the file that Orbax reads first has no score."""
+        try:
+            score_in(json.loads((self.folder / str(step) / "metrics" / "metrics").read_bytes()))
+        except FileNotFoundError:  # of Orbax's own, or in another version of it
+            return
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._other_score(step, f"there is no score ({first_line(error)}) in") from error
 
-def _of_no_order(path: Path, arrays: Arrays, like: Any) -> Arrays:
-    """Returns the arrays of a checkpoint of convjax 0.1, whose kernels have some layout's order."""
-    shapes = {
-        name: array.shape
-        for name, array in arrays_by_path(like).items()
-        if array.ndim == len(FILE_AXES) and "kernel" in name
-    }
-    found, layouts = from_unnamed_order(arrays, shapes, tuple(KERNEL_AXES))
-    if len(layouts) > 1 and shapes:
-        raise CheckpointError(
-            f"the checkpoint {path} was written by convjax 0.1 and does not name the order of its "
-            f"kernels' axes, whose shapes fit the layouts {', '.join(layouts)}. Resume the run "
-            "with the version that began it, or begin it again."
+    def _other_score(self, step: int, problem: str) -> CheckpointError:
+        return CheckpointError(
+            f"the checkpoint {self.folder / str(step)} is damaged: {problem} its metrics. "
+            f"{self._fix(step)}"
         )
-    return found
+
+    def _manager(self) -> Any:
+        """Opens the folder.
+
+        Raises:
+          CheckpointError: if the score of a checkpoint was changed, by which the best is kept.
+        """
+        if self._open is None:
+            for step in self.steps():
+                self._check_metrics(step)
+            manager = open_manager(self.folder, self.keep)
+            for step in self.steps():
+                self._check_score(manager, step)
+            self._open, self._found = manager, os.stat(self.folder)
+        return self._open
 
 
 def _is_whole(path: Path) -> bool:
     # Orbax writes under another name, and the metadata last. It removes file by file.
     return path.name.isdecimal() and (path / "_CHECKPOINT_METADATA").exists()
-
-
-def _score(metrics: Mapping[str, float]) -> float:
-    return metrics["score"]
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
-
-
-class _as_os_error:
-    """Turns the exceptions of Orbax where files cannot be written into an OSError."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception):
-            free = _free_bytes(self.folder)
-            raise OSError(
-                getattr(error, "errno", None) or 0,
-                f"no checkpoint could be written ({_first_line(error)}; {free >> 20} MiB are free)",
-                str(self.folder),
-            ) from error
-
-
-def _free_bytes(folder: Path) -> int:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(existing).free

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 from flax import nnx
 
 from convjax.io.atomic import atomic_write, partial_files, save_figure
+from convjax.io.checksums import OF_ALL, with_checksums
 from convjax.io.json_files import differences, json_text, write_json
 from convjax.io.lock import FolderLock, LockedError
 from convjax.nn.weights import save_weights
-from convjax.runs.config import CONFIG, RunError, check_config
+from convjax.runs.config import CONFIG, METRICS, RunError, check_config, config_content
 from convjax.runs.environment import environment
 from convjax.runs.predictions import Predictions
 from convjax.stats.record import Record
@@ -46,12 +47,15 @@ class RunFolder:
       resume: resume the run in the folder, which must have the same configuration.
 
     Attributes:
+      config: the configuration, without the environment.
       resumed: whether a run is resumed.
       moved: the versions and devices that differ from those at the start of the run, in words.
 
     Raises:
       RunError: if the folder already holds a run, or with `resume` no run or one with another
-        configuration; if another process writes into it, or it cannot be written.
+        configuration; if another process writes into it, or it cannot be written. Later writing
+        raises it if the folder was renamed or removed meanwhile.
+      ValueError: if the configuration has an entry "checksums" or is larger than a mebibyte.
 
     Examples:
       >>> import tempfile
@@ -66,13 +70,15 @@ class RunFolder:
     def __init__(
         self, path: str | os.PathLike[str], config: Mapping[str, Any], *, resume: bool = False
     ):
-        self.path = Path(path)
+        self.path, self.config = Path(path), dict(config)
         self.resumed, self.moved = resume, list[str]()
+        content = config_content(config)
         self._check_taken(resume)  # before anything is made
+        self._lock = FolderLock(self.path)
         with ExitStack() as held:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                held.enter_context(FolderLock(self.path))
+                held.enter_context(self._lock)
                 self._check_taken(resume)  # again: another process may have written in between
                 # Left by a process that was killed: none writes here now.
                 for left in (*partial_files(self.path), *partial_files(self.path / "plots")):
@@ -81,7 +87,7 @@ class RunFolder:
                     found = check_config(self.path, config, same_environment=False)
                     self.moved = differences(found.get("environment", {}), environment())
                 else:
-                    write_json(self.path / CONFIG, {**config, "environment": environment()})
+                    write_json(self.path / CONFIG, content)
             except LockedError as error:
                 raise RunError(str(error)) from error
             except OSError as error:
@@ -112,23 +118,40 @@ class RunFolder:
         """Releases the lock, so that other processes can write into the folder."""
         self._held.close()
 
+    def check(self) -> None:
+        """Checks that the folder is where it was; every writing does so first.
+
+        Raises:
+          RunError: if it was renamed, removed or replaced.
+        """
+        try:
+            self._lock.check()
+        except LockedError as error:
+            raise RunError(str(error)) from error
+
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replaces the metrics by those of all evaluations."""
-        with atomic_write(self.path / "metrics.jsonl") as file:
-            file.write("".join(json_text(row) + "\n" for row in rows).encode())
+        self.check()
+        lines = [json_text(with_checksums(row, OF_ALL)) + "\n" for row in rows]
+        with atomic_write(self.path / METRICS) as file:
+            file.write("".join(lines).encode())
 
     def write_record(self, record: Record) -> None:
         """Replaces the record by that of all steps."""
+        self.check()
         record.save(self.path / "record.npz")
 
     def write_model(self, model: nnx.Module) -> None:
         """Writes the weights of the trained network."""
+        self.check()
         save_weights(self.path / "model.npz", model)
 
     def write_predictions(self, predictions: Predictions) -> None:
         """Writes the answers of the trained network to the test images."""
+        self.check()
         predictions.save(self.path / "predictions.npz")
 
     def add_plot(self, name: str, figure: "Figure") -> None:
         """Saves a plot as plots/NAME.png."""
+        self.check()
         save_figure(figure, self.path / "plots" / f"{name}.png")

@@ -51,6 +51,10 @@ class Keeping:
         """Whether the folder held an earlier part of this training."""
         return self.folder.resumed
 
+    def check(self) -> None:
+        """Raises RunError if the folder was renamed, removed or replaced during the training."""
+        self.folder.check()
+
     def write(self, metrics: Sequence[Mapping[str, Any]], record: Record) -> None:
         """Replaces the metrics of all evaluations and the record in the folder."""
         self.folder.write_metrics(metrics)
@@ -63,17 +67,18 @@ class Keeping:
           like: a state of the same structure.
 
         Raises:
-          CheckpointError: if it is damaged, or of another training.
+          CheckpointError: if it is damaged, or of another training or configuration.
         """
         if self.checkpoints is None:
             return None
         self.checkpoints.clean()
-        return self.checkpoints.restore(like)
+        return self.checkpoints.restore(like, config=self.folder.config)
 
     def save(self, checkpoint: Checkpoint, *, score: float | None) -> None:
         """Begins to write a checkpoint, see `Checkpoints.save`."""
         if self.checkpoints is not None:
-            self.checkpoints.save(*checkpoint, score=score)
+            self.folder.check()  # Orbax would make a folder of the old name
+            self.checkpoints.save(*checkpoint, score=score, config=self.folder.config)
 
     def wait(self) -> None:
         """Returns when all checkpoints are on the disk."""

@@ -17,6 +17,9 @@ from convjax.train.step import TrainState
 from convjax.train.trainer import Trainer
 
 _FORMAT = 1
+
+# Bytes that a file may unfold to: ten million test images.
+_LIMIT = 256 << 20
 _NAMES = "class_names"
 
 
@@ -169,26 +172,30 @@ class Predictions:
           FileNotFoundError: if there is no such file.
           PredictionsError: if the file is damaged or is not a predictions file.
         """
+
+        def check(found: Arrays) -> None:
+            missing = [name for name in ("format", *_ARRAYS, _NAMES) if name not in found]
+            if missing:
+                raise PredictionsError(
+                    f"{path} is not a predictions file: {missing[0]} is missing. Train again."
+                )
+            if found["format"].ndim or found["format"].item() != _FORMAT:
+                raise PredictionsError(
+                    f"{path} has the predictions' format {found['format']!s:.40}, this version "
+                    f"reads {_FORMAT}. Read it with the version that wrote it, or train again."
+                )
+            if problem := _problem(found):
+                raise PredictionsError(
+                    f"{path} is not a complete predictions file: {problem}. Train again."
+                )
+
         try:
-            arrays = read_npz(path)
+            arrays = read_npz(path, limit=_LIMIT, check=check)
         except NpzError as error:
             raise PredictionsError(
                 f"{path} is not a complete predictions file: {error}. Train again."
             ) from error
-        missing = [name for name in ("format", *_ARRAYS, _NAMES) if name not in arrays]
-        if missing:
-            raise PredictionsError(
-                f"{path} is not a predictions file: {missing[0]} is missing. Train again."
-            )
-        if arrays["format"].tolist() != _FORMAT:
-            raise PredictionsError(
-                f"{path} has the predictions' format {arrays['format']}, this version reads "
-                f"{_FORMAT}. Read it with the version that wrote it, or train again."
-            )
-        if problem := _problem(arrays):
-            raise PredictionsError(
-                f"{path} is not a complete predictions file: {problem}. Train again."
-            )
+        check(arrays)
         return cls(
             **{name: arrays[name] for name in _ARRAYS},
             class_names=tuple(map(str, arrays[_NAMES])),

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from convjax._display import Displayed
-from convjax.io.json_files import JsonError, null_to_nan, read_object, read_objects
-from convjax.runs.config import CONFIG, RunError
+from convjax.io.checksums import OF_ALL, without_checksums
+from convjax.io.json_files import JsonError, null_to_nan, read_objects
+from convjax.runs.config import CONFIG, METRICS, RunError, load_config
 from convjax.runs.predictions import Predictions
 from convjax.stats._frame import import_pandas
 from convjax.stats.record import Record
@@ -74,7 +75,7 @@ def load_run(path: str | os.PathLike[str], *, partial: bool = False) -> PartialR
 
     Raises:
       RunError: if the folder holds no run, a file is missing, or config.json or metrics.jsonl is
-        damaged. Where folders below hold runs, the message lists them.
+        damaged or was changed. Where folders below hold runs, the message lists them.
       convjax.stats.RecordError: if record.npz is damaged.
       convjax.runs.predictions.PredictionsError: if predictions.npz is damaged.
 
@@ -92,7 +93,7 @@ def load_run(path: str | os.PathLike[str], *, partial: bool = False) -> PartialR
     metrics: list[dict[str, Any]] = []
     record = None
     try:
-        config = read_object(folder / CONFIG) if folder.is_dir() else None
+        config = load_config(folder / CONFIG) if folder.is_dir() else None
     except FileNotFoundError:
         config = None
     except JsonError as error:
@@ -100,7 +101,10 @@ def load_run(path: str | os.PathLike[str], *, partial: bool = False) -> PartialR
     if config is None:
         raise RunError(_no_run(folder))
     try:
-        metrics = [null_to_nan(row) for row in read_objects(folder / "metrics.jsonl")]
+        rows = enumerate(read_objects(folder / METRICS), 1)
+        metrics = [
+            null_to_nan(without_checksums(row, OF_ALL, f"line {i} of {METRICS}")) for i, row in rows
+        ]
     except FileNotFoundError as error:
         _check_partial(partial, error)
     except JsonError as error:

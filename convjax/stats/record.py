@@ -26,7 +26,7 @@ from convjax.stats.facts import merge_facts
 from convjax.stats.forms import NEAR_ZERO
 from convjax.stats.merging import group_starts, mean_of_rows, merge_rows, row_span
 from convjax.stats.parameter_record import ParameterRecord
-from convjax.stats.record_file import from_arrays, to_arrays
+from convjax.stats.record_file import LIMIT, from_arrays, to_arrays
 from convjax.stats.smoothing import smooth
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ class Record(Displayed):
     def load(cls, path: str | os.PathLike[str]) -> "Record":
         """Returns the record in a file that `save` wrote. Nothing in the file is executed.
 
-        Memory is bounded by the file's length and `convjax.io.npz.LIMIT`.
+        Memory is bounded by the file's length and `convjax.stats.record_file.LIMIT`.
 
         Raises:
           FileNotFoundError: if the file does not exist.
@@ -307,7 +307,7 @@ class Record(Displayed):
             shapes or steps that do not agree.
           TypeError: if path is not a path.
         """
-        return cls(**from_arrays(lambda: read_npz(path), str(path)))
+        return cls(**from_arrays(lambda check: read_npz(path, limit=LIMIT, check=check), str(path)))
 
     @classmethod
     def from_bytes(cls, content: bytes, name: str = "content") -> "Record":
@@ -320,7 +320,11 @@ class Record(Displayed):
         Raises:
           RecordError: as `load`.
         """
-        return cls(**from_arrays(lambda: read_npz_file(io.BytesIO(content)), name))
+        return cls(
+            **from_arrays(
+                lambda check: read_npz_file(io.BytesIO(content), limit=LIMIT, check=check), name
+            )
+        )
 
     def between(self, start: int, stop: int) -> "Record":
         """Returns the record of the steps from `start` to before `stop`.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from convjax.io.npz import Arrays
+from convjax.io.npz import Arrays, Check
 from convjax.nn.outputs import LayerKind
 from convjax.stats.bins import FASTAI
 from convjax.stats.forms import NEAR_ZERO
@@ -14,20 +14,23 @@ from convjax.stats.parameter_record import ParameterRecord
 from convjax.stats.record_schema import (
     FIELDS,
     PARAMETER_FIELDS,
-    check_further_arrays,
     check_parameter_arrays,
     check_record_arrays,
+    check_shapes,
 )
 
 # Files of format 4 may lack these fields, and then have these values. A record with other values is
 # written as format 5, so that versions without these fields reject it. So is, as format 6, one with
 # batches of several sizes, or with more members than steps: earlier versions take `sizes` for the
 # number of values of every step, and do not know members.
-_FORMAT, _FORMAT_OF_OTHER_BINS, _FORMAT_OF_OTHER_SIZES = 4, 5, 6
+_FORMATS = _FORMAT, _FORMAT_OF_OTHER_BINS, _FORMAT_OF_OTHER_SIZES = 4, 5, 6
 _IMPLIED: dict[str, Any] = {
     "hist_edges": FASTAI.edges,
     "near_zero_threshold": np.float64(NEAR_ZERO),
 }
+
+# Bytes that a file may unfold to: twice those of 1,024 rows of a thousand layers and parameters.
+LIMIT = 1 << 30
 
 # Fields of the record of parameters are in the same file, with this before their names. So are the
 # facts of the batches. Files of every format may lack them, and what the layers are.
@@ -60,34 +63,21 @@ def to_arrays(fields: Mapping[str, Any]) -> Arrays:
     return {name: np.asarray(array) for name, array in arrays.items()}
 
 
-def from_arrays(read: Callable[[], Arrays], name: str) -> dict[str, Any]:
+def from_arrays(read: Callable[[Check], Arrays], name: str) -> dict[str, Any]:
     """Returns the fields of a `Record`.
 
     Args:
-      read: returns the arrays of the file.
+      read: returns the arrays of the file, and checks those that it declares before.
       name: of the file, for messages.
 
     Raises:
       RecordError: if the file is damaged or its arrays are not those of a record.
     """
     try:
-        arrays = dict(read())
-        if "format" not in arrays:
-            raise ValueError("format is missing")
-        version = arrays["format"].tolist()
-        if version not in (_FORMAT, _FORMAT_OF_OTHER_BINS, _FORMAT_OF_OTHER_SIZES):
-            raise RecordError(
-                f"{name} has record format {arrays['format']!s:.40}, this version reads "
-                f"{_FORMAT} to {_FORMAT_OF_OTHER_SIZES}: read it with the version that wrote it, "
-                "or train again."
-            )
-        arrays.setdefault("counted", np.zeros((0, 0), np.int64))
-        if version == _FORMAT and not set(_IMPLIED) & set(arrays):
-            arrays |= _IMPLIED
+        arrays = read(lambda declared: _check(declared, name))
+        arrays, facts, of_parameters = _parts(arrays)
         check_record_arrays(arrays)
-        facts = {n.removeprefix(_FACTS): a for n, a in arrays.items() if n.startswith(_FACTS)}
-        check_further_arrays(arrays, facts, _KINDS)
-        parameters = _parameters(arrays)
+        parameters = _parameters(of_parameters, int(arrays["steps"]))
     except RecordError:
         raise
     except ValueError as error:
@@ -105,16 +95,39 @@ def from_arrays(read: Callable[[], Arrays], name: str) -> dict[str, Any]:
     return {**fields, "facts": facts, "parameters": parameters}
 
 
-def _parameters(arrays: Arrays) -> ParameterRecord | None:
-    """Returns the record of parameters from the arrays of a file, None if it has none."""
-    found = {
-        name.removeprefix(_PARAMETERS): array
-        for name, array in arrays.items()
-        if name.startswith(_PARAMETERS)
-    }
+def _check(declared: Arrays, name: str) -> set[str]:
+    """Checks format, types and shapes of the arrays that a file declares; returns those to read."""
+    if "format" not in declared:
+        raise ValueError("format is missing")
+    found = declared["format"]
+    if found.ndim or found.item() not in _FORMATS:
+        raise RecordError(
+            f"{name} has record format {found!s:.40}, this version reads {_FORMATS[0]} to "
+            f"{_FORMATS[-1]}: read it with the version that wrote it, or train again."
+        )
+    arrays, facts, parameters = _parts(declared)
+    check_shapes(arrays, facts, parameters, _KINDS)
+    own = {"format", *FIELDS, *_KINDS, *(_FACTS + fact for fact in facts)}
+    return own | {_PARAMETERS + field for field in PARAMETER_FIELDS}
+
+
+def _parts(found: Arrays) -> tuple[Arrays, Arrays, Arrays]:
+    """Returns the arrays of a file with those that it implies, its facts, and its parameters."""
+    arrays = {"counted": np.zeros((0, 0), np.int64), **found}
+    if found["format"].item() == _FORMAT and not set(_IMPLIED) & set(arrays):
+        arrays |= _IMPLIED
+    facts, parameters = (
+        {name.removeprefix(prefix): a for name, a in found.items() if name.startswith(prefix)}
+        for prefix in (_FACTS, _PARAMETERS)
+    )
+    return arrays, facts, parameters
+
+
+def _parameters(found: Arrays, steps: int) -> ParameterRecord | None:
+    """Returns the record of parameters, None if the file has none."""
     if not found:
         return None
-    check_parameter_arrays(found, int(arrays["steps"]))
+    check_parameter_arrays(found, steps)
     names = tuple(map(str, found.pop("names")))
     return ParameterRecord(
         names, **{name: found[name] for name in PARAMETER_FIELDS if name in found}

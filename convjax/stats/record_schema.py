@@ -58,15 +58,35 @@ PARAMETER_FIELDS = {
 }
 
 
+def check_shapes(arrays: Arrays, facts: Arrays, parameters: Arrays, kinds: Sequence[str]) -> None:
+    """Checks types and shapes of all arrays of a record's file, whatever their content.
+
+    Args:
+      arrays: of the record, by the names of `convjax.stats.record.Record`'s fields.
+      facts: by name; a file may lack them, as the next two.
+      parameters: by the names of `ParameterRecord`'s fields.
+      kinds: names of the arrays that say what the layers are.
+
+    Raises:
+      ValueError: if one is missing or has another type or shape; the message names it.
+    """
+    edges = arrays.get("hist_edges")
+    bins = {} if edges is None or edges.ndim != 1 else {"bins": len(edges) - 1}
+    check_fields(arrays, FIELDS, _FIXED | bins)
+    known = {_WATCHED.what: len(arrays["watched"]), _LAYERS.what: len(arrays["layers"])}
+    check_fields(facts, dict.fromkeys(facts, Field("f", (_WATCHED,))), known)
+    if any(name in arrays for name in kinds):
+        check_fields(arrays, dict.fromkeys(kinds, Field("U", (_LAYERS,))), known)
+    if parameters:
+        check_fields(parameters, PARAMETER_FIELDS, _FIXED)
+
+
 def check_record_arrays(arrays: Arrays) -> None:
-    """Checks the arrays of a record, by the names of `convjax.stats.record.Record`'s fields.
+    """Checks the content of a record's arrays, whose shapes are right.
 
     Raises:
       ValueError: if they do not make a record; the message says why.
     """
-    edges = arrays.get("hist_edges")
-    known = {} if edges is None or edges.ndim != 1 else {"bins": len(edges) - 1}
-    check_fields(arrays, FIELDS, _FIXED | known)
     _check_edges(arrays)
     steps = int(arrays["steps"])
     first = arrays["first"]
@@ -87,30 +107,12 @@ def check_record_arrays(arrays: Arrays) -> None:
         raise ValueError(f"active has {found} bytes a row for {bits} channels")
 
 
-def check_further_arrays(arrays: Arrays, facts: Arrays, kinds: Sequence[str]) -> None:
-    """Checks the arrays that a record's file may lack.
-
-    Args:
-      arrays: of the record.
-      facts: by name.
-      kinds: names of the arrays that say what the layers are.
-
-    Raises:
-      ValueError: if one of them has another type or length.
-    """
-    known = {_WATCHED.what: len(arrays["watched"]), _LAYERS.what: len(arrays["layers"])}
-    check_fields(facts, dict.fromkeys(facts, Field("f", (_WATCHED,))), known)
-    if any(name in arrays for name in kinds):
-        check_fields(arrays, dict.fromkeys(kinds, Field("U", (_LAYERS,))), known)
-
-
 def check_parameter_arrays(arrays: Arrays, steps: int) -> None:
-    """Checks the arrays of a record's parameters, by the names of `ParameterRecord`'s fields.
+    """Checks the content of the arrays of a record's parameters, whose shapes are right.
 
     Raises:
       ValueError: if they are not a record of parameters over this number of steps.
     """
-    check_fields(arrays, PARAMETER_FIELDS, _FIXED)
     _check_increasing("watched", arrays["watched"], steps)
     counts = arrays["watched_count"]  # of steps times members
     if min(counts, default=1) < 1:

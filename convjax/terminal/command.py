@@ -15,6 +15,7 @@ from convjax.io.atomic import atomic_write
 from convjax.io.json_files import write_json
 from convjax.terminal.console import console, print_line
 from convjax.terminal.dataclass_options import option_name
+from convjax.terminal.early_interrupt import interrupts_raised
 
 NOTHING_WRITTEN = "stopped; nothing was written."
 
@@ -73,9 +74,9 @@ def mistakes_reported(
     created: list[Path] = []
     token = _created.set(created)
     try:
-        with _removed_on_error(created):
+        with interrupts_raised(), _removed_on_error(created):
             yield
-    except BrokenPipeError:  # the reader of the output has ended, as after `| head`; Click exits
+    except BrokenPipeError:  # the reader of the output has ended, as after `| head`
         raise
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""

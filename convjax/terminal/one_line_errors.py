@@ -5,11 +5,14 @@ checks it, without the value.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from convjax.terminal.closed_output import STATUS_CLOSED, discard_output
 
 # The base class of all usage errors, of the Click that Typer itself uses.
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -32,13 +35,36 @@ class _OneLine:
         if not standalone_mode:
             return run.main(args, *rest, standalone_mode=False, **more)
         given = list(sys.argv[1:] if args is None else args)
+        with _end_of_output():
+            try:
+                status = run.main(args, *rest, standalone_mode=False, **more)
+            except UsageError as error:
+                _exit_with(error, given)
+            except typer.Abort:
+                sys.exit(1)
+            sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextmanager
+def _end_of_output() -> Iterator[None]:
+    """Ends a program whose output has no reader any more, or no room, quietly or with one line."""
+    try:
         try:
-            status = run.main(args, *rest, standalone_mode=False, **more)
-        except UsageError as error:
-            _exit_with(error, given)
-        except typer.Abort:
-            sys.exit(1)
-        sys.exit(status if isinstance(status, int) else 0)
+            yield
+        except SystemExit as ended:
+            # Typer ends with status 1 for it, and with a traceback for the others.
+            if isinstance(ended.__context__, BrokenPipeError):
+                raise ended.__context__ from None
+            if sys.stdout is not None:
+                sys.stdout.flush()  # Python would do so last, and report what fails
+            raise
+    except BrokenPipeError:
+        discard_output()
+        sys.exit(STATUS_CLOSED)
+    except OSError as error:
+        discard_output()
+        typer.echo(f"error: the output cannot be written: {error.strerror or error}.", err=True)
+        sys.exit(2)
 
 
 class OneLineGroup(_OneLine, TyperGroup):

@@ -121,6 +121,7 @@ def fit(
       CheckpointError: if the newest checkpoint is damaged, or of another training or plan.
       ValueError, TypeError: as `Trainer.run` and `Plan.pieces`.
       OSError: if a file cannot be written.
+      RunError: if the folder of `keeping` is renamed or removed during the training.
 
     Examples:
       >>> import numpy as np
@@ -157,6 +158,11 @@ def fit(
     record, progress = RecordBuilder(rows), Progress()
     writer = StoreWriter(keeping, plan, record, progress)
     state = writer.restore(state)
+
+    def on_steps(done: int) -> None:
+        writer.check()
+        callback.on_steps(done)
+
     if keeping is not None and keeping.resumed:
         callback.on_restore(progress.steps, progress.metrics)
     every = 1 if trainer.watch is None else trainer.watch.every
@@ -168,7 +174,7 @@ def fit(
             piece.order,
             plan.rates(piece),
             rows=len(piece.order),
-            on_steps=callback.on_steps,
+            on_steps=on_steps,
             seed=plan.seed,
             first_step=piece.first,
         )

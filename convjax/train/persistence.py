@@ -23,6 +23,7 @@ from convjax.train.tree_arrays import CheckpointError, arrays_by_path, tree_from
 # Metrics and record are written after an evaluation, at most once in this many seconds. To
 # write all bytes to the disk before the old file is replaced takes longer than a short epoch.
 WRITE_SECONDS = 1.0
+CHECK_SECONDS = 1.0  # between two checks that the store is where it was
 
 
 class Checkpoint(NamedTuple):
@@ -55,6 +56,9 @@ class Store(Protocol):
     @property
     def seconds(self) -> float:
         """Seconds between checkpoints."""
+
+    def check(self) -> None:
+        """Raises an exception if what was saved is no longer where it was."""
 
     def write(self, metrics: Sequence[Mapping[str, Any]], record: Record) -> None:
         """Replaces the metrics of all evaluations and the record."""
@@ -93,6 +97,7 @@ class StoreWriter:
         self._seconds = math.inf if store is None else store.seconds
         self._record, self._progress = record, progress
         self._saved, self._written = time.monotonic(), -math.inf
+        self._checked = self._saved
 
     def restore(self, state: TrainState) -> TrainState:
         """Returns the state of the newest checkpoint, and restores record and progress.
@@ -129,6 +134,12 @@ class StoreWriter:
             return
         self._store.write(self._progress.metrics, self._record.record())
         self._written = time.monotonic()
+
+    def check(self) -> None:
+        """Raises an exception if the store was moved or removed; asks it at most once a second."""
+        if self._store is not None and time.monotonic() - self._checked > CHECK_SECONDS:
+            self._store.check()
+            self._checked = time.monotonic()
 
     def due(self) -> bool:
         """Returns whether it is time for a checkpoint."""

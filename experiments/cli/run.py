@@ -126,10 +126,10 @@ def run(
     ):
         where.mkdir(parents=True, exist_ok=True)
         try:
-            with FolderLock(where):
+            with FolderLock(where) as lock:
                 _check_out(out, resume)  # another process may have written there meanwhile
                 with observer.display():
-                    results = measure_claims(claims, lab, command, chapter)
+                    results = measure_claims(claims, lab, command, chapter, lock.check)
         except LockedError:
             raise
         except (ValueError, ImportError):

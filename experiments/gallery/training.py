@@ -30,7 +30,7 @@ def training_sections(lab: Lab) -> list[GallerySection]:
     dataset = lab.device_dataset(ONE_CYCLE).dataset
     plain, normed = lab.fit(ONE_CYCLE, 0), lab.fit(BATCH_NORM, 0)
     colour = lab.fit(COLOUR, 0, watch=None)
-    found = training_plots.of_training(plain, lab.trainer(ONE_CYCLE, Watch()), dataset)
+    found = dict(training_plots.of_training(plain, lab.trainer(ONE_CYCLE, Watch()), dataset))
     return [
         _first_layer(plain, found),
         _colour(colour, tinted=dataset.train.images.shape[-1] == 1),

@@ -138,7 +138,7 @@ class Lab(Session):
             training = self.fit(setting, seed, folder)
             if first:  # the pictures of one seed are enough, and they take time
                 trainer, dataset = self.trainer(setting, Watch()), self.dataset_of(setting)
-                for name, figure in training_plots.of_training(training, trainer, dataset).items():
+                for name, figure in training_plots.of_training(training, trainer, dataset):
                     folder.add_plot(name, figure)
             folder.write_model(training.model)
         return training

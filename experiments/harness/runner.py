@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from convjax.data.catalog import DATASET_NAMES
@@ -24,7 +24,11 @@ class ResultsError(ValueError):
 
 
 def measure_claims(
-    claims: Sequence[Claim], lab: Lab, command: Sequence[str], chapter: Sequence[str]
+    claims: Sequence[Claim],
+    lab: Lab,
+    command: Sequence[str],
+    chapter: Sequence[str],
+    check: Callable[[], object] = lambda: None,
 ) -> list[Result]:
     """Measures claims, and writes results.json after each, so that a stopped run can be resumed.
 
@@ -36,6 +40,7 @@ def measure_claims(
       lab: runs the trainings.
       command: written into results.json.
       chapter: ids of all claims there are, in the order of results.json.
+      check: called before and after each claim; raises an exception to stop.
 
     Returns:
       One result for each claim.
@@ -59,12 +64,14 @@ def measure_claims(
     for number, claim in enumerate(claims, 1):
         if claim.id in reused:
             continue
+        check()
         if claim.is_measured(lab):
             # The pace of the claims so far on this machine holds for the rest.
             pace = (time.perf_counter() - start + PRIOR_SECONDS) / (done + PRIOR_SECONDS)
             left = (sum(shares.values()) - done) * pace if shares else None
             lab.observer.claim(claim.id, number, len(claims), left)
         results[claim.id] = judge(claim, lab)
+        check()
         done += shares.get(claim.id, 0.0)
         _write(lab.out, command, results, chapter)
     _write(lab.out, command, results, chapter)

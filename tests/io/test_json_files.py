@@ -76,7 +76,7 @@ def test_read_objects_names_the_line(tmp_path):
         read_objects(tmp_path / "metrics.jsonl")
 
 
-def test_read_object_rejects_other_files(tmp_path, monkeypatch):
+def test_read_object_rejects_other_files(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_object(tmp_path / "absent.json")
     with pytest.raises(JsonError, match="is not a regular file"):
@@ -87,9 +87,17 @@ def test_read_object_rejects_other_files(tmp_path, monkeypatch):
     (tmp_path / "file.json").write_bytes(b'{"a": "\xff"}')
     with pytest.raises(JsonError, match=r"file\.json is not UTF-8 text"):
         read_object(tmp_path / "file.json")
-    monkeypatch.setattr("convjax.io.json_files.LIMIT", 5)
     with pytest.raises(JsonError, match=r"file\.json must have at most 5 bytes, got 10"):
-        read_object(tmp_path / "file.json")
+        read_object(tmp_path / "file.json", limit=5)
+
+
+def test_read_objects_refuse_many_values_before_they_are_parsed(tmp_path, monkeypatch):
+    monkeypatch.setattr("convjax.io.json_files.VALUES", 6)
+    (tmp_path / "file.jsonl").write_text('{"a": 1, "b": 2}\n{"a": [1, 2]}\n')
+    assert read_objects(tmp_path / "file.jsonl") == [{"a": 1, "b": 2}, {"a": [1, 2]}]
+    (tmp_path / "file.jsonl").write_text("{}\n" * 6 + '[{"no JSON')
+    with pytest.raises(JsonError, match=r"file\.jsonl must have at most 6 values, got up to 8"):
+        read_objects(tmp_path / "file.jsonl")
 
 
 def test_read_object_at_the_limit_of_depth(tmp_path):

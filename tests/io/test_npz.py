@@ -166,6 +166,52 @@ def test_read_npz_limits_compressed_arrays(tmp_path):
     assert len(read_npz(tmp_path / "stored.npz", limit=0)) == 2
 
 
+def test_read_npz_checks_declared_arrays_before_it_unfolds_them(tmp_path):
+    arrays = {"small": np.arange(3), "large": np.random.default_rng(0).random((1000, 7))}
+    np.savez_compressed(tmp_path / "file.npz", **arrays)
+
+    def check(declared):
+        assert declared["small"].tolist() == [0, 1, 2]
+        large = declared["large"]
+        assert (large.shape, large.dtype, large.strides) == ((1000, 7), np.float64, (0, 0))
+        return {"large"}
+
+    found = read_npz(tmp_path / "file.npz", check=check)
+    assert list(found) == ["large"]
+    np.testing.assert_array_equal(found["large"], arrays["large"])
+
+    def refuse(declared):
+        raise LookupError("not the arrays of a cat")
+
+    content = (tmp_path / "file.npz").read_bytes()
+    # The end of the large member is damaged, which is not reached.
+    large = content.index(b"large.npy") + 40_000
+    damaged = content[:large] + bytes(20) + content[large + 20 :]
+    (tmp_path / "file.npz").write_bytes(damaged)
+    with pytest.raises(LookupError, match="not the arrays of a cat"):
+        read_npz(tmp_path / "file.npz", check=refuse)
+
+
+def test_read_npz_bounds_the_directory(tmp_path):
+    with zipfile.ZipFile(tmp_path / "many.npz", "w") as file:
+        for i in range(40_000):
+            file.writestr(f"{i}.npy", b"")
+    with pytest.raises(NpzError, match=r"its directory must have at most 2097152 bytes, .* got 2"):
+        read_npz(tmp_path / "many.npz")
+    # More than 65,535 members have a directory of the newer format.
+    content = bytearray((tmp_path / "many.npz").read_bytes())
+    end = content[-22:]
+    size = struct.unpack_from("<I", end, 12)[0]
+    struct.pack_into("<HHI", end, 8, 0xFFFF, 0xFFFF, 0xFFFFFFFF)
+    newer = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 40_000, 40_000, size, 0)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, len(content) - 22, 1)
+    (tmp_path / "newer.npz").write_bytes(content[:-22] + newer + locator + end)
+    with pytest.raises(NpzError, match=f"its directory must have .* got {size}"):
+        read_npz(tmp_path / "newer.npz")
+    np.savez(tmp_path / "some.npz", **{f"a{i}": np.int8(i % 100) for i in range(3000)})
+    assert len(read_npz(tmp_path / "some.npz")) == 3000
+
+
 def test_read_npz_memory_stays_below_the_limit(tmp_path):
     write_archive(tmp_path / "file.npz", {"x.npy": header("<f8", (2**23,)) + bytes(2**26)})
     tracemalloc.start()

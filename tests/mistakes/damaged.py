@@ -47,6 +47,17 @@ def missing(name: str) -> Callable[[Path], None]:
     return lambda run: (run / name).unlink()
 
 
+def replaced(name: str, before: str, after: str) -> Callable[[Path], None]:
+    """Returns a function that changes a text in a file."""
+
+    def damage(run: Path) -> None:
+        content = (run / name).read_text()
+        assert before in content
+        (run / name).write_text(content.replace(before, after))
+
+    return damage
+
+
 def cut(name: str, length: int) -> Callable[[Path], None]:
     """Returns a function that keeps only the first bytes of a file."""
     return lambda run: (run / name).write_bytes((run / name).read_bytes()[:length]) and None
@@ -102,6 +113,18 @@ _CASES: list[tuple[str, Callable[[Path], None], type[Exception], tuple[str, ...]
         ("config.json is not JSON", "line 1, column 1"),
     ),
     ("config.json is cut off", cut("config.json", 30), R, ("run", "damaged")),
+    (
+        "config.json has another seed",
+        replaced("config.json", '"seed": 0', '"seed": 1'),
+        R,
+        ("config.json was changed after it was written: seed is now 1", "another copy"),
+    ),
+    (
+        "metrics.jsonl has another loss",
+        replaced("metrics.jsonl", "0.5", "0.4"),
+        R,
+        ("line 1 of metrics.jsonl was changed after it was written", "another copy"),
+    ),
     (
         "config.json is not text",
         written("config.json", b"\xff\xfe\0"),

@@ -13,8 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import convjax.runs.checkpoints as checkpoints_module
-from convjax.ops.layout import permutation
 from convjax.runs.checkpoints import Checkpoints
 from convjax.train.tree_arrays import CheckpointError, arrays_by_path
 from tests.helpers import make_record
@@ -58,34 +56,35 @@ def test_checkpoints_restore_all_bits(saved):
     assert_same_records(found.record, make_record(steps=5, layers=2))
 
 
-def save_without_order(folder, monkeypatch, tree):
-    """Saves as convjax 0.1, which did not name the order of the kernels' axes."""
-    with Checkpoints(folder) as checkpoints, monkeypatch.context() as patch:
-        dumps = json.dumps
-        patch.setattr(checkpoints_module, "AXES_KEY", "steps")  # which the progress replaces
-        checkpoints.save(1, tree, make_record(steps=5, layers=2), {"steps": 1})
-        assert "kernel_axes" not in dumps(checkpoints._read(1)[1])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"score": 0.7}', "its score, 0.5, differs from that, 0.7, in its metrics. Remove"),
+        ('{"scorf": 0.5}', "there is no score (KeyError: 'score') in its metrics. Remove"),
+        ("[0.5]", "there is no score (TypeError: "),
+        ("{", "there is no score (JSONDecodeError: "),
+        ("\xff", "there is no score (UnicodeDecodeError: "),
+    ],
+)
+def test_checkpoints_name_a_changed_score(tmp_path, content, message):
+    """Orbax reads it to find which checkpoint is the best, and removes others."""
+    save(tmp_path, 10, 20, scores=[0.5, 0.1])
+    (tmp_path / "10" / "metrics" / "metrics").write_text(content, "latin-1")
+    for ask in (lambda c: c.best(), lambda c: c.restore(state())):
+        with Checkpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError) as caught:
+            ask(checkpoints)
+        assert f"the checkpoint {tmp_path / '10'} is damaged: {message}" in str(caught.value)
+    assert Checkpoints(tmp_path).steps() == [10, 20]
 
 
-@pytest.mark.parametrize("axes", ["OIHW", "IHWO", "HWIO"])
-def test_checkpoints_open_those_that_name_no_order_of_kernels(tmp_path, monkeypatch, axes):
-    kernel = np.arange(200, dtype=np.float32).reshape(5, 5, 1, 8)
-    tree = {"params": {"conv.kernel": kernel}, "mu": {"conv.kernel": 2 * kernel}, "count": 3}
-    order = permutation("HWIO", axes)
-    turned = jax.tree.map(lambda x: x.transpose(order) if np.ndim(x) == 4 else np.int32(x), tree)
-    save_without_order(tmp_path, monkeypatch, turned)
-    with Checkpoints(tmp_path) as checkpoints:
-        found = checkpoints.restore(jax.tree.map(jnp.asarray, tree)).state
-    np.testing.assert_array_equal(found["params"]["conv.kernel"], kernel)
-    np.testing.assert_array_equal(found["mu"]["conv.kernel"], 2 * kernel)
-
-
-def test_checkpoints_reject_an_order_of_kernels_that_cannot_be_told(tmp_path, monkeypatch):
-    tree = {"kernel": jnp.ones((3, 3, 3, 3))}
-    save_without_order(tmp_path, monkeypatch, tree)
-    message = "does not name the order of its kernels' axes"
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError, match=message):
-        checkpoints.restore(tree)
+def test_checkpoints_save_into_a_folder_that_is_gone(saved, tmp_path):
+    record = make_record(steps=5, layers=2)
+    with Checkpoints(saved) as checkpoints:
+        assert checkpoints.restore(state()).step == 20
+        saved.rename(tmp_path / "moved")
+        with pytest.raises(OSError, match="was renamed or removed after it was opened"):
+            checkpoints.save(30, state(), record, {})
+        assert not saved.exists()
 
 
 def test_checkpoints_restore_without_checkpoint(tmp_path):
@@ -255,6 +254,42 @@ def test_checkpoints_restore_raises_errors_of_the_machine(saved, monkeypatch, er
         with pytest.raises(type(error)) as caught:
             checkpoints.restore(state())
     assert caught.value is error
+
+
+def test_checkpoints_keep_the_first_of_two_errors(saved, monkeypatch):
+    def fails(self):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(Checkpoints, "close", fails)
+    with pytest.raises(KeyError, match="first"), Checkpoints(saved):
+        raise KeyError("first")
+    with pytest.raises(OSError, match="full"), Checkpoints(saved):
+        pass
+
+
+NOISE = """
+import logging, sys
+from pathlib import Path
+from tests.runs.test_checkpoints import *
+for name in ("absl", "asyncio"):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
+for file in files(Path(sys.argv[1]) / "20" / "arrays" / "d"):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+try:
+    Checkpoints(sys.argv[1]).restore(state())
+except CheckpointError as error:
+    print(error, file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_checkpoints_restore_damage_without_other_messages(saved):
+    ended = subprocess.run(
+        [sys.executable, "-c", NOISE, str(saved)], capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"the checkpoint {saved / '20'} is damaged or cannot be read (")
 
 
 def test_checkpoints_save_below_a_file(tmp_path):

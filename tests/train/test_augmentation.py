@@ -434,6 +434,9 @@ class Store:
 
     resumed, seconds, checkpoint = False, 0.0, None
 
+    def check(self):
+        pass
+
     def write(self, metrics, record):
         pass
 
