@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from convjax.stats.record import Record
-
 
 def import_pandas() -> Any:
     """Returns pandas.
@@ -23,8 +21,8 @@ def import_pandas() -> Any:
     return pandas
 
 
-def record_frame(record: "Record") -> "pd.DataFrame":
-    """Returns a record with one row per step, as `Record.to_frame` says."""
+def record_frame(record: Any) -> "pd.DataFrame":
+    """Returns a `convjax.Record` with one row per step, as its `to_frame` says."""
     pandas = import_pandas()
     of_steps = {
         name: values
