@@ -1,4 +1,4 @@
-"""`convjax` and `python -m experiments` as processes: signals during its imports, and outputs that end."""
+"""`convjax` and `python -m experiments`: signals during their imports, and outputs that end."""
 
 import os
 import signal
@@ -28,6 +28,9 @@ def shell(line):
     return ended.returncode, ended.stdout, ended.stderr
 
 
+FULL = "error: the output cannot be written: No space left on .*"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "status", "errors"),
@@ -44,12 +47,12 @@ def shell(line):
         (
             "$convjax doctor > /dev/full",
             2,
-            "error: the output cannot be written: No space left on .*",
+            FULL,
         ),
         (
             "$experiments list > /dev/full",
             2,
-            "error: the output cannot be written: No space left on .*",
+            FULL,
         ),
     ],
 )
