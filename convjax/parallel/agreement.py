@@ -19,6 +19,9 @@ from convjax.parallel.exchange import ProcessError, current
 # The most characters of a value in a message.
 _SHOWN = 80
 
+# Arrays of so few numbers are shown and compared as they are.
+_FEW = 4
+
 
 def agree(
     values: Mapping[str, Any],
@@ -89,9 +92,11 @@ def describe(value: Any) -> str:
       >>> from convjax.parallel.agreement import describe
       >>> describe({"lr": 0.1}), describe(len)
       ("{'lr': 0.1}", '<built-in function len>')
-      >>> describe(np.arange(3.0))
-      'float64[3] from 0 to 2 (digest b0c45303)'
+      >>> describe(np.arange(5.0)), describe(np.float32(0.5))
+      ('float64[5] from 0 to 4 (digest 2e56f28a)', 'float32[] 0.5')
     """
+    if isinstance(value, str):
+        return value
     paths = jax.tree_util.tree_leaves_with_path(value)
     if not any(_is_array(leaf) for _, leaf in paths):
         return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # the address of a function or an object
@@ -117,10 +122,12 @@ def _describe_array(value: Any, digits: int = 8) -> str:
         if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
             value = jax.random.key_data(value)
     array = np.ascontiguousarray(value)
-    content: Any = array.reshape(-1).view(np.uint8) if array.size else b""
+    if array.size <= _FEW:
+        return f"{kind} {array.reshape(value.shape).tolist()}"
+    content: Any = array.reshape(-1).view(np.uint8)
     digest = hashlib.sha256(content).hexdigest()
     between = ""
-    if array.size and array.dtype.kind in "fiu":
+    if array.dtype.kind in "fiu":
         between = f" from {array.min():.6g} to {array.max():.6g}"
     return f"{kind}{between} (digest {digest[:digits]})"
 

@@ -83,14 +83,21 @@ class Evaluator:
         check_inputs(images)
         return self._run_logits(gather(state), images)
 
-    def evaluate(self, state: TrainState, data: Images | Stream, batch_size: int) -> Scores:
-        """As `convjax.Trainer.evaluate`."""
+    def evaluate(
+        self,
+        state: TrainState,
+        data: Images | Stream,
+        batch_size: int,
+        agree: Callable[..., None],
+    ) -> Scores:
+        """As `convjax.Trainer.evaluate`, whose method `agree` it takes."""
         check_alive(state)
         check_data(data)
         examples = len(data.labels)
         batch_size = check_whole("batch_size", batch_size, 1)
         order = scoring_order(examples, batch_size, self._placement.parts)
         self.check_labels(state, data)
+        agree("Trainer.evaluate", state=state, data=data, batch_size=batch_size)
         state = self._placement.put(state)
         if isinstance(data, Stream):
             total, sums = self._score_stream(state, data, order)

@@ -108,6 +108,7 @@ class TrainStep:
         parts. It must then run in `convjax.parallel.mesh.on_devices`.
 
     Attributes:
+      mean, std: per channel, as NumPy arrays in float64.
       structure: of the model, in training mode and for a whole batch.
       augmenter: of the training images; None leaves them as they are.
 
@@ -136,8 +137,8 @@ class TrainStep:
         for name, value in (("mean", mean), ("std", std)):
             if np.asarray(value).dtype.kind not in "fiu":
                 raise TypeError(f"{name} must be numbers, got {describe_value(value)}.")
-        self._mean, self._std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
-        if not (np.isfinite(self._mean).all() and (self._std > 0).all()):
+        self.mean, self.std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+        if not (np.isfinite(self.mean).all() and (self.std > 0).all()):
             raise ValueError(f"mean must be finite and std positive, got {mean!r} and {std!r}.")
         self._optimizer, self.loss, self._watch = optimizer, loss, watch
         self._metrics = named_metrics(metrics, loss)
@@ -250,7 +251,7 @@ class TrainStep:
         """Returns the model's input: (p/255 − mean)/std of pixels, (x − mean)/std of others."""
         scaled = _scaled(images, dtype)
         wide = scaled.dtype
-        return ((scaled - self._mean.astype(wide)) / self._std.astype(wide)).astype(dtype)
+        return ((scaled - self.mean.astype(wide)) / self.std.astype(wide)).astype(dtype)
 
     def augmented(
         self,
