@@ -63,10 +63,10 @@ def _broadcast_bytes(data: UInt8[np.ndarray, " N"]) -> UInt8[np.ndarray, " N"]:
     mesh = data_mesh([first[process] for process in sorted(first)])
     # Each process's device takes one row: its own bytes.
     rows = np.broadcast_to(data, (len(first), len(data)))
-    total = on_devices(_sum_of_rows, mesh, SPLIT_FIRST, REPLICATED)
+    total = on_devices(_broadcast_row, mesh, SPLIT_FIRST, REPLICATED)
     program = TimedJit(total, processes=sorted(first))
     return np.asarray(program(place(rows, mesh, SPLIT_FIRST)))
 
 
-def _sum_of_rows(row: UInt8[Array, "1 N"]) -> UInt8[Array, " N"]:
+def _broadcast_row(row: UInt8[Array, "1 N"]) -> UInt8[Array, " N"]:
     return lax.psum(row[0], AXIS)

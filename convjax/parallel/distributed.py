@@ -151,7 +151,6 @@ def _leave(timeout: float) -> None:
         try:
             peers.texts("the end of the program", wait=timeout)
         except ProcessError as error:
-            peers.monitor.fail(str(error), PEER_GONE)
             peers.monitor.end(f"{error} {peers.monitor.advice}")
     peers.monitor.at_exit(timeout)
 

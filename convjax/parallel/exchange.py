@@ -70,11 +70,13 @@ class Exchange:
         first = together[0]
         other = next((i for i in together if calls[i] != calls[first]), None)
         if other is not None:
-            raise ProcessError(
+            error = ProcessError(
                 f"processes must make the same calls in the same order, got {calls[first]} in "
                 f"process {first} and {calls[other]} in process {other}. Let every process take "
                 "the same path through the program, and stop at the same step."
             )
+            self.monitor.fail(str(error), ProcessError.exit_code)  # they cannot go on together
+            raise error
         return {process: text for process, (_, text) in found.items()}
 
     def _all(

@@ -96,7 +96,10 @@ class PeerMonitor:
             time.sleep(_GRACE + 2 * _ROUNDS * self._interval)
             if self.process and self._rounds == rounds and not self._finished.is_set():
                 self.end(self._gone(0))
-            self.end(f"JAX ended this process, with a reason that {_SHOW_LOG} shows. {self.advice}")
+            self.end(
+                "JAX's coordinator ended the training, as it does if two processes have one id; "
+                f"{_SHOW_LOG} in the environment shows its reason. {self.advice}"
+            )
 
         # The attribute keeps the callback alive: C has only its address.
         self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)

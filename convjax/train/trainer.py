@@ -196,7 +196,7 @@ class Trainer:
         if self._placement.spans:
             settings = {name: getattr(jax.config, name) for name in _JAX_SETTINGS}
             given = {name: compared(value) for name, value in values.items()}
-            self._placement.agree(call, self._compared | given | settings)
+            self._placement.agree(call, settings | self._compared | given)
 
     def start(self, model: nnx.Module) -> TrainState:
         """Returns the state before the first step, with a copy of the model's parameters.
