@@ -151,7 +151,12 @@ class PeerMonitor:
         count, call, since = self._arrived
         behind = [i for i, (others, _) in self._others.items() if others < count]
         if behind and time.monotonic() - since > self.wait and not self.over():
-            self.end_all(behind[0], call, self.wait)
+            # In its own thread: the others read why only while this one takes part in the rounds.
+            ending = threading.Thread(
+                target=self.end_all, args=(behind[0], call, self.wait), daemon=True
+            )
+            ending.start()
+            ending.join(_GRACE / 10)  # until `over` is true
 
     # --- the rounds ----------------------------------------------------------------------------
 

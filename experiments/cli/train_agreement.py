@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from convjax import distributed
+from convjax.data.catalog import DATASET_NAMES
+from convjax.data.paths import expanded
 from experiments.cli.train_config import TrainConfig
 from experiments.cli.train_options import TrainCommand, TrainOptions
 from experiments.terminal.dataclass_options import option_name, option_names
@@ -29,6 +31,8 @@ def agree_on_options(
     for name in option_names(TrainConfig):
         holder = config if hasattr(config, name) else config.setting
         values[name] = getattr(holder, name)
+    if config.data not in DATASET_NAMES:  # a folder may lie elsewhere on each computer
+        values["data"] = f"{expanded(config.data).resolve().name}/"
     values |= {"norm": values["norm"] or "none", "devices": "all" if devices is None else devices}
     values |= {"resume": command.resume, "dry_run": command.dry_run, "stream": options.stream}
     distributed.agree(

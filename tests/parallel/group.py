@@ -69,14 +69,17 @@ def ends_of(code, counts=(2, 2), seconds=60):
     """Runs a program in several processes at once; returns each one's exit status and stderr.
 
     Args:
-      code: of the program, with {address}, {count} and {process} for the connection.
+      code: of the program, with ADDRESS for that of process 0, and COUNT for their number and the id.
       counts: for each process, how many there are.
       seconds: within which all must end.
     """
     address, environment = f"127.0.0.1:{free_port()}", {**os.environ, "JAX_PLATFORMS": "cpu"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", code.format(address=address, count=count, process=i)],
+            [
+                *(sys.executable, "-c"),
+                code.replace("ADDRESS", address).replace("COUNT", f"{count}, {i}"),
+            ],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.DEVNULL,
