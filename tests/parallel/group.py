@@ -69,7 +69,8 @@ def ends_of(code, counts=(2, 2), seconds=60):
     """Runs a program in several processes at once; returns each one's exit status and stderr.
 
     Args:
-      code: of the program, with ADDRESS for that of process 0, and COUNT for their number and the id.
+      code: of the program, with ADDRESS for that of process 0, and
+        COUNT for their number and the id.
       counts: for each process, how many there are.
       seconds: within which all must end.
     """
