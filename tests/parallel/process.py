@@ -68,7 +68,7 @@ def agree(process):
     ):
         assert (actual.dtype, actual.shape) == (np.asarray(wanted).dtype, np.shape(wanted))
         assert actual.tobytes() == np.asarray(wanted).tobytes()
-    with pytest.raises(ValueError, match="structure, shapes and dtypes of the tree must be the same in"):
+    with pytest.raises(ValueError, match="structure, shapes and dtypes of the tree must be"):
         distributed.broadcast(np.zeros(2 if process == 0 else 3))
 
 
