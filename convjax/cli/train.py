@@ -58,13 +58,19 @@ def run_train(line: CommandLine) -> None:
             subject = "--resume" if command.resume else "A training with several processes"
             raise ValueError(f"{subject} needs the folder of the run as --out, got none.")
         processes.connect()
-    with distributed.monitor_peers(f"Start all processes again, this one with: {resume_command}"):
-        with mistakes_reported(NOTHING_WRITTEN, fields=names):
-            run = TrainRun(out, command, options, given, resume_command)
-        if command.dry_run:
-            run.show()
-            return
-        signal = run.train()
+    advice = f"Start all processes again, this one with: {resume_command}"
+    signal = None
+    try:
+        with distributed.monitor_peers(advice):
+            with mistakes_reported(NOTHING_WRITTEN, fields=names):
+                run = TrainRun(out, command, options, given, resume_command)
+            if command.dry_run:
+                run.show()
+            else:
+                signal = run.train()
+    except distributed.ProcessError as error:  # found after the training has begun
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
     if signal is not None:
         raise typer.Exit(128 + signal)
 

@@ -86,7 +86,8 @@ class TrainConfig:
         _check_choice("watch", self.watch, WATCHES)
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("non_finite", self.non_finite, NON_FINITE)
-        resolve_layout(self.layout)
+        if self.layout != "auto":  # which asks for the devices
+            resolve_layout(self.layout)
         for name, least in (("seed", 0), ("watch_every", 1), ("devices", 1), ("piece", 1)):
             value = getattr(self, name)
             if type(value) is not int or value < least:

@@ -72,6 +72,13 @@ class ProcessOptions:
     heartbeat: Annotated[
         float, option(PROCESSES, "Seconds of silence after which a process counts as dead.")
     ] = 20.0
+    wait: Annotated[
+        float,
+        option(
+            PROCESSES,
+            "Seconds to wait for a process that lives, such as for one that compiles longer.",
+        ),
+    ] = 600.0
     cluster: Annotated[
         bool,
         option(PROCESSES, "Several processes, as Slurm, MPI, Kubernetes or a TPU pod configure."),
@@ -88,17 +95,16 @@ class ProcessOptions:
         Raises:
           ValueError: for contradictory options, or as `convjax.parallel.distributed.initialize`.
         """
-        if not 0 < self.heartbeat < math.inf:
-            raise ValueError(
-                f"--heartbeat must be a positive number of seconds, got {self.heartbeat}."
-            )
+        for option, seconds in (("--heartbeat", self.heartbeat), ("--wait", self.wait)):
+            if not 0 < seconds < math.inf:
+                raise ValueError(f"{option} must be a positive number of seconds, got {seconds}.")
         if self.cluster and any(value is not None for value in self._address):
             raise ValueError(
                 "--cluster must be given without --coordinator, --processes and --process-id, "
                 "which the cluster sets. Leave them out, or leave --cluster out."
             )
         if self.several:
-            distributed.initialize(*self._address, heartbeat=self.heartbeat)
+            distributed.initialize(*self._address, heartbeat=self.heartbeat, wait=self.wait)
 
     @property
     def _address(self) -> tuple[str | None, int | None, int | None]:

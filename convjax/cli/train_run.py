@@ -19,7 +19,8 @@ from convjax.chapter import training_plots
 from convjax.chapter.session import Session
 from convjax.chapter.training import Training
 from convjax.cli.results_folder import check_new
-from convjax.cli.train_config import PRECISIONS, check_same_images, resolved
+from convjax.cli.train_agreement import agree_on_data, agree_on_options
+from convjax.cli.train_config import check_same_images, resolved
 from convjax.cli.train_devices import set_numerics, show_cpu_devices, training_devices
 from convjax.cli.train_observers import CallbackPair, EventOutput, TrainObserver, train_output
 from convjax.cli.train_options import TrainCommand, TrainOptions
@@ -87,17 +88,18 @@ class TrainRun:
                 "Take the config.json of a run's folder. To change it, give options such as "
                 '--lr-max, or remove "checksums" from it.',
             )
-        show_cpu_devices(given.get("devices") or (base or {}).get("devices"))
-        asked = {**(base or {}), **given}
-        if (precision := asked.get("precision", "default")) in PRECISIONS:
-            set_numerics(precision, asked.get("deterministic") is True)
+        config = resolved(base, given, source=str(source))
+        asked_devices = given.get("devices") or (base or {}).get("devices")
+        agree_on_options(config, asked_devices, command, options)
+        show_cpu_devices(asked_devices)
+        set_numerics(config.precision, config.deterministic)
         # After the line above: `is_primary` initializes the devices. Only process 0 writes into the
         # folder, and it may have begun before the other processes are here.
         if not command.resume and distributed.is_primary():
             check_new(out)
         if "devices" not in given and distributed.process_count() > 1 and base is None:
-            given = {**given, "devices": jax.device_count()}
-        self.config = config = resolved(base, given, source=str(source))
+            config = resolved(base, {**given, "devices": jax.device_count()}, str(source))
+        self.config = config
         self.devices = training_devices(config.devices)
         self.session = Session(
             config.data,
@@ -107,6 +109,7 @@ class TrainRun:
             quick=config.quick,
         )
         self.full = config.full(self.session)
+        agree_on_data(self.full)
         if command.resume:
             check_config(out, self.full, same_environment=False)
         if base is not None and "data" not in given:

@@ -12,24 +12,25 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import jax
-import numpy as np
-from jax import lax
 
 # JAX has no public access to the coordinator's client; Orbax and Grain use this one as well.
 from jax._src import distributed as _jax_distributed
-from jaxtyping import UInt8
 
+from convjax.parallel import exchange
+from convjax.parallel._broadcast import broadcast
+from convjax.parallel.agreement import agree, versions
 from convjax.parallel.arguments import FLAGS, check_port_free, check_processes, check_times
+from convjax.parallel.exchange import ProcessError
 from convjax.parallel.local_gpus import local_device_ids, visible_gpus
-from convjax.parallel.mesh import AXIS, REPLICATED, SPLIT_FIRST, data_mesh, on_devices, place
-from convjax.parallel.peer_monitor import PEER_GONE, PeerMonitor
+from convjax.parallel.peer_monitor import PEER_GONE, PeerMonitor, hide_jax_log, show_jax_log
 
 __all__ = [
     "PEER_GONE",
+    "ProcessError",
+    "agree",
     "any_process",
     "broadcast",
     "initialize",
@@ -37,12 +38,6 @@ __all__ = [
     "monitor_peers",
     "process_count",
 ]
-
-# Seconds to wait for a peer. Its failure is detected by the monitor, which ends this process.
-_LONG = 7 * 24 * 3600.0
-
-_monitor: PeerMonitor | None = None
-_calls: dict[str, int] = {}  # how many calls of each kind were made; part of their keys
 
 
 def initialize(
@@ -52,12 +47,17 @@ def initialize(
     *,
     timeout: float = 60.0,
     heartbeat: float = 20.0,
+    wait: float = 600.0,
 ) -> None:
     """Connects this process with the others, and monitors them from here on.
 
     A process ends when another one is killed, is stopped or loses its connection: with a line on
-    stderr, which may follow JAX's own, and the exit status `PEER_GONE`, within little more than
-    `heartbeat` seconds. The training itself belongs into `monitor_peers`.
+    stderr and the exit status `PEER_GONE`, within little more than `heartbeat` seconds. If a
+    process lives and does not come to what the others wait for, all end alike after `wait` seconds.
+    The training itself belongs into `monitor_peers`.
+
+    All processes must have the same versions of the packages. `convjax.Trainer` compares what they
+    pass to it. JAX's log in C++ is turned off; TF_CPP_MIN_LOG_LEVEL=0 in the environment keeps it.
 
     The processes of one computer share its NVIDIA GPUs evenly: one task per node of Slurm takes all
     of them, and one task per GPU its own, see `convjax.parallel.local_gpus`.
@@ -70,14 +70,15 @@ def initialize(
       timeout: seconds within which all must have connected, and within which all must end.
       heartbeat: seconds without a heartbeat after which a process counts as dead, rounded up to
         whole seconds. A long compilation does not delay heartbeats.
+      wait: seconds to wait for a process that lives, such as for one that compiles longer.
 
     Raises:
       ValueError: if only some of the three are given, one is invalid, the port is in use, no
-        cluster is detected, or the processes of this computer cannot share its GPUs evenly.
+        cluster is detected, or the processes of this computer cannot share its GPUs evenly; in all
+        processes (ProcessError), if their versions, their number or these seconds differ.
       RuntimeError: from JAX, if a device was used before, or at the second call.
     """
-    global _monitor
-    check_times(timeout=timeout, heartbeat=heartbeat)
+    check_times(timeout=timeout, heartbeat=heartbeat, wait=wait)
     check_processes(coordinator, processes, process_id)
     if coordinator is not None and process_id == 0:
         check_port_free(coordinator)
@@ -88,13 +89,14 @@ def initialize(
         processes=processes,
         process_id=process_id,
     )
-    monitor = PeerMonitor(process_id or 0, processes or 1, heartbeat)
+    monitor = PeerMonitor(process_id or 0, processes or 1, heartbeat, wait)
     where = coordinator or "the coordinator"
     monitor.catch_aborts(
         f"not all {f'{processes} ' if processes else ''}processes connected at {where} within "
-        f"{timeout:g} s. Start every process with its own id, from 0, and with the same address, "
-        "which all must reach."
+        f"{timeout:g} s. Start every process with its own id, from 0, and with the same number and "
+        "address, which all must reach."
     )
+    hide_jax_log()
     handler = signal.getsignal(signal.SIGTERM)
     try:
         jax.distributed.initialize(
@@ -108,6 +110,7 @@ def initialize(
         )
     except Exception as error:
         monitor.restore_aborts()
+        show_jax_log()
         if coordinator is not None or not isinstance(error, ValueError):
             raise
         raise ValueError(
@@ -118,15 +121,38 @@ def initialize(
     # not terminate the process.
     if threading.current_thread() is threading.main_thread() and handler is not None:
         signal.signal(signal.SIGTERM, handler)
-    state = _jax_distributed.global_state
-    monitor.process, monitor.processes = state.process_id, state.num_processes
-    if state.num_processes > 1:
-        monitor.start(state.client)
-        # Runs before JAX's own exit function, which was registered earlier.
-        atexit.register(monitor.at_exit, timeout)
-        _monitor = monitor
-    else:
+    state: Any = _jax_distributed.global_state
+    if state.process_id == 0:
+        state.client.key_value_set("convjax/processes", str(state.num_processes))
+    # As process 0 says: another one may have been started with another number.
+    number = int(state.client.blocking_key_value_get("convjax/processes", round(timeout * 1000)))
+    monitor.process, monitor.processes = state.process_id, number
+    if number == state.num_processes == 1:
         monitor.restore_aborts()
+        show_jax_log()
+        return
+    exchange.connect(state.client, monitor)
+    monitor.start(state.client)
+    # Runs before JAX's own exit function, which was registered earlier.
+    atexit.register(_leave, timeout)
+    seconds = {"timeout": timeout, "heartbeat": heartbeat, "wait": wait}
+    agree(
+        {"processes": state.num_processes, **versions(), **seconds},
+        call="distributed.initialize",
+        fix="Start all processes alike, and with the same versions.",
+    )
+
+
+def _leave(timeout: float) -> None:
+    """Ends the process with the others; all end if they have not come to their end."""
+    peers = exchange.current()
+    assert peers is not None
+    if not peers.monitor.over():
+        try:
+            peers.texts("the end of the program", wait=timeout)
+        except ProcessError as error:
+            peers.monitor.end(f"{error} {peers.monitor.advice}")
+    peers.monitor.at_exit(timeout)
 
 
 def process_count() -> int:
@@ -137,7 +163,8 @@ def process_count() -> int:
       >>> distributed.process_count()
       1
     """
-    return 1 if _monitor is None else _monitor.processes
+    peers = exchange.current()
+    return 1 if peers is None else peers.monitor.processes
 
 
 def is_primary() -> bool:
@@ -171,24 +198,32 @@ def monitor_peers(advice: str = "Start all processes again.") -> Iterator[None]:
       >>> total
       3
     """
-    if _monitor is None:
+    peers = exchange.current()
+    if peers is None:
         yield
         return
-    _monitor.advice = advice
+    monitor = peers.monitor
+    monitor.advice = advice
     try:
-        yield
+        try:
+            yield
+        except BaseException as error:
+            if not _status(error):
+                _end(peers)
+            raise
+        _end(peers)
     except BaseException as error:
         status = _status(error)
         if status:
             if _may_come_from_peer(error):
-                _monitor.wait_for_failure()
-            _monitor.fail(_reason(error), status)
-            raise
-        _barrier("end")
-        _monitor.finish()
+                monitor.wait_for_failure()
+            monitor.fail(_reason(error), status)
         raise
-    _barrier("end")
-    _monitor.finish()
+
+
+def _end(peers: exchange.Exchange) -> None:
+    peers.texts("the end of monitor_peers")
+    peers.monitor.finish()
 
 
 def _reason(error: BaseException) -> str:
@@ -227,87 +262,7 @@ def any_process(flag: bool) -> bool:
       >>> distributed.any_process(True)
       True
     """
-    if _monitor is None:
+    peers = exchange.current()
+    if peers is None:
         return bool(flag)
-    if flag:
-        _client().key_value_set(f"{_next_key('any')}/{_monitor.process}", "")
-    key = _barrier("any")
-    found = bool(_client().key_value_dir_get(f"{key}/"))
-    # Every process has read the keys of the call before: otherwise it would not be in this one.
-    if _monitor.process == 0 and _calls["any"] > 1:
-        _client().key_value_delete(f"convjax/any/{_calls['any'] - 1}/")
-    return found
-
-
-def broadcast(tree: Any) -> Any:
-    """Returns the values of process 0 for a tree of host arrays, in every process, bit for bit.
-
-    Args:
-      tree: NumPy arrays or numbers, with the same structure, shapes and dtypes in every process.
-        Only the values of process 0 matter.
-
-    Raises:
-      ValueError: if the tree of this process has another structure, shape or dtype than that of
-        process 0.
-
-    Examples:
-      >>> from convjax import distributed
-      >>> distributed.broadcast({"lr": 0.1})
-      {'lr': 0.1}
-    """
-    if _monitor is None:
-        return tree
-    leaves, structure = jax.tree.flatten(tree)
-    arrays = [np.asarray(leaf) for leaf in leaves]
-    kinds = f"{structure} {[(a.shape, a.dtype.str) for a in arrays]}"
-    key = _next_key("broadcast")
-    _calls["broadcast"] = _calls.get("broadcast", 0) + 1
-    if _monitor.process == 0:
-        _client().key_value_set(key, kinds)
-    wanted = _client().blocking_key_value_get(key, int(_LONG * 1000))
-    # All processes raise together: otherwise some would wait for the others.
-    if any_process(kinds != wanted):
-        raise ValueError(
-            f"tree must have the same structure, shapes and dtypes in every process, got "
-            f"{kinds:.200} where process 0 has {wanted:.200}. Pass the same tree in each."
-        )
-    # As bytes, which stay as they are: a sum of floating-point numbers with zeros would turn −0
-    # into 0.
-    parts = [a.reshape(-1).view(np.uint8) if a.size else np.zeros(0, np.uint8) for a in arrays]
-    data = np.concatenate([np.zeros(0, np.uint8), *parts])
-    if not data.size:
-        return tree
-    received = _broadcast_bytes(data if _monitor.process == 0 else np.zeros_like(data))
-    ends = np.cumsum([0, *(part.size for part in parts)])
-    pieces = [received[a:b] for a, b in pairwise(ends)]
-    restored = [
-        piece.copy().view(array.dtype).reshape(array.shape)
-        for piece, array in zip(pieces, arrays, strict=True)
-    ]
-    return jax.tree.unflatten(structure, restored)
-
-
-def _broadcast_bytes(data: UInt8[np.ndarray, " N"]) -> UInt8[np.ndarray, " N"]:
-    """Returns the bytes of process 0 in every process; the others pass zeros."""
-    first = {device.process_index: device for device in reversed(jax.devices())}
-    mesh = data_mesh([first[process] for process in sorted(first)])
-    # Each process's device takes one row: its own bytes.
-    rows = np.broadcast_to(data, (len(first), len(data)))
-    total = on_devices(lambda row: lax.psum(row[0], AXIS), mesh, SPLIT_FIRST, REPLICATED)
-    return np.asarray(jax.jit(total)(place(rows, mesh, SPLIT_FIRST)))
-
-
-def _client() -> Any:
-    return _jax_distributed.global_state.client
-
-
-def _next_key(kind: str) -> str:
-    return f"convjax/{kind}/{_calls.get(kind, 0) + 1}"
-
-
-def _barrier(kind: str) -> str:
-    """Waits for all processes at a barrier that is new at every call, and returns its key."""
-    key = _next_key(kind)
-    _calls[kind] = _calls.get(kind, 0) + 1
-    _client().wait_at_barrier(key, int(_LONG * 1000))
-    return key
+    return "True" in peers.texts("any_process", str(bool(flag))).values()

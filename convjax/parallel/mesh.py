@@ -65,6 +65,11 @@ def spans_processes(mesh: Mesh) -> bool:
     return any(device.process_index != jax.process_index() for device in mesh.devices.flat)
 
 
+def processes_of(mesh: Mesh) -> tuple[int, ...]:
+    """Returns the processes that the devices of the mesh belong to."""
+    return tuple(sorted({device.process_index for device in mesh.devices.flat}))
+
+
 def place(tree: Any, mesh: Mesh, spec: Any) -> Any:
     """Places the arrays of a tree on the mesh; those already there stay as they are.
 

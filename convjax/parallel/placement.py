@@ -1,12 +1,13 @@
 """The placement of a training: JAX's default device, or several devices."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from convjax.parallel import mesh
+from convjax.parallel.agreement import agree
 from convjax.parallel.mesh import REPLICATED, SPLIT_SECOND
 from convjax.parallel.timed_jit import TimedJit
 
@@ -21,6 +22,7 @@ class Placement:
       mesh: the mesh of the devices; None for JAX's default device.
       parts: the number of parts of a batch.
       spans: whether some of the devices belong to other processes.
+      processes: those that the devices belong to, if they are several; else empty.
       platform: of the devices, such as "cpu", "gpu" or "tpu".
 
     Raises:
@@ -38,6 +40,9 @@ class Placement:
         self.mesh = None if devices is None else mesh.data_mesh(devices)
         self.parts = 1 if self.mesh is None else self.mesh.size
         self.spans = self.mesh is not None and mesh.spans_processes(self.mesh)
+        self.processes: tuple[int, ...] = ()
+        if self.mesh is not None and self.spans:
+            self.processes = mesh.processes_of(self.mesh)
 
     @property
     def platform(self) -> str:
@@ -62,6 +67,15 @@ class Placement:
         order = mesh.place(order, self.mesh, SPLIT_SECOND)
         return order, *mesh.replicate(rest, self.mesh)
 
+    def agree(self, call: str, values: Mapping[str, Any]) -> None:
+        """Checks that all processes of the devices have the same values; nothing for one process.
+
+        Raises:
+          ProcessError: in each of them, if a value differs, see `convjax.distributed.agree`.
+        """
+        if self.spans:
+            agree(values, call=call, processes=self.processes)
+
     def program(
         self, function: Callable[..., Any], given: Any, returned: Any = REPLICATED, **settings: Any
     ) -> TimedJit:
@@ -75,4 +89,4 @@ class Placement:
         """
         if self.mesh is not None:
             function = mesh.on_devices(function, self.mesh, given, returned)
-        return TimedJit(function, **settings)
+        return TimedJit(function, processes=self.processes, **settings)

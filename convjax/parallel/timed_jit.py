@@ -1,10 +1,14 @@
 """A jitted function that measures its time of compilation."""
 
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+
+from convjax.parallel.agreement import agree
+from convjax.parallel.exchange import announce, meet
 
 
 class TimedJit:
@@ -12,6 +16,9 @@ class TimedJit:
 
     Args:
       function: a pure function of arrays and trees of arrays.
+      processes: those whose devices run the program together; empty for one process. They compare
+        their programs, and run them only after all have compiled: an operation among devices does
+        not wait for long, and one that other processes do not start never ends.
       **settings: arguments of `jax.jit`, such as donate_argnums.
 
     Attributes:
@@ -26,7 +33,11 @@ class TimedJit:
       (6, 1, True)
     """
 
-    def __init__(self, function: Callable[..., Any], **settings: Any):
+    def __init__(
+        self, function: Callable[..., Any], *, processes: Sequence[int] = (), **settings: Any
+    ):
+        self._processes = processes
+        self._name = f"the program of {getattr(function, '__qualname__', repr(function))}"
         self._jitted = jax.jit(function, **settings)
         self._compiled: dict[Any, Any] = {}
         self.compile_seconds = 0.0
@@ -44,6 +55,24 @@ class TimedJit:
         kinds = tuple((jax.typeof(x), getattr(x, "sharding", None)) for x in leaves)
         if (structure, kinds) not in self._compiled:
             began = time.perf_counter()
-            self._compiled[structure, kinds] = self._jitted.lower(*args).compile()
+            self._compiled[structure, kinds] = self._compile(self._jitted.lower(*args))
             self.compile_seconds += time.perf_counter() - began
+        if self._processes:
+            announce(self._name, self._processes)
         return self._compiled[structure, kinds](*args)
+
+    def _compile(self, lowered: Any) -> Any:
+        if not self._processes:
+            return lowered.compile()
+        program = hashlib.sha256(lowered.as_text().encode()).hexdigest()[:16]
+        agree(
+            {"program": program},
+            call=f"compiling {self._name}",
+            fix="Give every process the same model, optimizer, loss, metrics, watch, augmentations "
+            "and batch size, and the same code.",
+            processes=self._processes,
+        )
+        compiled = lowered.compile()
+        # The wait is for the compilation of the others.
+        meet(f"{self._name}, compiled", self._processes)
+        return compiled

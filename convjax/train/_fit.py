@@ -152,6 +152,8 @@ def fit(
     check_whole("rows", rows, 1)
     callback = Callback() if callback is None else callback
     check_type("callback", callback, Callback, "Derive its class from convjax.train.Callback.")
+    of_plan = {f"plan.{name}": value for name, value in plan.config.items()}
+    trainer.agree("fit", **of_plan, stop_at_non_finite=stop_at_non_finite)
     state = trainer.start(model)
     for name, images in (("train", train), ("test", test)):
         trainer.check(state, images, name, training=images is train)

@@ -12,12 +12,16 @@ from jaxtyping import Array, Int32, Num, UInt8
 from convjax._checks import check_type
 from convjax._display import array_text
 from convjax.data import Split, Stream
-from convjax.parallel.mesh import SPLIT_FIRST, data_mesh, replicate
+from convjax.parallel.mesh import SPLIT_FIRST
+from convjax.parallel.placement import Placement
 from convjax.train._arguments import check_images, check_split
 
 # Bound of a chunk's pixels in bytes, unless one step has more. Two chunks are on the device, one in
 # use and one arriving. On the host are two, and what is read ahead: at most a third.
 CHUNK_BYTES = 1 << 28
+
+# Images of a stream that processes compare.
+_COMPARED = 4
 
 
 class Images(NamedTuple):
@@ -48,16 +52,20 @@ class Images(NamedTuple):
         Args:
           split: images and labels on the host.
           devices: those of a `Trainer` over several devices, each of which gets the whole split;
-            without them such a trainer copies it at every call.
+            without them such a trainer copies it at every call. The processes of the devices
+            compare their splits.
 
         Raises:
           TypeError: if the split has no images and labels.
+          ValueError: in every process, if the splits of the processes differ.
         """
         check_split(split)
         here = split.images, split.labels
         if devices is None:
             return cls(*jax.device_put(here))
-        return cls(*replicate(here, data_mesh(devices)))
+        placement = Placement(devices)
+        placement.agree("Images.put", dict(zip(("images", "labels"), here, strict=True)))
+        return cls(*placement.put(here))
 
 
 def check_data(data: Any, name: str = "data") -> None:
@@ -75,6 +83,14 @@ def check_data(data: Any, name: str = "data") -> None:
         check_images(data.images, data.labels, name)
     if not len(data.labels):
         raise ValueError(f"{name} must hold at least one example, got none.")
+
+
+def compared(value: Any) -> Any:
+    """Returns what processes compare of a value; of a stream, the labels and a few images."""
+    if not isinstance(value, Stream):
+        return value
+    few = np.linspace(0, len(value) - 1, _COMPARED).astype(int)
+    return {"shape": value.images.shape, "labels": value.labels, "images": value.read(few)}
 
 
 def steps_at_once(stream: Stream, batch_size: int) -> int:

@@ -1,7 +1,7 @@
 """Evaluation: the scores of every example, with the running statistics, and logits of images."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -75,12 +75,19 @@ class Evaluator:
         self._checks.check_inputs(state, images)
         return self._run_logits(gather(state), images)
 
-    def evaluate(self, state: TrainState, data: Images | Stream, batch_size: int) -> Scores:
-        """As `convjax.Trainer.evaluate`."""
+    def evaluate(
+        self,
+        state: TrainState,
+        data: Images | Stream,
+        batch_size: int,
+        agree: Callable[..., None],
+    ) -> Scores:
+        """As `convjax.Trainer.evaluate`, whose method `agree` it takes."""
         batch_size = check_whole("batch_size", batch_size, 1)
         self._checks.check(state, data, training=False)
         examples = len(data.labels)
         order = scoring_order(examples, batch_size, self._placement.parts)
+        agree("Trainer.evaluate", state=state, data=data, batch_size=batch_size)
         state = self._placement.put(state)
         if isinstance(data, Stream):
             total, sums = self._score_stream(state, data, order)

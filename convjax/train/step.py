@@ -108,6 +108,7 @@ class TrainStep:
         parts. It must then run in `convjax.parallel.mesh.on_devices`.
 
     Attributes:
+      mean, std: per channel, as NumPy arrays in float64.
       structure: of the model, in training mode and for a whole batch.
       augmenter: of the training images; None leaves them as they are.
 
@@ -136,10 +137,10 @@ class TrainStep:
         for name, value in (("mean", mean), ("std", std)):
             if np.asarray(value).dtype.kind not in "fiu":
                 raise TypeError(f"{name} must be numbers, got {describe_value(value)}.")
-        self._mean, self._std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+        self.mean, self.std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
         with np.errstate(over="ignore", under="ignore"):
             # As the step has them: 1e300 is infinite.
-            center, scale = (x.astype(np.float32) for x in (self._mean, self._std))
+            center, scale = (x.astype(np.float32) for x in (self.mean, self.std))
         if not (np.isfinite(center).all() and np.isfinite(scale).all() and (scale > 0).all()):
             raise ValueError(
                 f"mean must be finite, and std positive and finite in float32, got {mean!r} and "
@@ -259,7 +260,7 @@ class TrainStep:
         """Returns the model's input: (p/255 − mean)/std of pixels, (x − mean)/std of others."""
         scaled = _scaled(images, dtype)
         wide = scaled.dtype
-        return ((scaled - self._mean.astype(wide)) / self._std.astype(wide)).astype(dtype)
+        return ((scaled - self.mean.astype(wide)) / self.std.astype(wide)).astype(dtype)
 
     def augmented(
         self,
@@ -321,7 +322,7 @@ class TrainStep:
           shape: of an image.
           name: of the argument, for messages.
         """
-        for argument, value in (("mean", self._mean), ("std", self._std)):
+        for argument, value in (("mean", self.mean), ("std", self.std)):
             try:
                 same = np.broadcast_shapes((1, *shape), value.shape) == (1, *shape)
             except ValueError:
@@ -334,11 +335,11 @@ class TrainStep:
 
     def check_pixel_scale(self) -> None:
         """Raises ValueError if mean and std cannot be those of pixels on the scale p/255."""
-        low, high, wide = self._mean.min(), self._mean.max(), self._std.max()
+        low, high, wide = self.mean.min(), self.mean.max(), self.std.max()
         if low < 0 or high > 1 or wide > 1:
             raise ValueError(
                 "mean and std must be on the scale p/255 for images of uint8, from 0 to 1, got "
-                f"{self._mean.tolist()} and {self._std.tolist()}. Divide those of pixels from 0 to "
+                f"{self.mean.tolist()} and {self.std.tolist()}. Divide those of pixels from 0 to "
                 "255 by 255; convjax.data.normalization(images) returns both."
             )
 

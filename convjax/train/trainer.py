@@ -37,12 +37,15 @@ from convjax.train.augmentation import (
 from convjax.train.chunk_programs import ChunkPrograms
 from convjax.train.chunk_records import ChunkRecorder
 from convjax.train.data_checks import DataChecks
-from convjax.train.device_data import Images, steps_at_once
+from convjax.train.device_data import Images, compared, steps_at_once
 from convjax.train.evaluation import Evaluator, Scores
 from convjax.train.losses import PerExample, cross_entropy
 from convjax.train.scan_loop import ChunkRows, bounded_length, chunk_length, run_chunks
 from convjax.train.step import PerChannel, TrainState, TrainStep
 from convjax.train.vmapped_runs import VmappedRuns
+
+# Settings of JAX on which results depend.
+_JAX_SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl")
 
 
 class Trainer:
@@ -135,6 +138,14 @@ class Trainer:
             augment=augment,
         )
         self.augment = augment
+        self._compared = {
+            "mean": self.step.mean,
+            "std": self.step.std,
+            "loss": _names(loss),
+            "metrics": _names(metrics),
+            "watch": watch,
+            "augment": augment,
+        }
         parameters = tree_text(nnx.state(model, nnx.Param), "parameters")
         self._model = f"{type(model).__name__} with {parameters}"
         self._every = 1 if watch is None else watch.every
@@ -171,14 +182,35 @@ class Trainer:
         seconds = sum(program.compile_seconds for program in programs)
         return seconds + self.vmapped_runs.compile_seconds
 
+    def agree(self, call: str, **values: Any) -> None:
+        """Checks that all processes of the devices have the same values and trainer settings.
+
+        `start`, `run`, `evaluate` and `convjax.fit` call it with their arguments. With one process
+        it does nothing.
+
+        Args:
+          call: what the process does, for messages.
+          **values: as for `convjax.distributed.agree`, or a stream.
+
+        Raises:
+          ProcessError: in every process, if a value differs; it is a ValueError.
+        """
+        if self._placement.spans:
+            settings = {name: getattr(jax.config, name) for name in _JAX_SETTINGS}
+            given = {name: compared(value) for name, value in values.items()}
+            self._placement.agree(call, settings | self._compared | given)
+
     def start(self, model: nnx.Module) -> TrainState:
         """Returns the state before the first step, with a copy of the model's parameters.
 
         Raises:
           TypeError: if the model is not a Flax NNX module.
-          ValueError: if its structure differs from that of the trainer's model.
+          ValueError: if its structure differs from that of the trainer's model, or the parameters
+            are not those of the other processes.
         """
-        return self._placement.put(self._run_start(*self.step.split(model)))
+        state = self._run_start(*self.step.split(model))
+        self.agree("Trainer.start", model=state)
+        return self._placement.put(state)
 
     def _start(self, params: Any, variables: Any) -> TrainState:
         # Copies, because the first chunk donates the buffers of its state.
@@ -229,7 +261,7 @@ class Trainer:
         Raises:
           ValueError: if order is empty or out of range, its batches cannot be split over the
             devices, the table lacks a column or has another length, rows is below 1, a label has no
-            logit, or the state was passed to an earlier run.
+            logit, the state was passed to an earlier run, or another process passed other values.
           TypeError: if data or table are of another type.
           ImportError: for a stream without Grain.
           DataError: if a file of a stream cannot be read; it names the file and the step. The state
@@ -241,6 +273,7 @@ class Trainer:
         columns = checked_table(table, len(order))
         if self.augment is not None:
             columns |= step_columns(seed, first_step, len(order))
+        self.agree("Trainer.run", state=state, data=data, order=order, table=columns)
         layers = self._recorder.layers(state, data, order.shape[1])
         length = chunk_length(len(order), self._every, self._placement.platform)
         if isinstance(data, Stream):
@@ -329,12 +362,12 @@ class Trainer:
 
         Raises:
           ValueError: if there is no example, batch_size is below 1, a label has no logit, or the
-            state was passed to an earlier run.
+            state was passed to an earlier run, or another process passed other values.
           TypeError: if data or batch_size are of another type.
           ImportError: for a stream without Grain.
           DataError: if a file of a stream cannot be read.
         """
-        return self._scoring.evaluate(state, data, batch_size)
+        return self._scoring.evaluate(state, data, batch_size, self.agree)
 
     def check(
         self,
@@ -361,3 +394,12 @@ class Trainer:
           TypeError: if data are of another type, or labels of another kind than the loss takes.
         """
         self._checks.check(state, data, name, training=training)
+
+
+def _names(functions: Any) -> Any:
+    """Returns functions, alone, in a list or by name, as texts."""
+    if isinstance(functions, Mapping):
+        return {name: _names(function) for name, function in functions.items()}
+    if isinstance(functions, Sequence):
+        return [_names(function) for function in functions]
+    return getattr(functions, "__qualname__", repr(functions))

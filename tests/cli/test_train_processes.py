@@ -4,11 +4,14 @@ import re
 import signal
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from convjax.runs.run import load_run
 from tests.cli.test_train import assert_same_runs, checkpoints, start
 from tests.helpers import free_port, wait_for
+from tests.parallel.group import ends_of
 
 pytestmark = pytest.mark.slow
 
@@ -24,12 +27,13 @@ SAVE_OPTIONS = ("--save-seconds", 0.2, "--heartbeat", 3)
 class ProcessGroup:
     """Processes of one training; the end of the block kills those still running."""
 
-    def __init__(self, count, *arguments):
+    def __init__(self, count, *arguments, of_last=()):
         port = free_port()
         self.processes = [
             start(
                 *arguments,
                 *("--coordinator", f"127.0.0.1:{port}", "--processes", count, "--process-id", i),
+                *(of_last if i == count - 1 else ()),
             )
             for i in range(count)
         ]
@@ -109,3 +113,116 @@ def test_train_ends_all_after_an_error_in_one(tmp_path):
     # Process 0 checks the folder; the other prints why process 0 stopped.
     assert ended[0][0].startswith("error: --out must be a new or empty folder"), ended
     assert "process 0 (of 0 to 1) stopped: ValueError: --out must be a new or empty" in ended[1][0]
+
+
+# An option, the value in process 0, and another one for process 1.
+DIFFERING = {
+    "network": ("digits", "threes-sevens"),
+    "norm": ("none", "batch"),
+    "first_kernel": (5, 3),
+    "batch_size": (64, 32),
+    "epochs": (1, 2),
+    "schedule": ("constant", "one-cycle"),
+    "lr_max": (0.06, 0.1),
+    "scores": (1, 2),
+    "dtype": ("float32", "bfloat16"),
+    "data": ("mnist5k", "mnist"),
+    "seed": (0, 1),
+    "layout": ("auto", "NHWC"),
+    "quick": (False, True),
+    "watch": ("everything", "nothing"),
+    "watch_every": (1, 2),
+    "non_finite": ("stop", "go-on"),
+    "devices": ("all", 2),
+    "piece": (512, 100),
+    "precision": ("default", "high"),
+    "deterministic": (False, True),
+}
+
+# Each case in turn: all processes raise, and go on with the next.
+COMPARE_OPTIONS = """
+from convjax import distributed
+from convjax.cli.train_agreement import agree_on_data, agree_on_options
+from convjax.cli.train_config import resolved
+from convjax.cli.train_options import TrainCommand, TrainOptions
+from convjax.terminal.dataclass_options import option_names
+from convjax.cli.train_config import TrainConfig
+
+differing, process = DIFFERING, (COUNT)[1]
+assert differing.keys() == set(option_names(TrainConfig))
+distributed.initialize("ADDRESS", COUNT)
+
+def expect(name, first, other, compare):
+    text = f"{name} must be the same in every process, got {first} in process 0 and {other} "
+    try:
+        compare()
+    except distributed.ProcessError as error:
+        assert str(error).startswith(text), (text, error)
+    else:
+        raise AssertionError(name)
+
+for name, (first, other) in differing.items():
+    given = {name: other} if process else {}
+    def compare():
+        changed = {n: None if v == "none" else v for n, v in given.items()}
+        config = resolved(None, changed)
+        agree_on_options(config, given.get("devices"), TrainCommand(), TrainOptions())
+    expect("--" + name.replace("_", "-"), first, other, compare)
+
+for name in ("resume", "dry_run", "stream"):
+    given = {name: bool(process)}
+    def compare():
+        command = TrainCommand(**(given if name != "stream" else {}))
+        options = TrainOptions(**(given if name == "stream" else {}))
+        agree_on_options(TrainConfig(), None, command, options)
+    expect("--" + name.replace("_", "-"), False, True, compare)
+
+full = {"data": "x/", "sha256": f"ab{process}", "classes": ["3", "7"]}
+full |= {"steps": 3, "mean": [0], "std": [1]}
+texts = [f"x/ with the sha256 ab{i} and the classes 3, 7" for i in range(2)]
+expect("--data", *texts, lambda: agree_on_data(full))
+""".replace("DIFFERING", repr(DIFFERING))
+
+
+def test_train_compares_every_option():
+    ends = ends_of(COMPARE_OPTIONS)
+    assert [status for status, _ in ends] == [0, 0], ends
+
+
+@pytest.mark.parametrize(
+    ("option", "first", "other"),
+    [("--seed", 0, 1), ("--epochs", 30, 31)],
+)
+def test_train_ends_all_if_an_option_differs(tmp_path, option, first, other):
+    given = *RUN, "--out", tmp_path / "run"
+    with ProcessGroup(2, *given, of_last=(option, other)) as processes:
+        ended = [(p.communicate(timeout=60)[1], p.returncode) for p in processes]
+    line = (
+        f"error: {option} must be the same in every process, got {first} in process 0 and {other} "
+        "in process 1. Start all processes with the same options but --process-id, --data-dir and "
+        "--out.\n"
+    )
+    assert ended == [(line, 2), (line, 2)]
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_ends_all_if_the_images_differ(tmp_path):
+    folders = [tmp_path / "first" / "digits", tmp_path / "second" / "digits"]
+    for shade, folder in enumerate(folders):
+        for split in ("train", "test"):
+            for label in "01":
+                (folder / split / label).mkdir(parents=True)
+                pixels = np.full((8, 8), 9 * int(label) + shade, np.uint8)
+                for name in "abcd":
+                    Image.fromarray(pixels).save(folder / split / label / f"{name}.png")
+    given = "--quick", "--batch-size", 2, "--watch", "nothing", "--out", tmp_path / "run"
+    data = "--data", folders[0]
+    with ProcessGroup(2, *given, *data, of_last=("--data", folders[1])) as processes:
+        ended = [(p.communicate(timeout=60)[1], p.returncode) for p in processes]
+    assert [status for _, status in ended] == [2, 2], ended
+    assert ended[0][0] == ended[1][0]
+    assert re.fullmatch(
+        r"error: --data must be the same in every process, got digits/ with the sha256 \w+ and the "
+        r"classes 0, 1 in process 0 and digits/ with .* --data-dir may be a copy of them\.\n",
+        ended[0][0],
+    ), ended

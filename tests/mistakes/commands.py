@@ -99,6 +99,7 @@ ROWS = _rows(
         ("got no coordinator and no process_id", "--process-id"),
     ),
     ("train --heartbeat -1", ("--heartbeat must be a positive number of seconds, got -1.0",)),
+    ("train --wait 0", ("--wait must be a positive number of seconds, got 0.0",)),
     ("train --piece 0", ("--piece must be a whole number, at least 1, got 0",)),
     ("train --data ~unknownx/y", ("~unknownx/y is not a folder", "Give the path")),
     ("train --cluster --processes 2 --out new", ("--cluster must be given without --coordinator",)),

@@ -5,68 +5,17 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from convjax.parallel import distributed
-from convjax.parallel.peer_monitor import PEER_GONE, PeerMonitor
+from convjax.parallel.peer_monitor import PEER_GONE
 from tests.helpers import free_port
 from tests.parallel import process as script
+from tests.parallel.group import ROOT, Group
 from tests.parallel.process import HEARTBEAT
-
-ROOT = Path(__file__).parents[2]
-
-
-class Group:
-    """Several processes of `tests/parallel/process.py`; leaving the block ends them."""
-
-    def __init__(self, folder, count, devices, task, *, started=None):
-        self.folder, port = folder, free_port()
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-        self.processes = {
-            i: subprocess.Popen(
-                [
-                    *(sys.executable, "-W", "error", "-m", "tests.parallel.process", str(folder)),
-                    *(str(i), str(count), str(port), str(devices), task),
-                ],
-                cwd=ROOT,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for i in (range(count) if started is None else started)
-        }
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for each in self.processes.values():
-            each.kill()
-            each.communicate()
-
-    def wait_for(self, pattern, count, seconds=120):
-        """Waits until `count` files are in the folder."""
-        end = time.monotonic() + seconds
-        while len(list(self.folder.glob(pattern))) < count:
-            assert time.monotonic() < end, self.ends(1)
-            assert all(each.poll() is None for each in self.processes.values()), self.ends(1)
-            time.sleep(0.05)
-
-    def ends(self, seconds, but=()):
-        """Returns exit status and last line on stderr of each, which must end within `seconds`."""
-        end, found = time.monotonic() + seconds, {}
-        for i, each in self.processes.items():
-            if i not in but:
-                _, stderr = each.communicate(timeout=max(0.1, end - time.monotonic()))
-                found[i] = each.returncode, stderr.rstrip().rpartition("\n")[2]
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -218,98 +167,6 @@ def test_distributed_functions_with_one_process():
     assert distributed.process_count() == 1
     with pytest.raises(KeyError), distributed.monitor_peers():
         raise KeyError
-
-
-class Coordinator:
-    """A coordinator for monitors in threads: key-value store, and rounds of the living."""
-
-    def __init__(self, processes):
-        self.values, self.live = {}, set(range(processes))
-        self.barrier = threading.Barrier(processes)
-
-    def key_value_set(self, key, value, allow_overwrite=False):
-        self.values[key] = value
-
-    def key_value_dir_get(self, key):
-        return [(name, value) for name, value in self.values.items() if name.startswith(key)]
-
-    def get_live_nodes(self, processes):
-        self.barrier.wait(20)
-        return dict.fromkeys(self.live, 1)
-
-
-@pytest.fixture
-def monitors():
-    """Three monitors of one process, whose end is an entry in a list."""
-    started, ended = [PeerMonitor(i, 3, heartbeat=0.4) for i in range(3)], []
-
-    def end(process):
-        def of_process(message):
-            ended.append((process, message))
-            raise SystemExit  # of the thread
-
-        return of_process
-
-    for monitor in started:
-        monitor.end = end(monitor.process)
-    yield started, ended
-    for monitor in started:
-        monitor._thread.join(20)
-        assert not monitor._thread.is_alive()
-
-
-def start(monitors, coordinator):
-    for monitor in monitors:
-        monitor.start(coordinator)
-
-
-def test_monitors_stop_after_the_same_round(monitors):
-    start(monitors[0], Coordinator(3))
-    for monitor in monitors[0]:
-        time.sleep(0.05)
-        monitor.finish()
-        monitor.at_exit(20)
-    assert len({monitor._rounds for monitor in monitors[0]}) == 1
-    assert monitors[1] == []
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_monitor_names_the_dead_process(monitors):
-    coordinator = Coordinator(3)
-    coordinator.live.remove(2)
-    start(monitors[0], coordinator)
-    monitors[0][2].finish()  # it is dead, and only the others end by a message
-    for monitor in monitors[0][:2]:
-        monitor._thread.join(20)
-    coordinator.barrier.abort()
-    text = "process 2 (of 0 to 2) is gone or did not answer for 0.4 s"
-    assert sorted(process for process, _ in monitors[1]) == [0, 1]
-    assert all(message.startswith(text) for _, message in monitors[1])
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_monitor_reports_why_another_process_failed(monitors):
-    coordinator = Coordinator(3)
-    start(monitors[0], coordinator)
-    monitors[0][2].fail("DataError: no such file.\nmore", 1)
-    for monitor in monitors[0][:2]:
-        monitor._thread.join(20)
-    coordinator.barrier.abort()
-    text = "process 2 (of 0 to 2) stopped: DataError: no such file. Start all processes again."
-    assert sorted(monitors[1]) == [(0, text), (1, text)]
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_monitor_ends_without_coordinator(monitors):
-    coordinator = Coordinator(3)
-    coordinator.barrier.abort()  # every call raises
-    monitors[0][0].finish()
-    start(monitors[0], coordinator)
-    for monitor in monitors[0]:
-        monitor._thread.join(20)
-    # After the training it does not matter.
-    assert sorted(process for process, _ in monitors[1]) == [1, 2]
-    assert all(message.startswith("process 0 (of 0 to 2) is gone") for _, message in monitors[1])
 
 
 @pytest.mark.parametrize(
