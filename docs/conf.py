@@ -43,6 +43,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 nb_execution_mode = "cache"
+nb_execution_cache_path = str(HERE.parent / "build/notebooks")
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
