@@ -5,7 +5,7 @@ channels it is half of them, so that the capacity of a layer does not fall by to
 
 The residual network of 20 layers of `skip-connections`, in the same two forms: with channels that
 double at each stride of 2, with the first stage's channels kept, and with half as many again kept,
-which costs as many multiplications up to 5 %. Each side has the best of the same rates, tuned on
+which costs 5 % more multiplications. Each side has the best of the same rates, tuned on
 seeds that are not measured.
 
 Rule, for five seeds or more: the test accuracy is higher with doubled than with kept channels; 95 %

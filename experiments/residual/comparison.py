@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
-from flax import nnx
 
 from convjax.analysis._summary import summary
 from experiments.harness.comparison import TUNING_SEEDS, at_best
@@ -55,9 +54,10 @@ def cost(setting: ResidualSetting, image: tuple[int, ...], classes: int) -> dict
     Returns:
       "parameters", "multiplications" of one image, and "features": numbers in the last maps.
     """
-    network = nnx.eval_shape(lambda: setting.build(image, classes, "NHWC", 0))
+    network = setting.build(image, classes, "NHWC", 0)
+    network.eval()
     found = summary(network, (1, *image))
-    maps = jax.eval_shape(network.features, np.zeros((1, *image), np.float32))
+    maps = jax.eval_shape(network.features, jax.ShapeDtypeStruct((1, *image), np.float32))
     return {
         "parameters": found.parameters,
         "multiplications": found.multiplications,

@@ -69,8 +69,10 @@ class GhostBatchNorm(BatchNorm):
 
 
 def use_ghost_batch_norm(model: nnx.Module, group: int) -> None:
-    """Replaces each batch norm of a new model by ghost batch norm, which starts alike."""
+    """Replaces each batch norm of a model by ghost batch norm with the same parameters."""
     for _, module in nnx.iter_modules(model):
         if isinstance(module, ConvBlock) and isinstance(module.norm, BatchNorm):
-            features, layout = module.norm.scale.shape[0], module.norm.layout
-            module.norm = GhostBatchNorm(features, group, layout=layout)
+            norm = module.norm
+            module.norm = GhostBatchNorm(norm.scale.shape[0], group, layout=norm.layout)
+            for name in ("scale", "bias", "mean", "var"):
+                setattr(module.norm, name, getattr(norm, name))
