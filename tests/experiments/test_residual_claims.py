@@ -168,10 +168,11 @@ def narrow(monkeypatch):
 @pytest.mark.parametrize(
     ("claim", "figures", "pictures_of"),
     [
-        (
+        pytest.param(
             "skip-connections",
             {"train_accuracy_plain-56", "gradient_ratio_residual-20", "accuracy_residual-56"},
             {"skip-connections", "skip-connections-gradients"},
+            marks=pytest.mark.slow,  # compiles eight programs
         ),
         ("zero-init", {"early_loss_ones", "early_loss_zeros"}, {"zero-init", "zero-init-loss"}),
         (
@@ -179,7 +180,12 @@ def narrow(monkeypatch):
             {"accuracy_kept-wide", "multiplications_doubled", "features_kept"},
             {"channel-doubling"},
         ),
-        ("statistics-noise", {"gap_whole", "gap_groups-8"}, {"statistics-noise"}),
+        pytest.param(
+            "statistics-noise",
+            {"gap_whole", "gap_groups-8"},
+            {"statistics-noise"},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 @pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.slow)])
