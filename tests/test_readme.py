@@ -196,6 +196,7 @@ def test_links_exist(file):
         "layouts_by_target",
         "targets",
         "cifar10",
+        "residual",
     ],
 )
 def test_readme_tables_equal_the_saved_results(name):
