@@ -246,6 +246,7 @@ def test_links_exist(file):
         "targets",
         "cifar10",
         "mnist5k",
+        "residual",
     ],
 )
 def test_tables_equal_the_saved_results(name):

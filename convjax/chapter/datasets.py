@@ -1,12 +1,10 @@
 """The data sets of a session, each made once: in the form in which a setting takes them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import NamedTuple
 
-from convjax.chapter.colour_encodings import encoded
 from convjax.chapter.setting import Setting
-from convjax.chapter.tinted_digits import coloured
 from convjax.data import Dataset, load, normalization
 from convjax.train.device_data import Images
 
@@ -20,7 +18,7 @@ class DeviceDataset(NamedTuple):
 
 
 class SettingDatasets:
-    """The images of all classes, those of threes and sevens, or all in a colour encoding.
+    """The images of all classes in the form that a setting takes, or those of threes and sevens.
 
     Args:
       source, data_dir: as for `convjax.data.load`.
@@ -29,9 +27,9 @@ class SettingDatasets:
 
     def __init__(self, source: str, data_dir: Path | None, whole: Callable[[], Dataset]):
         self._source, self._data_dir, self._whole = source, data_dir, whole
-        self._datasets: dict[str, Dataset] = {}
-        self._on_device: dict[str, DeviceDataset] = {}
-        self._normalizations: dict[str, tuple[list[float], list[float]]] = {}
+        self._datasets: dict[Hashable, Dataset] = {}
+        self._on_device: dict[Hashable, DeviceDataset] = {}
+        self._normalizations: dict[Hashable, tuple[list[float], list[float]]] = {}
 
     def dataset(self, setting: Setting) -> Dataset:
         """Returns the data set of a setting."""
@@ -54,7 +52,7 @@ class SettingDatasets:
 
         The chapter normalises the ten digits; the threes and sevens are only divided by 255.
         """
-        if setting.network != "digits":
+        if setting.threes_and_sevens:
             return [0.0], [1.0]
         kind = _kind(setting)
         if kind not in self._normalizations:
@@ -63,12 +61,10 @@ class SettingDatasets:
         return self._normalizations[kind]
 
     def _dataset(self, setting: Setting) -> Dataset:
-        if setting.network != "digits":
+        if setting.threes_and_sevens:
             return load(self._source, data_dir=self._data_dir, classes=("3", "7"))
-        if setting.encoding:
-            return encoded(coloured(self._whole()), setting.encoding)
-        return self._whole()
+        return setting.images_of(self._whole())
 
 
-def _kind(setting: Setting) -> str:
-    return setting.encoding or ("digits" if setting.network == "digits" else "threes-sevens")
+def _kind(setting: Setting) -> Hashable:
+    return setting.threes_and_sevens, setting.images_kind

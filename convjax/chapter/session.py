@@ -46,6 +46,7 @@ class Session:
       quick: whether to cut every training to a few steps.
       resume: whether to reuse the trainings that are finished below `out`.
       spreadsheet: path of the chapter's conv-example.xlsx.
+      full: whether the claims on residual networks train at the size of their papers.
       targets: chips for which the claim on layouts compiles, see `convjax.compare_layouts`.
       observer: is notified of the progress.
 
@@ -64,6 +65,7 @@ class Session:
         quick: bool = False,
         resume: bool = False,
         spreadsheet: Path | None = None,
+        full: bool = False,
         targets: Sequence[str] = (),
         observer: Observer | None = None,
     ):
@@ -75,7 +77,7 @@ class Session:
         self.seeds = tuple(range(seeds))
         self.out, self.layout, self.quick = out, layout, quick
         self.resume, self.spreadsheet = resume, spreadsheet
-        self.targets = tuple(targets)
+        self.full, self.targets = full, tuple(targets)
         self.observer = observer or Observer()
         self.folders = FinishedRuns(out, resume)
         self._datasets = SettingDatasets(data, data_dir, lambda: self.dataset)
@@ -104,7 +106,9 @@ class Session:
         for split in (self.dataset.train, self.dataset.test):
             for array in (split.images, split.labels):
                 digest.update(array.tobytes())
-        return {"layout": self.layout, "quick": self.quick, "sha256": digest.hexdigest()[:16]}
+        full = {"full": True} if self.full else {}  # omitted, so that earlier runs can be resumed
+        options = {"layout": self.layout, "quick": self.quick, **full}
+        return {**options, "sha256": digest.hexdigest()[:16]}
 
     def has_threes_and_sevens(self) -> bool:
         """Whether the data set has the classes "3" and "7"."""
@@ -149,6 +153,7 @@ class Session:
                 metrics=[accuracy],  # also of a single output, which answers 3 or 7
                 watch=watch,
                 devices=devices,
+                augment=setting.augment,
             )
         return self._trainers[key]
 
@@ -208,7 +213,8 @@ class Session:
 
     def batches(self, setting: Setting, seed: int, epoch: int) -> npt.NDArray[np.integer[Any]]:
         """Returns the image indices of each batch of an epoch of the chapter, (steps, batch)."""
-        examples, passes = len(self.dataset_of(setting).train.labels), PASSES.get(self.data, 1)
+        examples = len(self.dataset_of(setting).train.labels)
+        passes = setting.passes * PASSES.get(self.data, 1)
         # A small folder trains with the images that it has; no rule applies to it.
         batch_size = min(setting.batch_size, examples)
         return np.concatenate(

@@ -1,18 +1,23 @@
 """The setting of a training: its network, schedule and batch size."""
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any
+from collections.abc import Hashable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from convjax._checks import check_whole, near_match
+from convjax.chapter.colour_encodings import encoded
+from convjax.chapter.tinted_digits import coloured
+from convjax.data import Dataset
 from convjax.nn import models
 from convjax.nn.models import NORMS
 from convjax.optim import optimizers, schedules
 from convjax.optim.optimizers import Optimizer
+from convjax.train.augmentation import ImageFunction
 from convjax.train.losses import PerExample, cross_entropy
 
 # One-cycle, and variants without one of its parts, as arguments of `one_cycle`. Without warm-up the
@@ -78,6 +83,12 @@ class Setting:
     encoding: str | None = None
     dtype: Annotated[str, "Of the products: float32, bfloat16 or float16."] = "float32"
 
+    networks: ClassVar[tuple[str, ...]] = NETWORKS
+    # Fields that a compiled program is independent of.
+    free: ClassVar[tuple[str, ...]] = ("batch_size", "epochs", "schedule", "lr_max", "scores")
+    passes: ClassVar[int] = 1  # over the images in an epoch
+    augment: ClassVar[tuple[ImageFunction, ...] | None] = None
+
     def table(self, steps: int) -> dict[str, jax.Array]:
         """Returns the learning rate and momentum of each of `steps` steps."""
         if self.schedule == "constant":
@@ -88,7 +99,7 @@ class Setting:
     def __post_init__(self) -> None:
         """Checks the values."""
         known = {
-            "network": NETWORKS,
+            "network": self.networks,
             "norm": (None, *NORMS),
             "schedule": ("constant", *CYCLES),
             "dtype": DTYPES,
@@ -111,10 +122,13 @@ class Setting:
         """The name of a folder, unique to the setting."""
         parts = [self.network]
         parts += [f"{self.norm}norm"] if self.norm else []
-        for name in ("norm_last", "activate_first", "first_kernel", "scores", "encoding", "dtype"):
+        default = type(self)()
+        written = ("network", "norm", "schedule", "batch_size", "lr_max", "epochs")
+        for name in (f.name for f in fields(self) if f.name not in written):
             value = getattr(self, name)
-            if value != getattr(Setting(), name):
-                parts.append(f"{name.replace('_', '-')}-{value}".lower())
+            if value != getattr(default, name):
+                text = "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                parts.append(f"{name.replace('_', '-')}-{text}".lower())
         parts += [self.schedule, f"bs{self.batch_size}", f"lr{self.lr_max}"]
         parts += [f"{self.epochs}epochs"] if self.epochs > 1 else []
         return "-".join(parts)
@@ -133,9 +147,22 @@ class Setting:
     @property
     def structure(self) -> "Setting":
         """The setting with the defaults of all fields that a compiled program is independent of."""
-        default = Setting()
-        free = ("batch_size", "epochs", "schedule", "lr_max", "scores")
-        return replace(self, **{name: getattr(default, name) for name in free})
+        default = type(self)()
+        return replace(self, **{name: getattr(default, name) for name in self.free})
+
+    @property
+    def threes_and_sevens(self) -> bool:
+        """Whether it trains with these two classes alone."""
+        return self.network in ("threes-sevens", "linear")
+
+    @property
+    def images_kind(self) -> Hashable:
+        """What `images_of` depends on."""
+        return self.encoding
+
+    def images_of(self, dataset: Dataset) -> Dataset:
+        """Returns the images of a data set in the form in which the network takes them."""
+        return encoded(coloured(dataset), self.encoding) if self.encoding else dataset
 
     @property
     def optimizer(self) -> Optimizer:

@@ -1,7 +1,10 @@
 """The results of a training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 from convjax.chapter.setting import Setting
 from convjax.stats.record import Record
@@ -14,11 +17,15 @@ class Outcome:
     Attributes:
       setting, seed: of the training.
       metrics: per evaluation, as in `convjax.train.FitResult`.
+      loss: of each step's batch before its update; empty where nobody asks.
     """
 
     setting: Setting
     seed: int
     metrics: list[dict[str, Any]]
+    loss: Float[np.ndarray, " T"] = field(
+        default_factory=lambda: np.zeros(0), kw_only=True, repr=False, compare=False
+    )
 
     @property
     def accuracy(self) -> float:

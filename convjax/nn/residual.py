@@ -232,6 +232,6 @@ def cifar_resnet(depth: int = 20, *, classes: int = 10, **settings: Any) -> ResN
             f"depth must be 6n + 2, such as 20, 32, 44, 56 or 110, got {depth}. `convjax.ResNet` "
             "takes any number of blocks."
         )
-    defaults = {"block": "basic", "stem": "small", "shortcut": "padding"}
+    defaults = {"widths": (16, 32, 64), "block": "basic", "stem": "small", "shortcut": "padding"}
     blocks = (depth - 2) // 6
-    return ResNet((blocks,) * 3, (16, 32, 64), classes=classes, **{**defaults, **settings})
+    return ResNet((blocks,) * 3, classes=classes, **{**defaults, **settings})

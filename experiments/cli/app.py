@@ -52,7 +52,7 @@ app = typer.Typer(
 
 @app.command("list")
 def list_claims() -> None:
-    """Lists the claims, the file that tests each, and what the chapter says."""
+    """Lists the claims, the file that tests each, and what is claimed."""
     console().print(claims_table(registry.all_claims()))
 
 

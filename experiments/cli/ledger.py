@@ -30,7 +30,7 @@ def ledger_table(results: list[Result], data: str, seeds: int) -> RichTable:
         return f"{text}\n{result.reason}"
 
     table = _ledger(results, "measured (mean ± std)", verdict)
-    table.title = f"The chapter's claims on {data}, {seeds} seed{'s' * (seeds > 1)}"
+    table.title = f"Claims on {data}, {seeds} seed{'s' * (seeds > 1)}"
     return table.rich(lines=True, narrow=("claim", "time"))
 
 
@@ -53,7 +53,7 @@ def claims_table(claims: list[tuple[str, Claim]]) -> RichTable:
       claims: each with the name of its file, without .py.
     """
     rows = [(claim.id, f"experiments/{file}.py", claim.statement) for file, claim in claims]
-    return TextTable(("claim", "file", "what the chapter says"), rows).rich()
+    return TextTable(("claim", "file", "statement"), rows).rich()
 
 
 def _ledger(results: list[Result], measured: str, verdict: Callable[[Result], str]) -> TextTable:

@@ -1,4 +1,4 @@
-"""The registry of claims: the experiments' files in the chapter's order, and their claims."""
+"""The registry of claims: the experiments' files, first those of the chapter in its order."""
 
 from importlib import import_module
 from types import ModuleType
@@ -6,6 +6,7 @@ from types import ModuleType
 from convjax._checks import near_match
 from experiments.harness.claim import Claim
 
+# The chapter's claims.
 FILES = (
     "edge_kernels",
     "loop_cost",
@@ -28,7 +29,11 @@ FILES = (
     "norm_layers",
     "hand_features",
 )
-CHAPTER = "chapter"
+# The claims of papers on residual networks, which train at another size with --full.
+RESIDUAL_FILES = ("skip_connections", "zero_init", "channel_doubling", "statistics_noise")
+
+# Names that stand for the claims of several files.
+GROUPS = {"chapter": FILES, "residual": RESIDUAL_FILES}
 
 
 class UnknownNameError(ValueError):
@@ -42,27 +47,33 @@ def experiment(file: str) -> ModuleType:
 
 def all_claims() -> list[tuple[str, Claim]]:
     """Returns a pair (file, claim) for every claim."""
-    return [(file, claim) for file in FILES for claim in experiment(file).CLAIMS]
+    return [
+        (file, claim)
+        for files in GROUPS.values()
+        for file in files
+        for claim in experiment(file).CLAIMS
+    ]
 
 
 def find(names: list[str]) -> list[Claim]:
-    """Returns the claims with these names, each once, in the chapter's order.
+    """Returns the claims with these names, each once, in the order of `all_claims`.
 
     Args:
-      names: claims' ids, experiments' files with or without .py, or "chapter" for all.
+      names: claims' ids, experiments' files with or without .py, or names of GROUPS.
 
     Raises:
       UnknownNameError: for any other name; the message suggests a near match.
     """
     claims = all_claims()
-    known = [*(claim.id for _, claim in claims), *FILES, CHAPTER]
-    wanted = set()
+    files = {file for file, _ in claims}
+    known = [*(claim.id for _, claim in claims), *files, *GROUPS]
+    wanted: set[str] = set()
     for name in names:
         stem = name.rsplit("/", 1)[-1].removesuffix(".py")
         if stem not in known:
             raise UnknownNameError(
-                f"NAME must be a claim, an experiment's file or {CHAPTER!r}, got "
-                f"{name!r}{near_match(stem, known)} (`python -m experiments list` shows all)."
+                f"NAME must be a claim, an experiment's file, {' or '.join(map(repr, GROUPS))}, "
+                f"got {name!r}{near_match(stem, known)} (`python -m experiments list` shows all)."
             )
-        wanted.add(stem)
-    return [claim for file, claim in claims if wanted & {claim.id, file, CHAPTER}]
+        wanted |= {stem, *GROUPS.get(stem, ())}
+    return [claim for file, claim in claims if wanted & {claim.id, file}]

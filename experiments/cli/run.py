@@ -35,7 +35,9 @@ def run(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...", help="Claims, experiments' files, or 'chapter' for all of them."
+            metavar="NAME...",
+            help="Claims, experiments' files, 'chapter' for all of its claims, or 'residual' for "
+            "those on residual networks.",
         ),
     ],
     data: Data = "mnist5k",
@@ -65,6 +67,14 @@ def run(
             "h200, v5e or v6e; several times for several."
         ),
     ] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Train residual networks at the size of their papers: wide, on whole images, all "
+            "of them, 164 times. It takes hours on a GPU.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     json_line: Annotated[
@@ -87,10 +97,15 @@ def run(
     with mistakes_reported(NOTHING_WRITTEN):
         check_output(quiet, json_line)
         claims = registry.find(names)
-        chapter = [claim.id for _, claim in registry.all_claims()]
+        chapter = [claim.id for claim in registry.find(["chapter"])]
         resolve_layout(layout)
         _check_out(out, resume)
         _check_targets(target or (), claims, resume)
+        if full and not any(claim in registry.find(["residual"]) for claim in claims):
+            raise ValueError(
+                "--full is for the claims on residual networks, which were not asked for: python "
+                "-m experiments run residual --data cifar10 --full"
+            )
         if spreadsheet and any(claim.id == "spreadsheet" for claim in claims):
             Sheet(spreadsheet)  # reads it before any claim is measured
         shown = console()
@@ -105,11 +120,13 @@ def run(
             quick=quick,
             resume=resume,
             spreadsheet=spreadsheet,
+            full=full,
             targets=target or (),
             observer=observer,
         )
         command = ["python", "-m", "experiments", "run", *names, "--data", lab.data]
         command += ["--seeds", str(seeds), "--layout", layout, *(["--quick"] if quick else [])]
+        command += ["--full"] if full else []
         # results.json has no path of this machine.
         command += ["--spreadsheet", spreadsheet.name] if spreadsheet else []
         command += [word for name in target or () for word in ("--target", name)]

@@ -30,7 +30,10 @@ def tuned(lab: Lab, setting: Setting, rates: Sequence[float] = RATES) -> Setting
 
 
 def tuned_sides(
-    lab: Lab, settings: Mapping[str, Setting], rates: Sequence[float] = RATES
+    lab: Lab,
+    settings: Mapping[str, Setting],
+    rates: Sequence[float] = RATES,
+    seeds: Sequence[int] = TUNING_SEEDS,
 ) -> dict[str, Setting]:
     """Returns each setting with its best rate, see `tuned`.
 
@@ -42,7 +45,7 @@ def tuned_sides(
         name: [replace(setting, lr_max=rate) for rate in rates]
         for name, setting in settings.items()
     }
-    found = iter(lab.sweep([s for candidates in tried.values() for s in candidates], TUNING_SEEDS))
+    found = iter(lab.sweep([s for candidates in tried.values() for s in candidates], seeds))
     best = {}
     for name, candidates in tried.items():
         means = [np.mean(accuracies(next(found))) for _ in candidates]
@@ -61,7 +64,12 @@ def gaps(outcomes: Sequence[Outcome]) -> list[float]:
 
 
 def at_best(
-    lab: Lab, settings: Mapping[str, Setting], picture: str | None = None
+    lab: Lab,
+    settings: Mapping[str, Setting],
+    picture: str | None = None,
+    *,
+    rates: Sequence[float] = RATES,
+    tuning_seeds: Sequence[int] = TUNING_SEEDS,
 ) -> tuple[dict[str, list[Outcome]], dict[str, list[float]]]:
     """Trains each setting at its tuned rate.
 
@@ -69,11 +77,12 @@ def at_best(
       lab: runs the trainings.
       settings: the sides of the comparison by name.
       picture: name of a picture of the accuracies, which compares all sides with the first.
+      rates, tuning_seeds: of which each side has the rate with the highest mean accuracy.
 
     Returns:
       The outcomes by name, and the figures accuracy_NAME and rate_NAME of all names.
     """
-    best = tuned_sides(lab, settings)
+    best = tuned_sides(lab, settings, rates, tuning_seeds)
     outcomes = dict(zip(best, lab.sweep(list(best.values())), strict=True))
     if picture:
         sides = {name: accuracies(found) for name, found in outcomes.items()}

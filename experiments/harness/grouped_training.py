@@ -38,7 +38,8 @@ class GroupedTrainings:
             missing = tuple(seed for seed in dict.fromkeys(seeds) if self._missing(setting, seed))
             if missing:
                 # What a program, the batches and the steps between evaluations depend on.
-                shared = setting.structure, setting.batch_size, setting.epochs, setting.scores
+                evaluated = setting.epochs, setting.passes, setting.scores
+                shared = setting.structure, setting.batch_size, *evaluated
                 sweeps.setdefault((missing, *shared), []).append(setting)
         for (missing, *_), group in sweeps.items():
             self._sweep(group, missing)
@@ -50,7 +51,9 @@ class GroupedTrainings:
             return False
         run = self._session.folders.finished(*self._folder(setting, seed), "record.npz")
         if run is not None:
-            self._outcomes[setting, seed] = Outcome(setting, seed, run.metrics)
+            self._outcomes[setting, seed] = Outcome(
+                setting, seed, run.metrics, loss=run.record.loss
+            )
         return run is None
 
     def _folder(self, setting: Setting, seed: int) -> tuple[Path, dict[str, Any]]:
@@ -82,7 +85,8 @@ class GroupedTrainings:
                 folder.write_metrics(run.metrics)
                 folder.write_record(run.record)
             observer.trained(run.metrics)
-            self._outcomes[setting, seed] = Outcome(setting, seed, run.metrics)
+            found = Outcome(setting, seed, run.metrics, loss=run.record.loss)
+            self._outcomes[setting, seed] = found
             begin_next()
 
         begin_next()
@@ -96,6 +100,7 @@ class GroupedTrainings:
             epochs=first.epochs,
             evaluations=first.scores,
             score_training=True,
+            seeds=seeds,
             on_steps=observer.on_steps,
             on_run=save,
         )

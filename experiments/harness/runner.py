@@ -39,7 +39,7 @@ def measure_claims(
       claims: to measure, in this order.
       lab: runs the trainings.
       command: written into results.json.
-      chapter: ids of all claims there are, in the order of results.json.
+      chapter: ids of the chapter's claims, in the order of results.json; others follow them.
       check: called before and after each claim; raises an exception to stop.
 
     Returns:
@@ -53,7 +53,7 @@ def measure_claims(
     reused = _reusable(results, claims, lab)
     results |= reused
     missing = [claim for claim in claims if claim.id not in reused]
-    whole = len(claims) == len(chapter)
+    whole = [claim.id for claim in claims] == list(chapter)
     shares = _expected_seconds(missing, lab) if whole else {}
     if reused:
         lab.observer.resumed(len(reused))
@@ -169,7 +169,8 @@ def _expected_seconds(claims: Sequence[Claim], lab: Lab) -> dict[str, float]:
 def _write(
     out: Path, command: Sequence[str], results: Mapping[str, Result], chapter: Sequence[str]
 ) -> None:
-    entries = [results[id].as_json() for id in chapter if id in results]
+    order = [id for id in dict.fromkeys([*chapter, *results]) if id in results]
+    entries = [results[id].as_json() for id in order]
     write_json(
         out / "results.json",
         {"environment": environment(), "command": list(command), "claims": entries},

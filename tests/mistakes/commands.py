@@ -126,6 +126,7 @@ ROWS = _rows(
     ("run edge_kernals.py", ("got 'edge_kernals.py'", "did you mean 'edge_kernels'?")),
     ("run ''", ("NAME must be a claim", "got ''", "experiments list")),
     ("run one-cycle --seeds 0", ("--seeds", "must be greater than or equal to 1, got '0'")),
+    ("run one-cycle --full", ("--full is for the claims on residual networks", "run residual")),
     ("run one-cycle --seeds two", ("--seeds", "must be a valid integer")),
     ("run one-cycle --layout nhwc", ("layout must be one of 'NHWC'", "'auto'", "got 'nhwc'")),
     (
