@@ -12,6 +12,9 @@ Verdict = Literal["reproduced", "refuted", "undecided"]
 # numbers may be Python's or NumPy's.
 Measured = Mapping[str, Sequence[Any]]
 
+# The most characters of a short reason.
+SHORT = 46
+
 # A spread over fewer seeds says little.
 SEEDS_FOR_A_SPREAD = 5
 
@@ -27,10 +30,13 @@ class Decision:
     Attributes:
       holds: None where the figures cannot decide the claim.
       reason: the sentence that explains the decision.
+      short: what was measured in at most SHORT characters, for a table with one line per claim;
+        empty where the first clause of the reason says it.
     """
 
     holds: bool | None
     reason: str
+    short: str = ""
 
 
 @dataclass(frozen=True)
