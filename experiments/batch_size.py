@@ -25,7 +25,7 @@ import numpy as np
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
-from convjax.chapter.setting import ONE_CYCLE
+from convjax.chapter.setting import ONE_CYCLE, Setting
 from experiments.harness import charts
 from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import at_best
@@ -69,13 +69,24 @@ def gradient_noise(lab: Lab, seed: int, sizes: tuple[int, ...]) -> list[float]:
     return noise
 
 
+def settings_by_size(lab: Lab) -> dict[int, Setting]:
+    """Returns the trainings with the batch sizes that the data set has images for."""
+    examples = len(lab.device_dataset(ONE_CYCLE).train.labels)
+    sizes = [size for size in SIZES if size <= examples][: 2 if lab.quick else None]
+    return {size: replace(ONE_CYCLE, batch_size=size) for size in sizes}
+
+
 def batch_size(lab: Lab) -> Measured:
     """Measures gradient noise, updates per epoch and accuracy for each batch size."""
-    examples = len(lab.device_dataset(ONE_CYCLE).train.labels)
-    sizes = tuple(size for size in SIZES if size <= examples)[: 2 if lab.quick else None]
+    settings = {str(size): setting for size, setting in settings_by_size(lab).items()}
+    return {**noise_and_updates(lab), **at_best(lab, settings, "batch-size-accuracy")[1]}
+
+
+def noise_and_updates(lab: Lab) -> Measured:
+    """Measures gradient noise and updates per epoch for each batch size, without a training."""
+    settings = settings_by_size(lab)
+    sizes = tuple(settings)
     noise = np.array([gradient_noise(lab, seed, sizes) for seed in lab.seeds])  # (seeds, sizes)
-    settings = {str(size): replace(ONE_CYCLE, batch_size=size) for size in sizes}
-    outcomes, figures = at_best(lab, settings, "batch-size-accuracy")
     curve = dict(zip(sizes, noise.T.tolist(), strict=True))
     figure = charts.curves(
         {"at the initial parameters": curve},
@@ -85,8 +96,7 @@ def batch_size(lab: Lab) -> Measured:
     lab.picture("batch-size-noise", figure)
     return {
         **{f"noise_{size}": noise[:, i].tolist() for i, size in enumerate(sizes)},
-        **{f"updates_{size}": [found[0].metrics[-1]["step"]] for size, found in outcomes.items()},
-        **figures,
+        **{f"updates_{size}": [lab.steps(settings[size], lab.seeds[0])] for size in sizes},
     }
 
 
@@ -95,19 +105,23 @@ def steadier_and_fewer(measured: Measured) -> Decision:
     sizes = [size for size in SIZES if f"noise_{size}" in measured]
     noise = np.array([measured[f"noise_{size}"] for size in sizes])
     updates = np.array([measured[f"updates_{size}"][0] for size in sizes])
-    shown = [
-        f"batch {size}: noise {mean(measured[f'noise_{size}']):.2f}, "
-        f"{measured[f'updates_{size}'][0]:.0f} updates, accuracy "
-        f"{mean(measured[f'accuracy_{size}']):.4f}"
-        for size in sizes
-    ]
+    shown = []
+    for size in sizes:
+        shown.append(
+            f"batch {size}: noise {mean(measured[f'noise_{size}']):.2f}, "
+            f"{measured[f'updates_{size}'][0]:.0f} updates"
+        )
+        if f"accuracy_{size}" in measured:  # the brief form trains nothing
+            shown[-1] += f", accuracy {mean(measured[f'accuracy_{size}']):.4f}"
     shown += [
         f"noise {size} − {larger}: "
         f"{difference(measured[f'noise_{size}'], measured[f'noise_{larger}']).text(2)}"
         for size, larger in pairwise(sizes)
     ]
     return Decision(
-        bool((np.diff(noise, axis=0) < 0).all() and (np.diff(updates) < 0).all()), "; ".join(shown)
+        bool((np.diff(noise, axis=0) < 0).all() and (np.diff(updates) < 0).all()),
+        "; ".join(shown),
+        f"noise {noise[0].mean():.2f} at {sizes[0]} to {noise[-1].mean():.2f} at {sizes[-1]}",
     )
 
 
@@ -118,6 +132,7 @@ CLAIMS = (
         published=Published(question="gradient noise and accuracy against batch size"),
         measure=batch_size,
         compares=True,
+        brief=noise_and_updates,
         rules=on_digits(
             over_seeds(
                 "noise falls in every seed and updates become fewer with every larger size",

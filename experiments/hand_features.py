@@ -181,6 +181,7 @@ CLAIMS = (
         ),
         measure=hand_features,
         compares=True,
+        reuses=("longer",),
         # With 4,000 images Gabor filters reach the accuracy of the lowest seed.
         rules={"mnist5k": replace(RULE, expected="undecided"), "any": RULE},
     ),

@@ -209,7 +209,7 @@ def judge(
             found = form(lab)
             measured = {name: [float(v) for v in values] for name, values in found.items()}
         elif brief and rule:
-            raise NotMeasuredError(left_out or f"left out: `run {claim.id}` measures it")
+            raise NotMeasuredError(left_out or "left out")
         decision = _decide(rule, measured, lab)
     except NotMeasuredError as error:
         reason = str(error)

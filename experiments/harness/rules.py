@@ -12,8 +12,8 @@ Verdict = Literal["reproduced", "refuted", "undecided"]
 # numbers may be Python's or NumPy's.
 Measured = Mapping[str, Sequence[Any]]
 
-# The most characters of a short reason.
-SHORT = 46
+# The most characters of a short reason: a line of 100 has room for them.
+SHORT = 44
 
 # A spread over fewer seeds says little.
 SEEDS_FOR_A_SPREAD = 5

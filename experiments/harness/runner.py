@@ -64,7 +64,8 @@ def measure_claims(
             pace = (time.perf_counter() - start + PRIOR_SECONDS) / (done + PRIOR_SECONDS)
             left = (sum(shares.values()) - done) * pace if shares else None
             lab.observer.claim(planned.id, number, len(claims), left)
-        result = judge(planned.claim, its_lab, brief=planned.brief, left_out=cost_of(planned, lab))
+        left_out = "" if measured else cost_of(planned, lab)
+        result = judge(planned.claim, its_lab, brief=planned.brief, left_out=left_out)
         results[planned.id] = result
         if measured:
             lab.observer.judged(planned.id, result.verdict, result.reason)

@@ -16,6 +16,9 @@ SAVED_RESULTS = Path(__file__).parents[1] / "results"
 # (batch-size, which leaves out the trainings) and a quarter (norm-layers, a quarter of them).
 BRIEF_SHARE = 0.2
 
+# The beginning of the reason of a claim that is left out.
+LEFT_OUT = "left out, "
+
 
 class ResultsError(ValueError):
     """A file is not a results.json of `run`, or not one that can be resumed."""
@@ -52,7 +55,9 @@ def expected_seconds(claims: Sequence[Planned], lab: Lab) -> dict[str, float]:
     if not per_seed or any(p.claim.compares and p.id not in per_seed for p in asked):
         return {}
     return {
-        p.id: per_seed.get(p.id, 0.0) * p.seeds * (1 if forms[p] is p.claim.measure else BRIEF_SHARE)
+        p.id: per_seed.get(p.id, 0.0)
+        * p.seeds
+        * (1 if forms[p] is p.claim.measure else BRIEF_SHARE)
         for p in asked
     }
 
@@ -60,13 +65,11 @@ def expected_seconds(claims: Sequence[Planned], lab: Lab) -> dict[str, float]:
 def cost_of(planned: Planned, lab: Lab) -> str:
     """Returns what it costs to decide a claim that is left out: the command and the time."""
     claim, per_seed = planned.claim, _seconds_per_seed(lab)
-    command = f"`run {claim.id} --seeds {planned.seeds}`"
-    needed = [claim.id, *claim.reuses]
-    if not all(id in per_seed for id in needed):
-        return f"left out: {command} decides it and takes minutes"
-    seconds = planned.seeds * sum(per_seed[id] for id in needed)
-    time = f"{seconds / 60:.0f} min" if seconds >= 60 else "1 min"
-    return f"left out: {command}, about {time}"
+    time, needed = "minutes", [claim.id, *claim.reuses]
+    if all(id in per_seed for id in needed):
+        seconds = planned.seeds * sum(per_seed[id] for id in needed)
+        time = f"about {max(1, round(seconds / 60))} min"
+    return f"{LEFT_OUT}{time}: `run {claim.id} --seeds {planned.seeds}`"
 
 
 def _seconds_per_seed(lab: Lab) -> dict[str, float]:
