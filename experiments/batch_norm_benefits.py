@@ -107,7 +107,7 @@ def trains_higher(measured: Measured) -> Decision:
     return Decision(
         higher(batch, than=none),
         reason,
-        f"every seed trains up to {none:g} without, {batch:g} with",
+        f"trains up to {none:g} without, {batch:g} with",
     )
 
 
@@ -153,6 +153,7 @@ def fewer_steps(measured: Measured) -> Decision:
         f"to an accuracy of {measured['goal'][0]:.4f} {mean(none):.0f} steps without and "
         f"{mean(batch):.0f} with batch norm, {mean(none) / mean(batch):.1f} times fewer; "
         f"difference {fewer.text(0)}",
+        f"{mean(none):.0f} steps without, {mean(batch):.0f} with batch norm",
     )
 
 

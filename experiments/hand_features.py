@@ -164,6 +164,7 @@ def learned_beat_hand_made(measured: Measured) -> Decision:
         holds,
         f"network {lowest:.4f} to {highest:.4f}; {figures}; lowest of the network − {best}: "
         f"{lowest - hand_made[best]:+.4f}",
+        f"lowest {lowest:.4f}, {best} {hand_made[best]:.4f}",
     )
 
 

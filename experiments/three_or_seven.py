@@ -100,6 +100,7 @@ def smaller_and_better(measured: Measured) -> Decision:
         found.above_zero if convolutional < linear else False,
         f"{mean(measured['accuracy']):.4f} with {linear:,.0f} parameters; convolutional, with "
         f"{convolutional:,.0f}, − fully connected: {found}",
+        f"{found.mean:+.4f} by the convolutional network",
     )
 
 

@@ -22,10 +22,10 @@ YES_OR_NO = {"failed"}
 MOST_FIGURES = 8
 
 # The most characters of what the chapter publishes, in a table with one line per claim.
-PUBLISHED = 20
+PUBLISHED = 23
 
-# Where a clause ends, so that the text before it has a meaning of its own.
-CLAUSE = re.compile(r"[;:,](?= )| \(| and ")
+# Where a clause ends, so that the text before it has a meaning of its own; the best ends first.
+CLAUSES = (re.compile(r"; "), re.compile(r": |, | \("), re.compile(r" and "))
 
 STYLE: dict[Verdict, str] = {"reproduced": "green", "refuted": "red", "undecided": "yellow"}
 
@@ -112,20 +112,19 @@ def summary(results: list[Result]) -> str:
 def _headline(result: Result) -> tuple[str, str]:
     """Returns what the chapter publishes and what was measured, each in a few words.
 
-    These are the accuracies, if the chapter publishes one, and otherwise the first figure that it
-    publishes and the short form of the reason.
+    These are the last accuracy, if the chapter publishes one, and otherwise the first figure that
+    it publishes and the short form of the reason.
     """
-    of, accuracies = result.published, result.measured.get("accuracy")
+    of, name = result.published, ""
     shown = "a picture" if of.picture else "a question" if of.question else ""
+    measured = result.short or result.reason
     if of.figures:
-        name = "accuracy" if "accuracy" in of.figures else next(iter(of.figures))
+        scores = [figure for figure in of.figures if figure.startswith("accuracy")]
+        name = scores[-1] if scores else next(iter(of.figures))
         figure = _figure(of.figures[name])
-        named = f"{name.replace('_', ' ')} {figure}"
-        shown = named if len(named) <= PUBLISHED else figure
-    if accuracies and "accuracy" in of.figures:
-        measured = f"accuracy {_spread('accuracy', accuracies)}"
-    else:
-        measured = result.short or result.reason
+        shown = f"{name} {figure}" if len(f"{name} {figure}") <= PUBLISHED else figure
+        if scores and name in result.measured:
+            measured = f"{name} {_spread(name, result.measured[name])}"
     return first_clauses(shown, PUBLISHED), first_clauses(measured, SHORT)
 
 
@@ -145,8 +144,11 @@ def first_clauses(text: str, most: int) -> str:
     """
     if len(text) <= most:
         return text
-    ends = [found.start() for found in CLAUSE.finditer(text) if 0 < found.start() <= most]
-    return text[: ends[-1]] if ends else shorten(text, most, placeholder="…")
+    for clause in CLAUSES:
+        ends = [found.start() for found in clause.finditer(text) if found.start() <= most]
+        if ends:
+            return text[: ends[-1]]
+    return shorten(text, most, placeholder="…")
 
 
 def figures(result: Result) -> tuple[dict[str, str], dict[str, str]]:

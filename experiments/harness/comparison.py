@@ -10,7 +10,7 @@ from convjax.chapter.training import Outcome
 from experiments.harness import charts
 from experiments.harness.intervals import difference
 from experiments.harness.lab import Lab
-from experiments.harness.rules import Decision, Measured, Rule, over_seeds
+from experiments.harness.rules import SHORT, Decision, Measured, Rule, over_seeds
 
 # Never among the measured seeds, so that no side is tuned on the figures that decide.
 TUNING_SEEDS = (100, 101, 102)
@@ -148,7 +148,10 @@ def larger(first: str, second: str, what: str) -> Rule:
 
     def decide(measured: Measured) -> Decision:
         found = difference(measured[first], measured[second])
-        return Decision(found.above_zero, f"{what}: {found}")
+        short = f"{what}: {found.mean:+.4f}"
+        if len(short) > SHORT:
+            short = f"{found.mean:+.4f} on average"
+        return Decision(found.above_zero, f"{what}: {found}", short)
 
     text = f"95 % interval of the mean of {first} − {second} over the seeds lies above 0"
     return over_seeds(text, decide)

@@ -13,7 +13,7 @@ Verdict = Literal["reproduced", "refuted", "undecided"]
 Measured = Mapping[str, Sequence[Any]]
 
 # The most characters of a short reason: a line of 100 has room for them.
-SHORT = 44
+SHORT = 41
 
 # A spread over fewer seeds says little.
 SEEDS_FOR_A_SPREAD = 5
@@ -117,6 +117,7 @@ def every(metric: str, low: float, high: float = float("inf")) -> Rule:
         return Decision(
             inside == len(values),
             f"{metric} is {span} in {inside} of {len(values)} seeds (farthest: {farthest:.4g})",
+            f"{metric} {mean(values):.4g} on average",
         )
 
     return Rule(text=f"{metric} {span} in every seed", decide=decide)
