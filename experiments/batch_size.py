@@ -15,6 +15,7 @@ and the updates per epoch become fewer.
 Command: python -m experiments run batch-size --seeds 5
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
@@ -38,11 +40,10 @@ BATCHES = 20
 REFERENCE = 4000  # images whose mean gradient represents that of all images
 
 
-def gradient_noise(lab: Lab, seed: int, sizes: tuple[int, ...]) -> list[float]:
-    """Returns the gradient noise of each batch size at the initial parameters of a seed."""
+def gradient_noise(lab: Lab, sizes: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Returns the gradient noise at the initial parameters, (seeds, sizes)."""
     trainer, images = lab.trainer(ONE_CYCLE), lab.device_dataset(ONE_CYCLE).train
-    graphdef, params = nnx.split(lab.network(ONE_CYCLE, seed))
-    rng = np.random.default_rng(seed)
+    graphdef = nnx.graphdef(lab.network(ONE_CYCLE, lab.seeds[0]))  # the same for all seeds
 
     @jax.jit
     def gradient(params: Any, rows: jax.Array) -> jax.Array:
@@ -55,17 +56,20 @@ def gradient_noise(lab: Lab, seed: int, sizes: tuple[int, ...]) -> list[float]:
 
         return ravel_pytree(jax.grad(loss)(params))[0]
 
-    def draw(size: int) -> Any:
+    def draw(rng: np.random.Generator, size: int) -> Any:
         """Returns random indices of images without replacement."""
         return rng.choice(len(images.labels), min(size, len(images.labels)), replace=False)
 
-    wanted = gradient(params, draw(REFERENCE))
-    noise = []
-    for size in sizes:
-        distances = [
-            float(jnp.sum((gradient(params, draw(size)) - wanted) ** 2)) for _ in range(BATCHES)
-        ]
-        noise.append(float(np.sqrt(np.mean(distances)) / jnp.linalg.norm(wanted)))
+    noise = np.empty((len(lab.seeds), len(sizes)))
+    for row, seed in enumerate(lab.seeds):
+        params, rng = nnx.state(lab.network(ONE_CYCLE, seed)), np.random.default_rng(seed)
+        wanted = gradient(params, draw(rng, REFERENCE))
+        for column, size in enumerate(sizes):
+            distances = [
+                float(jnp.sum((gradient(params, draw(rng, size)) - wanted) ** 2))
+                for _ in range(BATCHES)
+            ]
+            noise[row, column] = np.sqrt(np.mean(distances)) / jnp.linalg.norm(wanted)
     return noise
 
 
@@ -86,7 +90,7 @@ def noise_and_updates(lab: Lab) -> Measured:
     """Measures gradient noise and updates per epoch for each batch size, without a training."""
     settings = settings_by_size(lab)
     sizes = tuple(settings)
-    noise = np.array([gradient_noise(lab, seed, sizes) for seed in lab.seeds])  # (seeds, sizes)
+    noise = gradient_noise(lab, sizes)
     curve = dict(zip(sizes, noise.T.tolist(), strict=True))
     figure = charts.curves(
         {"at the initial parameters": curve},

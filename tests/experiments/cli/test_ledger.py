@@ -101,6 +101,6 @@ def test_remarks_name_departures_and_the_cost_of_what_was_left_out():
         "2 reproduced, 0 refuted, 1 undecided; mnist5k, 2 or 5 seeds; 3 minutes",
         "one-cycle departs: reproduced, expected refuted. every seed trains; as published",
         "Left out were comparisons of dozens of trainings. To decide one, add --out out --resume:",
-        "  python -m experiments run faster --seeds 5                about 5 min",
+        "  python -m experiments run faster --seeds 5                 about 5 min",
     ]
     assert len(remarks([result()], "out")) == 1
