@@ -198,7 +198,7 @@ def test_measure_case_accepts_a_forced_layout():
 # brief form and quick run
 
 
-def test_layouts_in_brief_measures_the_network_in_every_layout(monkeypatch, tmp_path):
+def test_layouts_in_brief_measures_one_convolution_in_every_layout(monkeypatch, tmp_path):
     asked = []
 
     def invent(case, tried, dtype, backward, rounds, reference):
@@ -212,7 +212,7 @@ def test_layouts_in_brief_measures_the_network_in_every_layout(monkeypatch, tmp_
     monkeypatch.setattr(experiments.layouts, "measure_case", invent)
     monkeypatch.setattr(experiments.layouts, "reference_of", lambda *of: [])
     result = judge(CLAIM, Lab(out=tmp_path), brief=True)
-    assert asked == [(None, "float32", True), (None, "bfloat16", True)]
+    assert asked == [(SHAPES[1], "float32", True), (SHAPES[1], "bfloat16", True)]
     assert result.measured["programs"] == [2 * 2 * len(variants(jax.default_backend()))]
     assert result.verdict == "reproduced"
     assert result.reason.startswith("24 programs; ")
