@@ -99,6 +99,8 @@ def summary(results: list[Result]) -> str:
     """Returns the number of each verdict, the data sets with their seeds, and the minutes."""
     verdicts = [result.verdict for result in results]
     counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in STYLE]
+    if left_out := sum(result.reason.startswith(LEFT_OUT) for result in results):
+        counts[-1] += f" ({left_out} left out)"
     kinds = sorted({(result.data, len(result.seeds)) for result in results})
     data = [
         f"{name}, {' or '.join(str(seeds) for of, seeds in kinds if of == name)} seed"

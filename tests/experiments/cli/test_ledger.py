@@ -98,7 +98,7 @@ def test_remarks_name_departures_and_the_cost_of_what_was_left_out():
     )
     found = remarks([result(expected="refuted"), left, result("schedule")], "out")
     assert found == [
-        "2 reproduced, 0 refuted, 1 undecided; mnist5k, 2 or 5 seeds; 3 minutes",
+        "2 reproduced, 0 refuted, 1 undecided (1 left out); mnist5k, 2 or 5 seeds; 3 minutes",
         "one-cycle departs: reproduced, expected refuted. every seed trains; as published",
         "Left out were comparisons of dozens of trainings. To decide one, add --out out --resume:",
         "  python -m experiments run faster --seeds 5                 about 5 min",
