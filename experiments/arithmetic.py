@@ -110,6 +110,7 @@ def amount_does_not_change(measured: Measured) -> Decision:
         second == third,
         f"at stride 2 layer 2 computes 7·7·288 = {second:,.0f} products and layer 3 4·4·1152 = "
         f"{third:,.0f}; 56,448 counts every position of the input",
+        f"{second:,.0f} and {third:,.0f} at stride 2",
     )
 
 

@@ -115,6 +115,7 @@ def encodings_rule(margin: float, note: str = "") -> Rule:
         return Decision(
             all_hold(parts),
             f"{note}HSV − RGB {hsv}, no difference within ±{margin:g}; RGB − grey {grey}",
+            f"HSV − RGB {hsv.mean:+.4f}, RGB − grey {grey.mean:+.4f}",
         )
 
     return over_seeds(

@@ -55,7 +55,8 @@ def some_fail(at_least: float) -> Rule:
     def decide(measured: Measured) -> Decision:
         failing, seeds = sum(measured["failed"]), len(measured["failed"])
         wanted = max(math.ceil(at_least * seeds), 1)
-        return Decision(failing >= wanted, f"{failing:.0f} of {seeds} seeds fail")
+        text = f"{failing:.0f} of {seeds} seeds fail"
+        return Decision(failing >= wanted, text, text)
 
     share = f"at least {at_least:.0%} of the seeds" if at_least else "at least one seed"
     return over_seeds(f"{share} end below {FAILED}", decide)
@@ -89,6 +90,7 @@ def penultimate_is_worse(measured: Measured) -> Decision:
         bool(hits.mean() >= 0.8),
         f"{hits.sum()} of {len(hits)} seeds; near zero {first.mean():.2f} at the first layer, "
         f"{last.mean():.2f} at the penultimate",
+        f"{first.mean():.2f} first, {last.mean():.2f} penultimate layer",
     )
 
 

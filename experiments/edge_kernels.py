@@ -68,6 +68,7 @@ def formula_is_the_kernel(measured: Measured) -> Decision:
         f"the formula gives {', '.join(f'{v:g}' for v in formula)} where the kernel gives "
         f"{', '.join(f'{v:g}' for v in kernel)}"
         + (": its sign is the other way round" if opposite else ""),
+        "the signs are the other way round" if opposite else "",
     )
 
 

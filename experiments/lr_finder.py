@@ -14,7 +14,9 @@ tenth or more, and one epoch of one-cycle reaches 0.9 if its highest rate is the
 Command: python -m experiments run lr-finder --seeds 5
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -48,7 +50,7 @@ def find(lab: Lab, setting: Setting, seed: int) -> LRFind:
     return lr_find(lab.trainer(setting), lab.network(setting, seed), train, order)
 
 
-def lr_finder(lab: Lab) -> Measured:
+def lr_finder(lab: Lab, rules: Iterable[str] = RULES) -> Measured:
     """Measures the suggested rates, and the accuracy of one-cycle at each of them."""
     measured: dict[str, list[float]] = {}
     for name, setting in both(ONE_CYCLE).items():
@@ -61,7 +63,7 @@ def lr_finder(lab: Lab) -> Measured:
             suggested = [sweep.suggestions() for sweep in found]
         except ValueError as error:
             raise NotMeasuredError(str(error)) from None
-        for rule in RULES:
+        for rule in rules:
             # Two digits keep the name of the run folder short.
             rates = [float(f"{rates[rule]:.2g}") for rates in suggested]
             measured[f"{rule}_{name}"] = rates
@@ -86,6 +88,7 @@ def falls_and_trains(measured: Measured) -> Decision:
     return Decision(
         falls and min(lowest.values()) >= TRAINS,
         f"{shown}; the loss {'falls' if falls else 'does not fall'} by a tenth in every seed",
+        f"lowest accuracy with valley {min(lowest.values()):.4f}",
     )
 
 
@@ -96,6 +99,7 @@ CLAIMS = (
         published=Published(picture="loss against learning rate"),
         measure=lr_finder,
         compares=True,
+        brief=partial(lr_finder, rules=("valley",)),
         rules=on_digits(
             over_seeds(
                 "in every seed, without and with batch norm: the loss falls by a tenth, and "

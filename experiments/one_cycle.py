@@ -137,6 +137,7 @@ def fewer_still_many(measured: Measured) -> Decision:
         fewer.above_zero if mean(after) > MANY else False,
         f"{mean(before):.3f} at a constant rate, {mean(after):.3f} with one-cycle; difference "
         f"{fewer.text(3)}",
+        f"{mean(before):.2f} constant, {mean(after):.2f} with one-cycle",
     )
 
 
@@ -170,6 +171,7 @@ def several_times_over(measured: Measured) -> Decision:
         f"active share from at most {start:.3f} to {peak:.2f} and back to "
         f"{np.mean(measured['active_at_end']):.2f}; crashes per seed: "
         f"{shown['crashes']} (of the share above 1: {shown['crashes_above_1']})",
+        f"crashes per seed: {counts.min():.0f} to {counts.max():.0f}",
     )
 
 

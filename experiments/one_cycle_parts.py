@@ -40,6 +40,7 @@ def every_part_helps(measured: Measured) -> Decision:
     return Decision(
         all_hold(signs),
         "; ".join(f"one-cycle − {name}: {found}" for name, found in without.items()),
+        "better by " + ", ".join(f"{without[part].mean:+.4f}" for part in PARTS),
     )
 
 

@@ -20,6 +20,9 @@ class Observer(Callback):
     def claim(self, id: str, number: int, total: int, seconds_left: float | None) -> None:
         """Claim `number` of `total` begins; `seconds_left` is None where it cannot be estimated."""
 
+    def judged(self, id: str, verdict: str, reason: str) -> None:
+        """A claim that was measured has its verdict."""
+
     def network(self, summary: str) -> None:
         """A network is about to be trained, with the first of its seeds."""
 

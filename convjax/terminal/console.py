@@ -91,6 +91,12 @@ class ConsoleObserver(Observer):
         )
         self.console.print(f"\n[bold]claim {number} of {total}: {id}[/bold]{left}", highlight=False)
 
+    def judged(self, id: str, verdict: str, reason: str) -> None:
+        """Prints the verdict with its reason."""
+        self.console.print(
+            Text.assemble((f"{id} is {verdict}", "bold"), f": {reason}"), highlight=False
+        )
+
     def network(self, summary: str) -> None:
         """Prints the summary of the network."""
         self.console.print(f"\n{summary}", highlight=False, soft_wrap=True)

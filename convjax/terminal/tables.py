@@ -32,14 +32,19 @@ class TextTable:
         lines = [_markdown_row(self.headings), f"|{rule}" * len(self.headings) + "|"]
         return "\n".join([*lines, *map(_markdown_row, self.rows)])
 
-    def rich(self, *, lines: bool = False, narrow: Iterable[str] = ()) -> RichTable:
+    def rich(
+        self, *, lines: bool = False, narrow: Iterable[str] = (), frame: bool = True
+    ) -> RichTable:
         """Returns the table for a terminal; cells may hold rich's markup.
 
         Args:
           lines: whether lines separate the rows.
           narrow: headings of columns that are never wrapped.
+          frame: whether lines surround the cells; otherwise two spaces separate the columns.
         """
         table = RichTable(title=self.title, show_lines=lines)
+        if not frame:
+            table.box, table.padding, table.pad_edge = None, (0, 2, 0, 0), False
         left = len(self.headings) if self.left is None else self.left
         for i, heading in enumerate(self.headings):
             table.add_column(

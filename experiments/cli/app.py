@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from convjax.terminal.command import NOTHING_WRITTEN, mistakes_reported, prepare_file
 from convjax.terminal.console import console
 from convjax.terminal.one_line_errors import OneLineCommand, OneLineGroup
 from convjax.terminal.options import DataDir, LayoutOption
@@ -30,6 +31,7 @@ from experiments.bench.watched_loop import markdown_watched, run_bench_watch
 from experiments.cli import registry
 from experiments.cli.gallery import run_gallery
 from experiments.cli.ledger import claims_table, markdown_ledger, short_table
+from experiments.cli.ledger_page import write_page
 from experiments.cli.run import run
 from experiments.diagnosis_study.report import tables
 from experiments.diagnosis_study.results import DiagnosisResult
@@ -115,13 +117,25 @@ def table(
     short: Annotated[
         bool, typer.Option("--short", help="Of a results.json of `run`, one line per claim.")
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a results.json of `run`: new file for a page of all claims (HTML), with the "
+            "pictures in the folder plots beside FILE."
+        ),
+    ] = None,
 ) -> None:
     """Prints a file of results in Markdown, as in the documentation."""
     try:
         found = json.loads(file.read_text())
-        if short:
+        if short or out:
             results = list(map(Result.from_json, found["claims"]))
-            typer.echo(short_table(results).markdown())
+            if short:
+                typer.echo(short_table(results).markdown())
+            if out:
+                with mistakes_reported(NOTHING_WRITTEN):
+                    prepare_file(out)
+                    write_page(results, file.parent / "plots", out)
             return
         (kind,) = TABLES.keys() & found.keys()
         typer.echo(TABLES[kind](found))

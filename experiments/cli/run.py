@@ -21,11 +21,12 @@ from convjax.terminal.options import (
     OutFolder,
     Quick,
     Quiet,
-    Seeds,
 )
 from experiments.cli import registry
-from experiments.cli.ledger import ledger_table
+from experiments.cli.ledger import closing_table, remarks
+from experiments.cli.ledger_page import write_page
 from experiments.harness.claim import Claim
+from experiments.harness.planned import Planned, plan
 
 if TYPE_CHECKING:
     from experiments.harness.lab import Lab
@@ -42,7 +43,15 @@ def run(
     ],
     data: Data = "mnist5k",
     data_dir: DataDir = None,
-    seeds: Seeds = 1,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of seeds: 0 to N − 1. Default: as many as the rule of each claim needs; "
+            "'chapter' then measures the brief form of a claim that takes long, and leaves out "
+            "what takes minutes.",
+        ),
+    ] = None,
     out: OutFolder = None,
     layout: LayoutOption = "auto",
     quick: Quick = False,
@@ -81,7 +90,7 @@ def run(
         bool, typer.Option("--json", help="Print the content of results.json as one line.")
     ] = False,
 ) -> None:
-    """Measures claims, prints the ledger, and writes results.json, pictures and run folders.
+    """Measures claims, prints the ledger, and writes results.json, ledger.html and pictures.
 
     A quick run trains three steps per epoch, and its verdicts are undecided.
     """
@@ -114,7 +123,6 @@ def run(
         lab = Lab(
             data,
             data_dir=data_dir,
-            seeds=seeds,
             out=where,
             layout=layout,
             quick=quick,
@@ -125,17 +133,20 @@ def run(
             observer=observer,
         )
         command = ["python", "-m", "experiments", "run", *names, "--data", lab.data]
-        command += ["--seeds", str(seeds), "--layout", layout, *(["--quick"] if quick else [])]
+        command += ["--seeds", str(seeds)] if seeds else []
+        command += ["--layout", layout, *(["--quick"] if quick else [])]
         command += ["--full"] if full else []
         # results.json has no path of this machine.
         command += ["--spreadsheet", spreadsheet.name] if spreadsheet else []
         command += [word for name in target or () for word in ("--target", name)]
         lab.dataset  # noqa: B018  # loads it before any work
         new_figure(1, 1)  # imports the plotting library before any work
+        whole = "chapter" in names
+        planned = plan(claims, lab.data, seeds, chapter=whole, quick=quick)
         if dry_run:
             if resume:
-                results_to_resume(lab, {claim.id for claim in claims})
-            typer.echo(json.dumps(_plan(claims, lab), indent=2))
+                results_to_resume(lab, planned)
+            typer.echo(json.dumps(_plan(planned, lab), indent=2))
             return
     out_again = shlex.quote(str(where))
     with mistakes_reported(
@@ -146,7 +157,8 @@ def run(
             with FolderLock(where) as lock:
                 _check_out(out, resume)  # another process may have written there meanwhile
                 with observer.display():
-                    results = measure_claims(claims, lab, command, chapter, lock.check)
+                    results = measure_claims(planned, lab, command, chapter, lock.check)
+                    page = _write_page(where, observer)
         except LockedError:
             raise
         except (ValueError, ImportError):
@@ -158,20 +170,44 @@ def run(
     elif quiet:
         typer.echo(where)
     else:
-        shown.print(ledger_table(results, data, seeds))
+        shown.print()
+        shown.print(closing_table(results))
+        shown.print()
+        for line in remarks(results, out_again):
+            print_line(shown, line)
+        if page:
+            print_line(shown, f"every claim with its picture: {page}")
         print_line(shown, f"results, pictures and runs: {where}")
     raise typer.Exit(int(any(result.verdict != result.expected for result in results)))
 
 
-def _plan(claims: list[Claim], lab: "Lab") -> dict[str, Any]:
+def _write_page(out: Path, observer: Observer) -> Path | None:
+    """Writes the page of all results in a run's folder; None without the library for pages."""
+    from experiments.harness.saved_results import read_results
+
+    page = out / "ledger.html"
+    try:
+        write_page(read_results(out / "results.json")[1], out / "plots", page)
+    except ImportError as error:
+        observer.message(f"There is no ledger.html: {error}")
+        return None
+    return page
+
+
+def _plan(claims: list[Planned], lab: "Lab") -> dict[str, Any]:
     """Returns the plan of a run for `--dry-run`, as plain data."""
+    forms = {planned.id: planned.form(lab.with_seeds(planned.seeds)) for planned in claims}
     return {
         "out": str(lab.out),
         "data": lab.data,
-        "seeds": list(lab.seeds),
         **lab.config,
-        "measured": [claim.id for claim in claims if claim.is_measured(lab)],
-        "left_out": [claim.id for claim in claims if not claim.is_measured(lab)],
+        "measured": {planned.id: planned.seeds for planned in claims if forms[planned.id]},
+        "brief": [
+            planned.id
+            for planned in claims
+            if forms[planned.id] not in (None, planned.claim.measure)
+        ],
+        "left_out": [planned.id for planned in claims if not forms[planned.id]],
     }
 
 

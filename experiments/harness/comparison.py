@@ -10,7 +10,7 @@ from convjax.chapter.training import Outcome
 from experiments.harness import charts
 from experiments.harness.intervals import difference
 from experiments.harness.lab import Lab
-from experiments.harness.rules import Decision, Measured, Rule, over_seeds
+from experiments.harness.rules import SHORT, Decision, Measured, Rule, over_seeds
 
 # Never among the measured seeds, so that no side is tuned on the figures that decide.
 TUNING_SEEDS = (100, 101, 102)
@@ -107,6 +107,33 @@ def accuracy_by_rate(lab: Lab, setting: Setting) -> dict[float, list[float]]:
     return dict(zip(rates, map(accuracies, found), strict=True))
 
 
+def first_training_rate(
+    lab: Lab, setting: Setting, rates: Sequence[float]
+) -> tuple[float, dict[float, list[float]]]:
+    """Returns the first of the rates at which every seed trains, 0 if there is none.
+
+    A rate is dropped at the first seed that fails, and later rates are not tried.
+
+    Args:
+      lab: runs the trainings.
+      setting: trained at each rate.
+      rates: in the order in which they are tried.
+
+    Returns:
+      The rate, and the accuracies of the trainings that were needed by rate.
+    """
+    tried: dict[float, list[float]] = {}
+    for rate in rates:
+        tried[rate] = []
+        for seed in lab.seeds:
+            tried[rate] += accuracies(lab.outcomes(replace(setting, lr_max=rate), [seed]))
+            if tried[rate][-1] < TRAINS:
+                break
+        else:
+            return rate, tried
+    return 0.0, tried
+
+
 def highest_rate(curve: Mapping[float, Sequence[float]]) -> float:
     """Returns the highest rate at which every seed trains, 0 if there is none."""
     return max((rate for rate, of_seeds in curve.items() if min(of_seeds) >= TRAINS), default=0.0)
@@ -130,7 +157,10 @@ def larger(first: str, second: str, what: str) -> Rule:
 
     def decide(measured: Measured) -> Decision:
         found = difference(measured[first], measured[second])
-        return Decision(found.above_zero, f"{what}: {found}")
+        short = f"{what}: {found.mean:+.4f}"
+        if len(short) > SHORT:
+            short = f"{found.mean:+.4f} on average"
+        return Decision(found.above_zero, f"{what}: {found}", short)
 
     text = f"95 % interval of the mean of {first} − {second} over the seeds lies above 0"
     return over_seeds(text, decide)

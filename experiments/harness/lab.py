@@ -1,6 +1,7 @@
 """The trainings of one invocation, which claims share: each is run once and kept."""
 
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,13 @@ class Lab(Session):
     """A session that trains; its arguments are those of `Session`."""
 
     @cached_property
-    def _trainings(self) -> dict[Setting, list[Training]]:
-        """The watched trainings so far, one per seed."""
+    def pictures(self) -> list[str]:
+        """The names of the pictures that were saved so far."""
+        return []
+
+    @cached_property
+    def _trainings(self) -> dict[tuple[Setting, int], Training]:
+        """The watched trainings so far, by setting and seed."""
         return {}
 
     @cached_property
@@ -45,11 +51,23 @@ class Lab(Session):
         """The time of trainings that a stopped run finished after its last claim."""
         return self.folders.earlier_seconds
 
+    def with_seeds(self, seeds: int) -> "Lab":
+        """Returns a lab with seeds 0 to `seeds` − 1 that shares data, programs and trainings.
+
+        Its list of pictures is empty.
+        """
+        # Made now, if they were not, so that the copy has the same ones.
+        _ = self.config, self._trainings, self._comparisons, self._summaries
+        lab = copy(self)
+        lab.pictures, lab.seeds = [], tuple(range(seeds))
+        return lab
+
     def train(self, setting: Setting) -> list[Training]:
-        """Returns one watched training of the setting per seed, run at the first call."""
-        if setting not in self._trainings:
-            self._trainings[setting] = [self._training(setting, seed) for seed in self.seeds]
-        return self._trainings[setting]
+        """Returns one watched training of the setting per seed, each run at the first call."""
+        for seed in self.seeds:
+            if (setting, seed) not in self._trainings:
+                self._trainings[setting, seed] = self._training(setting, seed)
+        return [self._trainings[setting, seed] for seed in self.seeds]
 
     def sweep(
         self, settings: Sequence[Setting], seeds: Sequence[int] | None = None
@@ -87,6 +105,7 @@ class Lab(Session):
 
     def picture(self, name: str, figure: "Figure") -> None:
         """Saves a figure as plots/NAME.png below `out`."""
+        self.pictures.append(name)
         save_figure(figure, self.out / "plots" / f"{name}.png")
 
     def fit(

@@ -12,6 +12,9 @@ Verdict = Literal["reproduced", "refuted", "undecided"]
 # numbers may be Python's or NumPy's.
 Measured = Mapping[str, Sequence[Any]]
 
+# The most characters of a short reason: a line of 100 has room for them.
+SHORT = 41
+
 # A spread over fewer seeds says little.
 SEEDS_FOR_A_SPREAD = 5
 
@@ -27,10 +30,13 @@ class Decision:
     Attributes:
       holds: None where the figures cannot decide the claim.
       reason: the sentence that explains the decision.
+      short: what was measured in at most SHORT characters, for a table with one line per claim;
+        empty where the first clause of the reason says it.
     """
 
     holds: bool | None
     reason: str
+    short: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ def every(metric: str, low: float, high: float = float("inf")) -> Rule:
         return Decision(
             inside == len(values),
             f"{metric} is {span} in {inside} of {len(values)} seeds (farthest: {farthest:.4g})",
+            f"{metric} {mean(values):.4g} on average",
         )
 
     return Rule(text=f"{metric} {span} in every seed", decide=decide)

@@ -176,6 +176,74 @@ def test_claim_rule_by_hand(claim, measured, holds):
     assert found.rule("mnist").decide(measured).holds is holds
 
 
+class FakeLab:
+    """Trains nothing: the accuracy is a function of norm and rate, for three seeds."""
+
+    seeds, quick = (0, 1, 2), False
+
+    def __init__(self, accuracy):
+        self.accuracy, self.pictures, self.trained = accuracy, [], []
+
+    def picture(self, name, figure):
+        self.pictures.append(name)
+
+    def outcomes(self, setting, seeds):
+        self.trained += [(setting.norm, setting.lr_max, seed) for seed in seeds]
+        accuracy = self.accuracy(setting.norm, setting.lr_max)
+        return [Outcome(setting, seed, [{"accuracy": accuracy}]) for seed in seeds]
+
+    def sweep(self, settings):
+        return [self.outcomes(setting, self.seeds) for setting in settings]
+
+
+def limited(**limits):
+    """Returns accuracies of networks that train up to a rate."""
+    return lambda norm, rate: 0.95 if rate <= limits[norm or "none"] else 0.1
+
+
+@pytest.mark.parametrize(("none", "batch"), [(0.1, 2.0), (0.1, 0.1), (2.0, 2.0), (0.5, 0.2)])
+def test_higher_lr_in_brief_decides_as_the_whole_form(none, batch):
+    (claim,) = registry.find(["higher-lr"])
+    whole, brief = (FakeLab(limited(none=none, batch=batch)) for _ in range(2))
+    decide = claim.rule("mnist5k").decide
+    found, wanted = decide(claim.brief(brief)), decide(claim.measure(whole))
+    assert (found.holds, found.short) == (wanted.holds, wanted.short)
+    assert wanted.reason.startswith(found.reason)
+    assert set(brief.trained) < set(whole.trained)
+    assert brief.pictures == ["higher-lr"]
+
+
+def test_norm_layers_in_brief_tries_other_rates_only_where_one_fails():
+    (claim,) = registry.find(["norm-layers"])
+    lab = FakeLab(limited(batch=1, layer=0.02, group=1, instance=1))
+    measured = claim.brief(lab)
+    assert {name: measured[f"trains_at_{name}"] for name in ("batch", "layer")} == {
+        "batch": [0.03],
+        "layer": [0.01],
+    }
+    assert len(lab.trained) == 3 * 4 + 1  # layer norm fails at 0.03 with the first seed
+    decision = claim.rule("mnist5k").decide(measured)
+    assert decision.holds is True
+    assert "layer − batch" not in decision.reason  # not at their best rates
+    never = claim.brief(FakeLab(limited(batch=1, layer=0, group=1, instance=1)))
+    assert claim.rule("mnist5k").decide(never).holds is False
+
+
+def test_batch_size_decides_without_accuracies():
+    whole = batch_size([[2, 3], [1, 2]], [100, 25])
+    brief = {name: of for name, of in whole.items() if not name.startswith("accuracy")}
+    (claim,) = registry.find(["batch-size"])
+    decisions = [claim.rule("mnist5k").decide(measured) for measured in (whole, brief)]
+    assert [decision.holds for decision in decisions] == [True, True]
+    assert ["accuracy" in decision.reason for decision in decisions] == [True, False]
+
+
+def test_lr_finder_decides_with_valley_alone():
+    (claim,) = registry.find(["lr-finder"])
+    assert claim.brief.keywords == {"rules": ("valley",)}
+    assert claim.rule("mnist5k").decide(lr_finder()).short == "lowest accuracy with valley 0.9500"
+
+
 def test_steps_to_by_hand():
     rows = [{"step": step, "accuracy": accuracy} for step, accuracy in ((5, 0.5), (10, 0.9))]
     outcome = Outcome(BASELINE, 0, rows)

@@ -56,6 +56,14 @@ def test_run_writes_results_runs_and_pictures(quick_run):
     pictures = {path.stem for path in (out / "plots").glob("*.png")}
     assert {"one-cycle", "norm-layers"} <= pictures
     assert "train_loss" in result.stdout
+    # The closing table has one line per claim, and the page has every picture.
+    closing = result.stdout[result.stdout.rindex("published") :].splitlines()[1 : 1 + len(NAMES)]
+    assert [line.split()[0] for line in closing] == list(NAMES)
+    assert max(map(len, closing)) <= 100
+    assert f"every claim with its picture: {out / 'ledger.html'}" in result.stdout
+    text = (out / "ledger.html").read_text(encoding="utf-8")
+    named = [name for entry in results["claims"] for name in entry["pictures"]]
+    assert text.count("data:image/png;base64,") == len(named) == len(pictures)
 
 
 @pytest.mark.slow
@@ -152,6 +160,43 @@ def test_run_writes_nothing_if_interrupted_before_the_first_claim(tmp_path, monk
     monkeypatch.setattr(registry, "find", stop)
     result = invoke("run", "edge-values", "--out", tmp_path / "out")
     assert (result.exit_code, result.stderr) == (130, "stopped; nothing was written.\n")
+
+
+def test_run_shows_verdicts_a_closing_table_and_a_page(tmp_path):
+    out = tmp_path / "out"
+    result = invoke("run", "edge-values", "edge-formula", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "edge-values is reproduced: equal" in result.stdout
+    assert "1 reproduced, 1 refuted, 0 undecided" in result.stdout
+    assert 'id="edge-formula"' in (out / "ledger.html").read_text(encoding="utf-8")
+    # The page of a resumed run has the claims of both.
+    again = invoke("run", "multiplications", "--out", out, "--resume")
+    assert again.exit_code == 0, again.output
+    text = (out / "ledger.html").read_text(encoding="utf-8")
+    assert 'id="edge-formula"' in text
+    assert 'id="multiplications"' in text
+
+
+def test_run_without_the_library_for_pages_writes_no_page(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    result = invoke("run", "edge-values", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "There is no ledger.html: pages need jinja2" in result.stdout
+    assert "every claim with its picture" not in result.stdout
+    assert not (tmp_path / "out" / "ledger.html").exists()
+
+
+def test_run_dry_run_lists_seeds_brief_forms_and_what_is_left_out(tmp_path):
+    result = invoke("run", "chapter", "--dry-run", "--out", tmp_path / "out")
+    plan = json.loads(result.stdout)
+    assert (plan["measured"]["one-cycle"], plan["measured"]["baseline-fails"]) == (1, 5)
+    assert "higher-lr" in plan["brief"]
+    assert "faster" in plan["left_out"]
+    assert len(plan["measured"]) + len(plan["left_out"]) == len(registry.all_claims())
+    whole = json.loads(invoke("run", "chapter", "--seeds", 5, "--dry-run").stdout)
+    assert set(whole["measured"].values()) == {5}
+    assert whole["brief"] == whole["left_out"] == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_run_dry_run_checks_the_run_to_resume(tmp_path):

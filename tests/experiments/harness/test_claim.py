@@ -19,7 +19,12 @@ PUBLISHED = Published(figures={"accuracy": 0.9})
 def lab(data="mnist", seeds=5, quick=False):
     config = {"layout": "auto", "quick": quick}
     return SimpleNamespace(
-        data=data, seeds=tuple(range(seeds)), quick=quick, config=config, earlier_seconds=0.0
+        data=data,
+        seeds=tuple(range(seeds)),
+        quick=quick,
+        config=config,
+        earlier_seconds=0.0,
+        pictures=["c-picture"],
     )
 
 
@@ -98,6 +103,34 @@ def test_judge_skips_a_comparison_with_too_few_seeds():
     assert (without_rule.measured, without_rule.reason) == ({}, "no rule for the data 'mnist'")
 
 
+def test_judge_takes_the_brief_form_and_marks_it():
+    rule = Rule("r", lambda measured: Decision(True, "yes", "short"), min_seeds=5)
+    whole = replace(claim([0.9], any=rule), compares=True)
+    shortened = replace(whole, brief=lambda lab: {"accuracy": [0.8]})
+    result = judge(shortened, lab(), brief=True)
+    assert (result.measured, result.verdict) == ({"accuracy": [0.8]}, "reproduced")
+    assert result.reason == "yes; in its brief form, the whole one: `run c`"
+    assert (result.short, result.pictures) == ("short", ("c-picture",))
+    assert result.brief
+    assert result.config["brief"] is True
+    again = judge(shortened, lab(), result, brief=True)
+    assert replace(again, seconds=result.seconds) == result
+    assert "brief" not in judge(shortened, lab()).config
+    # A form that is both is not marked, and a comparison without one is left out.
+    both = judge(replace(whole, brief=whole.measure), lab(), brief=True)
+    assert (both.reason, both.brief) == ("yes", False)
+    out = judge(whole, lab(), brief=True, left_out="left out, 1 min: `run c --seeds 5`")
+    assert (out.measured, out.verdict, out.reason) == (
+        {},
+        "undecided",
+        "left out, 1 min: `run c --seeds 5`",
+    )
+    without_rule = judge(replace(whole, rules={}), lab(), brief=True)
+    assert without_rule.reason == "no rule for the data 'mnist'"
+    # What is no comparison is measured whole.
+    assert judge(claim([0.9], any=rule), lab(), brief=True).measured == {"accuracy": [0.9]}
+
+
 def test_result_json_has_the_documented_form_and_is_read_again():
     result = Result(
         id="c",
@@ -111,6 +144,8 @@ def test_result_json_has_the_documented_form_and_is_read_again():
         expected="refuted",
         reason="no",
         seconds=1.234,
+        short="few",
+        pictures=("c",),
     )
     entry = json.loads(json.dumps(nonfinite_to_null(result.as_json()), allow_nan=False))
     assert entry["measured"] == {
@@ -118,8 +153,18 @@ def test_result_json_has_the_documented_form_and_is_read_again():
         "never": {"mean": None, "std": 0.0, "values": [None]},
     }
     assert list(entry)[:6] == ["id", "data", "config", "seeds", "published", "measured"]
-    assert list(entry)[6:] == ["rule", "verdict", "expected", "reason", "seconds"]
+    assert list(entry)[6:] == [
+        "rule",
+        "verdict",
+        "expected",
+        "reason",
+        "seconds",
+        "short",
+        "pictures",
+    ]
     found = Result.from_json(entry)
     assert math.isnan(found.measured["never"][0])
+    earlier = {name: entry[name] for name in entry if name not in ("short", "pictures")}
+    assert Result.from_json(earlier).pictures == ()
     restored = {**found.measured, "never": [math.inf]}
     assert replace(found, measured=restored) == replace(result, seconds=1.23)

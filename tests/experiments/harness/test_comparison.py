@@ -9,6 +9,7 @@ from experiments.harness.comparison import (
     accuracies,
     accuracy_by_rate,
     at_best,
+    first_training_rate,
     gaps,
     higher,
     highest_rate,
@@ -30,6 +31,11 @@ class FakeLab:
 
     def picture(self, name, figure):
         self.pictures.append(name)
+
+    seeds = (0, 1)
+
+    def outcomes(self, setting, seeds):
+        return self.sweep([setting], seeds)[0]
 
     def sweep(self, settings, seeds=(0, 1)):
         self.asked += [(setting, tuple(seeds)) for setting in settings]
@@ -93,6 +99,30 @@ def test_accuracy_by_rate_tries_two_rates_in_a_quick_run():
     assert tuple(curve) == HIGH_RATES
     assert curve[0.2] == [0.2, 1.2]
     assert len(accuracy_by_rate(FakeLab(lab.accuracy, quick=True), ONE_CYCLE)) == 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "rate", "trainings"),
+    # Rates are dropped at the first seed that fails: seed 0, or seed 1 where only that one fails.
+    [
+        ({0: 0.1, 1: 0.1}, 0.1, [(2.0, 0), (1.0, 0), (0.1, 0), (0.1, 1)]),
+        ({0: 5.0, 1: 1.0}, 1.0, [(2.0, 0), (2.0, 1), (1.0, 0), (1.0, 1)]),
+        ({0: 5.0, 1: 0.0}, 0.0, [(r, s) for r in (2.0, 1.0, 0.1) for s in (0, 1)]),
+    ],
+)
+def test_first_training_rate_by_hand(limit, rate, trainings):
+    lab = FakeLab(lambda setting, seed: 0.95 if setting.lr_max <= limit[seed] else 0.1)
+    found, tried = first_training_rate(lab, ONE_CYCLE, (2.0, 1.0, 0.1))
+    assert found == rate
+    assert [(s.lr_max, *seeds) for s, seeds in lab.asked] == trainings
+    assert list(tried) == list(dict.fromkeys(rate for rate, _ in trainings))
+    assert tried[trainings[-1][0]][-1] == (0.95 if rate else 0.1)
+
+
+def test_first_training_rate_is_the_highest_rate_from_the_top():
+    lab = FakeLab(lambda setting, seed: 0.95 if setting.lr_max <= 0.2 - 0.1 * seed else 0.1)
+    found, _ = first_training_rate(lab, ONE_CYCLE, HIGH_RATES[::-1])
+    assert found == highest_rate(accuracy_by_rate(lab, ONE_CYCLE)) == 0.1
 
 
 def test_highest_rate_needs_every_seed_to_train():

@@ -10,6 +10,7 @@ from convjax.chapter.observer import Observer
 from convjax.chapter.setting import BATCH_512, BATCH_NORM, ONE_CYCLE, THREE_OR_SEVEN, Setting
 from convjax.chapter.tinted_digits import coloured
 from convjax.chapter.training import Training
+from convjax.plots import new_figure
 from convjax.runs.config import RunError
 from convjax.runs.run import load_run
 from experiments.harness.lab import Lab
@@ -57,6 +58,23 @@ def test_lab_train_writes_the_configuration(finished):
     pixels = finished.dataset.train.images / 255
     assert config["mean"] == pytest.approx([pixels.mean()])
     assert config["std"] == pytest.approx([pixels.std()], rel=1e-3)
+
+
+def test_lab_with_seeds_shares_trainings_and_has_pictures_of_its_own(tmp_path):
+    lab = quick_lab(tmp_path)
+    one, three = lab.with_seeds(1), lab.with_seeds(3)
+    assert (one.seeds, three.seeds, lab.seeds) == ((0,), (0, 1, 2), (0, 1))
+    assert three.dataset is lab.dataset
+    first = one.train(ONE_CYCLE)[0]
+    assert [training.seed for training in three.train(ONE_CYCLE)] == [0, 1, 2]
+    assert three.train(ONE_CYCLE)[0] is first
+    three.outcomes(ONE_CYCLE, [0, 1])
+    one.outcomes(ONE_CYCLE)
+    assert [seed for _, seed in lab.observer.watched] == [0, 1, 2]
+    assert [seed for _, seed in lab.observer.unwatched] == [0, 1]
+    assert len(lab.observer.networks) == 1
+    three.picture("drawn", new_figure(1, 1))
+    assert (three.pictures, one.pictures, lab.pictures) == (["drawn"], [], [])
 
 
 def test_session_normalises_each_encoding_by_itself(tmp_path):

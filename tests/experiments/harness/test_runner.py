@@ -4,25 +4,28 @@ from dataclasses import replace
 import pytest
 
 from convjax.chapter.observer import Observer
-from experiments.cli import registry
-from experiments.harness import runner
+from experiments.harness import runner, saved_results
 from experiments.harness.claim import Claim, Published
 from experiments.harness.lab import Lab
+from experiments.harness.planned import Planned
 from experiments.harness.rules import Decision, NotMeasuredError, Rule
-from experiments.harness.runner import ResultsError, read_results
+from experiments.harness.saved_results import ResultsError
 
 
 class RecordingObserver(Observer):
     """Records what it is notified of."""
 
     def __init__(self):
-        self.claims, self.already = [], 0
+        self.claims, self.verdicts, self.already = [], [], 0
 
     def resumed(self, claims):
         self.already = claims
 
     def claim(self, id, number, total, seconds_left):
         self.claims.append((id, number, total, seconds_left))
+
+    def judged(self, id, verdict, reason):
+        self.verdicts.append((id, verdict, reason))
 
 
 def claim(id, calls, text="r", stops=False):
@@ -42,9 +45,10 @@ def calls():
     return []
 
 
-def measure_claims(claims, lab, command):
-    """Measures claims of a chapter that has three."""
-    return runner.measure_claims(claims, lab, command, ("one", "two", "three"))
+def measure_claims(claims, lab, command, brief=False):
+    """Measures claims of a chapter that has three, with the lab's seeds."""
+    planned = [Planned(claim, len(lab.seeds), brief) for claim in claims]
+    return runner.measure_claims(planned, lab, command, ("one", "two", "three"))
 
 
 def lab(out, **options):
@@ -67,6 +71,7 @@ def test_measure_claims_resumes_a_stopped_run(calls, tmp_path):
     assert [result.measured["a"] for result in results] == [[1.0], [3.0], [4.0]]
     assert ids(tmp_path) == ["one", "two", "three"]
     assert [call[:3] for call in resumed.observer.claims] == [("two", 2, 3), ("three", 3, 3)]
+    assert resumed.observer.verdicts == [(id, "reproduced", "yes") for id in ("two", "three")]
     assert resumed.observer.already == 1
 
 
@@ -195,7 +200,7 @@ def saved(calls, tmp_path, monkeypatch):
     for entry, seconds in zip(found["claims"], (10, 30), strict=True):
         entry["seconds"] = seconds
     (folder / "mnist5k.json").write_text(json.dumps(found))
-    monkeypatch.setattr(runner, "SAVED_RESULTS", folder)
+    monkeypatch.setattr(saved_results, "SAVED_RESULTS", folder)
 
 
 @pytest.mark.usefixtures("saved")
@@ -225,33 +230,51 @@ def test_measure_claims_gives_no_estimate_for_a_part_or_an_unknown_comparison(ca
     assert {call[3] for call in part.observer.claims + unknown.observer.claims} == {None}
 
 
-def decided(rule, measured):
-    """Returns the decision, and whether this machine can make it."""
-    try:
-        return rule.decide(measured), True
-    except NotMeasuredError as error:
-        return Decision(None, str(error)), False
+@pytest.fixture
+def shortened(calls):
+    """A comparison with a brief form."""
+    brief = claim("one", calls, "r").measure
+    return replace(
+        claim("one", calls),
+        compares=True,
+        brief=lambda lab: {**brief(lab), "brief": [1]},
+    )
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "group"),
-    [
-        ("mnist", "mnist", "chapter"),
-        ("mnist5k", "mnist5k", "chapter"),
-        ("residual", "cifar10", "residual"),
-    ],
-)
-def test_saved_results_follow_the_current_rules(name, data, group):
-    """A changed rule needs a new measurement, and a changed figure a new verdict."""
-    _, results = read_results(runner.SAVED_RESULTS / f"{name}.json")
-    claims = registry.find([group])
-    assert [result.id for result in results] == [claim.id for claim in claims]
-    for claim, result in zip(claims, results, strict=True):
-        rule = claim.rule(data)
-        assert (result.data, result.published, result.rule) == (data, claim.published, rule.text)
-        assert result.verdict == result.expected
-        if result.measured:
-            decision, decidable = decided(rule, result.measured)
-            assert result.expected == (rule.expected if decidable else "undecided")
-            verdict = {True: "reproduced", False: "refuted", None: "undecided"}[decision.holds]
-            assert (result.verdict, result.reason) == (verdict, decision.reason)
+def test_measure_claims_takes_the_brief_form_and_later_the_whole_one(shortened, calls, tmp_path):
+    (brief,) = measure_claims([shortened], lab(tmp_path), [], brief=True)
+    assert brief.measured["brief"] == [1]
+    assert brief.reason == "yes; in its brief form, the whole one: `run one`"
+    again = lab(tmp_path, resume=True)
+    (reused,) = measure_claims([shortened], again, [], brief=True)
+    assert (reused.measured, reused.reason) == (brief.measured, brief.reason)
+    assert len(calls) == again.observer.already == 1
+    (whole,) = measure_claims([shortened], again, [])
+    assert (len(calls), whole.reason, whole.brief) == (2, "yes", False)
+    # A run of brief forms keeps the whole one.
+    (kept,) = measure_claims([shortened], lab(tmp_path, resume=True), [], brief=True)
+    assert (kept.measured, kept.reason) == (whole.measured, whole.reason)
+
+
+def test_measure_claims_gives_each_claim_its_seeds(calls, tmp_path):
+    planned = [Planned(claim("one", calls), 3), Planned(claim("two", calls), 1)]
+    found = runner.measure_claims(planned, lab(tmp_path), [], ("one", "two", "three"))
+    assert [(result.seeds, len(result.measured["a"])) for result in found] == [
+        ((0, 1, 2), 3),
+        ((0,), 1),
+    ]
+
+
+@pytest.mark.usefixtures("saved")
+def test_measure_claims_says_what_a_claim_that_is_left_out_costs(calls, tmp_path):
+    # "two" took 30 s with two seeds, "one" 10 s; an unknown one takes minutes.
+    left = [replace(claim(id, calls), compares=True) for id in ("two", "three")]
+    calls.clear()
+    watched = lab(tmp_path, seeds=6)
+    found = measure_claims([replace(left[0], reuses=("one",)), left[1]], watched, [], brief=True)
+    assert [result.reason for result in found] == [
+        "left out, about 2 min: `run two --seeds 6`",
+        "left out, minutes: `run three --seeds 6`",
+    ]
+    assert {result.verdict for result in found} == {result.expected for result in found}
+    assert calls == watched.observer.claims == []

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import experiments.layouts
 from convjax.ops.layout import KERNEL_AXES
 from experiments.cli import registry
 from experiments.cli.app import app
@@ -194,7 +195,28 @@ def test_measure_case_accepts_a_forced_layout():
     assert all(row.seconds > 0 and row.deviation < 1e-6 for row in rows)
 
 
-# quick run
+# brief form and quick run
+
+
+def test_layouts_in_brief_measures_one_convolution_in_every_layout(monkeypatch, tmp_path):
+    asked = []
+
+    def invent(case, tried, dtype, backward, rounds, reference):
+        asked.append((case, dtype, backward))
+        return [
+            invented(NETWORK, variant, where, 1.0, dtype=dtype)
+            for variant in tried
+            for where in ("entry", "loop")
+        ]
+
+    monkeypatch.setattr(experiments.layouts, "measure_case", invent)
+    monkeypatch.setattr(experiments.layouts, "reference_of", lambda *of: [])
+    result = judge(CLAIM, Lab(out=tmp_path), brief=True)
+    assert asked == [(SHAPES[1], "float32", True), (SHAPES[1], "bfloat16", True)]
+    assert result.measured["programs"] == [2 * 2 * len(variants(jax.default_backend()))]
+    assert result.verdict == "reproduced"
+    assert result.reason.startswith("24 programs; ")
+    assert result.reason.endswith("in its brief form, the whole one: `run layouts`")
 
 
 @pytest.mark.slow
