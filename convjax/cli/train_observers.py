@@ -150,18 +150,22 @@ class CallbackPair(Callback):
         self._callbacks = first, second
 
     def on_restore(self, steps: int, metrics: list[dict[str, Any]]) -> None:
+        """Notifies both of the evaluations of an earlier run."""
         for callback in self._callbacks:
             callback.on_restore(steps, metrics)
 
     def on_steps(self, steps: int) -> None:
+        """Notifies both of finished steps."""
         for callback in self._callbacks:
             callback.on_steps(steps)
 
     def on_record(self, record: Record, first: int) -> None:
+        """Notifies both of new rows of the record."""
         for callback in self._callbacks:
             callback.on_record(record, first)
 
     def on_evaluation(self, metrics: dict[str, Any]) -> None:
+        """Notifies both of an evaluation."""
         for callback in self._callbacks:
             callback.on_evaluation(metrics)
 
