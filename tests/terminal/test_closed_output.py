@@ -42,3 +42,4 @@ def test_closable_output_without_a_file():
     assert output.write("text") == 4
     output.flush()
     assert not output.closed_by_reader
+    output.close()
