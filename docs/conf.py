@@ -7,13 +7,21 @@ Furo has light and dark, narrow and wide pages. The built pages need no network.
 
 import importlib
 import inspect
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import typer
+from typer.cli import get_docs_for_click
+
 import convjax
+from convjax.cli.app import app as of_library
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))  # the experiments are not installed
+
+from experiments.cli.app import app as of_experiments  # noqa: E402
 
 project = "convjax"
 author = "The convjax authors"
@@ -112,8 +120,15 @@ def overview() -> str:
         else:
             link = f"{{any}}`convjax.{name} <{places[id(value)]}>`"
         lines.append(f"| {link} | {first} |")
-    pages = "\n".join(sorted(found))
+    pages = "\n".join([*sorted(found), "convjax", "experiments"])
     return "\n".join([*lines, "", "```{toctree}", ":hidden:", pages, "```", ""])
+
+
+def command_page(name: str, app: typer.Typer) -> str:
+    """Returns the page of a program: its commands and their options, from their help."""
+    command = typer.main.get_command(app)
+    context = typer.Context(command, info_name=name)
+    return get_docs_for_click(obj=command, ctx=context, name=name)
 
 
 def write_reference() -> None:
@@ -123,6 +138,8 @@ def write_reference() -> None:
     folder = HERE / "reference"
     folder.mkdir(exist_ok=True)
     pages = {room: room_page(room, module) for room, module in rooms().items()}
+    pages["convjax"] = command_page("convjax", of_library)
+    pages["experiments"] = command_page("python -m experiments", of_experiments)
     for name, text in {**pages, "index": overview()}.items():
         file = folder / f"{name}.md"
         if not file.exists() or file.read_text() != text:  # unchanged pages are not built again
