@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("small_chunks")
 def test_scoring_order_has_every_example_exactly_once(batch_size):
     # The loss of example i is 2ⁱ, and the sum over all 23 is exact in float32: one that is left
     # out or counted twice changes it.
-    model = LinearNet((32, CLASSES), rngs=nnx.Rngs(0))
+    model = LinearNet((32, EXAMPLES), rngs=nnx.Rngs(0))  # an output for each label
     powers = 2 ** np.arange(EXAMPLES, dtype=np.float32)
     trainer = Trainer(model, sgd(), loss=lambda logits, labels: jnp.asarray(powers)[labels])
     data = Images(jnp.asarray(pixels()), jnp.arange(EXAMPLES, dtype=jnp.int32))
