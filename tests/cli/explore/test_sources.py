@@ -98,6 +98,9 @@ def test_explore_shows_a_run_of_a_gpu(tmp_path):
     assert result.exit_code == 0, result.output
 
 
+# The images of this folder are all equal.
+@pytest.mark.filterwarnings("ignore:every pixel of the:UserWarning")
+@pytest.mark.filterwarnings("ignore:4 of the 4 test images|2 of the 2 test images:UserWarning")
 def test_explore_shows_images_of_a_folder(browser, tmp_path):
     for split, digit in itertools.product(("train", "test"), ("3", "7")):
         (tmp_path / "mine" / split / digit).mkdir(parents=True)
