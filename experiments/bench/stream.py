@@ -90,11 +90,12 @@ def _write_folder(split: Split, folder: Path) -> None:
         raise ImportError(
             'Pillow must be installed to write images: pip install "convjax[data]"'
         ) from error
-    # A folder must have a test split with the same classes: one image of each.
+    # A folder must have a test split with the same classes: the negative of one image of each.
     firsts = np.unique(split.labels, return_index=True)[1]
     for name, wanted in (("train", range(len(split.labels))), ("test", firsts)):
         for i in wanted:
-            image, label = split.images[i], split.labels[i]
+            image, label = np.asarray(split.images[i]), split.labels[i]
+            image = image if name == "train" else 255 - image
             # Names of equal length keep the order of more than ten classes.
             path = folder / name / f"{label:06}" / f"{i:09}.png"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from convjax.io.lock import FolderLock
 from convjax.runs.checkpoints import Checkpoints
 from convjax.runs.predictions import Predictions
 from convjax.runs.run import load_run
-from tests.helpers import wait_for
+from tests.helpers import command_app, wait_for
 from tests.train.fits import assert_same_records, untimed
 
 # Three steps per epoch, and an evaluation after each.
@@ -205,7 +205,8 @@ def test_train_non_finite_stops_or_continues(tmp_path):
 
 @pytest.mark.slow
 def test_train_config_repeats_a_run_of_the_claims(tmp_path):
-    ran = CliRunner().invoke(app, ["run", "longer", "--quick", "--out", str(tmp_path / "claims")])
+    _, experiments = command_app("run")
+    ran = CliRunner().invoke(experiments, ["run", "longer", "--quick", "--out", str(tmp_path / "claims")])
     assert ran.exit_code == 0, ran.output
     (config,) = (tmp_path / "claims").rglob("config.json")
     result = invoke("--config", config, "--out", tmp_path / "again")
