@@ -206,7 +206,9 @@ def test_train_non_finite_stops_or_continues(tmp_path):
 @pytest.mark.slow
 def test_train_config_repeats_a_run_of_the_claims(tmp_path):
     _, experiments = command_app("run")
-    ran = CliRunner().invoke(experiments, ["run", "longer", "--quick", "--out", str(tmp_path / "claims")])
+    ran = CliRunner().invoke(
+        experiments, ["run", "longer", "--quick", "--out", str(tmp_path / "claims")]
+    )
     assert ran.exit_code == 0, ran.output
     (config,) = (tmp_path / "claims").rglob("config.json")
     result = invoke("--config", config, "--out", tmp_path / "again")
