@@ -5,6 +5,7 @@ checks it, without the value.
 """
 
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -35,6 +36,7 @@ class _OneLine:
         if not standalone_mode:
             return run.main(args, *rest, standalone_mode=False, **more)
         given = list(sys.argv[1:] if args is None else args)
+        warnings.showwarning = _show_warning
         with _end_of_output():
             try:
                 status = run.main(args, *rest, standalone_mode=False, **more)
@@ -43,6 +45,17 @@ class _OneLine:
             except typer.Abort:
                 sys.exit(1)
             sys.exit(status if isinstance(status, int) else 0)
+
+
+_show_as_python = warnings.showwarning
+
+
+def _show_warning(message: Any, category: Any, *place: Any, **more: Any) -> None:
+    """Prints what a user should know as one line, without the place in the code."""
+    if category is UserWarning:
+        typer.echo(f"warning: {message}", err=True)
+    else:
+        _show_as_python(message, category, *place, **more)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Errors of usage as one line, tested with small commands."""
 
+import subprocess
+import sys
 from typing import Annotated, Literal
 
 import pytest
@@ -69,3 +71,20 @@ def test_one_line_commands_run_correct_usage_unchanged():
     assert text.count("\n") == 1
     result = CliRunner().invoke(program, [])
     assert "Usage" in result.output
+
+
+def test_warnings_for_users_are_one_line():
+    code = (
+        "import sys, warnings, typer\n"
+        "from convjax.terminal.one_line_errors import OneLineCommand\n"
+        "app = typer.Typer()\n"
+        "@app.command(cls=OneLineCommand)\n"
+        "def run():\n"
+        "    warnings.warn('pixels are black.')\n"
+        "    warnings.warn('old', FutureWarning)\n"
+        "app()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, second = done.stderr.splitlines()[:2]
+    assert first == "warning: pixels are black."
+    assert "FutureWarning: old" in second
