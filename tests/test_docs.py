@@ -46,6 +46,8 @@ def commands():
         line for page in PAGES for block in blocks("bash", page) for line in block.splitlines()
     ]
     found = [match[1] for line in lines if (match := COMMAND.search(line))]
+    # Its small form takes five minutes; tests/experiments/cli/test_app.py runs a smaller one.
+    found = [command for command in found if not command.startswith("run chapter")]
     groups = {}
     for command in dict.fromkeys(found):
         made = next((made for made in MADE if f" {made}" in command), command)
