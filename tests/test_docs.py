@@ -46,7 +46,7 @@ def commands():
         line for page in PAGES for block in blocks("bash", page) for line in block.splitlines()
     ]
     found = [match[1] for line in lines if (match := COMMAND.search(line))]
-    # Its small form takes five minutes; tests/experiments/cli/test_app.py runs a smaller one.
+    # .ci/run runs its small form, on Python 3.12.
     found = [command for command in found if not command.startswith("run chapter")]
     groups = {}
     for command in dict.fromkeys(found):
