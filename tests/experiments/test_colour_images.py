@@ -122,12 +122,13 @@ def test_before_and_after_draws_kernels_in_pairs():
 @pytest.fixture
 def pictures(tmp_path):
     """A folder of images in colour; its path must not appear in results."""
+    rng = np.random.default_rng(0)
     for split in ("train", "test"):
         for name in ("a", "b"):
             folder = tmp_path / "secret" / "pictures" / split / name
             folder.mkdir(parents=True)
             for i in range(2):
-                pixels = np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8)
+                pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
                 Image.fromarray(pixels).save(folder / f"{i}.png")
     return tmp_path / "secret" / "pictures"
 
