@@ -110,7 +110,10 @@ def measure_streams(dataset: Dataset, rounds: int, quick: bool) -> list[dict[str
     """
     split = dataset.train
     if quick:
-        split = Split(split.images[:QUICK_IMAGES], split.labels[:QUICK_IMAGES])
+        # Spread over the set, which may be sorted by class.
+        count = min(QUICK_IMAGES, len(split.labels))
+        chosen = np.linspace(0, len(split.labels) - 1, count).astype(int)
+        split = Split(split.images[chosen], split.labels[chosen])
     sizes = [size for size in BATCH_SIZES if size <= len(split.labels)]
     if not sizes:
         raise ValueError(
