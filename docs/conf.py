@@ -39,6 +39,7 @@ html_title = "convjax"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_show_copyright = False
 default_role = "code"  # `name` in a docstring is code, as in Markdown
 nitpicky = False
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import typer
 
-# Extras that are for developers.
-NOT_SHOWN = {"test", "dev", "docs", "experiments", "targets"}
+# Extras that are for developers, and the one of all others.
+NOT_SHOWN = {"all", "test", "dev", "docs", "experiments", "targets"}
 
 
 def run_doctor() -> None:

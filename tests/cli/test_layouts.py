@@ -20,12 +20,10 @@ def test_layouts_takes_a_network_of_ones_own(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "from convjax import conv2d\n"
         "import jax.numpy as jnp\n"
+        "from convjax.ops import images_to, kernel_to\n"
         "def net(layout):\n"
-        "    def run(x):\n"
-        "        kernel = jnp.ones({'NHWC': (3, 3, 3, 4), 'NCHW': (4, 3, 3, 3),\n"
-        "                           'CHWN': (3, 3, 3, 4)}[layout])\n"
-        "        return jnp.sum(x)\n"
-        "    return run\n"
+        "    kernel = kernel_to(jnp.ones((3, 3, 3, 4)), layout, source='NHWC')\n"
+        "    return lambda x: conv2d(images_to(x, layout), kernel, layout=layout)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     result = invoke("mine:net", "--image", "4,5,3", "--batch-size", 2)
