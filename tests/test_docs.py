@@ -227,7 +227,9 @@ def test_docs_of_layouts_compare_them(capsys):
 @pytest.mark.parametrize("file", PAGES)
 def test_links_exist(file):
     targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / file).read_text())
-    assert all(((ROOT / file).parent / target).exists() for target in targets)
+    # The build of the site writes reference/, and fails where a link into it leads nowhere.
+    kept = [target for target in targets if not target.startswith("reference/")]
+    assert [target for target in kept if not ((ROOT / file).parent / target).exists()] == []
 
 
 @pytest.mark.parametrize(
