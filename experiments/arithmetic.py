@@ -116,8 +116,10 @@ def amount_does_not_change(measured: Measured) -> Decision:
 
 def broken_cnn(lab: Lab) -> Measured:
     """Measures the shape of the output of the chapter's broken network."""
-    network = broken_net(rngs=nnx.Rngs(0), layout="NCHW")
-    maps = network.features(jnp.zeros((64, 28, 28, 1)))
+    maps = nnx.eval_shape(
+        lambda images: broken_net(rngs=nnx.Rngs(0), layout="NCHW").features(images),
+        jnp.zeros((64, 28, 28, 1)),
+    )
     names = ("images", "features", "height", "width")
     return {name: [size] for name, size in zip(names, maps.shape, strict=True)}
 

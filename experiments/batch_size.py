@@ -38,6 +38,7 @@ from experiments.harness.rules import Decision, Measured, mean, on_digits, over_
 SIZES = (32, 128, 512, 2048)
 BATCHES = 20
 REFERENCE = 4000  # images whose mean gradient represents that of all images
+PART = 128  # images whose gradient is computed at once: larger batches need no program of their own
 
 
 def gradient_noise(lab: Lab, sizes: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -46,15 +47,20 @@ def gradient_noise(lab: Lab, sizes: Sequence[int]) -> npt.NDArray[np.float64]:
     graphdef = nnx.graphdef(lab.network(ONE_CYCLE, lab.seeds[0]))  # the same for all seeds
 
     @jax.jit
-    def gradient(params: Any, rows: jax.Array) -> jax.Array:
-        """Returns the mean gradient over the images with these indices, as one vector."""
+    def total_gradient(params: Any, rows: jax.Array) -> jax.Array:
+        """Returns the sum of the gradients of the images with these indices, as one vector."""
 
         def loss(params: Any) -> jax.Array:
             x = trainer.step.normalize(images.images[rows])
             logits = nnx.merge(graphdef, params)(x)
-            return jnp.mean(ONE_CYCLE.loss(logits, images.labels[rows]))
+            return jnp.sum(ONE_CYCLE.loss(logits, images.labels[rows]))
 
         return ravel_pytree(jax.grad(loss)(params))[0]
+
+    def gradient(params: Any, rows: npt.NDArray[np.int64]) -> Any:
+        """Returns the mean of the gradients of the images with these indices."""
+        parts = np.split(rows, range(PART, len(rows), PART))
+        return sum(total_gradient(params, part) for part in parts) / len(rows)
 
     def draw(rng: np.random.Generator, size: int) -> Any:
         """Returns random indices of images without replacement."""

@@ -40,6 +40,7 @@ import numpy as np
 
 from convjax.chapter.colour_encodings import ENCODINGS
 from convjax.chapter.setting import BATCH_NORM, Setting
+from convjax.chapter.training import Training
 from convjax.plots.images import show_batch, show_kernels
 from experiments.features.edge_similarity import colour_shares, edge_shares, noise_like
 from experiments.harness.claim import Claim, Published
@@ -125,9 +126,26 @@ def encodings_rule(margin: float, note: str = "") -> Rule:
 
 def first_kernels(lab: Lab) -> Measured:
     """Measures how much of each first kernel is an edge, before and after training."""
-    setting = replace(colour_setting(lab, "rgb"), first_kernel=FIRST_KERNEL)
+    setting = first_kernels_setting(lab)
+    return edge_figures(lab, setting, lab.train(setting))
+
+
+def first_kernels_in_brief(lab: Lab) -> Measured:
+    """Measures the same after trainings without a record of the layers, which write no folder."""
+    setting = first_kernels_setting(lab)
+    trainings = [lab.fit(setting, seed, watch=None) for seed in lab.seeds]
+    return edge_figures(lab, setting, trainings)
+
+
+def first_kernels_setting(lab: Lab) -> Setting:
+    """Returns the training whose first kernels are measured."""
+    return replace(colour_setting(lab, "rgb"), first_kernel=FIRST_KERNEL)
+
+
+def edge_figures(lab: Lab, setting: Setting, trainings: Sequence[Training]) -> Measured:
+    """Measures how much of each first kernel is an edge, before and after these trainings."""
     before = [kernels_of(lab.network(setting, seed)) for seed in lab.seeds]
-    after = [kernels_of(training.model) for training in lab.train(setting)]
+    after = [kernels_of(training.model) for training in trainings]
     lab.picture("first-kernels", before_and_after(before[0], after[0], lab.seeds[0]))
     noise = [
         [noise_like(kernels, NOISES * seed + i) for i in range(NOISES)]
@@ -141,7 +159,7 @@ def first_kernels(lab: Lab) -> Measured:
         "colour_share_untrained": [colour_shares(kernels).mean() for kernels in before],
         "opponent_trained": [sees_colour(kernels) for kernels in after],
         "opponent_untrained": [sees_colour(kernels) for kernels in before],
-        "accuracy": lab.metric(setting, "accuracy"),
+        "accuracy": [training.metrics[-1]["accuracy"] for training in trainings],
     }
 
 
@@ -214,6 +232,7 @@ CLAIMS = (
         statement="trained first-layer kernels of a colour network, drawn as images, show edges",
         published=Published(picture="kernels of the first layer"),
         measure=first_kernels,
+        brief=first_kernels_in_brief,
         rules={
             "any": over_seeds(
                 "an edge explains more of a trained kernel than of an untrained one and of noise "

@@ -79,10 +79,11 @@ def edge_maps(lab: Lab) -> Measured:
         [[reference.kernel_map(image, kernel) for kernel in KERNELS] for image in batch[..., 0]]
     )  # (64, 4, H − 2, W − 2)
     kernels = KERNELS[:, None].astype(np.float32)  # OIHW
+    convolve = jax.jit(conv2d, static_argnames=("layout", "method"))
     deviation = 0.0
     for layout, kernel_axes in KERNEL_AXES.items():
         for method in ("lax", "matmul"):
-            maps = conv2d(
+            maps = convolve(
                 jnp.asarray(batch.transpose(permutation("NHWC", layout))),
                 jnp.asarray(kernels.transpose(permutation("OIHW", kernel_axes))),
                 layout=layout,

@@ -1,7 +1,7 @@
 """Evaluation: the scores of every example, with the running statistics, and logits of images."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -57,6 +57,7 @@ class Evaluator:
     def __init__(self, step: TrainStep, placement: Placement, checks: DataChecks):
         self._step, self._placement, self._checks = step, placement, checks
         self._run = placement.program(self.sums, (REPLICATED, REPLICATED, SPLIT_SECOND))
+        self._pick = placement.program(picked, (REPLICATED, REPLICATED))
         self._run_piece = self._run
         if placement.mesh is not None:
             self._run_piece = placement.program(self.sums, (REPLICATED, SPLIT_FIRST, SPLIT_SECOND))
@@ -65,7 +66,7 @@ class Evaluator:
     @property
     def programs(self) -> set[TimedJit]:
         """The distinct programs."""
-        return {self._run, self._run_piece, self._run_logits}
+        return {self._run, self._pick, self._run_piece, self._run_logits}
 
     def predict(
         self, state: TrainState, images: Num[Array | np.ndarray, "N ..."]
@@ -90,35 +91,36 @@ class Evaluator:
         agree("Trainer.evaluate", state=state, data=data, batch_size=batch_size)
         state = self._placement.put(state)
         if isinstance(data, Stream):
-            total, sums = self._score_stream(state, data, order)
+            total, sums = total_of(self._score_stream(state, data, order))
         else:
-            data = self._placement.put(data)
-            total, sums = self._run(state, data, *self._placement.put_order(order))
-        hits = jax.device_get(sums.get("accuracy"))
-        counted = np.asarray(hits).dtype.kind == "i"
+            batches = self._score_images(state, self._placement.put(data), order)
+            total, sums = total_of(jax.device_get(list(batches)))
+        hits = sums.get("accuracy")
         means = {name: float(of) / examples for name, of in sums.items()}
         return Scores(
             float(total) / examples,
-            int(hits) if counted else None,
+            int(hits) if isinstance(hits, np.integer) else None,
             examples,
             means,
         )
 
+    def _score_images(
+        self, state: TrainState, data: Images, order: Int32[np.ndarray, "T B"]
+    ) -> Iterator[Any]:
+        """Yields the sums of loss and metrics of each batch, on the device.
+
+        A batch is picked first: the program that scores is the same for all splits.
+        """
+        own = np.where(order >= 0, np.arange(order.shape[1], dtype=np.int32), np.int32(-1))
+        for rows, counted in zip(order, own[:, None], strict=True):
+            counted, rows = self._placement.put_order(counted, rows)
+            yield self._run(state, self._pick(data, rows), counted)
+
     def _score_stream(
         self, state: TrainState, data: Stream, order: Int32[np.ndarray, "T B"]
-    ) -> tuple[float, dict[str, Any]]:
-        """Returns the sums of loss and metrics over all examples of a stream."""
+    ) -> Iterator[Any]:
+        """Yields the sums of loss and metrics of the batches of each chunk of a stream."""
         length = min(len(order), steps_at_once(data, order.shape[1]))
-        total, sums = 0.0, dict[str, Any]()
-
-        def add(found: Any) -> None:
-            nonlocal total
-            total += float(found[0])
-            for name, of in jax.device_get(found[1]).items():
-                sums[name] = sums.get(name, 0) + of.astype(
-                    np.int64 if of.dtype.kind == "i" else float
-                )
-
         with stream_chunks(data, order, length, self._placement.mesh) as chunks:
             running: Any = None
             for images, labels, rows in chunks:
@@ -126,15 +128,14 @@ class Evaluator:
                 found = self._run_piece(state, Images(images, labels), *given)
                 # Fetching waits for a chunk: fetch only after the next has been dispatched.
                 if running is not None:
-                    add(running)
+                    yield jax.device_get(running)
                 running = found
-        add(running)
-        return total, sums
+        yield jax.device_get(running)
 
     def sums(
         self, state: TrainState, data: Images, order: Int[Array, "T B"]
-    ) -> tuple[Float[Array, ""], dict[str, Num[Array, ""]]]:
-        """Returns the sums of loss and of each metric over all indices in order but −1.
+    ) -> tuple[Float[Array, " T"], dict[str, Num[Array, " T"]]]:
+        """Returns the sums of loss and of each metric over the indices of each row but −1.
 
         Truth values are counted in int32. A pure function of the data on one device, whose results
         are summed over all devices.
@@ -150,11 +151,20 @@ class Evaluator:
                 for name, of in metrics.items()
             }
 
-        def body(sums: Any, rows: jax.Array) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, sums, of_batch(rows)), None
-
-        zeros = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_batch, order[0])
-        )
-        sums = lax.scan(body, zeros, order)[0]
+        sums = lax.map(of_batch, order)
         return sums if self._placement.mesh is None else lax.psum(sums, AXIS)
+
+
+def picked(data: Images, rows: Int[Array, " B"]) -> Images:
+    """Returns the examples with these indices."""
+    return Images(data.images[rows], data.labels[rows])
+
+
+def total_of(batches: Iterable[Any]) -> Any:
+    """Returns the totals of sums (…, T) over batches, added on the host in float64 or int64."""
+
+    def add(*parts: Num[np.ndarray, "... T"]) -> Any:
+        kind = np.int64 if parts[0].dtype.kind == "i" else np.float64
+        return np.sum([part.sum(-1, dtype=kind) for part in parts], 0)
+
+    return jax.tree.map(add, *batches)

@@ -12,6 +12,7 @@ from convjax.parallel.placement import Placement
 from convjax.parallel.timed_jit import TimedJit
 from convjax.stats.record import Record
 from convjax.stats.record_builder import from_steps
+from convjax.train.evaluation import picked, total_of
 from convjax.train.scan_loop import ChunkRows, chunk_length, run_chunks, scoring_order
 from convjax.train.step import StepMetrics
 
@@ -27,7 +28,7 @@ class VmappedRuns:
 
     Args:
       chunk: takes a chunk of steps of one run, a pure function.
-      scores: sums loss and metrics of one run, a pure function.
+      scores: sums loss and metrics of the batches of one run, a pure function.
     """
 
     def __init__(self, chunk: Callable[..., Any], scores: Callable[..., Any]):
@@ -35,12 +36,13 @@ class VmappedRuns:
         self._run_chunk = TimedJit(
             _over_runs(chunk, (0, None, 1, 1, None), (0, 1)), donate_argnums=0
         )
+        self._pick = TimedJit(picked)
         self._run_scores = TimedJit(_over_runs(scores, (0, None, None), 0))
 
     @property
     def compile_seconds(self) -> float:
         """Seconds spent so far in compiling these programs."""
-        programs = self._stack, self._run_chunk, self._run_scores
+        programs = self._stack, self._run_chunk, self._pick, self._run_scores
         return sum(program.compile_seconds for program in programs)
 
     def start(self, states: Sequence[Any]) -> Any:
@@ -89,8 +91,12 @@ class VmappedRuns:
         """Returns the mean loss and the mean of each metric of R runs on a split."""
         examples, runs = len(data.labels), len(jax.tree.leaves(states)[0])
         order = scoring_order(examples, max(1, SCORED_EXAMPLES // runs))
-        sums = self._run_scores(states, data, order)
-        return jax.tree.map(lambda x: np.asarray(x, np.float64) / examples, sums)
+        own = np.where(order >= 0, np.arange(order.shape[1], dtype=np.int32), np.int32(-1))
+        sums = [
+            self._run_scores(states, self._pick(data, rows), counted)
+            for rows, counted in zip(order, own[:, None], strict=True)
+        ]
+        return jax.tree.map(lambda x: x / examples, total_of(jax.device_get(sums)))
 
 
 def _over_runs(function: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ from convjax.chapter.setting import BASELINE
 from convjax.chapter.training import Outcome
 from experiments.batch_norm_benefits import steps_to
 from experiments.cli import registry
+from experiments.harness.lab import Lab
 
 FIVE = [0.0, 0.001, -0.001, 0.002, -0.002]  # a spread with the mean 0
 
@@ -190,7 +191,8 @@ class FakeLab:
     def outcomes(self, setting, seeds):
         self.trained += [(setting.norm, setting.lr_max, seed) for seed in seeds]
         accuracy = self.accuracy(setting.norm, setting.lr_max)
-        return [Outcome(setting, seed, [{"accuracy": accuracy}]) for seed in seeds]
+        row = {"accuracy": accuracy, "train_accuracy": 1.0, "step": 7}
+        return [Outcome(setting, seed, [row]) for seed in seeds]
 
     def sweep(self, settings):
         return [self.outcomes(setting, self.seeds) for setting in settings]
@@ -238,10 +240,47 @@ def test_batch_size_decides_without_accuracies():
     assert ["accuracy" in decision.reason for decision in decisions] == [True, False]
 
 
-def test_lr_finder_decides_with_valley_alone():
+@pytest.mark.parametrize(("bad", "measured"), [(None, 3), (0, 1), (1, 2)])
+def test_lr_finder_in_brief_stops_at_the_first_seed_that_fails(monkeypatch, bad, measured):
     (claim,) = registry.find(["lr-finder"])
-    assert claim.brief.keywords == {"rules": ("valley",)}
-    assert claim.rule("mnist5k").decide(lr_finder()).short == "lowest accuracy with valley 0.9500"
+
+    def of_seeds(lab, rules, seeds):
+        assert rules == ("valley",)  # the other rules decide nothing
+        accuracy = 0.86 if bad in seeds else 0.95
+        return {name: values[:1] for name, values in lr_finder(accuracy=accuracy).items()} | {
+            "accuracy_valley_batch": [accuracy]
+        }
+
+    monkeypatch.setattr("experiments.lr_finder.lr_finder", of_seeds)
+    found = claim.brief(FakeLab(None))
+    assert {len(values) for values in found.values()} == {measured}
+    decision = claim.rule("mnist5k").decide(found)
+    assert decision.holds is (bad is None)
+    lowest = "0.9500" if bad is None else "0.8600"
+    assert decision.short == f"lowest accuracy with valley {lowest}"
+
+
+def test_generalises_and_faster_in_brief_take_one_epoch_at_one_rate():
+    generalises, faster = registry.find(["generalises", "faster"])
+    lab = FakeLab(lambda norm, rate: 0.95 if norm else 0.9)
+    gaps = generalises.brief(lab)
+    assert {(norm, rate) for norm, rate, _ in lab.trained} == {(None, 0.06), ("batch", 0.06)}
+    assert gaps["gap_none"] == pytest.approx([0.1] * 3)
+    assert gaps["gap_batch"] == pytest.approx([0.05] * 3)
+    lab = FakeLab(lambda norm, rate: 0.95 if norm else 0.9)
+    steps = faster.brief(lab)
+    assert {(norm, rate) for norm, rate, _ in lab.trained} == {(None, 0.01), ("batch", 0.01)}
+    tuning = {seed for norm, _, seed in lab.trained if seed >= 100}
+    assert tuning == {100, 101, 102}  # of the goal
+    assert steps["goal"] == pytest.approx([0.9])
+    assert steps["steps_none"] == steps["steps_batch"] == [7] * 3
+
+
+@pytest.mark.parametrize("claim", ["three-or-seven", "first-kernels"])
+def test_brief_form_without_records_has_the_figures_of_the_whole_one(claim, tmp_path):
+    (claim,) = registry.find([claim])
+    lab = Lab(out=tmp_path, quick=True)
+    assert claim.brief(lab) == claim.measure(lab)
 
 
 def test_steps_to_by_hand():

@@ -28,10 +28,10 @@ def test_plan_of_the_chapter_gives_every_rule_its_seeds(data):
         assert planned.brief
 
 
-def test_plan_of_the_chapter_leaves_at_most_eight_claims_undecided_for_their_cost(lab):
+def test_plan_of_the_chapter_leaves_at_most_eight_claims_undecided(lab):
     planned = plan(CLAIMS, lab.data, None, chapter=True)
     undecided = left_out(planned, lab)
-    assert len(undecided) <= 8
+    assert len(undecided | NEEDS_MORE) <= 8
     # With one seed, as many more lack the seeds of their rules.
     with_one = plan(CLAIMS, lab.data, 1, chapter=True)
     lacking = {p.id for p in with_one if p.seeds < p.claim.min_seeds(lab.data)}
@@ -46,8 +46,12 @@ def test_plan_of_the_chapter_takes_a_brief_form_where_there_is_one(lab):
     planned = plan(CLAIMS, lab.data, None, chapter=True)
     forms = {p.id: p.form(lab.with_seeds(p.seeds)) for p in planned}
     assert {p.id for p in planned if forms[p.id] not in (None, p.claim.measure)} == {
+        "first-kernels",
+        "three-or-seven",
         "layouts",
         "lr-finder",
+        "generalises",
+        "faster",
         "batch-size",
         "higher-lr",
         "norm-layers",
