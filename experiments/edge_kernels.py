@@ -17,6 +17,7 @@ Rules:
 Command: python -m experiments run edge-values edge-formula edge-maps
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
