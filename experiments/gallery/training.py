@@ -164,8 +164,8 @@ def _colour_dimension(record: Record, found: "dict[str, Figure]") -> GallerySect
     linear, logarithmic = (
         hidden_percent(scale, float(scale.max(initial=1))) for scale in (counts, np.log1p(counts))
     )
-    quarters = record.watched[np.linspace(0, len(record.watched) - 1, 5).astype(int)]
-    steps = sorted({step, *quarters.tolist()})
+    thirds = record.watched[np.linspace(0, len(record.watched) - 1, 4).astype(int)]
+    steps = sorted({step, *thirds.tolist()})
     listed = ", ".join(map(str, steps))
     return GallerySection(
         "The colourful dimension",

@@ -88,7 +88,7 @@ def histogram_summary(
       ...     recorder.add(2.0, layer_stats({"conv": jnp.arange(8.0) * step}))
       >>> figure = drawings.histogram_summary(recorder.record(), "conv", [0, 2])
       >>> [axes.get_title() for axes in figure.axes if axes.get_title()]
-      ['step 0', 'step 2', 'all 3 columns side by side']
+      ['all 3 columns side by side', 'step 0', 'step 2']
     """
     if not 1 <= len(steps) <= MAX_STEPS:
         raise ValueError(
@@ -105,7 +105,9 @@ def histogram_summary(
     )
     image = figure.add_subplot(grid[2, :])
     mesh = heatmap.draw_mesh(image, across, up, counts, top)
-    highest = heatmap.count_ticks(top)[-1]  # more labels would touch
+    power = 10 ** int(np.log10(top))
+    ends = [0, int(top // power * power)]  # more labels would touch
+    labels = [f"{end:,}" for end in ends]
     panels = []
     for i, (step, row) in enumerate(zip(steps, rows, strict=True)):
         bars = figure.add_subplot(grid[0, 2 * i : 2 * i + 2], sharey=image)
@@ -113,12 +115,12 @@ def histogram_summary(
         cells = figure.add_subplot(grid[1, 2 * i + 1], sharey=image)
         _draw_bars(bars, up, counts[row], top)
         bars.set(title=f"step {step}", xlabel="count")
-        bars.set_xticks([0, highest], labels=["0", f"{highest:,}"])
+        bars.set_xticks(ends, labels=labels)
         _draw_bars(logs, up, np.log1p(counts[row]), float(np.log1p(top)))
         logs.set_xlabel("log(1 + count)")
-        logs.set_xticks([0, np.log1p(highest)], labels=["0", f"{highest:,}"])
+        logs.set_xticks(np.log1p(ends), labels=labels)
         heatmap.draw_mesh(cells, np.arange(2), up, counts[row : row + 1], top)
-        cells.set(xticks=[], xlabel="colour")
+        cells.set(xticks=[])
         cells.spines[:].set(edgecolor=ORANGE, linewidth=1.6)  # as its place among all columns
         panels += [bars, logs, cells]
         image.axvspan(*across[row : row + 2], fill=False, edgecolor=ORANGE, linewidth=1.6)

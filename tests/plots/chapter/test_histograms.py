@@ -99,6 +99,9 @@ def test_histogram_summary_is_made_of_the_columns_of_color_dim():
             column.collections[0].get_array(), np.log1p(counts[row])[:, None]
         )
         assert column.collections[0].get_clim() == image.collections[0].get_clim()
+        # The largest count is 36: the axis ends at one digit and zeros.
+        assert of_counts.get_xticks().tolist() == [0, 30]
+        np.testing.assert_allclose(of_logs.get_xticks(), np.log1p([0, 30]))
     assert [panel.get_title() for panel in panels[::3]] == ["step 0", "step 10"]
     grid, _ = panels_of_color_dim(plots.color_dim(RECORD, 1), 1)
     theirs, across, _ = mesh(grid[1, 0])
