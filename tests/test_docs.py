@@ -1,7 +1,6 @@
 """Runs every command and snippet of the README and of docs/, long ones in a small form."""
 
 import gzip
-import json
 import re
 import shlex
 import struct
@@ -16,14 +15,12 @@ from typer.testing import CliRunner
 
 from convjax.data import load
 from experiments.cli.app import app
-from experiments.cli.ledger import markdown_ledger
-from experiments.harness.claim import Result
+from tests.figures import RESULTS, figures, measured_figures, saved_claims
 from tests.helpers import SPREADSHEET, command_app, free_port
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "experiments/results"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = ["README.md", *(f"docs/{page.name}" for page in DOCS)]
 
@@ -166,7 +163,7 @@ def test_readme_is_short():
 
 def test_readme_claims_and_speed_are_those_of_the_results():
     text = (ROOT / "README.md").read_text()
-    found = {c["id"]: c for c in json.loads((RESULTS / "mnist.json").read_text())["claims"]}
+    found = {name: claim for name, (claim,) in saved_claims("mnist").items()}
     verdicts = Counter(claim["verdict"] for claim in found.values())
     counts = [verdicts[verdict] for verdict in ("reproduced", "refuted", "undecided")]
     assert "{} are reproduced, {} refuted and {} undecided".format(*counts) in text
@@ -178,9 +175,7 @@ def test_readme_claims_and_speed_are_those_of_the_results():
     for name, _, measured, verdict in rows:
         claim = found[name]
         assert claim["verdict"] == verdict
-        known = claim["reason"] + str(markdown_ledger([Result.from_json(claim)]))
-        for figure in re.findall(r"\d[\d.,]*\d|\d", measured):
-            assert figure in known, (name, figure)
+        assert {*figures(measured)} <= measured_figures(claim), name
     bars = CliRunner().invoke(app, ["table", str(RESULTS / "bench.json")]).stdout.splitlines()
     (table,) = re.findall(r"\| figure \|.*?\n\n", text, re.S)
     shown = table.strip().splitlines()[2:]

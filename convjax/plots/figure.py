@@ -51,9 +51,16 @@ def new_figure(
     # Inches around every panel. With matplotlib's 0.04, labels touch the neighbouring panel.
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
     figure = Figure(figsize=(width, height) if figsize is None else figsize, layout=layout)
-    # Notebooks call this method; matplotlib provides it only for figures of pyplot.
-    vars(figure)["_repr_png_"] = partial(_png, figure)
+    shown_in_notebooks(figure, figure)
     return figure
+
+
+def shown_in_notebooks(
+    drawing: "matplotlib.figure.Figure | matplotlib.axes.Axes", figure: "matplotlib.figure.Figure"
+) -> None:
+    """Makes a notebook show the figure where a cell ends with the drawing."""
+    # Notebooks call this method; matplotlib provides it only for figures of pyplot.
+    vars(drawing)["_repr_png_"] = partial(_png, figure)
 
 
 def caption(figure: "matplotlib.figure.Figure", text: str) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from jaxtyping import Array, Float, Int, Num, UInt8
 
 from convjax.ops.layout import KERNEL_AXES, check_layout, permutation
-from convjax.plots.figure import Size, new_figure
+from convjax.plots.figure import Size, new_figure, shown_in_notebooks
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -37,7 +37,7 @@ def show_image(
       figsize: width and height of the new figure, inches.
 
     Returns:
-      The axes; `axes.figure` is the figure.
+      The axes, which a notebook shows if they are new; `axes.figure` is the figure.
 
     Raises:
       ValueError: for another shape.
@@ -64,7 +64,9 @@ def show_image(
         low, high = np.nanmin(pixels), np.nanmax(pixels)
         pixels = (pixels - low) / max(high - low, 1e-12)
     if ax is None:
-        ax = new_figure(2, 2 * pixels.shape[0] / pixels.shape[1] + 0.3, figsize).subplots()
+        figure = new_figure(2, 2 * pixels.shape[0] / pixels.shape[1] + 0.3, figsize)
+        ax = figure.subplots()
+        shown_in_notebooks(ax, figure)
     low, high = (0, 255) if whole else (None, None)
     ax.imshow(pixels, cmap=cmap or "gray", vmin=low, vmax=high)
     ax.set(xticks=[], yticks=[])

@@ -1,39 +1,18 @@
-"""The gallery's pictures of the operation: kernels, padding and stride, equations, colour."""
+"""The gallery's pictures of the operation: kernels, padding and stride, equations, precedents."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
-from convjax.analysis._precedents import Windows, output_shape
+from convjax.analysis._precedents import Windows, output_shape, trace_precedents
 from convjax.chapter.chapter_data import CENTRES, KERNELS, LEFT_EDGE, TOP_EDGE, embedded_three
 from convjax.ops import reference
-from convjax.ops.geometry import output_size
+from convjax.ops.geometry import Pair, output_size
 from convjax.plots import chapter, images
-from convjax.stats.record import Array
-from experiments.gallery.page import GallerySection, Picture
+from experiments.gallery.page import GallerySection, Picture, signed
 
 # Small whole numbers with four different outputs, so that every sum can be followed.
 IMAGE, KERNEL, BIAS = np.array([[3, 0, 1], [2, 1, 4], [0, 5, 6]]), np.array([[1, -1], [2, 3]]), 2
-
-# Red responds to dark above bright, green to the same in one column, blue to the opposite.
-COLOUR_KERNEL = np.array([TOP_EDGE, [[0, -1, 0], [0, 0, 0], [0, 1, 0]], -TOP_EDGE])
-COLOUR_BIAS = 10
-ROOF = slice(40, 112), slice(140, 248)  # rows and columns of part of the roof in the photograph
-TILES = (100, 200)  # a pixel on the roof
-
-
-def photograph() -> Array:
-    """Returns the photograph of a pagoda in scikit-learn, uint8 (427, 640, 3).
-
-    Raises:
-      ImportError: if scikit-learn is not installed.
-    """
-    try:
-        from sklearn.datasets import load_sample_image
-    except ImportError as error:
-        raise ImportError(
-            "scikit-learn must be installed, because it contains the photograph. Run: "
-            'pip install "convjax[experiments]"'
-        ) from error
-    return np.asarray(load_sample_image("china.jpg"))
 
 
 def kernel_sections() -> list[GallerySection]:
@@ -42,7 +21,7 @@ def kernel_sections() -> list[GallerySection]:
     row, column = CENTRES["(5,7)"]
     there, beside = (CENTRES[name] for name in ("(5,7)", "(8,18)"))
     sums = {place: reference.apply_kernel(three, *place, TOP_EDGE) for place in CENTRES.values()}
-    listed = ", ".join(f"{_signed(total)} at ({r}, {c})" for (r, c), total in sums.items())
+    listed = ", ".join(f"{signed(total)} at ({r}, {c})" for (r, c), total in sums.items())
     rows, columns = reference.kernel_map(three, TOP_EDGE).shape
     maps = np.stack([reference.kernel_map(three, kernel) for kernel in KERNELS], -1)[None]
     return [
@@ -65,18 +44,19 @@ def kernel_sections() -> list[GallerySection]:
                     "Nine products and their sum",
                     chapter.kernel_at_place(three, *there, TOP_EDGE),
                     f"The kernel for upper edges at row {row}, column {column} of the three: "
-                    f"pixels, weights, products, and the sum {_signed(sums[there])}.",
+                    f"pixels, weights, products, and the sum {signed(sums[there])}.",
                     "The kernel has −1 above and 1 below. Here the stroke begins: there is paper "
-                    f"above and ink below, so the sum, {_signed(sums[there])}, is large. "
+                    f"above and ink below, so the sum, {signed(sums[there])}, is large. "
                     "All numbers are computed from the image.",
+                    (1,),
                 ),
                 Picture(
                     "The same kernel where there is no such edge",
                     chapter.kernel_at_place(three, *beside, TOP_EDGE),
                     f"The same kernel at row {beside[0]}, column {beside[1]}: the products almost "
-                    f"cancel, and the sum is {_signed(sums[beside])}.",
+                    f"cancel, and the sum is {signed(sums[beside])}.",
                     "At the right end of a stroke there is about as much ink above as below, so "
-                    f"the products almost cancel: {_signed(sums[beside])}.",
+                    f"the products almost cancel: {signed(sums[beside])}.",
                 ),
             ],
         ),
@@ -85,6 +65,23 @@ def kernel_sections() -> list[GallerySection]:
             "The same weights are applied at every place where the kernel fits, and the sums form "
             "a new image.",
             [
+                _places_picture(
+                    "Places in a row",
+                    (5, 5),
+                    Windows(3),
+                    "Without padding a 3×3 kernel has three places in the first row of a 5×5 "
+                    "image: its centre moves from column 1 to column 3.",
+                    2,
+                    [(0, 0), (0, 1), (0, 2)],
+                ),
+                _places_picture(
+                    "All places on a small image",
+                    (4, 4),
+                    Windows(3),
+                    "A 4×4 image has two such places in each direction, so the map is smaller than "
+                    "the image by two.",
+                    3,
+                ),
                 Picture(
                     "Upper edges",
                     chapter.kernel_on_grid(three, TOP_EDGE, tuple(CENTRES.values())),
@@ -123,33 +120,6 @@ def kernel_sections() -> list[GallerySection]:
 
 def _padding_section() -> GallerySection:
     size = (5, 5)
-    titles = {
-        "Padding 1, stride 1": Windows(3, 1, 1),
-        "Padding 1, stride 2": Windows(3, 2, 1),
-        "A 4×4 kernel with padding 2": Windows(4, 1, 2),
-    }
-    explanations = {
-        "Padding 1, stride 1": "With a border of one cell on each side, a 3×3 kernel fits "
-        "around every pixel, and the map is as large as the image.",
-        "Padding 1, stride 2": "With stride 2 the kernel moves by two cells, and the map has "
-        "half as many rows and columns, rounded up.",
-        "A 4×4 kernel with padding 2": "An even kernel has no centre cell: equal padding on both "
-        "sides makes the map larger than the image by one.",
-    }
-    pictures = []
-    for title, windows in titles.items():
-        rows, columns = output_shape(size, windows)
-        pictures.append(
-            Picture(
-                title,
-                chapter.windows_on_grid(size, windows),
-                f"Four frames: the kernel on a padded {size[0]}×{size[1]} input, and the cell of "
-                f"the {rows}×{columns} output that it computes.",
-                f"{explanations[title]} Blue: the image; white: padding; orange: the kernel and "
-                "the output cell that it computes there, pale where weights meet padding and add "
-                f"nothing. Computed: {size[0]}×{size[1]} becomes {rows}×{columns}.",
-            )
-        )
     even = output_size(5, 4, padding=2)
     return GallerySection(
         "Padding and stride",
@@ -157,7 +127,57 @@ def _padding_section() -> GallerySection:
         "of the kernel to the next. With n cells along an axis, p cells of padding on each side, a "
         "kernel of k cells and stride s, the map has (n + 2p − k) // s + 1 cells: for n = 5, k = "
         f"4, p = 2 and s = 1 it has {even}.",
-        pictures,
+        [
+            _places_picture(
+                "Padding 1, stride 1",
+                size,
+                Windows(3, 1, 1),
+                "With a border of one cell on each side, a 3×3 kernel fits around every pixel, and "
+                "the map is as large as the image.",
+                4,
+            ),
+            _places_picture(
+                "A 4×4 kernel with padding 2",
+                size,
+                Windows(4, 1, 2),
+                "An even kernel has no centre cell: equal padding on both sides makes the map "
+                "larger than the image by one.",
+                5,
+            ),
+            _places_picture(
+                "Padding 1, stride 2",
+                size,
+                Windows(3, 2, 1),
+                "With stride 2 the kernel moves by two cells, and the map has half as many rows "
+                "and columns, rounded up.",
+                6,
+            ),
+        ],
+    )
+
+
+def _places_picture(
+    title: str,
+    size: Pair,
+    windows: Windows,
+    explanation: str,
+    number: int,
+    cells: Sequence[Pair] | None = None,
+) -> Picture:
+    """Returns a picture of a kernel at several places of a small image."""
+    rows, columns = output_shape(size, windows)
+    frames = ("Three", "Four")[cells is None]
+    padded = windows.padding != 0
+    paper = " white: padding;" if padded else ""
+    pale = ", pale where weights meet padding and add nothing" if padded else ""
+    return Picture(
+        title,
+        chapter.windows_on_grid(size, windows, cells),
+        f"{frames} frames: the kernel on a {'padded ' * padded}{size[0]}×{size[1]} input, and the "
+        f"cell of the {rows}×{columns} output that it computes.",
+        f"{explanation} Blue: the image;{paper} orange: the kernel and the output cell that it "
+        f"computes there{pale}. Computed: {size[0]}×{size[1]} becomes {rows}×{columns}.",
+        (number,),
     )
 
 
@@ -180,6 +200,7 @@ def equation_section() -> GallerySection:
                 "its four places.",
                 "Letters for pixels, weights and outputs, with their values. Below: which weight "
                 "meets which pixel, for each output.",
+                (7,),
             ),
             Picture(
                 "Four equations",
@@ -187,6 +208,7 @@ def equation_section() -> GallerySection:
                 "Four equations, each a sum of four products and the bias.",
                 "The same, written out, with the numbers below the letters. Each colour is a "
                 "weight; it occurs once in every equation.",
+                (8,),
             ),
             Picture(
                 "One matrix",
@@ -197,6 +219,7 @@ def equation_section() -> GallerySection:
                 f"entries {zeros} are always zero and are not trained. The other "
                 f"{indices.size - zeros} contain only {weights} weights: entries of one colour are "
                 "tied and must stay equal.",
+                (9,),
             ),
             Picture(
                 "Links of a network",
@@ -210,40 +233,38 @@ def equation_section() -> GallerySection:
     )
 
 
-def colour_pictures() -> list[Picture]:
-    """Returns the channels of a photograph, and a colour kernel on a part of it."""
-    photo = photograph()
-    roof = photo[ROOF]
-    planes = roof.transpose(2, 0, 1).astype(int)
-    pairs = zip(planes, COLOUR_KERNEL, strict=True)
-    maps = [reference.kernel_map(plane, layer) for plane, layer in pairs]
-    total = np.sum(maps, axis=0) + COLOUR_BIAS
-    # Where the response is largest. The map begins at the centre (1, 1).
-    row, column = (int(i) + 1 for i in np.unravel_index(np.argmax(total), total.shape))
-    red, green, blue = photo[TILES]
-    return [
-        Picture(
-            "Three channels",
-            chapter.colour_channels(photo, TILES),
-            "A photograph of a pagoda, and its red, green and blue channels.",
-            "A colour image has three numbers per pixel. The orange tile at the mark has "
-            f"({red}, {green}, {blue}); the sky is bright in all channels, most of all in blue. "
-            "Photograph: danielbuechele, CC BY 2.0, as scikit-learn ships it.",
-        ),
-        Picture(
-            "A kernel with three layers",
-            chapter.colour_kernel(roof, COLOUR_KERNEL, COLOUR_BIAS, (row, column)),
-            "Part of the roof in three channels, each with its own weights and its own map, and "
-            "the sum of the three maps with the bias.",
-            "A kernel has a layer for each channel. The three results and one bias are added: "
-            "yR + yG + yB + b. This kernel was made by hand. It responds to places below which red "
-            "increases and blue does not. The mark shows its largest result, "
-            f"{_signed(total.max())}, computed in whole numbers. The map of the sum keeps edges of "
-            "the roof between different colours; where all channels change alike, red and blue "
-            "cancel.",
-        ),
-    ]
-
-
-def _signed(value: float) -> str:
-    return f"{value:g}".replace("-", "−")
+def precedent_section() -> GallerySection:
+    """Returns the precedents of one cell of a second convolution, and the precedents of these."""
+    cell, kernels = (2, 3), (TOP_EDGE, LEFT_EDGE)
+    three = embedded_three()
+    layers = [Windows(kernel.shape, 2, 1) for kernel in kernels]
+    pixels, cells = trace_precedents(cell, three.shape, layers)
+    rows, columns = (int(pixels.any(axis).sum()) for axis in (1, 0))
+    return GallerySection(
+        "Receptive fields",
+        "Two convolutions of stride 2, each with one 3×3 kernel, for upper edges and then for left "
+        "edges, and each with a ReLU. The receptive field of a cell is the part of the image that "
+        "it depends on.",
+        [
+            Picture(
+                "Immediate precedents",
+                chapter.precedents_of_cell(three, kernels, cell, 1),
+                "The outputs of two convolutions. A frame of 3×3 cells of the first leads to one "
+                "cell of the second; below are their numbers and the kernel.",
+                f"The cell of the second convolution at row {cell[0]}, column {cell[1]} is the sum "
+                f"of {cells.sum()} products: of the framed cells of the first convolution and of "
+                "the weights of the second kernel. Orange: the cell; blue: its precedents.",
+                (10,),
+            ),
+            Picture(
+                "Precedents of the precedents",
+                chapter.precedents_of_cell(three, kernels, cell),
+                f"The same, with the image before it: a frame of {rows}×{columns} pixels leads to "
+                "the 3×3 cells.",
+                f"Each of the {cells.sum()} cells is itself a sum of 9 products. Neighbouring "
+                f"cells are two pixels apart, so together they depend on {rows}×{columns} = "
+                f"{pixels.sum()} pixels, the receptive field, and on the first kernel, too.",
+                (11,),
+            ),
+        ],
+    )

@@ -23,12 +23,14 @@ class Picture:
       figure: the figure.
       alt: describes the picture for those who cannot see it.
       caption: explains the picture and names the computed numbers.
+      numbers: of the chapter's figures that show the same: 4 for Figure 13-4.
     """
 
     title: str
     figure: "Figure"
     alt: str
     caption: str
+    numbers: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,16 @@ def anchor(title: str) -> str:
     return re.sub(r"\W+", "-", title.lower()).strip("-")
 
 
+def signed(value: float) -> str:
+    """Returns the text of a number, with a true minus sign."""
+    return f"{value:g}".replace("-", "−")
+
+
+def _reference(numbers: Sequence[int]) -> str:
+    names = " and ".join(f"13-{number}" for number in numbers)
+    return f" Figure{'s' * (len(numbers) > 1)} {names} in the chapter." if names else ""
+
+
 def _shown(picture: Picture) -> dict[str, str | int]:
     width, height = (round(CSS_PIXELS * inches) for inches in picture.figure.get_size_inches())
     return {
@@ -90,7 +102,7 @@ def _shown(picture: Picture) -> dict[str, str | int]:
         "title": picture.title,
         "source": html.picture(picture.figure, dpi=DPI),
         "alt": picture.alt,
-        "caption": picture.caption,
+        "caption": picture.caption + _reference(picture.numbers),
         "width": width,
         "height": height,
     }

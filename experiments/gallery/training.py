@@ -14,13 +14,16 @@ from convjax.plots import chapter, heatmap, images
 from convjax.plots.chapter.histograms import hidden_percent
 from convjax.stats.record import Record
 from convjax.stats.watch import Watch
-from experiments.gallery.operation import colour_pictures
+from experiments.gallery.colour import colour_pictures
+from experiments.gallery.operation import precedent_section
 from experiments.gallery.page import GallerySection, Picture
+from experiments.harness import charts
 from experiments.harness.lab import Lab
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SCORES = 20  # evaluations of a training, enough for a curve
 # Small batches give nine times as many steps for the same work, and kernels look less random.
 COLOUR = replace(BATCH_NORM, encoding="rgb", batch_size=64)
 
@@ -28,11 +31,13 @@ COLOUR = replace(BATCH_NORM, encoding="rgb", batch_size=64)
 def training_sections(lab: Lab) -> list[GallerySection]:
     """Trains three networks and returns their pictures, and the pictures of colour images."""
     dataset = lab.device_dataset(ONE_CYCLE).dataset
-    plain, normed = lab.fit(ONE_CYCLE, 0), lab.fit(BATCH_NORM, 0)
+    scored = (replace(setting, scores=SCORES) for setting in (ONE_CYCLE, BATCH_NORM))
+    plain, normed = (lab.fit(setting, 0) for setting in scored)
     colour = lab.fit(COLOUR, 0, watch=None)
     found = dict(training_plots.of_training(plain, lab.trainer(ONE_CYCLE, Watch()), dataset))
     return [
         _first_layer(plain, found),
+        precedent_section(),
         _colour(colour, tinted=dataset.train.images.shape[-1] == 1),
         _data_and_layers(plain, found),
         _one_cycle(plain, found),
@@ -143,9 +148,9 @@ def _one_cycle(training: Training, found: "dict[str, Figure]") -> GallerySection
             Picture(
                 "The loss",
                 found["loss"],
-                "The loss of every batch, its running mean, and the validation loss at the end.",
-                "The loss of every batch, thin, and its running mean, thick. The dot is the loss "
-                f"on the test images, {training.metrics[-1]['valid_loss']:.3f}.",
+                "The loss of every batch, its running mean, and the validation loss.",
+                "The loss of every batch, thin, and its running mean, thick. The dots are the loss "
+                f"on the test images, at the end {training.metrics[-1]['valid_loss']:.3f}.",
             ),
         ],
     )
@@ -159,6 +164,9 @@ def _colour_dimension(record: Record, found: "dict[str, Figure]") -> GallerySect
     linear, logarithmic = (
         hidden_percent(scale, float(scale.max(initial=1))) for scale in (counts, np.log1p(counts))
     )
+    thirds = record.watched[np.linspace(0, len(record.watched) - 1, 4).astype(int)]
+    steps = sorted({step, *thirds.tolist()})
+    listed = ", ".join(map(str, steps))
     return GallerySection(
         "The colourful dimension",
         "A histogram contains more than a mean. Drawn as a column of colours it is so narrow that "
@@ -173,6 +181,17 @@ def _colour_dimension(record: Record, found: "dict[str, Figure]") -> GallerySect
                 "each bin, brighter for higher counts. 3: the columns of all steps; the frame "
                 f"marks that of step {step}. Values below {edges[0]:g} and above {edges[-1]:g} "
                 "are in no bin.",
+                (14,),
+            ),
+            Picture(
+                "How the picture is made",
+                chapter.histogram_summary(record, PENULTIMATE, steps),
+                f"Histograms at {len(steps)} steps, as counts and as logarithms of counts, each "
+                "with its column of colours; below, all columns with frames around those.",
+                f"Above: the counts at steps {listed}. In the middle: their logarithms, and beside "
+                "each the same as colours. Below: the columns of all steps; the frames mark those "
+                f"of the {len(steps)} steps.",
+                (15,),
             ),
             Picture(
                 "Why the logarithm is taken",
@@ -201,6 +220,12 @@ def _batch_norm(plain: Training, normed: Training) -> GallerySection:
         f"{count} time{'s' * (count != 1)} {side}"
         for count, side in zip(counts, sides, strict=True)
     )
+    lines = {
+        name: [[(row["step"], row["accuracy"]) for row in side.metrics]]
+        for name, side in sides.items()
+    }
+    goal = plain.accuracy
+    reached = [row["step"] for row in normed.metrics if row["accuracy"] >= goal]
     return GallerySection(
         "Batch norm",
         "Batch norm gives the outputs of every layer a mean and a spread that the network "
@@ -208,12 +233,23 @@ def _batch_norm(plain: Training, normed: Training) -> GallerySection:
         f"{_percent(normed.accuracy)} with it, after the same number of steps.",
         [
             Picture(
+                "Accuracy on the way",
+                charts.progress(lines, goal, xlabel="step", ylabel="test accuracy"),
+                "The test accuracy against the step, without and with batch norm.",
+                f"The accuracy on the test images, evaluated {len(plain.metrics)} times in each of "
+                "two trainings with the same schedule. The goal is where the one without batch "
+                f"norm ends, after {plain.metrics[-1]['step']} steps: {_percent(goal)}. With batch "
+                "norm it is "
+                + (f"reached after {reached[0]} steps." if reached else "not reached."),
+                (16,),
+            ),
+            Picture(
                 "Without and with batch norm",
                 figure,
                 f"The colourful dimension of {PENULTIMATE} in two trainings, side by side.",
                 f"The outputs of {PENULTIMATE} in two trainings that differ only in batch norm. "
                 f"The share of values above 0.25 rises and collapses {listed}.",
-            )
+            ),
         ],
     )
 

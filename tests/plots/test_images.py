@@ -201,6 +201,15 @@ def test_show_image(image, shape):
     draw(axes.figure)
 
 
+def test_show_image_is_a_picture_in_a_notebook():
+    axes = plots.show_image(np.eye(3))
+    assert axes._repr_png_() == axes.figure._repr_png_()
+    assert axes._repr_png_().startswith(PNG)
+    # Axes of the user's are a part of a figure that may have others.
+    (_, panels) = plots.subplots(1, 2)
+    assert not hasattr(plots.show_image(np.eye(3), ax=panels[0, 0]), "_repr_png_")
+
+
 def test_show_image_within_subplots():
     figure, panels = plots.subplots(1, 2, figsize=(5, 2))
     assert figure.get_size_inches().tolist() == [5, 2]

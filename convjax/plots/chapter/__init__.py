@@ -7,11 +7,12 @@ numbers are red and negative numbers blue.
 
 from convjax.plots.chapter.colour import colour_channels, colour_kernel
 from convjax.plots.chapter.equations import equation_list, equation_places
-from convjax.plots.chapter.histograms import histogram_column, why_logarithm
+from convjax.plots.chapter.histograms import histogram_column, histogram_summary, why_logarithm
 from convjax.plots.chapter.kernels import kernel_at_place, kernel_on_grid
 from convjax.plots.chapter.matrix import equation_links, equation_matrix
 from convjax.plots.chapter.padding import windows_on_grid
 from convjax.plots.chapter.pixels import pixel_table
+from convjax.plots.chapter.precedents import precedents_of_cell
 
 __all__ = [
     "colour_channels",
@@ -21,9 +22,11 @@ __all__ = [
     "equation_matrix",
     "equation_places",
     "histogram_column",
+    "histogram_summary",
     "kernel_at_place",
     "kernel_on_grid",
     "pixel_table",
+    "precedents_of_cell",
     "why_logarithm",
     "windows_on_grid",
 ]

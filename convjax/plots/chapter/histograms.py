@@ -1,5 +1,6 @@
 """Drawings of how the colourful dimension is built from histograms, and of its colour scale."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 WIDTHS = (3.2, 0.75, 5.2)  # relative widths of the panels: a histogram, a column, all columns
+MAX_STEPS = 6  # of a summary, whose panels remain readable
 LEVELS = 256  # colours of a colour map, and levels of a channel of a screen
 
 
@@ -59,6 +61,74 @@ def histogram_column(record: Record, layer: int | str, step: int) -> "matplotlib
     heatmap.draw_mesh(image, across, up, counts, top)
     image.set(title=f"3. all {len(counts)} columns side by side", xlabel="step")
     image.axvspan(*across[row : row + 2], fill=False, edgecolor=ORANGE, linewidth=1.6)
+    heatmap.draw_count_bar(figure, mesh, image, top)
+    return figure
+
+
+def histogram_summary(
+    record: Record, layer: int | str, steps: Sequence[int]
+) -> "matplotlib.figure.Figure":
+    """Draws how the colourful dimension is made: counts, their logarithms, colours, all columns.
+
+    Args:
+      record: a record with histograms.
+      layer: a name, or an index that may be negative.
+      steps: at most six steps of the training, from 0, one column of panels for each.
+
+    Raises:
+      KeyError: if the record has no layer of this name.
+      IndexError: if the record has no layer of this index.
+      ValueError: if it has no histograms, no such step, or steps are none or more than six.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax import Recorder, drawings, layer_stats
+      >>> recorder = Recorder()
+      >>> for step in range(3):
+      ...     recorder.add(2.0, layer_stats({"conv": jnp.arange(8.0) * step}))
+      >>> figure = drawings.histogram_summary(recorder.record(), "conv", [0, 2])
+      >>> [axes.get_title() for axes in figure.axes if axes.get_title()]
+      ['all 3 columns side by side', 'step 0', 'step 2']
+    """
+    if not 1 <= len(steps) <= MAX_STEPS:
+        raise ValueError(
+            f"steps must be one to {MAX_STEPS} steps, got {len(steps)}. Pass those to be drawn."
+        )
+    column = _row(record, layer, steps[0])[0]
+    rows = [_row(record, layer, step)[1] for step in steps]
+    counts = heatmap.layer_counts(record, column)
+    top = heatmap.highest_count(counts)
+    across, up = heatmap.column_edges(record), record.hist_edges
+    figure = new_figure(12, 10)
+    grid = figure.add_gridspec(
+        3, 2 * len(steps), width_ratios=(5, 1) * len(steps), height_ratios=(1, 1, 1.3)
+    )
+    image = figure.add_subplot(grid[2, :])
+    mesh = heatmap.draw_mesh(image, across, up, counts, top)
+    power = 10 ** int(np.log10(top))
+    ends = [0, int(top // power * power)]  # more labels would touch
+    labels = [f"{end:,}" for end in ends]
+    panels = []
+    for i, (step, row) in enumerate(zip(steps, rows, strict=True)):
+        bars = figure.add_subplot(grid[0, 2 * i : 2 * i + 2], sharey=image)
+        logs = figure.add_subplot(grid[1, 2 * i], sharey=image)
+        cells = figure.add_subplot(grid[1, 2 * i + 1], sharey=image)
+        _draw_bars(bars, up, counts[row], top)
+        bars.set(title=f"step {step}", xlabel="count")
+        bars.set_xticks(ends, labels=labels)
+        _draw_bars(logs, up, np.log1p(counts[row]), float(np.log1p(top)))
+        logs.set_xlabel("log(1 + count)")
+        logs.set_xticks(np.log1p(ends), labels=labels)
+        heatmap.draw_mesh(cells, np.arange(2), up, counts[row : row + 1], top)
+        cells.set(xticks=[])
+        cells.spines[:].set(edgecolor=ORANGE, linewidth=1.6)  # as its place among all columns
+        panels += [bars, logs, cells]
+        image.axvspan(*across[row : row + 2], fill=False, edgecolor=ORANGE, linewidth=1.6)
+    for panel in panels[2:]:
+        panel.tick_params(labelleft=False)
+    for panel in (*panels[:2], image):
+        panel.set_ylabel(f"output of {record.layers[column]}")
+    image.set(title=f"all {len(counts)} columns side by side", xlabel="step")
     heatmap.draw_count_bar(figure, mesh, image, top)
     return figure
 

@@ -1,6 +1,7 @@
 """The gallery's page, and the command that writes it, with `--quick`."""
 
 import base64
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from convjax.plots import new_figure
 from experiments.cli.app import app
-from experiments.gallery.operation import COLOUR_BIAS, COLOUR_KERNEL, ROOF, TILES, photograph
+from experiments.gallery.colour import COLOUR_BIAS, COLOUR_KERNEL, ROOF, TILES, photograph
 from experiments.gallery.page import DPI, GallerySection, Picture, anchor, page
 
 CHAPTER = [
@@ -20,6 +21,7 @@ CHAPTER = [
     "Padding and stride",
     "The equations",
     "What the first layer of a network computes",
+    "Receptive fields",
     "Colour images",
     "What happens in the layers",
     "One-cycle",
@@ -81,7 +83,7 @@ def test_gallery_command_embeds_every_picture_with_its_texts(made):
     folder, text, output = made
     read = Read(text)
     pictures = [heading for level, heading in read.headings if level == "h3"]
-    assert len(read.images) == len(read.captions) == len(pictures) == 27
+    assert len(read.images) == len(read.captions) == len(pictures) == 33
     for image in read.images:
         start, _, data = image["src"].partition(",")
         assert start == "data:image/png;base64"
@@ -97,12 +99,20 @@ def test_gallery_command_embeds_every_picture_with_its_texts(made):
 
 
 @pytest.mark.slow
+def test_gallery_command_draws_all_numbered_figures_of_the_chapter_in_order(made):
+    captions = Read(made[1]).captions
+    named = [re.search(r" Figures? (.*) in the chapter\.$", caption) for caption in captions]
+    numbers = [int(n) for match in named if match for n in re.findall(r"13-(\d+)", match[1])]
+    assert numbers == list(range(1, 17))
+
+
+@pytest.mark.slow
 def test_page_links_to_every_section_and_picture(made):
     read = Read(made[1])
     assert read.links == [f"#{place}" for place in read.places]
     titles = [text for level, text in read.headings if level != "h1"]
     assert read.places == [anchor(title) for title in titles]
-    assert len(set(read.places)) == len(read.places) == 27 + len(CHAPTER)
+    assert len(set(read.places)) == len(read.places) == 33 + len(CHAPTER)
 
 
 @pytest.mark.slow
@@ -121,7 +131,12 @@ def test_gallery_command_computes_the_numbers_of_captions(made):
     captions = " ".join(Read(made[1]).captions)
     assert "0 at (1, 1), 762 at (5, 7), −29 at (8, 18)" in captions
     assert "Of the 36 entries 20 are always zero" in captions
-    assert "5×5 becomes 6×6" in captions
+    for sizes in ("5×5 becomes 3×3", "4×4 becomes 2×2", "5×5 becomes 6×6"):
+        assert sizes in captions
+    assert "is the sum of 9 products" in captions
+    assert "depend on 7×7 = 49 pixels" in captions
+    assert "evaluated 3 times in each" in captions  # in the three steps of a quick run
+    assert re.search(r"ends, after 3 steps: \d+\.\d %", captions)
     red, green, blue = photograph()[TILES]
     assert f"({red}, {green}, {blue})" in captions
     assert red > green > blue  # orange
@@ -218,6 +233,16 @@ def test_page_escapes_texts():
     assert Read(text).headings[1] == ("h2", "1 < 2")
     assert not any(tag in text for tag in ("<b>", "<i>", "<u>"))
     assert Read(text).images[0]["alt"] == '"a" & <b>'
+
+
+def test_page_names_figures_of_the_chapter():
+    pictures = [Picture(f"{n}", new_figure(4, 2), "", "words.", n) for n in ((), (4,), (12, 13))]
+    read = Read(page([GallerySection("One", "", pictures)], lead="", foot=""))
+    assert read.captions == [
+        "words.",
+        "words. Figure 13-4 in the chapter.",
+        "words. Figures 13-12 and 13-13 in the chapter.",
+    ]
 
 
 def test_page_rejects_equal_headings():

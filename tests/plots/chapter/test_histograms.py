@@ -5,7 +5,7 @@ import pytest
 from matplotlib import colormaps
 
 from convjax import plots
-from convjax.plots.chapter import histogram_column, why_logarithm
+from convjax.plots.chapter import histogram_column, histogram_summary, why_logarithm
 from convjax.plots.chapter.histograms import hidden_percent
 from convjax.plots.heatmap import layer_counts
 from tests.helpers import without_histograms
@@ -13,6 +13,13 @@ from tests.plots.drawn import make_record, mesh
 from tests.plots.drawn import panels as panels_of_color_dim
 
 pytest.importorskip("matplotlib")
+
+
+def histogram_summary_of(record, layer, step):
+    return histogram_summary(record, layer, [step])
+
+
+DRAWINGS = [histogram_column, why_logarithm, histogram_summary_of]
 
 RECORD = make_record(12, every=5)  # watched at steps 0, 5 and 10
 
@@ -81,6 +88,42 @@ def test_why_logarithm_draws_counts_above_logarithms():
     assert labels == ["values per bin, count", "values per bin, log(1 + count)"]
 
 
+def test_histogram_summary_is_made_of_the_columns_of_color_dim():
+    figure = histogram_summary(RECORD, "conv2", [0, 10])
+    image, *panels, bar = figure.axes
+    counts = RECORD.hist[:, 1]
+    for row, (of_counts, of_logs, column) in zip((0, 2), (panels[:3], panels[3:]), strict=True):
+        np.testing.assert_allclose(bars(of_counts), counts[row])
+        np.testing.assert_allclose(bars(of_logs), np.log1p(counts[row]))
+        np.testing.assert_allclose(
+            column.collections[0].get_array(), np.log1p(counts[row])[:, None]
+        )
+        assert column.collections[0].get_clim() == image.collections[0].get_clim()
+        # The largest count is 36: the axis ends at one digit and zeros.
+        assert of_counts.get_xticks().tolist() == [0, 30]
+        np.testing.assert_allclose(of_logs.get_xticks(), np.log1p([0, 30]))
+    assert [panel.get_title() for panel in panels[::3]] == ["step 0", "step 10"]
+    grid, _ = panels_of_color_dim(plots.color_dim(RECORD, 1), 1)
+    theirs, across, _ = mesh(grid[1, 0])
+    ours, ours_across, _ = mesh(image)
+    np.testing.assert_allclose(ours.get_array(), theirs.get_array())
+    np.testing.assert_allclose(ours_across, across)
+    # Watched at steps 0, 5 and 10 of 12: the frames are around the first and the last column, and
+    # in front of the mesh.
+    frames = [patch.get_bbox().intervalx.tolist() for patch in image.patches]
+    assert frames == [[-0.5, 4.5], [9.5, 11.5]]
+    assert all(patch.get_zorder() >= ours.get_zorder() for patch in image.patches)
+    children = image.get_children()
+    assert all(children.index(patch) > children.index(ours) for patch in image.patches)
+    assert bar.get_ylabel() == "values per bin, log(1 + count)"
+
+
+@pytest.mark.parametrize("steps", [[], [0] * 7])
+def test_histogram_summary_rejects_a_number_of_steps(steps):
+    with pytest.raises(ValueError, match=f"steps must be one to 6 steps, got {len(steps)}"):
+        histogram_summary(RECORD, 0, steps)
+
+
 def test_hidden_percent_by_hand():
     # Of four filled bins 1 and 3 are below the second of 256 colours, which begins at 4.
     assert hidden_percent(np.array([0, 1, 3, 4, 1024]), 1024) == 50
@@ -88,7 +131,7 @@ def test_hidden_percent_by_hand():
     assert hidden_percent(np.zeros(5), 1) == 0
 
 
-@pytest.mark.parametrize("draw", [histogram_column, why_logarithm])
+@pytest.mark.parametrize("draw", DRAWINGS)
 def test_histogram_drawings_cut_nothing_off(draw):
     record = make_record(40, size=10_000_000)
     figure = draw(record, 0, 20)
@@ -102,7 +145,7 @@ def test_histogram_drawings_cut_nothing_off(draw):
     assert not any(a.overlaps(b) for i, a in enumerate(titles) for b in titles[:i])
 
 
-@pytest.mark.parametrize("draw", [histogram_column, why_logarithm])
+@pytest.mark.parametrize("draw", DRAWINGS)
 def test_histogram_drawings_reject(draw):
     for step in (-1, 12):
         with pytest.raises(ValueError, match=f"step must be .*from 0 to 11, got {step}"):
