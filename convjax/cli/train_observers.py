@@ -11,7 +11,8 @@ import typer
 from convjax.chapter.observer import Observer
 from convjax.chapter.setting import Setting
 from convjax.io.json_files import nonfinite_to_null
-from convjax.terminal.console import ConsoleObserver, console, print_line
+from convjax.terminal.console import console, print_line
+from convjax.terminal.console_observer import ConsoleObserver
 
 
 class TrainObserver(Observer):
