@@ -22,7 +22,6 @@ from convjax.terminal.options import (
     Quiet,
 )
 from experiments.cli import registry
-from experiments.cli.ledger import closing_table, remarks
 from experiments.harness.claim import Claim
 from experiments.harness.planned import Planned, plan
 
@@ -99,6 +98,7 @@ def run(
     from convjax.plots import new_figure
     from convjax.terminal.compilation_cache import use_compilation_cache
     from convjax.terminal.console_observer import ConsoleObserver
+    from experiments.cli.ledger import closing_table, remarks
     from experiments.harness.lab import Lab
     from experiments.harness.runner import measure_claims, results_to_resume
 
