@@ -1,7 +1,7 @@
 """Metrics of a training for a writer of any kind: W&B, MLflow, Aim, CLU, or event files."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ STATISTICS = ("mean", "std", "near_zero", "abs_near_zero")
 NOT_RESULTS = ("epoch", "step", "seconds", "compile_seconds")
 
 
+@runtime_checkable
 class MetricWriter(Protocol):
     """What a training needs of a writer of metrics: one method, which `clu.metric_writers` have.
 
@@ -23,18 +24,19 @@ class MetricWriter(Protocol):
 
     Examples:
       >>> import convjax
+      >>> import numpy as np
+      >>> from flax import nnx
       >>> class Print:
       ...     def write_scalars(self, step, scalars):
       ...         print(step, {name: round(value, 3) for name, value in scalars.items()})
-      >>> from flax import nnx
       >>> model = convjax.LinearNet((4, 2), rngs=nnx.Rngs(0))
       >>> trainer = convjax.Trainer(model, convjax.sgd(), watch=None)
       >>> pixels, labels = np.zeros((2, 2, 2, 1), np.uint8), np.arange(2, dtype=np.int32)
       >>> images = convjax.Images.put(convjax.data.Split(pixels, labels))
       >>> table, order = convjax.constant(0.5).table(2), np.array([[0, 1], [0, 1]])
       >>> _ = trainer.run(trainer.start(model), images, order, table, writer=Print())
-      0 {'training/loss': 0.787, 'training/learning_rate': 0.5, 'training/momentum': 0.9}
-      1 {'training/loss': 0.776, 'training/learning_rate': 0.5, 'training/momentum': 0.9}
+      0 {'training/loss': 0.693, 'training/learning_rate': 0.5, 'training/momentum': 0.9}
+      1 {'training/loss': 0.693, 'training/learning_rate': 0.5, 'training/momentum': 0.9}
     """
 
     def write_scalars(self, step: int, scalars: Mapping[str, float], /) -> None:

@@ -19,7 +19,8 @@ class KeptScalars:
     """A writer that keeps what it gets, and fails at a step."""
 
     def __init__(self, failing_step=None):
-        self.rows, self.flushed, self.failing_step = [], 0, failing_step
+        self.rows, self.flushed, self.closed = [], 0, False
+        self.failing_step = failing_step
 
     def write_scalars(self, step, scalars):
         if step == self.failing_step:
@@ -28,6 +29,9 @@ class KeptScalars:
 
     def flush(self):
         self.flushed += 1
+
+    def close(self):
+        self.closed = True
 
     def column(self, name):
         return [(step, row[name]) for step, row in self.rows if name in row]
@@ -185,4 +189,5 @@ def test_writers_of_clu_are_writers(run):
     run.trainer.run(run.trainer.start(run.model), run.data, run.order, run.table, writer=several)
     assert [step for step, _ in kept.rows] == list(range(trainings.STEPS))  # flushed
     assert [value for _, value in kept.column("training/loss")] == run.record.loss.tolist()
+    assert not kept.closed  # by the training
     several.close()
