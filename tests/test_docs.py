@@ -6,6 +6,7 @@ import shlex
 import struct
 import subprocess
 import sys
+import types
 from collections import Counter
 from pathlib import Path
 
@@ -147,10 +148,25 @@ def test_snippets_of_a_page_run(page, tmp_path, monkeypatch):
     if page == "library.md":
         assert CliRunner().invoke(app, run).exit_code == 0
     monkeypatch.chdir(tmp_path)
+    logged = {}
+    for name, method in (("wandb", "log"), ("mlflow", "log_metrics")):  # which need not be there
+        module = types.ModuleType(name)
+        module.init = lambda **settings: None
+        setattr(module, method, lambda scalars, step: logged.setdefault(step, {}).update(scalars))
+        monkeypatch.setitem(sys.modules, name, module)
     snippets = blocks("python", f"docs/{page}")
     assert snippets
     for snippet in snippets:
-        exec(compile(snippet, page, "exec"), {})
+        variables = {}
+        exec(compile(snippet, page, "exec"), variables)
+        if "MlflowWriter" in variables:
+            assert sorted(logged) == list(range(9))
+            assert "evaluation/accuracy" in logged[8]
+            variables["MlflowWriter"]().write_scalars(51, {"training/loss": 1.0})
+            assert 51 not in logged
+            variables["MlflowWriter"]().write_scalars(100, {"training/loss": 1.0})
+            assert logged.pop(100) == {"training/loss": 1.0}
+    assert bool(logged) == (page == "runs.md")
     drawn = {"library.md": {"color-dim.png", "loss.png", "updates.png"}, "runs.md": set()}
     assert drawn.get(page, {"field.png"}) <= {path.name for path in tmp_path.iterdir()}
 

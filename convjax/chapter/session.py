@@ -12,6 +12,7 @@ import numpy.typing as npt
 from flax import nnx
 
 from convjax._checks import check_whole
+from convjax._names import PIECE
 from convjax.chapter.datasets import DeviceDataset, SettingDatasets
 from convjax.chapter.finished_runs import FinishedRuns
 from convjax.chapter.observer import Observer
@@ -21,7 +22,7 @@ from convjax.data.catalog import DATASET_NAMES
 from convjax.data.paths import expanded
 from convjax.stats.watch import Watch
 from convjax.train.losses import accuracy
-from convjax.train.plan import PIECE, Plan
+from convjax.train.plan import Plan
 from convjax.train.trainer import Trainer
 
 # One epoch of the chapter on the embedded sample is 15 passes: as many updates as on MNIST.

@@ -1,24 +1,22 @@
 """The setting of a training: its network, schedule and batch size."""
 
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Annotated, Any, ClassVar
-
-import jax
-import jax.numpy as jnp
-from flax import nnx
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from convjax._checks import check_whole, near_match
-from convjax.chapter.colour_encodings import encoded
-from convjax.chapter.tinted_digits import coloured
-from convjax.data import Dataset
-from convjax.nn import models
-from convjax.nn.models import NORMS
-from convjax.optim import optimizers, schedules
-from convjax.optim.optimizers import Optimizer
-from convjax.train.augmentation import ImageFunction
-from convjax.train.losses import PerExample, cross_entropy
+from convjax._names import NORMS
+
+# JAX is imported where it is used: the fields are the options of a command, whose help has no need
+# of it.
+if TYPE_CHECKING:
+    import jax
+    from flax import nnx
+
+    from convjax.data import Dataset
+    from convjax.optim.optimizers import Optimizer
+    from convjax.train.losses import PerExample
 
 # One-cycle, and variants without one of its parts, as arguments of `one_cycle`. Without warm-up the
 # rate begins at its highest; without annealing it stays there. The momentum mirrors the rate, or is
@@ -46,7 +44,7 @@ class Setting:
       network: "digits" (ten classes), or for threes and sevens "threes-sevens" (convolutions) or
         "linear" (fully connected, trained as in the book's chapter on MNIST: SGD without momentum,
         and a loss of 1 − the probability of the right answer).
-      norm: None, or one of `convjax.nn.models.NORMS`.
+      norm: None, or one of `convjax._names.NORMS`.
       norm_last: whether the last layer has the norm, too.
       activate_first: whether the ReLU precedes the norm.
       first_kernel: side of the first kernel in pixels, for "digits" only.
@@ -87,10 +85,12 @@ class Setting:
     # Fields that a compiled program is independent of.
     free: ClassVar[tuple[str, ...]] = ("batch_size", "epochs", "schedule", "lr_max", "scores")
     passes: ClassVar[int] = 1  # over the images in an epoch
-    augment: ClassVar[tuple[ImageFunction, ...] | None] = None
+    augment: ClassVar[tuple[Callable[..., Any], ...] | None] = None
 
-    def table(self, steps: int) -> dict[str, jax.Array]:
+    def table(self, steps: int) -> "dict[str, jax.Array]":
         """Returns the learning rate and momentum of each of `steps` steps."""
+        from convjax.optim import schedules
+
         if self.schedule == "constant":
             momentum = 0.0 if self.network == "linear" else 0.9
             return schedules.constant(self.lr_max, momentum).table(steps)
@@ -160,21 +160,30 @@ class Setting:
         """What `images_of` depends on."""
         return self.encoding
 
-    def images_of(self, dataset: Dataset) -> Dataset:
+    def images_of(self, dataset: "Dataset") -> "Dataset":
         """Returns the images of a data set in the form in which the network takes them."""
-        return encoded(coloured(dataset), self.encoding) if self.encoding else dataset
+        if not self.encoding:
+            return dataset
+        from convjax.chapter.colour_encodings import encoded
+        from convjax.chapter.tinted_digits import coloured
+
+        return encoded(coloured(dataset), self.encoding)
 
     @property
-    def optimizer(self) -> Optimizer:
+    def optimizer(self) -> "Optimizer":
         """fastai's Adam, or SGD for "linear"."""
+        from convjax.optim import optimizers
+
         return optimizers.sgd() if self.network == "linear" else optimizers.adam()
 
     @property
-    def loss(self) -> PerExample:
+    def loss(self) -> "PerExample":
         """Cross entropy, or that of the book's chapter on MNIST for "linear"."""
+        from convjax.train.losses import cross_entropy
+
         return wrong_probability if self.network == "linear" else cross_entropy
 
-    def build(self, image: tuple[int, ...], classes: int, layout: str, seed: int) -> nnx.Module:
+    def build(self, image: tuple[int, ...], classes: int, layout: str, seed: int) -> "nnx.Module":
         """Returns the network with the initial parameters of a seed.
 
         Args:
@@ -183,6 +192,11 @@ class Setting:
           layout: of the network.
           seed: of the initial parameters.
         """
+        import jax.numpy as jnp
+        from flax import nnx
+
+        from convjax.nn import models
+
         rngs, dtype = nnx.Rngs(seed), jnp.dtype(self.dtype)
         if self.network == "linear":
             height, width, channels = image
@@ -202,13 +216,16 @@ class Setting:
         return models.threes_sevens_net(**settings)
 
 
-def wrong_probability(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def wrong_probability(logits: "jax.Array", labels: "jax.Array") -> "jax.Array":
     """Returns 1 − the probability of the right class of two, shape (N,).
 
     Args:
       logits: (N, 1), the logit of label 1.
       labels: (N,), 0 or 1.
     """
+    import jax.numpy as jnp
+    from flax import nnx
+
     probability = nnx.sigmoid(logits[:, 0])  # of label 1
     return jnp.where(labels == 1, 1 - probability, probability)
 

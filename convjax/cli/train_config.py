@@ -2,27 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from convjax._checks import near_match
-from convjax.chapter.session import Session
+from convjax._names import PIECE
 from convjax.chapter.setting import BASELINE, Setting
 from convjax.cli.train_options import FOLDER, PROCESSES, WATCH, option
-from convjax.data.catalog import DATASET_NAMES
 from convjax.io.json_files import differences
-from convjax.ops.layout import resolve_layout
-from convjax.runs.config import RunError
-from convjax.stats.watch import Watch
 from convjax.terminal.options import Data, LayoutOption, Quick
-from convjax.train.plan import PIECE
 
-WATCHES: dict[str, Watch | None] = {
-    "nothing": None,
-    "activations": Watch(),
-    "everything": Watch.everything(),
-}
+# JAX is imported where it is used: the fields are options, whose help has no need of it.
+if TYPE_CHECKING:
+    from convjax.chapter.session import Session
+    from convjax.stats.watch import Watch
+
+WATCHES = ("nothing", "activations", "everything")
 NON_FINITE = ("stop", "go-on")
 PRECISIONS = ("default", "high", "highest")
 
@@ -87,6 +83,8 @@ class TrainConfig:
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("non_finite", self.non_finite, NON_FINITE)
         if self.layout != "auto":  # which asks for the devices
+            from convjax.ops.layout import resolve_layout
+
             resolve_layout(self.layout)
         for name, least in (("seed", 0), ("watch_every", 1), ("devices", 1), ("piece", 1)):
             value = getattr(self, name)
@@ -102,12 +100,15 @@ class TrainConfig:
             )
 
     @property
-    def watched(self) -> Watch | None:
+    def watched(self) -> "Watch | None":
         """The watch for the trainer, None for "nothing"."""
-        watch = WATCHES[self.watch]
-        return None if watch is None else replace(watch, every=self.watch_every)
+        from convjax.stats.watch import Watch
 
-    def full(self, session: Session) -> dict[str, Any]:
+        if self.watch == "everything":
+            return Watch.everything(every=self.watch_every)
+        return Watch(every=self.watch_every) if self.watch == "activations" else None
+
+    def full(self, session: "Session") -> dict[str, Any]:
         """Returns the content of config.json: this configuration and what follows from the data."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name in _ADDED}
         # Omitted where they have their defaults, so that runs of version 0.1 can be resumed.
@@ -136,6 +137,9 @@ def resolved(
       RunError: if the base is not a configuration of a training.
       ValueError: for an invalid value.
     """
+    from convjax.data.catalog import DATASET_NAMES
+    from convjax.runs.config import RunError
+
     config = TrainConfig()
     if base is not None:
         try:

@@ -1,4 +1,4 @@
-"""The output of `train`: a table on the console, JSON lines, or one line; and event files."""
+"""The output of `train`: a table on the console, JSON lines, or one line."""
 
 import json
 from collections.abc import Iterator
@@ -11,9 +11,8 @@ import typer
 from convjax.chapter.observer import Observer
 from convjax.chapter.setting import Setting
 from convjax.io.json_files import nonfinite_to_null
-from convjax.stats.record import Record
-from convjax.terminal.console import ConsoleObserver, console, print_line
-from convjax.train._fit import Callback
+from convjax.terminal.console import console, print_line
+from convjax.terminal.console_observer import ConsoleObserver
 
 
 class TrainObserver(Observer):
@@ -104,70 +103,6 @@ class JsonOutput(TrainObserver):
     def _print(self, event: str, **fields: Any) -> None:
         line = {"event": event, **fields}
         typer.echo(json.dumps(nonfinite_to_null(line), ensure_ascii=False, allow_nan=False))
-
-
-class EventOutput(Callback):
-    """Writes TensorBoard's event files during the training.
-
-    Args:
-      folder: for the files.
-    """
-
-    def __init__(self, folder: Path):
-        from convjax.runs.tensorboard import EventWriter
-
-        self._open = lambda purge_step: EventWriter(folder, purge_step=purge_step)
-        self._writer: Any = None
-
-    def on_restore(self, steps: int, metrics: list[dict[str, Any]]) -> None:
-        """Hides the events from the checkpoint on; all of them if there is none."""
-        self._writer = self._open(steps)
-        for row in metrics:
-            if row["step"] == steps:  # the evaluation at the checkpoint is hidden, too
-                self._writer.add_metrics(row)
-
-    def on_record(self, record: Record, first: int) -> None:
-        """Writes the steps."""
-        if self._writer is None:
-            # A process killed before its first checkpoint may have written events.
-            self._writer = self._open(first)
-        self._writer.add_record(record, first)
-
-    def on_evaluation(self, metrics: dict[str, Any]) -> None:
-        """Writes the metrics of an evaluation."""
-        self._writer.add_metrics(metrics)
-
-    def close(self) -> None:
-        """Closes the file."""
-        if self._writer is not None:
-            self._writer.close()
-
-
-class CallbackPair(Callback):
-    """Notifies two callbacks of a training."""
-
-    def __init__(self, first: Callback, second: Callback):
-        self._callbacks = first, second
-
-    def on_restore(self, steps: int, metrics: list[dict[str, Any]]) -> None:
-        """Notifies both of the evaluations of an earlier run."""
-        for callback in self._callbacks:
-            callback.on_restore(steps, metrics)
-
-    def on_steps(self, steps: int) -> None:
-        """Notifies both of finished steps."""
-        for callback in self._callbacks:
-            callback.on_steps(steps)
-
-    def on_record(self, record: Record, first: int) -> None:
-        """Notifies both of new rows of the record."""
-        for callback in self._callbacks:
-            callback.on_record(record, first)
-
-    def on_evaluation(self, metrics: dict[str, Any]) -> None:
-        """Notifies both of an evaluation."""
-        for callback in self._callbacks:
-            callback.on_evaluation(metrics)
 
 
 @contextmanager

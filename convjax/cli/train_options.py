@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from convjax import distributed
 from convjax.terminal.options import DataDir, DryRun, OutFolder, Quiet
 
 WATCH, FOLDER, PROCESSES = "What is watched", "Folder", "Devices and processes"
@@ -104,6 +103,8 @@ class ProcessOptions:
                 "which the cluster sets. Leave them out, or leave --cluster out."
             )
         if self.several:
+            from convjax import distributed
+
             distributed.initialize(*self._address, heartbeat=self.heartbeat, wait=self.wait)
 
     @property

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from functools import partial
 from pathlib import Path
 from signal import SIGINT, SIGTERM
@@ -22,7 +22,7 @@ from convjax.cli.results_folder import check_new
 from convjax.cli.train_agreement import agree_on_data, agree_on_options
 from convjax.cli.train_config import check_same_images, resolved
 from convjax.cli.train_devices import set_numerics, show_cpu_devices, training_devices
-from convjax.cli.train_observers import CallbackPair, EventOutput, TrainObserver, train_output
+from convjax.cli.train_observers import TrainObserver, train_output
 from convjax.cli.train_options import TrainCommand, TrainOptions
 from convjax.data import DataError
 from convjax.io.json_files import nonfinite_to_null
@@ -34,7 +34,7 @@ from convjax.runs.persistence import Keeping
 from convjax.runs.predictions import Predictions
 from convjax.stats.nonfinite import NonFiniteError
 from convjax.terminal.closed_output import STATUS_CLOSED, ClosableOutput
-from convjax.train._fit import Callback, FitResult, TrainingStopped, fit
+from convjax.train._fit import FitResult, TrainingStopped, fit
 from convjax.train.device_data import Images
 from convjax.train.tree_arrays import CheckpointError
 
@@ -218,10 +218,12 @@ class TrainRun:
         shape = (setting.batch_size, *dataset.train.images.shape[1:])
         observer.network(str(summary(session.network(setting, seed), shape)))
         observer.training(setting, seed, session.steps(setting, seed), watched=True)
-        callback: Callback = observer
+        events = None
         if self.options.tensorboard and keeping is not None:
-            events = stack.enter_context(closing(EventOutput(self.out / "tensorboard")))
-            callback = CallbackPair(observer, events)
+            from convjax.runs.tensorboard import EventWriter
+
+            # A process killed before its first checkpoint may have written events, too.
+            events = stack.enter_context(EventWriter(self.out / "tensorboard", resume=True))
         fitted = fit(
             self.trainer,
             session.network(setting, seed),
@@ -231,7 +233,8 @@ class TrainRun:
             keeping=keeping,
             stop=lambda: distributed.any_process(asked_to_stop()),
             stop_at_non_finite=self.config.non_finite == "stop",
-            callback=callback,
+            callback=observer,
+            writer=events,
         )
         observer.trained(fitted.metrics)
         return fitted

@@ -38,6 +38,7 @@ from convjax.stats import Watch
 from convjax.train import Images, LRFind, Plan, Trainer, cross_entropy, fit, lr_find
 from convjax.train.evaluation import Scores
 from convjax.train.losses import PerExample
+from convjax.train.metric_writer import MetricOutput, MetricWriter
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -82,6 +83,8 @@ class Learner:
       axes: the order in which shapes, maps and kernels are shown, whatever the network computes in:
         "NHWC", or "NCHW" as in PyTorch.
       show: whether the table of a training is printed.
+      writer: gets the metrics of the trainings, one after the other, see
+        `convjax.train.MetricWriter`.
 
     Attributes:
       recorder: loss, rate and metrics of the last training, `None` before one.
@@ -123,7 +126,9 @@ class Learner:
         devices: Sequence[jax.Device] | None = None,
         axes: str = "NHWC",
         show: bool = True,
+        writer: MetricWriter | None = None,
     ):
+        MetricOutput(writer)  # checks it
         if isinstance(optimizer, Optimizer):
             raise TypeError(
                 "optimizer must be a function that makes the optimiser, got one that is made. "
@@ -158,6 +163,7 @@ class Learner:
         self._group_of = last_layer_apart(self.model, self._input) if group_of is None else group_of
         self._frozen_below, self._trainers = 0, dict[tuple[float, ...], Trainer]()
         self._epochs, self._show, self._axes = 0, show, check_layout(axes)
+        self._steps, self._writer = 0, writer
         self._recorder: Recorded | None = None
 
     def __repr__(self) -> str:
@@ -471,10 +477,11 @@ class Learner:
         )
         trainer = self._trainer(self._factors(rates))
         shown = EpochTable(steps) if self._show else None
-        result = fit(trainer, self.model, *self._on_device, plan, callback=shown)
+        output = MetricOutput(self._writer, self._steps)
+        result = fit(trainer, self.model, *self._on_device, plan, callback=shown, writer=output)
         self.model = trainer.model(result.state)
         self.model.train()
-        self._epochs += epochs
+        self._epochs, self._steps = self._epochs + epochs, self._steps + steps
         self._recorder = Recorded(result.record, result.metrics)
 
     def _probabilities(self, outputs: np.ndarray) -> np.ndarray | None:

@@ -9,8 +9,9 @@ from flax import nnx
 from jaxtyping import Array, Inexact, Num
 
 from convjax._checks import check_whole
+from convjax._names import NORMS
 from convjax.nn.layers import ReLU
-from convjax.nn.models import NORMS, ConvBlock, ConvNet
+from convjax.nn.models import ConvBlock, ConvNet
 from convjax.nn.pooling import AvgPool, Flatten, GlobalAvgPool, MaxPool
 from convjax.nn.residual import ResNet
 from convjax.ops.layout import Layout, check_layout, images_to, resolve_layout

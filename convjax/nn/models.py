@@ -12,11 +12,9 @@ from flax import nnx
 from jaxtyping import Array, Inexact, Num
 
 from convjax._checks import check_type, check_whole
+from convjax._names import NORMS
 from convjax.nn.layers import BatchNorm, Conv, GroupNorm, Linear, ReLU
 from convjax.ops.layout import flatten, images_to, resolve_layout
-
-# The names of the normalisations.
-NORMS = ("batch", "layer", "group", "instance")
 
 # Channels per group of group norm. The paper uses 16 and more, in networks whose layers have 64
 # channels and more; the chapter's first layer has 8.

@@ -13,8 +13,8 @@ from flax import nnx
 from jaxtyping import Array, Inexact, Num
 
 from convjax._checks import check_type, check_whole
+from convjax._names import NORMS
 from convjax.nn.layers import Linear
-from convjax.nn.models import NORMS
 from convjax.nn.pooling import GlobalAvgPool, MaxPool
 from convjax.nn.residual_blocks import BLOCKS, check_choice, conv_block
 from convjax.ops.layout import images_to, resolve_layout

@@ -14,7 +14,8 @@ from flax import nnx
 from jaxtyping import Array, Inexact, Num
 
 from convjax._checks import check_type, check_whole, near_match
-from convjax.nn.models import NORMS, ConvBlock
+from convjax._names import NORMS
+from convjax.nn.models import ConvBlock
 from convjax.ops.layout import check_layout
 
 SHORTCUTS = ("projection", "padding")

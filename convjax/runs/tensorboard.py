@@ -1,8 +1,7 @@
 """Event files for TensorBoard: scalars, histograms and plots, without TensorFlow.
 
     with EventWriter("run/tensorboard") as events:
-        events.add_record(record, first_step=0)
-        events.add_metrics({"step": 500, "valid_loss": 0.1, "accuracy": 0.97})
+        convjax.fit(trainer, model, train, test, plan, writer=events)
 
 `write_events` writes them from the files of a run, and `tensorboard --logdir RUN/tensorboard` shows
 them. They hold the scalars of every row of the record, and its own counts of the bins.
@@ -29,10 +28,11 @@ from convjax._checks import check_type
 from convjax.io.lock import LOCK, FolderLock
 from convjax.runs.config import RunError
 from convjax.runs.run import load_run
-from convjax.runs.tensorboard_values import histograms, histograms_every, scalars
+from convjax.runs.tensorboard_values import histograms, histograms_every
 from convjax.stats.record import Record
+from convjax.train.metric_writer import evaluation_scalars, record_scalars
 
-# The metrics that are written; the others of a row, such as seconds, are not results.
+# The metrics that must be numbers; of other items of a row only numbers are written.
 METRICS = ("train_loss", "valid_loss", "accuracy", "train_accuracy")
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -42,18 +42,19 @@ _PREFIX = "events.out.tfevents."
 class EventWriter:
     """An event file to which one training adds; what was added is on the disk.
 
-    A new file is begun at every start. TensorBoard reads all files of a folder.
+    It is a `convjax.train.MetricWriter` that also takes histograms: the `writer` of
+    `convjax.Trainer.run`, `convjax.fit` and `convjax.Learner`. `add_record` and `add_metrics` add
+    what was kept. A new file is begun at every start. TensorBoard reads all files of a folder.
 
     Args:
       folder: the folder of the files, created where it does not exist.
-      purge_step: for a resumed training, the first step that it takes. TensorBoard then hides what
-        earlier files of the folder have from that step on, and also the metrics of an evaluation
-        after exactly that number of steps, which must be added again.
+      resume: for a resumed training. TensorBoard then hides what earlier files of the folder have
+        from the first step on that is added, with the metrics of an evaluation after exactly that
+        number of steps, which `convjax.fit` adds again.
 
     Raises:
       ImportError: if tensorboardX is not installed.
-      ValueError: if purge_step is below 0, or another writer is open in the folder
-        (`convjax.io.lock.LockedError`).
+      ValueError: if another writer is open in the folder (`convjax.io.lock.LockedError`).
       OSError: if the folder cannot be written; the methods that add raise it as well.
 
     Examples:
@@ -67,9 +68,7 @@ class EventWriter:
       1
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, purge_step: int | None = None):
-        if purge_step is not None and purge_step < 0:
-            raise ValueError(f"purge_step must be at least 0, got {purge_step}. Give a step.")
+    def __init__(self, folder: str | os.PathLike[str], *, resume: bool = False):
         try:
             from tensorboardX.event_file_writer import EventsWriter
             from tensorboardX.proto import event_pb2, summary_pb2
@@ -90,9 +89,23 @@ class EventWriter:
         self._events, self._summaries = event_pb2, summary_pb2
         self._row: int | None = None  # step of the last row with statistics
         self._end = 0  # the step after the last that was added
-        if purge_step is not None:
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._write(purge_step, session_log=start)
+        self._resume = resume
+        self._file.flush()
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float], /) -> None:
+        """Adds scalars by their tags; `flush` puts them on the disk.
+
+        Raises:
+          ValueError: if step is below 0, or the writer is closed.
+        """
+        self._check_open()
+        if step < 0:
+            raise ValueError(f"step must be at least 0, got {step}.")
+        self._add(step, [{"tag": t, "simple_value": float(x)} for t, x in scalars.items()])
+
+    def flush(self) -> None:
+        """Puts what was added on the disk."""
+        self._check_open()
         self._file.flush()
 
     def add_record(self, piece: Record, first_step: int) -> None:
@@ -102,10 +115,8 @@ class EventWriter:
         `add_record(recorder.record(), 0)` therefore adds the steps since the last call, also where
         the record has merged earlier ones.
 
-        Scalars of every row, under its first step: training/loss, training/learning_rate,
-        training/momentum, training/evaluation_mode_loss, activations/LAYER/mean (std, near_zero,
-        abs_near_zero), gradients/PARAMETER/norm, updates/PARAMETER/norm. Histograms of some rows,
-        as activations/LAYER/histogram: 32 between a step and the step of twice its number.
+        Scalars of every row, under its first step, see `convjax.train.metric_writer`, and
+        `add_histograms`.
 
         Args:
           piece: of successive steps, counted from 0 as `Trainer.run` returns it.
@@ -119,11 +130,19 @@ class EventWriter:
         if first_step < 0:
             raise ValueError(f"first_step must be at least 0, got {first_step}.")
         self._check_open()
-        for steps, tags, table in scalars(piece):
-            new = first_step + steps >= self._end
-            for step, row in zip(steps[new].tolist(), table[new].tolist(), strict=True):
-                values = zip(tags, row, strict=True)
-                self._add(first_step + step, [{"tag": t, "simple_value": x} for t, x in values])
+        for step, scalars in record_scalars(piece):
+            if first_step + step >= self._end:
+                self.write_scalars(first_step + step, scalars)
+        self.add_histograms(first_step, piece)
+        self._file.flush()
+
+    def add_histograms(self, first_step: int, piece: Record) -> None:
+        """Adds histograms of some rows of a record, as activations/LAYER/histogram.
+
+        There are 32 between a step and the step of twice its number. The arguments are those of
+        `add_record`; `flush` puts them on the disk.
+        """
+        self._check_open()
         for row in self._with_histograms(piece, first_step):
             protos = [
                 {"tag": tag, "histo": self._summaries.HistogramProto(**fields)}
@@ -131,14 +150,14 @@ class EventWriter:
             ]
             self._add(first_step + int(piece.watched[row]), protos)
         self._end = max(self._end, first_step + piece.steps)
-        self._file.flush()
 
     def add_metrics(self, row: Mapping[str, Any]) -> None:
         """Adds an evaluation as evaluation/NAME.
 
         Args:
           row: "step", the number of steps before the evaluation, and any of train_loss, valid_loss,
-            accuracy and train_accuracy. Other items are ignored.
+            accuracy, train_accuracy and other metrics. What is not a number is ignored, and so are
+            epoch, seconds and compile_seconds.
 
         Raises:
           ValueError: if "step" is missing, a metric is not a number, or the writer is closed.
@@ -150,13 +169,10 @@ class EventWriter:
                 f'row must have a "step", the number of steps before the evaluation, got {step!r} '
                 f"with the keys {', '.join(map(repr, row)) or 'none'}. Add it."
             )
-        values = []
         for name in METRICS:
-            if name in row:
-                if not isinstance(row[name], int | float | np.number):
-                    raise ValueError(f"row[{name!r}] must be a number, got {row[name]!r:.80}.")
-                values.append({"tag": f"evaluation/{name}", "simple_value": float(row[name])})
-        self._add(int(step), values)
+            if name in row and not isinstance(row[name], int | float | np.number):
+                raise ValueError(f"row[{name!r}] must be a number, got {row[name]!r:.80}.")
+        self.write_scalars(int(step), evaluation_scalars(row))
         self._file.flush()
 
     def add_png(self, name: str, png: bytes, step: int) -> None:
@@ -220,6 +236,10 @@ class EventWriter:
             self._write(step, summary=summary(value=values))
 
     def _write(self, step: int, **what: Any) -> None:
+        if self._resume:
+            self._resume = False
+            start = self._events.SessionLog(status=self._events.SessionLog.START)
+            self._write(step, session_log=start)
         self._file.write_event(self._events.Event(wall_time=time.time(), step=step, **what))
 
     def _check_open(self) -> None:

@@ -1,14 +1,11 @@
-"""The scalars and histograms of a record in event files, under their tags."""
+"""The histograms of a record in event files, under their tags."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from convjax.stats.record import Array, Record
-
-# Statistics of one layer at one step.
-STATISTICS = ("mean", "std", "near_zero", "abs_near_zero")
+from convjax.stats.record import Record
 
 # Histograms between a step and the step of twice its number. A histogram takes as much space as
 # twenty scalars. TensorBoard loads at most 500 of a layer and draws about fifty of them. With 32
@@ -20,27 +17,6 @@ HISTOGRAMS_PER_DOUBLING = 32
 # The record has the number of values outside its bins, but not where they lie. They are drawn as
 # one bin of this width at either end, in units of the activation.
 OUTER_WIDTH = 1.0
-
-
-def scalars(record: Record) -> Iterator[tuple[Array, tuple[str, ...], Array]]:
-    """Yields groups of scalars: steps (R,), T tags, and the values (R, T)."""
-    columns = record.loss, record.learning_rate, record.momentum
-    of_training = ("training/loss", "training/learning_rate", "training/momentum")
-    yield record.first, of_training, np.stack(columns, 1)
-    if len(record.eval_loss):
-        taken = ~np.isnan(record.eval_loss)
-        tag = "training/evaluation_mode_loss"
-        yield record.watched[taken], (tag,), record.eval_loss[taken, None]
-    if record.layers and len(record.watched):
-        tags = tuple(f"activations/{layer}/{s}" for layer in record.layers for s in STATISTICS)
-        table = np.stack([getattr(record, statistic) for statistic in STATISTICS], 2)
-        yield record.watched, tags, table.reshape(len(table), -1)
-    if parameters := record.parameters:
-        norms = {"gradients": parameters.grad_norm, "updates": parameters.update_norm}
-        for kind, norm in norms.items():
-            if len(norm):
-                tags = tuple(f"{kind}/{name}/norm" for name in parameters.names)
-                yield parameters.watched, tags, norm
 
 
 def histograms(record: Record, row: int) -> Iterator[tuple[str, dict[str, Any]]]:

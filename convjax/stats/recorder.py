@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, overload
 
 import jax
 import numpy as np
@@ -29,6 +29,9 @@ from convjax.stats.step_rows import (
     record_of_rows,
 )
 from convjax.stats.watch import Watch
+from convjax.stats.watched_step import Step
+
+S = TypeVar("S", bound=Step)
 
 # Steps that become part of the record at once; a power of two.
 BLOCK = 16
@@ -209,6 +212,26 @@ class Recorder:
         self._steps += 1 if length is None else length
         self._convert_finished()
 
+    @overload
+    def watch(
+        self,
+        step: S,
+        *,
+        jit: Callable[..., Any] | None = None,
+        watch: Watch | None = None,
+        loss: Callable[[Any], jax.Array] | None = None,
+        labels: Callable[..., jax.Array] | None = None,
+    ) -> S: ...
+    @overload
+    def watch(
+        self,
+        step: None = None,
+        *,
+        jit: Callable[..., Any] | None = None,
+        watch: Watch | None = None,
+        loss: Callable[[Any], jax.Array] | None = None,
+        labels: Callable[..., jax.Array] | None = None,
+    ) -> Callable[[S], S]: ...
     def watch(
         self,
         step: Callable[..., Any] | None = None,

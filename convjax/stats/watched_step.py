@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial, wraps
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,15 +27,17 @@ from convjax.stats.layers import NOISE, LayerStats, layer_stats
 from convjax.stats.watch import INPUT, LABELS, Watch
 
 Step = Callable[..., Any]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def watch_step(
-    step: Step,
+    step: Callable[P, T],
     *,
     watch: Watch | None = None,
     loss: Callable[[Any], jax.Array] | None = None,
     labels: Callable[..., jax.Array] | None = None,
-) -> Step:
+) -> Callable[P, tuple[T, dict[str, Any]]]:
     """Returns a training step that also returns its statistics.
 
     The step itself stays as it is. It may belong to any loop of Flax NNX, Flax Linen, Haiku,
@@ -88,7 +90,7 @@ def watch_step(
     check_type("watch", chosen, Watch, "Pass Watch.everything() or another Watch.")
 
     @wraps(step)
-    def watched(*args: Any, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+    def watched(*args: P.args, **kwargs: P.kwargs) -> tuple[T, dict[str, Any]]:
         given = StepArguments(step, args, kwargs)
         calls = LayerCalls(predicate(chosen.select), inputs=chosen.inputs, reusable=False)
         optimizers = OptimizerTags(calls)

@@ -21,6 +21,7 @@ from convjax.train.losses import (
     top_k_accuracy,
 )
 from convjax.train.lr_finder import LRFind, lr_find
+from convjax.train.metric_writer import MetricWriter
 from convjax.train.plan import Plan
 from convjax.train.trainer import Trainer
 
@@ -31,6 +32,7 @@ __all__ = [
     "FitResult",
     "Images",
     "LRFind",
+    "MetricWriter",
     "Mixup",
     "Plan",
     "RandomBrightness",

@@ -16,6 +16,7 @@ from convjax.stats.nonfinite import NonFiniteError, first_non_finite
 from convjax.stats.record import Record
 from convjax.stats.record_builder import MAX_ROWS, RecordBuilder
 from convjax.train.device_data import Images
+from convjax.train.metric_writer import AnyWriter, MetricOutput
 from convjax.train.persistence import Store, StoreWriter
 from convjax.train.plan import Plan
 from convjax.train.progress import Progress
@@ -93,6 +94,7 @@ def fit(
     stop: Callable[[], object] = lambda: False,
     stop_at_non_finite: bool = True,
     callback: Callback | None = None,
+    writer: AnyWriter = None,
 ) -> FitResult:
     """Trains a model and scores it, and saves what is needed to resume.
 
@@ -114,6 +116,10 @@ def fit(
       stop_at_non_finite: whether a loss that is not finite ends the training. The record is then
         written, but no checkpoint.
       callback: is notified of the progress.
+      writer: gets the scalars of every step, and of each evaluation at the number of steps before
+        it, as they arrive, see `convjax.train.MetricWriter`. A resumed training goes on from its
+        checkpoint, with the evaluation at it once more. Of several processes only process 0 passes
+        a writer.
 
     Raises:
       TrainingStopped: if `stop` asked for it before the end.
@@ -150,7 +156,7 @@ def fit(
             "convjax.Keeping(folder, checkpoints) makes one."
         )
     check_whole("rows", rows, 1)
-    callback = Callback() if callback is None else callback
+    callback, output = Callback() if callback is None else callback, MetricOutput.of(writer)
     check_type("callback", callback, Callback, "Derive its class from convjax.train.Callback.")
     of_plan = {f"plan.{name}": value for name, value in plan.config.items()}
     trainer.agree("fit", **of_plan, stop_at_non_finite=stop_at_non_finite)
@@ -158,15 +164,18 @@ def fit(
     for name, images in (("train", train), ("test", test)):
         trainer.check(state, images, name, training=images is train)
     record, progress = RecordBuilder(rows), Progress()
-    writer = StoreWriter(keeping, plan, record, progress)
-    state = writer.restore(state)
+    store = StoreWriter(keeping, plan, record, progress)
+    state = store.restore(state)
 
     def on_steps(done: int) -> None:
-        writer.check()
+        store.check()
         callback.on_steps(done)
 
     if keeping is not None and keeping.resumed:
         callback.on_restore(progress.steps, progress.metrics)
+        for row in progress.metrics:
+            if row["step"] == progress.steps:  # the checkpoint is saved before it is passed on
+                output.evaluation(row)
     every = 1 if trainer.watch is None else trainer.watch.every
     for piece in plan.pieces(progress.steps, every):
         began, compiled = time.perf_counter(), trainer.compile_seconds
@@ -179,13 +188,14 @@ def fit(
             on_steps=on_steps,
             seed=plan.seed,
             first_step=piece.first,
+            writer=output,
         )
         record.add(of_piece)
         progress.take(of_piece.loss)
         callback.on_record(of_piece, piece.first)
         found = first_non_finite(of_piece, piece.first) if stop_at_non_finite else None
         if found is not None:
-            writer.write()
+            store.write()
             raise NonFiniteError(found)
         scores = trainer.evaluate(state, test) if piece.evaluated else None
         progress.spend(time.perf_counter() - began, trainer.compile_seconds - compiled)
@@ -195,16 +205,17 @@ def fit(
             metrics = progress.score(piece.epoch, scores.loss, scores.metrics)
             if ended and "accuracy" in metrics:
                 metrics["train_accuracy"] = trainer.evaluate(state, train).accuracy
-            writer.write(now=ended)
+            store.write(now=ended)
         stopped = bool(stop()) and not ended
-        if ended or stopped or writer.due() or (scores is not None and better):
+        if ended or stopped or store.due() or (scores is not None and better):
             quality = None if scores is None else scores.metrics.get("accuracy", -scores.loss)
-            writer.save(state, quality)
+            store.save(state, quality)
         if scores is not None:
+            output.evaluation(metrics)
             callback.on_evaluation(metrics)  # after saving: a callback may fail
         if stopped:
-            writer.write()
-            writer.wait()
+            store.write()
+            store.wait()
             raise TrainingStopped(progress.steps)
-    writer.wait()
+    store.wait()
     return FitResult(state, record.record(), progress.metrics)

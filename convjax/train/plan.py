@@ -9,14 +9,11 @@ import numpy as np
 from jaxtyping import Array, Int, Num
 
 from convjax._checks import check_function, check_whole
+from convjax._names import PIECE
 from convjax.train._arguments import checked_batches, checked_table
 from convjax.train.augmentation import step_columns
 
 Order = Int[Array | np.ndarray, "T B"]
-
-# Steps of a piece, at whose end a training can be stopped. Long enough that the check costs
-# nothing.
-PIECE = 512
 
 
 class Piece(NamedTuple):

@@ -40,6 +40,7 @@ from convjax.train.data_checks import DataChecks
 from convjax.train.device_data import Images, compared, steps_at_once
 from convjax.train.evaluation import Evaluator, Scores
 from convjax.train.losses import PerExample, cross_entropy
+from convjax.train.metric_writer import AnyWriter, MetricOutput
 from convjax.train.scan_loop import ChunkRows, bounded_length, chunk_length, run_chunks
 from convjax.train.step import PerChannel, TrainState, TrainStep
 from convjax.train.vmapped_runs import VmappedRuns
@@ -239,6 +240,7 @@ class Trainer:
         on_steps: Callable[[int], None] = lambda steps: None,
         seed: int = 0,
         first_step: int = 0,
+        writer: AnyWriter = None,
     ) -> tuple[TrainState, Record]:
         """Trains on the batches of `order` and returns the new state and the record.
 
@@ -257,6 +259,8 @@ class Trainer:
           first_step: number of the first step in the whole training, which the augmentations depend
             on, and which messages name: a training in two calls passes the steps of the first to
             the second.
+          writer: gets the scalars of every step while the device works on the next chunk, see
+            `convjax.train.MetricWriter`; of several processes only process 0 passes one.
 
         Raises:
           ValueError: if order is empty or out of range, its batches cannot be split over the
@@ -267,7 +271,7 @@ class Trainer:
           DataError: if a file of a stream cannot be read; it names the file and the step. The state
             is lost.
         """
-        record = RecordBuilder(rows)
+        record, output = RecordBuilder(rows), MetricOutput.of(writer)
         self.check(state, data)
         order = checked_order(order, len(data.labels), self._placement.parts)
         columns = checked_table(table, len(order))
@@ -284,7 +288,9 @@ class Trainer:
         def fetch(kept: ChunkRows, steps: int) -> None:
             nonlocal arrived
             watched = arrived % self._every == 0
-            record.add(self._recorder.record(layers, kept, steps, watched=watched))
+            piece = self._recorder.record(layers, kept, steps, watched=watched)
+            record.add(piece)
+            output.record(piece, first_step + arrived)
             arrived += steps
             on_steps(steps)
 
@@ -292,6 +298,7 @@ class Trainer:
             state = run_chunks(
                 program, self._placement.put(state), data, order, columns, length, fetch
             )
+        output.flush()
         return state, record.record()
 
     def augmented(

@@ -22,7 +22,6 @@ from rich.console import Console
 
 from convjax.runs.environment import environment
 from convjax.terminal.command import measure_to_file
-from convjax.terminal.options import OutFile, Quick
 from convjax.terminal.tables import TextTable
 
 # (number of processes, devices of each process)
@@ -184,7 +183,7 @@ def markdown_devices(rows: list[dict[str, Any]]) -> str:
     return TextTable(headings, cells).markdown()
 
 
-def run_bench_devices(quick: Quick = False, out: OutFile = Path("devices.json")) -> None:
+def run_bench_devices(quick: bool, out: Path) -> None:
     """Compares training on one device with eight, of 1, 2 and 4 processes; writes devices.json."""
 
     def measure(_: Console) -> dict[str, Any]:

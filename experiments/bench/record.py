@@ -22,7 +22,6 @@ from convjax.stats.parameters import Described, Norms
 from convjax.stats.record import Record
 from convjax.stats.record_builder import RecordBuilder, from_steps
 from convjax.terminal.command import measure_to_file
-from convjax.terminal.options import OutFile, Quick
 from convjax.terminal.tables import TextTable
 from convjax.train.scan_loop import CHUNK_STEPS
 
@@ -87,7 +86,7 @@ def measure_records(steps: int) -> dict[str, Any]:
     return {"steps": done, "rows": len(whole.first), "peak_bytes": peak, "seconds": seconds}
 
 
-def run_bench_record(quick: Quick = False, out: OutFile = Path("record.json")) -> None:
+def run_bench_record(quick: bool, out: Path) -> None:
     """Measures the memory of the record of ten million steps, and writes record.json."""
     steps = QUICK_STEPS if quick else STEPS
     measure_to_file(

@@ -6,18 +6,17 @@ A quick run takes three steps per epoch and two rounds.
 import importlib.util
 import os
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from convjax.terminal.command import measure_to_file
-from convjax.terminal.options import Data, DataDir, Quick, Rounds
 from experiments.bench.case import BenchCase
 from experiments.bench.cases import Timing, case_groups, cold_start, faster, ratios, take_turns
 from experiments.bench.report import bar_table, bars, group_table, start_table
@@ -25,7 +24,6 @@ from experiments.bench.targets import bench_targets
 from experiments.bench.worker import BenchError, Worker
 
 BATCH_SIZES = (64, 512)
-Kind = Literal["engines", "cadence", "quantities", "norm"]
 QUICK_ROUNDS = 2
 NO_TORCH = (
     "PyTorch is not installed: its rows are left out. `pip install torch`; for the CPU only "
@@ -150,27 +148,13 @@ def measure_speed(
 
 
 def run_bench(
-    data: Data = "mnist5k",
-    data_dir: DataDir = None,
-    rounds: Rounds = 5,
-    quick: Quick = False,
-    only: Annotated[
-        Kind | None, typer.Option(help="Measure one kind of comparison, without cold starts.")
-    ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Instead compile the training step for a chip, there or not, and count: a100, "
-            "h100, h200, v5e or v6e; several times for several. --data, --rounds and --only do not "
-            "apply."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="New file for the results (JSON). Default: bench.json; targets.json with --target."
-        ),
-    ] = None,
+    data: str,
+    data_dir: Path | None,
+    rounds: int,
+    quick: bool,
+    only: str | None,
+    target: Sequence[str] | None,
+    out: Path | None,
 ) -> None:
     """Measures the speed of training, in turns with PyTorch, and writes bench.json.
 

@@ -35,7 +35,6 @@ from convjax.optim.optimizers import adam
 from convjax.optim.schedules import one_cycle
 from convjax.runs.environment import environment
 from convjax.terminal.command import measure_to_file
-from convjax.terminal.options import Data, DataDir, OutFile, Quick, Rounds
 from convjax.terminal.tables import TextTable
 from convjax.train.device_data import Images
 from convjax.train.trainer import Trainer
@@ -189,13 +188,7 @@ def markdown_streams(rows: list[dict[str, Any]]) -> str:
     return TextTable(("batch", "images", "images per second", "of resident"), cells).markdown()
 
 
-def run_bench_stream(
-    data: Data = "mnist5k",
-    data_dir: DataDir = None,
-    rounds: Rounds = 5,
-    quick: Quick = False,
-    out: OutFile = Path("stream.json"),
-) -> None:
+def run_bench_stream(data: str, data_dir: Path | None, rounds: int, quick: bool, out: Path) -> None:
     """Measures training on streamed and on resident images, and writes stream.json."""
 
     def measure(_: Console) -> dict[str, Any]:

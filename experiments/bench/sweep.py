@@ -25,7 +25,6 @@ from convjax.optim.optimizers import adam
 from convjax.optim.schedules import one_cycle
 from convjax.runs.environment import environment
 from convjax.terminal.command import measure_to_file
-from convjax.terminal.options import Data, DataDir, OutFile, Quick, Rounds
 from convjax.terminal.tables import TextTable
 from convjax.train.device_data import Images
 from convjax.train.program_memory import bytes_per_run, runs_at_once
@@ -156,13 +155,7 @@ def markdown_costs(rows: list[dict[str, Any]]) -> str:
     return cost_table(rows).markdown(rule=" --- ")
 
 
-def bench_sweep(
-    data: Data = "mnist5k",
-    data_dir: DataDir = None,
-    rounds: Rounds = 7,
-    quick: Quick = False,
-    out: OutFile = Path("sweep.json"),
-) -> None:
+def run_bench_sweep(data: str, data_dir: Path | None, rounds: int, quick: bool, out: Path) -> None:
     """Measures the cost of a run in a sweep of 1, 2, 4 and 8 at once, and writes sweep.json."""
 
     def measure(_: Console) -> dict[str, Any]:

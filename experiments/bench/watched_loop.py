@@ -23,7 +23,6 @@ from flax import nnx
 import convjax
 from convjax.runs.environment import environment
 from convjax.terminal.command import measure_to_file
-from convjax.terminal.options import OutFile, Quick
 from convjax.terminal.tables import TextTable
 from experiments.bench.networks import NETWORKS, batch
 
@@ -100,7 +99,7 @@ def measure_steps(name: str, quick: bool) -> dict[str, Any]:
     return {"seconds": rounds[1:], "ratios": ratios}
 
 
-def run_bench_watch(quick: Quick = False, out: OutFile = Path("watch.json")) -> None:
+def run_bench_watch(quick: bool, out: Path) -> None:
     """Measures what the statistics cost in a loop of one's own, and writes watch.json."""
 
     def measure(_: Any) -> dict[str, Any]:

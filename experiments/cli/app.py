@@ -4,11 +4,12 @@ bench, bench-…, diagnosis, fields and speedrun. `convjax` has those for one tr
 Exit status of `run`: 0 if every verdict is the expected one, 1 if one differs, 2 for wrong usage or
 unavailable data. Of `parity`: 0 if all figures hold, 1 if one does not, 2 for a file that is not a
 trajectory.
+
+A command imports what needs JAX when it runs, so that help appears at once.
 """
 
 import inspect
 import json
-from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -19,29 +20,9 @@ from convjax.terminal.command import NOTHING_WRITTEN, mistakes_reported, prepare
 from convjax.terminal.console import console
 from convjax.terminal.one_line_errors import OneLineCommand, OneLineGroup
 from convjax.terminal.options import DataDir, LayoutOption
-from experiments.bench.devices import markdown_devices, run_bench_devices
-from experiments.bench.record import markdown_records, run_bench_record
-from experiments.bench.report import markdown_bars
-from experiments.bench.speed import run_bench
-from experiments.bench.speedrun import speedrun
-from experiments.bench.stream import markdown_streams, run_bench_stream
-from experiments.bench.sweep import bench_sweep, markdown_costs
-from experiments.bench.targets import markdown_targets
-from experiments.bench.watched_loop import markdown_watched, run_bench_watch
-from experiments.cli import registry
+from experiments.cli import measurements, registry
 from experiments.cli.gallery import run_gallery
-from experiments.cli.ledger import claims_table, markdown_ledger, short_table
-from experiments.cli.ledger_page import write_page
 from experiments.cli.run import run
-from experiments.diagnosis_study.report import tables
-from experiments.diagnosis_study.results import DiagnosisResult
-from experiments.diagnosis_study.run import run_diagnosis
-from experiments.diagnosis_study.sets import run_diagnosis_sets
-from experiments.diagnosis_study.sets_report import sets_tables
-from experiments.harness.claim import Result
-from experiments.layout_study.report import markdown_layouts
-from experiments.layout_study.targets import markdown_layouts_by_target
-from experiments.receptive_fields.run import markdown_fields, run_fields
 
 app = typer.Typer(
     cls=OneLineGroup,
@@ -55,6 +36,8 @@ app = typer.Typer(
 @app.command("list")
 def list_claims() -> None:
     """Lists the claims, the file that tests each, and what is claimed."""
+    from experiments.cli.ledger import claims_table
+
     console().print(claims_table(registry.all_claims()))
 
 
@@ -85,26 +68,6 @@ def parity(
     raise typer.Exit(0 if holds else 1)
 
 
-# The writer of the Markdown, by the key that only that command's results have.
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "claims": lambda found: markdown_ledger(list(map(Result.from_json, found["claims"]))),
-    "bars": markdown_bars,
-    "diagnosed": lambda found: "\n\n".join(sets_tables(found["diagnosed"])),
-    "devices": lambda found: markdown_devices(found["devices"]),
-    "fields": lambda found: markdown_fields(found["fields"]),
-    "layouts": markdown_layouts,
-    "layouts_by_target": lambda found: markdown_layouts_by_target(found["layouts_by_target"]),
-    "records": lambda found: markdown_records(found["records"]),
-    "watched_loops": lambda found: markdown_watched(found["watched_loops"]),
-    "streams": lambda found: markdown_streams(found["streams"]),
-    "sweeps": lambda found: markdown_costs(found["sweeps"]),
-    "compiled_steps": lambda found: markdown_targets(found["compiled_steps"]),
-    "trainings": lambda found: "\n\n".join(
-        tables([DiagnosisResult(**row) for row in found["trainings"]])
-    ),
-}
-
-
 @app.command()
 def table(
     file: Annotated[
@@ -126,6 +89,11 @@ def table(
     ] = None,
 ) -> None:
     """Prints a file of results in Markdown, as in the documentation."""
+    from experiments.cli.ledger import short_table
+    from experiments.cli.ledger_page import write_page
+    from experiments.cli.result_tables import TABLES
+    from experiments.harness.claim import Result
+
     try:
         found = json.loads(file.read_text())
         if short or out:
@@ -151,17 +119,20 @@ def table(
 
 
 app.command()(run)
-app.command("bench")(run_bench)
-app.command("bench-record")(run_bench_record)
-app.command("bench-watch")(run_bench_watch)
-app.command("diagnosis")(run_diagnosis)
-app.command("diagnosis-sets")(run_diagnosis_sets)
 app.command("gallery")(run_gallery)
-app.command("bench-devices")(run_bench_devices)
-app.command("bench-stream")(run_bench_stream)
-app.command("bench-sweep")(bench_sweep)
-app.command("fields")(run_fields)
-app.command("speedrun")(speedrun)
+for _measurement in (
+    measurements.bench,
+    measurements.bench_record,
+    measurements.bench_watch,
+    measurements.diagnosis,
+    measurements.diagnosis_sets,
+    measurements.bench_devices,
+    measurements.bench_stream,
+    measurements.bench_sweep,
+    measurements.fields,
+    measurements.speedrun,
+):
+    app.command()(_measurement)
 
 
 def script(file: str) -> NoReturn:

@@ -20,7 +20,8 @@ def run_gallery(
     """Draws the chapter's pictures, for which it trains three small networks; writes one page."""
     from convjax.io.atomic import atomic_write
     from convjax.terminal.compilation_cache import use_compilation_cache
-    from convjax.terminal.console import ConsoleObserver, console, print_line
+    from convjax.terminal.console import console, print_line
+    from convjax.terminal.console_observer import ConsoleObserver
     from experiments.gallery.operation import equation_section, kernel_sections
     from experiments.gallery.page import page
     from experiments.gallery.training import training_sections

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convjax.chapter.observer import Observer
 from convjax.cli.results_folder import check_new, check_output, results_folder
 from convjax.io.lock import FolderLock, LockedError
 from convjax.terminal.command import NOTHING_WRITTEN, mistakes_reported
-from convjax.terminal.console import ConsoleObserver, console, print_line
+from convjax.terminal.console import console, print_line
 from convjax.terminal.options import (
     Data,
     DataDir,
@@ -23,12 +22,11 @@ from convjax.terminal.options import (
     Quiet,
 )
 from experiments.cli import registry
-from experiments.cli.ledger import closing_table, remarks
-from experiments.cli.ledger_page import write_page
 from experiments.harness.claim import Claim
 from experiments.harness.planned import Planned, plan
 
 if TYPE_CHECKING:
+    from convjax.chapter.observer import Observer
     from experiments.harness.lab import Lab
 
 
@@ -94,10 +92,13 @@ def run(
 
     A quick run trains three steps per epoch, and its verdicts are undecided.
     """
+    from convjax.chapter.observer import Observer
     from convjax.chapter.spreadsheet import Sheet
     from convjax.ops.layout import resolve_layout
     from convjax.plots import new_figure
     from convjax.terminal.compilation_cache import use_compilation_cache
+    from convjax.terminal.console_observer import ConsoleObserver
+    from experiments.cli.ledger import closing_table, remarks
     from experiments.harness.lab import Lab
     from experiments.harness.runner import measure_claims, results_to_resume
 
@@ -181,8 +182,9 @@ def run(
     raise typer.Exit(int(any(result.verdict != result.expected for result in results)))
 
 
-def _write_page(out: Path, observer: Observer) -> Path | None:
+def _write_page(out: Path, observer: "Observer") -> Path | None:
     """Writes the page of all results in a run's folder; None without the library for pages."""
+    from experiments.cli.ledger_page import write_page
     from experiments.harness.saved_results import read_results
 
     page = out / "ledger.html"

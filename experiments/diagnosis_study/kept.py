@@ -4,22 +4,10 @@ import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from convjax.io.json_files import read_object, write_json
 from convjax.stats.record import Record
 from experiments.diagnosis_study.user_loops import Trained
-
-RecordsFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--records",
-        help="Folder for the records: trainings that are there are not run again. Other code "
-        "needs another folder.",
-    ),
-]
 
 
 def kept_training(train: Callable[[], Trained], name: str, records: Path | None) -> Trained:

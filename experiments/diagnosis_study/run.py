@@ -23,9 +23,8 @@ from convjax.diagnosis._diagnose import diagnose
 from convjax.runs.environment import environment
 from convjax.stats.record import Record
 from convjax.terminal.command import measure_to_file
-from convjax.terminal.options import OutFile, Quick
 from experiments.diagnosis_study.faults import SUGGESTED_CHANGES, TrainingSpec
-from experiments.diagnosis_study.kept import RecordsFolder, kept_training
+from experiments.diagnosis_study.kept import kept_training
 from experiments.diagnosis_study.results import DiagnosisResult, symptom_of
 from experiments.diagnosis_study.suite import HEALTHY, PARTS, STRENGTHS, StudyCase
 from experiments.diagnosis_study.user_loops import Trained
@@ -118,9 +117,7 @@ def to_retrain(
     return found
 
 
-def run_diagnosis(
-    quick: Quick = False, records: RecordsFolder = None, out: OutFile = Path("diagnosis.json")
-) -> None:
+def run_diagnosis(quick: bool, records: Path | None, out: Path) -> None:
     """Measures the diagnosis on trainings with injected faults, and writes diagnosis.json.
 
     These are 844 trainings, and 264 with weaker faults.

@@ -14,10 +14,9 @@ from functools import partial
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import typer
 from rich.console import Console
 from rich.progress import Progress
 
@@ -25,8 +24,7 @@ from convjax.diagnosis import diagnose
 from convjax.runs.environment import environment
 from convjax.stats.record import Record
 from convjax.terminal.command import measure_to_file
-from convjax.terminal.options import OutFile, Quick
-from experiments.diagnosis_study.kept import RecordsFolder, kept_training
+from experiments.diagnosis_study.kept import kept_training
 from experiments.diagnosis_study.sagemaker_rules import fired_rules
 from experiments.diagnosis_study.suite import PARTS
 from experiments.diagnosis_study.user_loops import Trained
@@ -166,15 +164,8 @@ def _prepare() -> None:
 # A process has room for about a hundred programs.
 TRAININGS_OF_PROCESS = 20
 
-Processes = Annotated[int, typer.Option(min=1, help="Trainings that run at once.")]
 
-
-def run_diagnosis_sets(
-    quick: Quick = False,
-    processes: Processes = 2,
-    records: RecordsFolder = None,
-    out: OutFile = Path("diagnosis_sets.json"),
-) -> None:
+def run_diagnosis_sets(quick: bool, processes: int, records: Path | None, out: Path) -> None:
     """Measures the diagnosis on reported faults and healthy trainings; writes diagnosis_sets.json.
 
     A quick run takes every fortieth training.

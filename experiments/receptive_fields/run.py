@@ -18,7 +18,6 @@ from convjax.analysis._effective_field import effective_field
 from convjax.analysis.receptive_field import receptive_fields
 from convjax.runs.environment import environment
 from convjax.terminal.command import measure_to_file
-from convjax.terminal.options import OutFile, Quick
 from convjax.terminal.tables import TextTable
 from experiments.receptive_fields.published import IMAGE, NETWORKS, PublishedField
 
@@ -66,7 +65,7 @@ def measured(name: str) -> PublishedField:
     return PublishedField(first.stop - first.start, stride, middle * stride - first.start)
 
 
-def run_fields(quick: Quick = False, out: OutFile = Path("fields.json")) -> None:
+def run_fields(quick: bool, out: Path) -> None:
     """Compares published receptive fields with formula and measurement, and writes fields.json."""
 
     def measure(_console: Console) -> dict[str, Any]:

@@ -113,6 +113,11 @@ ROWS = [
     Mistake(
         "trainer.run(None, images, order, table)", T, ("state must be", "got NoneType", "start")
     ),
+    Mistake(
+        "trainer.run(state, images, order, table, writer=print)",
+        T,
+        ("writer must have a method write_scalars(step, scalars)", "got builtin", "a CLU writer"),
+    ),
     Mistake("trainer.run(state, split, order, table)", T, ("data must be Images", "Images.put(sp")),
     Mistake(
         "trainer.run(state, images, np.arange(8), table)",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from convjax.cli.explore import example
+from convjax.cli.explorer_input import example
 from tests.cli.explore.maps import assert_marks
 from tests.experiments.browser import after_a_frame, view
 

@@ -3,7 +3,7 @@
 import numpy as np
 from selenium.webdriver.common.keys import Keys
 
-from convjax.cli.explore import example
+from convjax.cli.explorer_input import example
 from tests.cli.explore.maps import assert_maps, assert_marks, change, expected_maps
 
 

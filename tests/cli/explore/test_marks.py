@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convjax.analysis._precedents import Windows, trace_precedents
-from convjax.cli.explore import example
+from convjax.cli.explorer_input import example
 from tests.cli.explore.maps import assert_maps, assert_marks, expected_maps
 from tests.cli.explore.reader import Page
 from tests.experiments.browser import view

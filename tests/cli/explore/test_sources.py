@@ -13,7 +13,7 @@ from PIL import Image
 from convjax.analysis._precedents import Windows, trace_precedents
 from convjax.chapter.setting import BATCH_NORM, THREE_OR_SEVEN
 from convjax.chapter.spreadsheet import PUBLISHED, Sheet
-from convjax.cli.explore import example
+from convjax.cli.explorer_input import example
 from experiments.harness.lab import Lab
 from experiments.spreadsheet import network
 from tests.cli.explore.command import assert_mistake, invoke, leave_run

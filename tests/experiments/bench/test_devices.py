@@ -2,19 +2,16 @@ import json
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from experiments.bench import devices
-
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(devices.run_bench_devices)
+from experiments.cli.app import app
 
 
 @pytest.mark.slow
 def test_bench_devices_quick_run(tmp_path):
     out = tmp_path / "devices.json"
-    result = CliRunner().invoke(app, ["--quick", "--out", str(out)])
+    result = CliRunner().invoke(app, ["bench-devices", "--quick", "--out", str(out)])
     assert result.exit_code == 0, result.output
     one, *rows = json.loads(out.read_text())["devices"]
     assert (one["processes"], one["devices"], one["steps"]) == (1, 1, 3)

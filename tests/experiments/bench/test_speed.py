@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from experiments.bench import speed
@@ -29,9 +28,7 @@ OURS = BenchCase("convjax", "CHWN")
 
 
 def invoke(*arguments):
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(speed.run_bench)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app.app, ["bench", *map(str, arguments)])
 
 
 def timing(group, case, *seconds, images=4000, compile_seconds=None):

@@ -2,20 +2,17 @@ import json
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from convjax.data import Dataset, Split
 from experiments.bench import stream
-
-app = typer.Typer()
-app.command()(stream.run_bench_stream)
+from experiments.cli.app import app
 
 
 @pytest.mark.slow
 def test_bench_stream_quick_run(tmp_path):
     out = tmp_path / "stream.json"
-    result = CliRunner().invoke(app, ["--quick", "--out", str(out)])
+    result = CliRunner().invoke(app, ["bench-stream", "--quick", "--out", str(out)])
     assert result.exit_code == 0, result.output
     report = json.loads(out.read_text())
     assert (report["data"], report["quick"]) == ("mnist5k", True)
@@ -31,7 +28,7 @@ def test_bench_stream_quick_run(tmp_path):
         assert row["ratio"] == pytest.approx(np.median(ratios))
         assert row["median_images_per_second"] == np.median(row["images_per_second"])
     assert stream.markdown_streams(rows) in result.stdout
-    again = CliRunner().invoke(app, ["--quick", "--out", str(out)])
+    again = CliRunner().invoke(app, ["bench-stream", "--quick", "--out", str(out)])
     assert again.exit_code == 2
     assert "--out must be a new file" in again.stderr
 

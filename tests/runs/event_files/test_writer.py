@@ -229,7 +229,7 @@ def test_event_writer_pieces_have_the_histograms_of_the_whole(tmp_path, read, ev
     write(tmp_path / "whole", (0, whole))
     write(tmp_path / "pieces", *pieces)
     write(tmp_path / "broken", pieces[0])
-    write(tmp_path / "broken", pieces[1], purge_step=cut)
+    write(tmp_path / "broken", pieces[1], resume=True)
     expected = histogram_steps(read, tmp_path / "whole")
     assert histogram_steps(read, tmp_path / "pieces") == expected
     assert histogram_steps(read, tmp_path / "broken") == expected
@@ -261,14 +261,14 @@ os._exit(9)  # nothing is closed
 """
 
 
-def test_event_writer_purge_step_hides_steps_after_the_checkpoint(tmp_path, read):
+def test_event_writer_resume_hides_steps_after_the_checkpoint(tmp_path, read):
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     assert subprocess.run(command, check=False).returncode == 9
     # The last event lacks its end, as if it had been killed while it wrote.
     (file,) = tmp_path.glob("events*")
     file.write_bytes(file.read_bytes()[:-5])
     whole = make_record(steps=20, layers=2)
-    with EventWriter(tmp_path, purge_step=8) as events:
+    with EventWriter(tmp_path, resume=True) as events:
         events.add_metrics({"step": 8, "accuracy": 0.5})
         events.add_record(whole.between(8, 20), 8)
     found = read()
@@ -283,7 +283,7 @@ def test_event_writer_purge_step_hides_steps_after_the_checkpoint(tmp_path, read
 def test_event_writer_keeps_files_of_the_same_second(tmp_path, read, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1_700_000_000.0)
     for number in range(12):
-        write(tmp_path, (number, make_record(steps=1, layers=1)), purge_step=number)
+        write(tmp_path, (number, make_record(steps=1, layers=1)), resume=True)
     names = sorted(path.name for path in tmp_path.glob("events*"))
     assert [name[-6:] for name in names] == [f"{number:06d}" for number in range(12)]
     assert scalars(read(), "training/loss")[0] == list(range(12))
@@ -338,6 +338,7 @@ def test_event_writer_add_png_reads_the_size_from_the_header(tmp_path, read):
             "step must be at least 0, got -1",
             lambda e: e.add_png("a", b"\x89PNG\r\n\x1a\n" + bytes(16), -1),
         ),
+        (ValueError, "step must be at least 0, got -1", lambda e: e.write_scalars(-1, {"a": 0})),
     ],
 )
 def test_event_writer_rejects_invalid_arguments(tmp_path, read, error, message, call):
@@ -354,15 +355,12 @@ def test_event_writer_rejects_use_after_close(tmp_path):
         lambda: events.add_record(RECORD, 0),
         lambda: events.add_metrics({"step": 1}),
         lambda: events.add_png("a", b"", 0),
+        lambda: events.write_scalars(0, {}),
+        lambda: events.add_histograms(0, RECORD),
+        events.flush,
     ):
         with pytest.raises(ValueError, match=r"is closed\. Create another EventWriter"):
             add()
-
-
-def test_event_writer_rejects_a_negative_purge_step(tmp_path):
-    with pytest.raises(ValueError, match="purge_step must be at least 0, got -1"):
-        EventWriter(tmp_path / "new", purge_step=-1)
-    assert not (tmp_path / "new").exists()
 
 
 def test_event_writer_without_tensorboardx(tmp_path, monkeypatch):
@@ -382,3 +380,36 @@ def test_event_writer_imports_neither_tensorflow_nor_pandas(tmp_path):
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+# --- as the writer of a training -----------------------------------------------------------------
+
+
+def test_event_writer_follows_a_training_with_its_histograms(tmp_path, read, run):
+    with EventWriter(tmp_path / "live") as events:
+        _, record = run.trainer.run(
+            run.trainer.start(run.model), run.data, run.order, run.table, writer=events
+        )
+        live = read(tmp_path / "live")  # what was added is on the disk
+    write(tmp_path / "kept", (0, record))
+    kept = read(tmp_path / "kept")
+    tags = kept.Tags()
+    assert live.Tags() == tags
+    assert tags["histograms"]
+    for tag in tags["scalars"]:
+        assert scalars(live, tag) == scalars(kept, tag)
+    for tag in tags["histograms"]:
+        of_live, of_kept = (
+            [(event.step, event.histogram_value) for event in found.Histograms(tag)]
+            for found in (live, kept)
+        )
+        assert of_live == of_kept
+
+
+def test_event_writer_writes_metrics_of_ones_own(tmp_path, read):
+    with EventWriter(tmp_path) as events:
+        events.add_metrics({"step": 5, "top5": 0.5, "seconds": 1.0, "note": "mine"})
+        events.write_scalars(6, {"loss": np.float32(0.25)})
+    assert scalars(read(), "evaluation/top5") == ([5], [0.5])
+    assert scalars(read(), "loss") == ([6], [0.25])
+    assert len(read().Tags()["scalars"]) == 2
