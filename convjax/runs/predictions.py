@@ -84,7 +84,7 @@ class Predictions:
         class_names: Sequence[str],
         *,
         worst: int = 32,
-        batch_size: int = 1000,
+        batch_size: int = 500,
     ) -> "Predictions":
         """Returns the predictions for every image of a split, in evaluation mode.
 

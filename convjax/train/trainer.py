@@ -356,7 +356,7 @@ class Trainer:
         return self._scoring.predict(state, images)
 
     def evaluate(
-        self, state: TrainState, data: Images | Stream, *, batch_size: int = 1000
+        self, state: TrainState, data: Images | Stream, *, batch_size: int = 500
     ) -> Scores:
         """Scores every example of a split exactly once, with the running statistics.
 

@@ -16,8 +16,10 @@ from convjax.train.evaluation import picked, total_of
 from convjax.train.scan_loop import ChunkRows, chunk_length, run_chunks, scoring_order
 from convjax.train.step import StepMetrics
 
-# Examples scored at a time, over all runs together: as much memory as one run takes alone.
-SCORED_EXAMPLES = 1000
+# Examples scored at a time, over all runs together: as much memory as one run takes alone. With
+# 1,000 the chapter's network takes 2.4 times as long per example on CPU: its memory is then beyond
+# what malloc reuses, 32 MiB, and new pages cost more than the products.
+SCORED_EXAMPLES = 500
 
 
 class VmappedRuns:
