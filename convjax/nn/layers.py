@@ -26,7 +26,23 @@ def uniform_fan_in(
       this bound: https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv2d.html.
     """
     bound = 1 / math.sqrt(fan_in)
+    if jax.default_backend() != "cpu" or isinstance(key, jax.core.Tracer):
+        return _uniform(key, bound, shape, dtype)
+    return _uniform_on_cpu(key, bound, shape, dtype)
+
+
+def _uniform(
+    key: Key[Array, ""], bound: float, shape: tuple[int, ...], dtype: Any
+) -> Float[Array, "..."]:
     return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+# The same bits with few of LLVM's optimisations, which take half a second for each shape of a
+# program that runs once: the chapter's network is made in 2 s instead of 5. With none of them a
+# product and a sum are rounded apart.
+_uniform_on_cpu = jax.jit(
+    _uniform, static_argnums=(2, 3), compiler_options={"xla_backend_optimization_level": 1}
+)
 
 
 class Conv(nnx.Module):

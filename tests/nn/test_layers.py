@@ -57,6 +57,18 @@ def test_uniform_fan_in_depends_on_the_key():
 # --- convolution and linear layer --------------------------------------------------------------
 
 
+@pytest.mark.parametrize("shape", [(3, 3, 8, 16), (16,), (784, 30)])
+@pytest.mark.parametrize("fan_in", [9, 72, 784])
+def test_uniform_fan_in_has_the_bits_of_jax(shape, fan_in):
+    bound = 1 / math.sqrt(fan_in)
+    key = jax.random.key(fan_in)
+    program = jax.jit(lambda key: jax.random.uniform(key, shape, jnp.float32, -bound, bound))
+    # As JAX compiles outside of the tests, which disable most optimisations.
+    usual = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    wanted = program.lower(key).compile(usual)(key)
+    np.testing.assert_array_equal(uniform_fan_in(key, shape, fan_in, jnp.float32), wanted)
+
+
 def test_conv_passes_every_setting_on():
     layer = Conv(
         4, 6, (3, 2), stride=(2, 1), padding=((1, 0), (0, 2)), dilation=(1, 2), groups=2,
