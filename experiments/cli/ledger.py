@@ -107,8 +107,9 @@ def summary(results: list[Result]) -> str:
         + "s" * (max(seeds for of, seeds in kinds if of == name) > 1)
         for name in dict.fromkeys(name for name, _ in kinds)
     ]
-    minutes = sum(result.seconds for result in results) / 60
-    return "; ".join([", ".join(counts), *data, f"{minutes:.0f} minutes"])
+    minutes = round(sum(result.seconds for result in results) / 60)
+    time = "1 minute" if minutes == 1 else f"{minutes} minutes"
+    return "; ".join([", ".join(counts), *data, time])
 
 
 def _headline(result: Result) -> tuple[str, str]:
