@@ -191,7 +191,7 @@ def test_run_dry_run_lists_seeds_brief_forms_and_what_is_left_out(tmp_path):
     plan = json.loads(result.stdout)
     assert (plan["measured"]["one-cycle"], plan["measured"]["baseline-fails"]) == (1, 5)
     assert "higher-lr" in plan["brief"]
-    assert "faster" in plan["left_out"]
+    assert "colour-space" in plan["left_out"]
     assert len(plan["measured"]) + len(plan["left_out"]) == len(registry.find(["chapter"]))
     whole = json.loads(invoke("run", "chapter", "--seeds", 5, "--dry-run").stdout)
     assert set(whole["measured"].values()) == {5}
