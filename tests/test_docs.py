@@ -224,8 +224,9 @@ def test_docs_of_the_diagnosis_print_what_they_say(capsys):
 
 
 def test_docs_of_layouts_compare_them(capsys):
-    (code,) = blocks("python", "docs/layouts.md")
-    exec(compile(code, "layouts.md", "exec"), {})
+    code, own = blocks("python", "docs/layouts.md")
+    names = {}
+    exec(compile(code, "layouts.md", "exec"), names)
     first, head, *_, advice = capsys.readouterr().out.splitlines()
     assert first.startswith("images (64, 28, 28, 1), forward and backward, in a loop")
     (columns,) = re.findall(r"\| column .*?\n\n", (ROOT / "docs/layouts.md").read_text(), re.S)
@@ -233,6 +234,8 @@ def test_docs_of_layouts_compare_them(capsys):
         assert column in head
         assert column in columns
     assert "moves" in advice
+    exec(compile(own, "layouts.md", "exec"), names)
+    assert [row.layout for row in names["found"].rows] == ["NHWC", "NCHW", "CHWN"]
 
 
 @pytest.mark.parametrize("file", PAGES)

@@ -71,7 +71,8 @@ def compare_layouts(
 
     Warns:
       UserWarning: if the networks of two layouts have different numbers of multiplications, as
-        after a pooling or a reshape that does not know the layout.
+        after a pooling or a reshape that does not know the layout, or if those of all layouts are
+        the same network.
 
     Examples:
       >>> import convjax, jax, jax.numpy as jnp
@@ -132,9 +133,16 @@ def compare_layouts(
 
 
 def _check_equal_work(steps: Mapping[str, TrainingStep]) -> None:
+    traced = {layout: jax.make_jaxpr(step.forward)(step.state) for layout, step in steps.items()}
+    if len(traced) > 1 and len({str(program) for program in traced.values()}) == 1:
+        warnings.warn(
+            f"make_network makes the same network for {', '.join(traced)}: nothing depends on the "
+            "layout, and differences in time are noise. Pass the layout on to the layers, as in "
+            "convjax.nn.Conv(…, layout=layout), or transpose the images within the network.",
+            stacklevel=3,
+        )
     numbers = {
-        layout: count_products(jax.make_jaxpr(step.forward)(step.state)).known.total()
-        for layout, step in steps.items()
+        layout: count_products(program).known.total() for layout, program in traced.items()
     }
     if len(set(numbers.values())) > 1:
         text = ", ".join(f"{number:,} in {layout}" for layout, number in numbers.items())

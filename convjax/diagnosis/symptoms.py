@@ -364,7 +364,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
     Symptom(
         "parameters frozen",
         updates.frozen,
-        "share of the steps in which the update of the kernel is exactly zero",
+        "share of the steps in which the kernel has no gradient, or no update",
         "train the kernel, too: look for stop_gradient, a mask of the optimiser, and a "
         "part that is not among the parameters",
         _APPLY,

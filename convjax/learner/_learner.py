@@ -12,7 +12,7 @@ from flax import linen, nnx
 from jaxtyping import Array, Float, Num
 
 from convjax import plots
-from convjax._checks import check_type, check_whole
+from convjax._checks import check_function, check_type, check_whole
 from convjax.analysis import Summary, summary
 from convjax.data import Dataset, Split, epoch_order
 from convjax.diagnosis import Diagnosis, diagnose
@@ -129,6 +129,7 @@ class Learner:
         writer: MetricWriter | None = None,
     ):
         MetricOutput(writer)  # checks it
+        check_function("optimizer", optimizer, "that makes the optimiser, such as convjax.sgd")
         if isinstance(optimizer, Optimizer):
             raise TypeError(
                 "optimizer must be a function that makes the optimiser, got one that is made. "
@@ -144,7 +145,7 @@ class Learner:
         self._input = jax.ShapeDtypeStruct((2, *train.images.shape[1:]), jnp.float32)
         if isinstance(model, linen.Module):
             model = LinenModel(model, self._input, rngs=nnx.Rngs(seed))
-        fix = "Pass an NNX or Linen module; a function has no parameters to train."
+        fix = "Pass an NNX or Linen module, such as net() of a function net that makes one."
         check_type("model", model, nnx.Module, fix)
         self.model: nnx.Module = nnx.clone(model)
         self.model.train()

@@ -309,6 +309,7 @@ def _check(
             f"x must have {kernel_sizes['I'] * groups} channels, as the kernel expects "
             f"({kernel_sizes['I']} per group, groups={groups}), got {sizes['C']}. x has the shape "
             f"{x.shape} ({layout}), the kernel {kernel.shape} ({kernel_axes})."
+            + _other_layout(x.shape, layout, kernel_sizes["I"] * groups)
         )
     if bias is not None and bias.shape != (kernel_sizes["O"],):
         raise ValueError(
@@ -324,3 +325,14 @@ def _check(
     # Raises where the kernel is larger than the padded input.
     geometry.output_shape(size, kernel_size, stride=strides, padding=paddings, dilation=dilations)
     return _Settings(strides, paddings, dilations, groups, kernel_size)
+
+
+def _other_layout(shape: tuple[int, ...], layout: str, channels: int) -> str:
+    """Returns advice where an image of this shape has the channels in another layout."""
+    for other in KERNEL_AXES:
+        if shape[other.index("C")] == channels:
+            return (
+                f" In {other} it has {channels}: give the layer layout={other!r}, or transpose the "
+                f"images to {layout}."
+            )
+    return ""

@@ -127,14 +127,20 @@ def comparison(paths: Sequence[str | os.PathLike[str]]) -> str:
       paths: the folders of two runs or more.
 
     Raises:
+      TypeError: if paths is the path of one folder.
       ValueError: if there are fewer folders, one is given twice, or a file is damaged, as `report`.
       ImportError: if jinja2 or plotly is not installed.
     """
+    if isinstance(paths, str | os.PathLike):
+        raise TypeError(
+            f"paths must be a sequence of folders, got {paths!r}. Pass two or more in a list; "
+            "write_report is for one run."
+        )
     folders = [Path(path) for path in paths]
     if len(folders) < 2:
         raise ValueError(
-            f"paths must be folders of at least two runs, got {len(folders)}. Use report "
-            "for one run."
+            f"paths must be folders of at least two runs, got {len(folders)}. Use "
+            "write_report for one run."
         )
     names = short_names(folders)
     for folder, name in zip(folders, names, strict=True):

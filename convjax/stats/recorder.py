@@ -291,7 +291,10 @@ class Recorder:
         while self._waiting:
             self._convert(self._waiting.popleft())
         if not self._steps:
-            raise ValueError("the recorder has no steps yet: add(loss, layers) after each step.")
+            raise ValueError(
+                "the recorder has no steps yet. Call the watched step, or add(loss, layers) after "
+                "each step of your own."
+            )
         return self._builder.record(self._block() if self._rows else None)
 
     def _fit(self, first: Traits, now: Traits) -> tuple[bool, Int[np.ndarray, " L"] | None]:

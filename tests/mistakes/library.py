@@ -86,6 +86,11 @@ ROWS = [
     Mistake(
         "conv2d(x, kernel, jnp.ones(3))", V, ("bias must have one number per", "got the shape")
     ),
+    Mistake(
+        "conv2d(x, kernel.transpose(3, 2, 0, 1), layout='NCHW')",
+        V,
+        ("x must have 3 channels", "got 8", "In NHWC it has 3", "layout='NHWC'", "transpose"),
+    ),
     Mistake("conv2d(x[:, :2, :2], kernel)", V, ("larger than the padded input", "Pad more")),
     # --- networks ----------------------------------------------------------------------------
     Mistake("digits_net(rngs=0)", T, ("rngs must be Rngs, got int: 0", "nnx.Rngs(0) makes one")),
@@ -93,6 +98,19 @@ ROWS = [
     Mistake("digits_net(norm='batchnorm', rngs=nnx.Rngs(0))", V, ("norm must be", "'batchnorm'")),
     Mistake("digits_net(layout='nhwc', rngs=nnx.Rngs(0))", V, ("layout must be", "'auto'")),
     Mistake("LinearNet((784,), rngs=nnx.Rngs(0))", V, ("features must be", "got (784,)")),
+    Mistake(
+        "Learner((split, split), network, optimizer='adam')",
+        T,
+        ("optimizer must be a function that makes the optimiser", "convjax.sgd", "got str: 'adam'"),
+    ),
+    Mistake(
+        "Learner((split, split), lambda: network)", T, ("model must be Module", "such as net()")
+    ),
+    Mistake(
+        "convjax.report.comparison('runs/mine')",
+        T,
+        ("paths must be a sequence of folders", "got 'runs/mine'", "Pass two or more in a list"),
+    ),
     # --- trainer -----------------------------------------------------------------------------
     Mistake("Trainer(network, adam(), watch=True)", T, ("watch must be Watch, got bool: True",)),
     Mistake("Trainer(network, adam)", T, ("optimizer must be Optimizer", "convjax.adam()")),
@@ -268,7 +286,7 @@ ROWS = [
     Mistake(
         "Recorder().add(0.3, learning_rate='0.1')", T, ("learning_rate must be a number", "'0.1'")
     ),
-    Mistake("Recorder().record()", V, ("the recorder has no steps yet", "add(loss, layers)")),
+    Mistake("Recorder().record()", V, ("the recorder has no steps", "Call the watched", "add(")),
     # --- schedules and optimisers --------------------------------------------------------------
     Mistake("one_cycle(0, 0.1)", V, ("steps must be at least 1, got 0",)),
     Mistake("one_cycle(0.1, 100)", T, ("steps must be a whole number, got float: 0.1",)),
