@@ -141,9 +141,7 @@ def _check_equal_work(steps: Mapping[str, TrainingStep]) -> None:
             "convjax.nn.Conv(…, layout=layout), or transpose the images within the network.",
             stacklevel=3,
         )
-    numbers = {
-        layout: count_products(program).known.total() for layout, program in traced.items()
-    }
+    numbers = {layout: count_products(program).known.total() for layout, program in traced.items()}
     if len(set(numbers.values())) > 1:
         text = ", ".join(f"{number:,} in {layout}" for layout, number in numbers.items())
         warnings.warn(
