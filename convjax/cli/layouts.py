@@ -48,9 +48,7 @@ def run_layouts(
         images = jax.ShapeDtypeStruct((batch_size, *shape), jnp.float32)
         targets = tuple(target or ["cpu"])
         found = convjax.compare_layouts(make_network, images, targets, in_loop=True)
-        typer.echo(str(found))
-        for chip, advice in found.recommended().items():
-            typer.echo(f"\n{chip}: {advice}")
+        typer.echo(str(found))  # ends with a recommendation for each target
 
 
 def _network(name: str, image: str) -> tuple[Callable[[str], Any], tuple[int, int, int]]:
