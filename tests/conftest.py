@@ -10,6 +10,8 @@ from convjax.terminal.compilation_cache import use_compilation_cache
 from convjax.train import scan_loop
 from tests import trainings
 
+collect_ignore = ["typed_script.py"]  # is for a type checker; --doctest-modules would run it
+
 # The command line turns on JAX's persistent cache for the whole process. Only the tests of the
 # experiments use it; all others compile what they test.
 jax.config.update("jax_enable_compilation_cache", False)

@@ -129,12 +129,12 @@ class Learner:
         writer: MetricWriter | None = None,
     ):
         MetricOutput(writer)  # checks it
-        check_function("optimizer", optimizer, "that makes the optimiser, such as convjax.sgd")
         if isinstance(optimizer, Optimizer):
             raise TypeError(
                 "optimizer must be a function that makes the optimiser, got one that is made. "
                 "Leave out the parentheses: optimizer=convjax.sgd."
             )
+        check_function("optimizer", optimizer, "that makes the optimiser, such as convjax.sgd")
         self.data, (train, test) = data, splits_of(data)
         self.class_names = data.class_names if isinstance(data, Dataset) else ()
         self._train, self._test = train, test

@@ -282,7 +282,7 @@ def test_many_labels():
     ("arguments", "error", "message"),
     [
         ((3, net()), TypeError, "data must be a Dataset or a pair of splits, got int: 3"),
-        ((DATA, len), TypeError, "model must be Module, got builtin.*no parameters to train"),
+        ((DATA, len), TypeError, "model must be Module, got builtin.*such as net"),
         ((DATA, net(), 0.1), TypeError, "positional"),
     ],
 )
