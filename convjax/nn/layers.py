@@ -32,7 +32,7 @@ def uniform_fan_in(
 
 
 def _uniform(
-    key: Key[Array, ""], bound: float, shape: tuple[int, ...], dtype: Any
+    key: Key[Array, ""], bound: float | Float[Array, ""], shape: tuple[int, ...], dtype: Any
 ) -> Float[Array, "..."]:
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
