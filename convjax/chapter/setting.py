@@ -44,7 +44,7 @@ class Setting:
       network: "digits" (ten classes), or for threes and sevens "threes-sevens" (convolutions) or
         "linear" (fully connected, trained as in the book's chapter on MNIST: SGD without momentum,
         and a loss of 1 − the probability of the right answer).
-      norm: None, or one of `convjax._names.NORMS`.
+      norm: None, "batch", "layer", "group" or "instance".
       norm_last: whether the last layer has the norm, too.
       activate_first: whether the ReLU precedes the norm.
       first_kernel: side of the first kernel in pixels, for "digits" only.

@@ -13,6 +13,7 @@ from convjax._checks import check_type
 from convjax.data import Split
 from convjax.io.atomic import atomic_write
 from convjax.io.npz import Arrays, NpzError, read_npz
+from convjax.train.evaluation import SCORED_AT_ONCE
 from convjax.train.step import TrainState
 from convjax.train.trainer import Trainer
 
@@ -84,7 +85,7 @@ class Predictions:
         class_names: Sequence[str],
         *,
         worst: int = 32,
-        batch_size: int = 500,
+        batch_size: int = SCORED_AT_ONCE,
     ) -> "Predictions":
         """Returns the predictions for every image of a split, in evaluation mode.
 

@@ -21,6 +21,11 @@ from convjax.train.device_data import Images, steps_at_once, stream_chunks
 from convjax.train.scan_loop import scoring_order
 from convjax.train.step import TrainState, TrainStep
 
+# Examples that are scored at a time. With 1,000 the chapter's network takes more than twice as long
+# for each on CPU: its memory is then beyond the 32 MiB that glibc's malloc reuses, and new pages
+# cost more than the products. (With a higher MALLOC_MMAP_THRESHOLD_ both take as long.)
+SCORED_AT_ONCE = 500
+
 
 class Scores(NamedTuple):
     """The scores of an evaluation.
@@ -111,8 +116,7 @@ class Evaluator:
 
         A batch is picked first: the program that scores is the same for all splits.
         """
-        own = np.where(order >= 0, np.arange(order.shape[1], dtype=np.int32), np.int32(-1))
-        for rows, counted in zip(order, own[:, None], strict=True):
+        for rows, counted in scoring_batches(order):
             counted, rows = self._placement.put_order(counted, rows)
             yield self._run(state, self._pick(data, rows), counted)
 
@@ -153,6 +157,17 @@ class Evaluator:
 
         sums = lax.map(of_batch, order)
         return sums if self._placement.mesh is None else lax.psum(sums, AXIS)
+
+
+def scoring_batches(
+    order: Int32[np.ndarray, "T B"],
+) -> Iterator[tuple[Int32[np.ndarray, " B"], Int32[np.ndarray, "1 B"]]]:
+    """Yields, for each batch, its indices in the data and, once it is `picked`, in itself.
+
+    The latter are −1 for no example.
+    """
+    own = np.where(order >= 0, np.arange(order.shape[1], dtype=np.int32), np.int32(-1))
+    yield from zip(order, own[:, None], strict=True)
 
 
 def picked(data: Images, rows: Int[Array, " B"]) -> Images:

@@ -38,7 +38,7 @@ from convjax.train.chunk_programs import ChunkPrograms
 from convjax.train.chunk_records import ChunkRecorder
 from convjax.train.data_checks import DataChecks
 from convjax.train.device_data import Images, compared, steps_at_once
-from convjax.train.evaluation import Evaluator, Scores
+from convjax.train.evaluation import SCORED_AT_ONCE, Evaluator, Scores
 from convjax.train.losses import PerExample, cross_entropy
 from convjax.train.metric_writer import AnyWriter, MetricOutput
 from convjax.train.scan_loop import ChunkRows, bounded_length, chunk_length, run_chunks
@@ -356,7 +356,7 @@ class Trainer:
         return self._scoring.predict(state, images)
 
     def evaluate(
-        self, state: TrainState, data: Images | Stream, *, batch_size: int = 500
+        self, state: TrainState, data: Images | Stream, *, batch_size: int = SCORED_AT_ONCE
     ) -> Scores:
         """Scores every example of a split exactly once, with the running statistics.
 

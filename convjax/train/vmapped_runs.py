@@ -12,14 +12,9 @@ from convjax.parallel.placement import Placement
 from convjax.parallel.timed_jit import TimedJit
 from convjax.stats.record import Record
 from convjax.stats.record_builder import from_steps
-from convjax.train.evaluation import picked, total_of
+from convjax.train.evaluation import SCORED_AT_ONCE, picked, scoring_batches, total_of
 from convjax.train.scan_loop import ChunkRows, chunk_length, run_chunks, scoring_order
 from convjax.train.step import StepMetrics
-
-# Examples scored at a time, over all runs together: as much memory as one run takes alone. With
-# 1,000 the chapter's network takes 2.4 times as long per example on CPU: its memory is then beyond
-# what malloc reuses, 32 MiB, and new pages cost more than the products.
-SCORED_EXAMPLES = 500
 
 
 class VmappedRuns:
@@ -92,11 +87,11 @@ class VmappedRuns:
     ) -> tuple[Float[np.ndarray, " R"], dict[str, Float[np.ndarray, " R"]]]:
         """Returns the mean loss and the mean of each metric of R runs on a split."""
         examples, runs = len(data.labels), len(jax.tree.leaves(states)[0])
-        order = scoring_order(examples, max(1, SCORED_EXAMPLES // runs))
-        own = np.where(order >= 0, np.arange(order.shape[1], dtype=np.int32), np.int32(-1))
+        # Over all runs together: as much memory as one run takes alone.
+        order = scoring_order(examples, max(1, SCORED_AT_ONCE // runs))
         sums = [
             self._run_scores(states, self._pick(data, rows), counted)
-            for rows, counted in zip(order, own[:, None], strict=True)
+            for rows, counted in scoring_batches(order)
         ]
         return jax.tree.map(lambda x: x / examples, total_of(jax.device_get(sums)))
 

@@ -10,7 +10,7 @@ test images, over at least 20 seeds, is 99.0 % or more.
 The settings were chosen on seeds 100 and above, by accuracy on the test images as in the published
 records. The reported seeds, from 0, were trained once, and nothing was changed afterwards.
 
-Command: python experiments/bench/speedrun.py --data mnist --data-dir MNIST_FOLDER
+Command: python -m experiments speedrun --data mnist --data-dir MNIST_FOLDER
 """
 
 import sys
@@ -35,8 +35,6 @@ from convjax.nn.models import ConvNet
 from convjax.optim import optimizers, schedules
 from convjax.runs.environment import environment
 from convjax.terminal.command import measure_to_file
-from convjax.terminal.one_line_errors import OneLineCommand
-from convjax.terminal.options import Data, DataDir, OutFile, Quick, Seeds
 from convjax.train.device_data import Images
 from convjax.train.trainer import Trainer
 from experiments.harness.rules import mean, std
@@ -210,14 +208,8 @@ def result_table(report: dict[str, Any]) -> RichTable:
     return table
 
 
-def speedrun(
-    seeds: Seeds = 20,
-    data: Data = "mnist",
-    data_dir: DataDir = None,
-    out: OutFile = Path("speedrun.json"),
-    quick: Quick = False,
-) -> None:
-    """Times training to a mean test accuracy of 99 %; exit status 1 if the mean is below."""
+def run_speedrun(seeds: int, data: str, data_dir: Path | None, out: Path, quick: bool) -> None:
+    """Runs the command `speedrun`."""
 
     def measure(shown: Console) -> dict[str, Any]:
         return _report(load(data, data_dir=data_dir), seeds, data_dir is not None, quick, shown)
@@ -232,7 +224,7 @@ def _report(
     setting = SETTINGS.get(jax.default_backend(), replace(CPU, tuned=False))
     seeds = min(seeds, QUICK_SEEDS) if quick else seeds
     # The report has no path of this machine: it names the data set of a folder, not the folder.
-    command = ["python", "experiments/bench/speedrun.py", "--seeds", str(seeds)]
+    command = ["python", "-m", "experiments", "speedrun", "--seeds", str(seeds)]
     command += ["--data", dataset.name]
     command += ["--data-dir", "MNIST_FOLDER"] if from_folder else []
     device = jax.devices()[0].device_kind
@@ -261,14 +253,3 @@ def _cut(split: Split, pixels: int) -> Split:
     height, width = split.images.shape[1:3]
     rows, columns = slice(pixels, height - pixels), slice(pixels, width - pixels)
     return Split(np.ascontiguousarray(split.images[:, rows, columns]), split.labels)
-
-
-def main() -> None:
-    """Runs the command of this file."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(cls=OneLineCommand)(speedrun)
-    app()
-
-
-if __name__ == "__main__":
-    main()

@@ -143,6 +143,6 @@ def speedrun(
     quick: Quick = False,
 ) -> None:
     """Times training to a mean test accuracy of 99 %; exit status 1 if the mean is below."""
-    from experiments.bench import speedrun
+    from experiments.bench.speedrun import run_speedrun
 
-    speedrun.speedrun(seeds, data, data_dir, out, quick)
+    run_speedrun(seeds, data, data_dir, out, quick)

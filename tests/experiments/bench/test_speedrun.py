@@ -16,9 +16,9 @@ from experiments.bench.speedrun import (
     SpeedrunSetting,
     _cut,
     measure_speedrun,
-    speedrun,
     verdict,
 )
+from experiments.cli.measurements import speedrun
 
 
 def invoke(*arguments):
@@ -29,9 +29,9 @@ def invoke(*arguments):
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    """The report and the process of a quick run of the file as a script."""
+    """The report and the process of a quick run."""
     out = tmp_path_factory.mktemp("speedrun") / "new" / "speedrun.json"
-    command = [sys.executable, "experiments/bench/speedrun.py", "--quick", "--data", "mnist5k"]
+    command = [sys.executable, "-m", "experiments", "speedrun", "--quick", "--data", "mnist5k"]
     done = subprocess.run([*command, "--out", out], capture_output=True, text=True, timeout=300)
     return out, done
 
@@ -58,7 +58,7 @@ def test_speedrun_quick_run_is_undecided(quick):
 def test_speedrun_report_has_command_and_setting(quick):
     out, done = quick
     report = json.loads(out.read_text())
-    command = "python experiments/bench/speedrun.py --seeds 2 --data mnist5k --quick"
+    command = "python -m experiments speedrun --seeds 2 --data mnist5k --quick"
     assert report["command"] == command.split()
     assert report["environment"]["jax"]
     # JSON turns tuples into lists.
