@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from convjax.chapter.setting import BATCH_NORM, ONE_CYCLE
 from convjax.nn.models import NORMS
+from experiments.harness import charts
 from experiments.harness.claim import Claim, Published
 from experiments.harness.comparison import (
     RATES,
@@ -47,6 +48,8 @@ def norm_layers_in_brief(lab: Lab) -> Measured:
         rate, tried = first_training_rate(lab, setting, middle_first)
         measured[f"accuracy_{norm}"] = tried[rate] if rate else max(tried.values(), key=min)
         measured[f"trains_at_{norm}"] = [rate]
+    sides = {norm: measured[f"accuracy_{norm}"] for norm in NORMS}
+    lab.picture("norm-layers", charts.sides(sides, "test accuracy"))
     return measured
 
 

@@ -21,9 +21,7 @@ Rules:
 Command: python -m experiments run three-or-seven linear-net
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from convjax import plots
 from convjax.analysis._summary import summary
@@ -68,27 +66,10 @@ def three_or_seven(lab: Lab) -> Measured:
     check_classes(lab)
     trainings = lab.train(THREE_OR_SEVEN)
     lab.picture("three-or-seven", plots.plot_loss(trainings[0].record, trainings[0].metrics))
-    return figures_by_epoch(lab, [training.metrics for training in trainings])
-
-
-def three_or_seven_in_brief(lab: Lab) -> Measured:
-    """Measures the same without a record of the layers, in the trainings of linear-net."""
-    check_classes(lab)
-    outcomes = lab.outcomes(THREE_OR_SEVEN)
-    return figures_by_epoch(lab, [outcome.metrics for outcome in outcomes])
-
-
-def figures_by_epoch(lab: Lab, metrics: Sequence[Sequence[Mapping[str, Any]]]) -> Measured:
-    """Returns the figures of the convolutional network after each epoch.
-
-    Args:
-      lab: has its network.
-      metrics: one row per epoch, for each seed.
-    """
     return {
         "parameters": [parameters(lab, THREE_OR_SEVEN)],
         **{
-            f"{name}_{epoch + 1}": [of_seed[epoch][name] for of_seed in metrics]
+            f"{name}_{epoch + 1}": lab.metric(THREE_OR_SEVEN, name, evaluation=epoch)
             for name in ("accuracy", "train_loss", "valid_loss")
             for epoch in range(THREE_OR_SEVEN.epochs)
         },
@@ -167,7 +148,6 @@ CLAIMS = (
             }
         ),
         measure=three_or_seven,
-        brief=three_or_seven_in_brief,
         rules={
             "mnist": within_spread(
                 [("accuracy_1", 0.9902), ("accuracy_2", 0.9902)], test_size=2038

@@ -47,7 +47,6 @@ def test_plan_of_the_chapter_takes_a_brief_form_where_there_is_one(lab):
     forms = {p.id: p.form(lab.with_seeds(p.seeds)) for p in planned}
     assert {p.id for p in planned if forms[p.id] not in (None, p.claim.measure)} == {
         "first-kernels",
-        "three-or-seven",
         "layouts",
         "lr-finder",
         "generalises",
