@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Inexact, Key, Num
 
+from convjax.nn._relu import relu
 from convjax.ops import geometry
 from convjax.ops.conv import conv2d
 from convjax.ops.geometry import Padding, Pair
@@ -188,7 +189,7 @@ class ReLU(nnx.Module):
 
     def __call__(self, x: Inexact[Array, "*axes"]) -> Inexact[Array, "*axes"]:
         """Maps numbers to themselves or 0."""
-        return nnx.relu(x)
+        return relu(x)
 
 
 class BatchNorm(nnx.Module):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Inexact, Num
 
 from convjax._checks import check_type, check_whole
 from convjax._names import NORMS
+from convjax.nn._relu import relu
 from convjax.nn.layers import BatchNorm, Conv, GroupNorm, Linear, ReLU
 from convjax.ops.layout import flatten, images_to, resolve_layout
 
@@ -234,7 +235,7 @@ class LinearNet(nnx.Module):
         """Maps images (N, H, W, C) to logits (N, features[-1])."""
         x = images.reshape(images.shape[0], -1)
         for layer in self.layers[:-1]:
-            x = nnx.relu(layer(x))
+            x = relu(layer(x))
         return self.layers[-1](x)
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Inexact, Num
 
 from convjax._checks import check_type, check_whole, near_match
 from convjax._names import NORMS
+from convjax.nn._relu import relu
 from convjax.nn.models import ConvBlock
 from convjax.ops.layout import check_layout
 
@@ -90,7 +91,7 @@ class ResidualBase(nnx.Module):
             y = layer(y)
         if self.skip:
             y = y + (self._padded(x) if self.projection is None else self.projection(x))
-        return nnx.relu(y)
+        return relu(y)
 
     def _padded(self, x: Array | np.ndarray) -> Array | np.ndarray:
         """Returns every `stride`-th pixel, with zeros for the channels that the input lacks."""

@@ -45,14 +45,21 @@ class PackedRows:
         }
         return {size: jnp.zeros((rows, n), _BITS[size]) for size, n in lengths.items()}
 
-    def set(self, rows: dict[int, jax.Array], i: Any, row: Any) -> dict[int, jax.Array]:
-        """Returns the rows with a row at `i`."""
+    def pack(self, row: Any) -> dict[int, jax.Array]:
+        """Returns one row."""
         leaves = jax.tree.leaves(row)
-        of_size = {
-            size: [_to_bits(x, size) for x, s in zip(leaves, self._sizes, strict=True) if s == size]
-            for size in rows
+        of_size: dict[int, list[jax.Array]] = {size: [] for size in sorted(set(self._sizes))}
+        for leaf, size in zip(leaves, self._sizes, strict=True):
+            of_size[size].append(_to_bits(leaf, size))
+        return {size: jnp.concatenate(bits) for size, bits in of_size.items()}
+
+    def set(self, rows: dict[int, jax.Array], i: Any, row: Any) -> dict[int, jax.Array]:
+        """Returns the rows with a row at `i`, which must be the number of one of them."""
+        # Unlike x.at[i].set, which is a launch more on a GPU: it asks whether i is in bounds.
+        return {
+            size: jax.lax.dynamic_update_index_in_dim(rows[size], packed, i, 0)
+            for size, packed in self.pack(row).items()
         }
-        return {size: x.at[i].set(jnp.concatenate(of_size[size])) for size, x in rows.items()}
 
     def unpack(self, rows: dict[int, jax.Array]) -> Any:
         """Returns the tree, each array with a first axis of rows."""
@@ -80,3 +87,48 @@ def _from_bits(x: jax.Array, dtype: Any) -> jax.Array:
     if jnp.issubdtype(dtype, jnp.floating):
         return jax.lax.bitcast_convert_type(x, jnp.float32).astype(dtype)
     return x.astype(jnp.int32).astype(dtype)
+
+
+class PackedScalars:
+    """Trees of arrays whose numbers without axes are one array.
+
+    What a loop carries is written in every round, each array by a launch of its own on a GPU. An
+    optimiser's state has a handful of such numbers.
+
+    Args:
+      tree: of arrays or their shapes.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from convjax.train.packed_rows import PackedScalars
+      >>> state = {"kernel": jnp.ones((2, 3)), "rate": jnp.float32(0.5), "count": jnp.int32(7)}
+      >>> scalars = PackedScalars(state)
+      >>> arrays, packed = scalars.pack(state)
+      >>> [x.shape for x in arrays], packed[4].shape
+      ([(2, 3)], (2,))
+      >>> back = scalars.unpack((arrays, packed))
+      >>> float(back["rate"]), int(back["count"])
+      (0.5, 7)
+    """
+
+    def __init__(self, tree: Any):
+        leaves, self._structure = jax.tree.flatten(tree)
+        self._scalar = [
+            not jnp.ndim(x) and jnp.issubdtype(jnp.result_type(x), jnp.number) for x in leaves
+        ]
+        scalars = [x for x, is_scalar in zip(leaves, self._scalar, strict=True) if is_scalar]
+        self._row = PackedRows(scalars)
+
+    def pack(self, tree: Any) -> tuple[list[Any], dict[int, jax.Array]]:
+        """Returns the arrays with axes, and the numbers without."""
+        parts: tuple[list[Any], list[Any]] = [], []
+        for leaf, is_scalar in zip(jax.tree.leaves(tree), self._scalar, strict=True):
+            parts[is_scalar].append(leaf)
+        return parts[0], self._row.pack(parts[1])
+
+    def unpack(self, packed: tuple[list[Any], dict[int, jax.Array]]) -> Any:
+        """Returns the tree."""
+        arrays, bits = packed
+        rows = {size: x[None] for size, x in bits.items()}
+        parts = iter(arrays), (x[0] for x in self._row.unpack(rows))
+        return jax.tree.unflatten(self._structure, [next(parts[s]) for s in self._scalar])

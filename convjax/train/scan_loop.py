@@ -11,7 +11,7 @@ from jax import lax
 from jax.lax import platform_dependent
 from jaxtyping import Int32, Num
 
-from convjax.train.packed_rows import PackedRows
+from convjax.train.packed_rows import PackedRows, PackedScalars
 from convjax.train.step import StepMetrics, StepStats
 
 # Steps per call of the compiled program. Long enough that dispatch costs nothing (an epoch takes as
@@ -53,7 +53,8 @@ def run_steps(
 
     def body(i: jax.Array, carry: tuple[Any, ChunkRows], watched: bool) -> tuple[Any, ChunkRows]:
         state, rows = carry
-        new, metrics, stats = take(i, state, watched)
+        taken, metrics, stats = take(i, scalars.unpack(state), watched)
+        new = scalars.pack(taken)
         new = platform_dependent(
             i < steps,
             new,
@@ -76,12 +77,15 @@ def run_steps(
         rest = _by_platform(jnp.minimum(every, steps - first), every)
         return lax.fori_loop(int(watched), rest, lambda j, c: body(first + j, c, False), carry)
 
+    scalars = PackedScalars(state)
     _, metrics, stats = jax.eval_shape(lambda s: take(jnp.int32(0), s, watched), state)
     metrics_in, stats_in = PackedRows(metrics), PackedRows(stats)
     rows = ChunkRows(metrics_in.zeros(length), stats_in.zeros(length // every))
     groups = _by_platform((steps + every - 1) // every, length // every)
-    state, packed = lax.fori_loop(0, groups, group, (state, rows))
-    return state, ChunkRows(metrics_in.unpack(packed.metrics), stats_in.unpack(packed.stats))
+    last, packed = lax.fori_loop(0, groups, group, (scalars.pack(state), rows))
+    return scalars.unpack(last), ChunkRows(
+        metrics_in.unpack(packed.metrics), stats_in.unpack(packed.stats)
+    )
 
 
 def _by_platform(counted: jax.Array, whole: int) -> jax.Array:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from convjax.nn.layers import BatchNorm, Conv, GroupNorm, Linear, uniform_fan_in
+from convjax.nn.layers import BatchNorm, Conv, GroupNorm, Linear, ReLU, uniform_fan_in
 from tests.helpers import KERNELS, reorder
 
 
@@ -159,6 +159,30 @@ def test_conv_rejects_invalid_settings(arguments, error, message):
 
 
 # --- batch norm --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_relu_and_its_derivatives_are_those_of_jax(dtype):
+    x = jnp.array([-np.inf, -2, -1e-38, -0.0, 0.0, 1e-38, 3, np.inf, np.nan], dtype)
+    tangent = jnp.arange(1, 10, dtype=dtype)
+    relu = ReLU()
+
+    def everything(relu):
+        gradient = jax.grad(lambda x: (tangent * relu(x)).sum())
+        second = jax.grad(lambda x: (tangent * jax.grad(lambda x: (relu(x) ** 2).sum())(x)).sum())
+        return jax.jvp(relu, (x,), (tangent,)), gradient(x), second(x), jax.vmap(relu)(x)
+
+    for found, wanted in zip(
+        jax.tree.leaves(everything(relu)), jax.tree.leaves(everything(jax.nn.relu)), strict=True
+    ):
+        assert np.asarray(found).tobytes() == np.asarray(wanted).tobytes()
+
+
+def test_relu_keeps_its_output_alone_for_the_gradient():
+    # Its input would otherwise be written beside the output, for the gradient alone.
+    text = str(jax.make_jaxpr(jax.grad(lambda x: ReLU()(jnp.sin(x)).sum()))(jnp.ones(3)))
+    assert "ne " in text
+    assert "gt " not in text
 
 
 def test_batch_norm_values_and_running_statistics():
