@@ -5,7 +5,6 @@ References:
   "Group Normalization", https://arxiv.org/abs/1803.08494.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -35,9 +34,8 @@ def batch_moments(
     variance is about ε·(1 + (d/std)²), where d is the distance of the subtracted value from the
     mean. This is as small as that of two passes unless that value lies far from all others; two
     passes make the training step longer. On CPU the value is the mean over the positions with index
-    0 on the last axis that is not the channels'. Elsewhere, where that mean would be a launch or
-    two, it is the channel's first value, at most √n standard deviations from the mean of n.
-    Half-precision input is summed in float32.
+    0 on the last axis that is not the channels'. Elsewhere, where that mean is a launch or two more
+    for each layer, it is the channel's first value. Half-precision input is summed in float32.
 
     Args:
       x: an array with two axes or more.
@@ -64,45 +62,13 @@ def batch_moments(
     shift = jax.lax.platform_dependent(
         part,
         cpu=lambda part: jnp.mean(part, others),
-        default=lambda part: jnp.moveaxis(part, axis, -1).reshape(-1, x.shape[axis])[0],
+        default=lambda part: part[*(slice(None) if i == axis else 0 for i in range(x.ndim))],
     )
     shifted = x - _channels_at(axis, shift, x.ndim)
-    total, total_squares = _sums(shifted, jnp.square(shifted), others)
-    count = x.size // x.shape[axis]
-    mean = total / count
-    var = total_squares / count - jnp.square(mean)
+    mean = jnp.mean(shifted, others)
+    var = jnp.mean(jnp.square(shifted), others) - jnp.square(mean)
     moments = shift + mean, jnp.maximum(var, 0)
     return moments if axis_name is None else _over_parts(moments, axis_name)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _sums(x: Array, y: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
-    """Returns the sums of two arrays of one shape over the same axes.
-
-    Off CPU it is one reduction, of which both sums are results: on a GPU one launch less for each
-    layer whose sum takes two passes. JAX has no derivative of such a reduction.
-    """
-
-    def alone(*both: Array) -> tuple[Array, Array]:
-        total, total_of_y = (jnp.sum(z, axes) for z in both)
-        return total, total_of_y
-
-    def together(*both: Array) -> tuple[Array, Array]:
-        zero = jnp.zeros((), x.dtype)
-
-        def add(one: Any, other: Any) -> tuple[Array, Array]:
-            return one[0] + other[0], one[1] + other[1]
-
-        total, total_of_y = jax.lax.reduce(both, (zero, zero), add, axes)
-        return total, total_of_y
-
-    sums: tuple[Array, Array] = jax.lax.platform_dependent(x, y, cpu=alone, default=together)
-    return sums
-
-
-@_sums.defjvp
-def _(axes: tuple[int, ...], primals: Any, tangents: Any) -> Any:
-    return _sums(*primals, axes), tuple(jnp.sum(tangent, axes) for tangent in tangents)
 
 
 def _over_parts(moments: Moments, axis_name: str) -> Moments:
