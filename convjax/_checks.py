@@ -70,6 +70,13 @@ def check_not_negative(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be 0 or above and finite, got {value}.")
 
 
+def check_flags(**flags: Any) -> None:
+    """Raises TypeError for an argument that is neither True nor False; text would count as True."""
+    for name, value in flags.items():
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"{name} must be True or False, got {describe_value(value)}.")
+
+
 def check_function(name: str, value: Any, what: str) -> None:
     """Raises TypeError if an argument cannot be called; `what` says what it maps to what."""
     if not callable(value):

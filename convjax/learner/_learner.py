@@ -12,7 +12,7 @@ from flax import linen, nnx
 from jaxtyping import Array, Float, Num
 
 from convjax import plots
-from convjax._checks import check_function, check_type, check_whole
+from convjax._checks import check_flags, check_function, check_type, check_whole
 from convjax.analysis import Summary, summary
 from convjax.data import Dataset, Split, epoch_order
 from convjax.diagnosis import Diagnosis, diagnose
@@ -129,6 +129,7 @@ class Learner:
         writer: MetricWriter | None = None,
     ):
         MetricOutput(writer)  # checks it
+        check_flags(normalize=normalize, show=show)
         if isinstance(optimizer, Optimizer):
             raise TypeError(
                 "optimizer must be a function that makes the optimiser, got one that is made. "

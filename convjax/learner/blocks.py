@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Inexact, Num
 
-from convjax._checks import check_whole
+from convjax._checks import check_whole, describe_value
 from convjax._names import NORMS
 from convjax.nn.layers import ReLU
 from convjax.nn.models import ConvBlock, ConvNet
@@ -69,6 +69,7 @@ def conv(
       rngs: source of the parameters; by default that of `set_seed`.
 
     Raises:
+      TypeError: if `act` is neither True nor False.
       ValueError: for an unknown norm or layout, or a number below 1.
 
     Examples:
@@ -80,6 +81,12 @@ def conv(
       >>> net(jnp.ones((64, 8, 8, 1))).shape
       (64, 2)
     """
+    if not isinstance(act, bool):
+        raise TypeError(
+            f"act must be True or False, got {describe_value(act)}. For another activation than "
+            "ReLU put it after the block: convjax.sequential(convjax.conv(1, 8, act=False), "
+            "jax.nn.tanh)."
+        )
     if norm is not None and norm not in NORMS:
         raise ValueError(f"norm must be None or one of {', '.join(NORMS)}, got {norm!r}.")
     return ConvBlock(

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Inexact, Key, Num
 
+from convjax._checks import check_flags
 from convjax.nn._relu import relu
 from convjax.ops import geometry
 from convjax.ops.conv import conv2d
@@ -101,6 +102,7 @@ class Conv(nnx.Module):
             raise ValueError(
                 f"groups must divide in_features, got groups={groups}, in_features={in_features}."
             )
+        check_flags(use_bias=use_bias)
         self.layout = check_layout(layout)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         self.method, self.precision, self.dtype = method, precision, dtype
@@ -248,6 +250,7 @@ class BatchNorm(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ):
         del rngs  # scale starts at 1 and bias at 0
+        check_flags(torch_statistics=torch_statistics)
         self.layout = check_layout(layout)
         self.axis = axis_of("C", layout)
         self.momentum, self.epsilon = momentum, epsilon

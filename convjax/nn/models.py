@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Inexact, Num
 
-from convjax._checks import check_type, check_whole
+from convjax._checks import check_flags, check_type, check_whole
 from convjax._names import NORMS
 from convjax.nn._relu import relu
 from convjax.nn.layers import BatchNorm, Conv, GroupNorm, Linear, ReLU
@@ -137,6 +137,7 @@ class ConvNet(nnx.Module):
         rngs: nnx.Rngs,
     ):
         check_type("rngs", rngs, nnx.Rngs, "nnx.Rngs(0) makes one from a seed.")
+        check_flags(norm_last=norm_last, activate_first=activate_first)
         channels = [check_whole("channels", number, 1) for number in channels]
         layers = len(channels) - 1
         if layers < 1:

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Inexact, Num
 
-from convjax._checks import check_type, check_whole, near_match
+from convjax._checks import check_flags, check_type, check_whole, near_match
 from convjax._names import NORMS
 from convjax.nn._relu import relu
 from convjax.nn.models import ConvBlock
@@ -47,6 +47,7 @@ class ResidualBase(nnx.Module):
         rngs: nnx.Rngs,
     ):
         check_type("rngs", rngs, nnx.Rngs, "nnx.Rngs(0) makes one from a seed.")
+        check_flags(zero_init=zero_init)
         in_features = check_whole("in_features", in_features, 1)
         features = check_whole("features", features, 1)
         check_choice("shortcut", shortcut, (*SHORTCUTS, None))

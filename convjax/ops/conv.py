@@ -136,12 +136,16 @@ def conv2d(
             precision=precision,
             dtype=preferred_element_type,
         )
-        for name, form in (("lax", _conv_lax), ("matmul", _conv_matmul))
+        for name, form in (
+            ("lax", _conv_lax),
+            ("matmul", _conv_matmul),
+            ("matmul in NHWC", _conv_matmul_in_nhwc),
+        )
     }
     if method == "auto":  # of the platform that the program is lowered for
-        small = _is_small(x, settings, layout)
-        on_gpu = dict.fromkeys(("cuda", "rocm"), by_name["matmul"]) if small else {}
-        forms = {"cpu": by_name["matmul"], **on_gpu}
+        forms = {"cpu": by_name["matmul"]}
+        if _is_small(x, settings, layout):
+            forms |= dict.fromkeys(("cuda", "rocm"), by_name["matmul in NHWC"])
         y = lax.platform_dependent(x, kernel, **forms, default=by_name["lax"])
     else:
         y = by_name[method](x, kernel)
@@ -264,6 +268,23 @@ def _conv_matmul(
     y = jnp.einsum(equation, p, kernel, **products)
     merged = (y.shape[channels] * y.shape[channels + 1],)
     return y.reshape(*y.shape[:channels], *merged, *y.shape[channels + 2 :])
+
+
+def _conv_matmul_in_nhwc(
+    x: Any, kernel: Any, settings: _Settings, layout: str, precision: Any, dtype: Any
+) -> Array:
+    """`_conv_matmul` in NHWC for maps of any layout.
+
+    Compilers for GPUs keep the maps in that order whatever the program says, and a product in NCHW
+    would move them.
+    """
+
+    def in_order(array: Any, axes: str, wanted: str) -> Array:
+        return jnp.transpose(array, [axes.index(letter) for letter in wanted])
+
+    kernel = in_order(kernel, KERNEL_AXES[layout], KERNEL_AXES["NHWC"])
+    y = _conv_matmul(in_order(x, layout, "NHWC"), kernel, settings, "NHWC", precision, dtype)
+    return in_order(y, "NHWC", layout)
 
 
 def _is_small(x: Any, settings: _Settings, layout: str) -> bool:

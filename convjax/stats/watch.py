@@ -7,6 +7,7 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array, Real
 
+from convjax._checks import check_flags
 from convjax.nn._capture import capture
 from convjax.nn.outputs import LayerOutputs
 from convjax.nn.selection import Select, has_parameters, predicate
@@ -70,6 +71,16 @@ class Watch:
                 f"every must be a whole number of steps, at least 1, got {self.every}. To watch "
                 "nothing, give the trainer watch=None."
             )
+        flags = (
+            "activations",
+            "histogram",
+            "units",
+            "inputs",
+            "gradients",
+            "updates",
+            "evaluation",
+        )
+        check_flags(**{name: getattr(self, name) for name in flags})
         if self.units and not self.activations:
             raise ValueError("units=True must go with activations=True, got activations=False.")
         if not (self.activations or self.inputs or self.parameters or self.evaluation):

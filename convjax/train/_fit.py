@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 
-from convjax._checks import check_type, check_whole, describe_value
+from convjax._checks import check_flags, check_type, check_whole, describe_value
 from convjax.data.stream import Stream
 from convjax.stats.nonfinite import NonFiniteError, first_non_finite
 from convjax.stats.record import Record
@@ -156,6 +156,7 @@ def fit(
             "convjax.Keeping(folder, checkpoints) makes one."
         )
     check_whole("rows", rows, 1)
+    check_flags(stop_at_non_finite=stop_at_non_finite)
     callback, output = Callback() if callback is None else callback, MetricOutput.of(writer)
     check_type("callback", callback, Callback, "Derive its class from convjax.train.Callback.")
     of_plan = {f"plan.{name}": value for name, value in plan.config.items()}

@@ -14,7 +14,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from convjax._checks import check_function, check_not_negative, check_type, check_whole
+from convjax._checks import (
+    check_flags,
+    check_function,
+    check_not_negative,
+    check_type,
+    check_whole,
+)
 from convjax._display import Displayed
 from convjax.stats.record import Record
 from convjax.stats.record_builder import concatenate
@@ -159,6 +165,7 @@ def sweep(
         check_type(name, value, Sequence, fix)
     check_function("on_steps", on_steps, "of a number of steps")
     check_function("on_run", on_run, "of a SweepRun")
+    check_flags(score_training=score_training)
     if not len(models) or not len(tables) or len(orders) != len(models):
         raise ValueError(
             "models must be one or more, with an order for each, and tables one or more, got "

@@ -65,6 +65,38 @@ def run(what: str) -> Any:
 T, V, D, W = TypeError, ValueError, DataError, WeightsError
 LAYOUTS = "one of 'NHWC', 'NCHW', 'CHWN'"
 ROWS = [
+    # --- flags, for which text would count as True --------------------------------------------
+    Mistake(
+        "conv(1, 8, act='tanh')",
+        T,
+        ("act must be True or False", "got str: 'tanh'", "act=False), jax.nn.tanh)"),
+    ),
+    Mistake(
+        "convjax.nn.Conv(1, 2, use_bias='no', rngs=nnx.Rngs(0))",
+        T,
+        ("use_bias must be True or False", "got str: 'no'"),
+    ),
+    Mistake(
+        "convjax.nn.BatchNorm(2, torch_statistics='flax')",
+        T,
+        ("torch_statistics must be True or False", "got str: 'flax'"),
+    ),
+    Mistake(
+        "ConvNet((1, 2), norm_last=None, rngs=nnx.Rngs(0))",
+        T,
+        ("norm_last must be True or False", "got NoneType: None"),
+    ),
+    Mistake(
+        "convjax.nn.BasicBlock(4, 4, zero_init=2, rngs=nnx.Rngs(0))",
+        T,
+        ("zero_init must be True or False", "got int: 2"),
+    ),
+    Mistake("Watch(units='dead')", T, ("units must be True or False", "got str: 'dead'")),
+    Mistake(
+        "Learner((split, split), network, normalize=(0.5, 0.2))",
+        T,
+        ("normalize must be True or False", "got tuple: (0.5, 0.2)"),
+    ),
     # --- convolution -------------------------------------------------------------------------
     Mistake("conv2d([[1.0, 2.0]], kernel)", T, ("x must be an array", "got list: [[1.0, 2.0]]")),
     Mistake("conv2d(x, None)", T, ("kernel must be an array", "got NoneType: None")),

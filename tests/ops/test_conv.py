@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convjax.analysis._precedents import Windows, output_shape
+from convjax.ops import conv
 from convjax.ops.conv import conv2d, patches
 from convjax.ops.reference import conv2d_loops, conv2d_patches
 from tests.helpers import KERNELS, LAYOUTS, METHODS, conv_cases, reorder
@@ -204,6 +205,21 @@ def test_conv2d_auto_is_matmul_on_cpu_and_on_gpu_for_the_smallest_maps(platform,
     small = platform in ("cuda", "rocm") and groups == 1 and size == 4
     assert ("dot_general" in text) == (platform == "cpu" or small)
     assert ("stablehlo.convolution" in text) == ("dot_general" not in text)
+
+
+@pytest.mark.parametrize("layout", KERNELS)
+def test_conv2d_auto_has_the_values_of_lax_on_a_gpu(layout, monkeypatch, x64):
+    def on_gpu(*arguments, cuda, **_):
+        return cuda(*arguments)
+
+    monkeypatch.setattr(conv.lax, "platform_dependent", on_gpu)
+    sizes = {"N": 3, "C": 2, "H": 4, "W": 3, "O": 5, "I": 2}
+    x = draw(*(sizes[letter] for letter in layout), dtype=np.float64)
+    kernel = draw(*((sizes | {"H": 3, "W": 2})[k] for k in KERNELS[layout]), dtype=np.float64)
+    settings = {"stride": 2, "padding": (1, 0), "layout": layout}
+    product, by_lax = (conv2d(x, kernel, **settings, method=m) for m in ("auto", "lax"))
+    # Sums of 12 float64 products of order 1.
+    np.testing.assert_allclose(product, by_lax, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(
