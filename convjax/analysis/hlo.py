@@ -301,7 +301,7 @@ def _users(of: Instruction, body: Mapping[str, Instruction]) -> list[Instruction
 
 def _read(of: Instruction, users: Sequence[Instruction]) -> int:
     """Returns the bytes of a value that its users read."""
-    if users and all(user.opcode in ("dynamic-slice", "gather") for user in users):
+    if users and all(user.opcode in ("slice", "dynamic-slice", "gather") for user in users):
         return min(of.bytes, sum(user.bytes for user in users))
     if users and all(
         user.opcode == "dynamic-update-slice" and user.operands[:1] == [of.name] for user in users

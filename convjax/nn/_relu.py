@@ -12,8 +12,8 @@ from jaxtyping import Array, Num
 def relu(x: Num[Array, "*axes"]) -> Num[Array, "*axes"]:
     """Returns max(x, 0), with the gradient 0 at 0: `jax.nn.relu`, value by value.
 
-    Its gradient asks whether the output is positive, where `jax.nn.relu` asks the input. On a GPU
-    the convolution before it then writes the output alone: cuDNN applies bias and ReLU itself.
+    Its gradient asks whether the output is positive, where `jax.nn.relu` asks the input; see
+    `convjax.nn.ReLU`.
     """
     return jnp.maximum(x, 0)
 

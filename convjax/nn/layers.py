@@ -182,6 +182,12 @@ class Linear(nnx.Module):
 class ReLU(nnx.Module):
     """max(x, 0); a module, so that a summary and captured outputs may show it.
 
+    Args:
+      by_output: whether the gradient asks which outputs are positive, and not which inputs. Then a
+        convolution or linear layer before it need not write its own output: cuDNN applies bias and
+        ReLU itself. After a norm the inputs cost nothing, because XLA computes them again from
+        what the norm keeps.
+
     Examples:
       >>> import jax.numpy as jnp
       >>> from convjax.nn import ReLU
@@ -189,9 +195,12 @@ class ReLU(nnx.Module):
       [0.0, 2.0]
     """
 
+    def __init__(self, *, by_output: bool = False):
+        self.by_output = by_output
+
     def __call__(self, x: Inexact[Array, "*axes"]) -> Inexact[Array, "*axes"]:
         """Maps numbers to themselves or 0."""
-        return relu(x)
+        return relu(x) if self.by_output else nnx.relu(x)
 
 
 class BatchNorm(nnx.Module):

@@ -76,7 +76,8 @@ class ConvBlock(nnx.Module):
         )
         settings = {"layout": layout, "dtype": dtype, "param_dtype": param_dtype}
         self.norm = nnx.data(None if norm is None else norm_layer(norm, out_features, **settings))
-        self.relu = nnx.data(ReLU() if activate else None)
+        follows_conv = norm is None or activate_first
+        self.relu = nnx.data(ReLU(by_output=follows_conv) if activate else None)
         self.activate_first = activate_first
 
     def __call__(self, x: Num[Array | np.ndarray, "A B C D"]) -> Inexact[Array, "E F G H"]:

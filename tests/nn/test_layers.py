@@ -165,7 +165,7 @@ def test_conv_rejects_invalid_settings(arguments, error, message):
 def test_relu_and_its_derivatives_are_those_of_jax(dtype):
     x = jnp.array([-np.inf, -2, -1e-38, -0.0, 0.0, 1e-38, 3, np.inf, np.nan], dtype)
     tangent = jnp.arange(1, 10, dtype=dtype)
-    relu = ReLU()
+    relu = ReLU(by_output=True)
 
     def everything(relu):
         gradient = jax.grad(lambda x: (tangent * relu(x)).sum())
@@ -180,7 +180,9 @@ def test_relu_and_its_derivatives_are_those_of_jax(dtype):
 
 def test_relu_keeps_its_output_alone_for_the_gradient():
     # Its input would otherwise be written beside the output, for the gradient alone.
-    text = str(jax.make_jaxpr(jax.grad(lambda x: ReLU()(jnp.sin(x)).sum()))(jnp.ones(3)))
+    text = str(
+        jax.make_jaxpr(jax.grad(lambda x: ReLU(by_output=True)(jnp.sin(x)).sum()))(jnp.ones(3))
+    )
     assert "ne " in text
     assert "gt " not in text
 
