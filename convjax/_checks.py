@@ -70,11 +70,14 @@ def check_not_negative(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be 0 or above and finite, got {value}.")
 
 
-def check_flags(**flags: Any) -> None:
-    """Raises TypeError for an argument that is neither True nor False; text would count as True."""
+def check_flags(fix: str = "", /, **flags: Any) -> None:
+    """Raises TypeError for an argument that is neither True nor False, as text would be True.
+
+    `fix` ends the message.
+    """
     for name, value in flags.items():
         if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"{name} must be True or False, got {describe_value(value)}.")
+            raise TypeError(f"{name} must be True or False, got {describe_value(value)}.{fix}")
 
 
 def check_function(name: str, value: Any, what: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Inexact, Num
 
-from convjax._checks import check_whole, describe_value
+from convjax._checks import check_flags, check_whole
 from convjax._names import NORMS
 from convjax.nn.layers import ReLU
 from convjax.nn.models import ConvBlock, ConvNet
@@ -81,12 +81,11 @@ def conv(
       >>> net(jnp.ones((64, 8, 8, 1))).shape
       (64, 2)
     """
-    if not isinstance(act, bool):
-        raise TypeError(
-            f"act must be True or False, got {describe_value(act)}. For another activation than "
-            "ReLU put it after the block: convjax.sequential(convjax.conv(1, 8, act=False), "
-            "jax.nn.tanh)."
-        )
+    check_flags(
+        " For another activation than ReLU put it after the block: "
+        "convjax.sequential(convjax.conv(1, 8, act=False), jax.nn.tanh).",
+        act=act,
+    )
     if norm is not None and norm not in NORMS:
         raise ValueError(f"norm must be None or one of {', '.join(NORMS)}, got {norm!r}.")
     return ConvBlock(

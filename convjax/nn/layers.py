@@ -183,10 +183,12 @@ class ReLU(nnx.Module):
     """max(x, 0); a module, so that a summary and captured outputs may show it.
 
     Args:
-      by_output: whether the gradient asks which outputs are positive, and not which inputs. Then a
-        convolution or linear layer before it need not write its own output: cuDNN applies bias and
-        ReLU itself. After a norm the inputs cost nothing, because XLA computes them again from
-        what the norm keeps.
+      by_output: whether the gradient asks which outputs are positive, and not which inputs. Then
+        the inputs need not be kept: on a GPU, cuDNN applies the ReLU after a convolution itself.
+        After a norm, asking them is cheaper: XLA computes them again from what the norm keeps.
+
+    Raises:
+      TypeError: if `by_output` is neither True nor False.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -195,7 +197,10 @@ class ReLU(nnx.Module):
       [0.0, 2.0]
     """
 
+    by_output = False  # of a derived class without this constructor
+
     def __init__(self, *, by_output: bool = False):
+        check_flags(by_output=by_output)
         self.by_output = by_output
 
     def __call__(self, x: Inexact[Array, "*axes"]) -> Inexact[Array, "*axes"]:

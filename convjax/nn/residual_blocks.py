@@ -92,7 +92,7 @@ class ResidualBase(nnx.Module):
             y = layer(y)
         if self.skip:
             y = y + (self._padded(x) if self.projection is None else self.projection(x))
-        return relu(y)
+        return relu(y)  # by its output: the sum need not be kept
 
     def _padded(self, x: Array | np.ndarray) -> Array | np.ndarray:
         """Returns every `stride`-th pixel, with zeros for the channels that the input lacks."""

@@ -43,6 +43,9 @@ from convjax.ops.layout import KERNEL_AXES, check_layout
 # width times the memory; `_is_small` names the exception.
 Method = Literal["lax", "matmul", "auto"]
 
+# Pixels of the largest kernel of a product on a GPU, 7×7.
+_MOST_TAPS = 49
+
 
 class _Settings(NamedTuple):
     """The validated settings of one convolution; pairs are (height, width)."""
@@ -83,8 +86,8 @@ def conv2d(
       layout: "NHWC", "NCHW" or "CHWN".
       method: "lax" (`lax.conv_general_dilated`), "matmul" (patches times kernel matrix) or "auto":
         matmul where the program is lowered for a CPU, or for a GPU if the output has fewer pixels
-        than the kernel; lax elsewhere. matmul is faster on CPU inside a loop, and lax may be for
-        wide layers outside of one.
+        than the kernel and groups is 1; lax elsewhere. matmul is faster on CPU inside a loop, and
+        lax may be for wide layers outside of one.
       precision: as for `jax.lax.dot_general`; None is the default of the backend.
       preferred_element_type: dtype in which products are accumulated and returned, as for
         `jax.lax.dot_general`; None is the dtype of the operands.
@@ -293,14 +296,15 @@ def _is_small(x: Any, settings: _Settings, layout: str) -> bool:
     In the backward pass of such a convolution XLA for GPUs exchanges kernel and map, and moves both
     into other orders before and after: with its last two layers as convolutions the chapter's step
     takes 59 launches on an H100, and 45 with matrix products. For TPUs they stay convolutions: with
-    products the step takes 1.7 times the cycles.
+    products the step takes 1.7 times the cycles. A product has a slice per tap, so that kernels as
+    large as an image are left to XLA.
     """
     stride, padding, dilation, groups, kernel_size = settings
     size = x.shape[layout.index("H")], x.shape[layout.index("W")]
     output = geometry.output_shape(
         size, kernel_size, stride=stride, padding=padding, dilation=dilation
     )
-    return groups == 1 and math.prod(output) < math.prod(kernel_size)
+    return groups == 1 and math.prod(output) < math.prod(kernel_size) <= _MOST_TAPS
 
 
 def _check(

@@ -59,11 +59,12 @@ def batch_moments(
     others = tuple(i for i in range(x.ndim) if i != axis)
     # The gradient may treat the shift as a constant, because neither moment depends on it.
     part = jax.lax.stop_gradient(jax.lax.slice_in_dim(x, 0, 1, axis=others[-1]))
-    shift = jax.lax.platform_dependent(
-        part,
-        cpu=lambda part: jnp.mean(part, others),
-        default=lambda part: part[*(slice(None) if i == axis else 0 for i in range(x.ndim))],
-    )
+    forms = {"default": lambda part: jnp.mean(part, others)}
+    # An axis of explicit sharding has no first value that all devices know.
+    if part.size and not any(jax.typeof(part).sharding.spec):
+        first = tuple(slice(None) if i == axis else 0 for i in range(x.ndim))
+        forms = {"cpu": forms["default"], "default": lambda part: part[first]}
+    shift = jax.lax.platform_dependent(part, **forms)
     shifted = x - _channels_at(axis, shift, x.ndim)
     mean = jnp.mean(shifted, others)
     var = jnp.mean(jnp.square(shifted), others) - jnp.square(mean)

@@ -190,30 +190,24 @@ def _of_stack(
     length = -(-int(sizes.max()) // period) * period
     rows = jnp.stack([jnp.pad(x.reshape(-1), (0, length - x.size)) for x in arrays])
     counted = jnp.arange(length) < sizes[:, None]
-    # One pass, of values less one near their mean, as `convjax.ops.batch_moments` takes them.
-    shift = jnp.where(jnp.isfinite(rows[:, :1]), rows[:, :1], 0)
-    apart = jnp.where(counted, rows - shift, 0)
-    moments = [apart, jnp.square(apart)]
+    mean = jnp.sum(rows, 1) / sizes.astype(np.float32)
+    apart = jnp.where(counted, jnp.square(rows - mean[:, None]), 0)
     counts = near = None
     if histogram:
         fine = bins == FASTAI
         number = (FASTAI.count + 4) if fine else bins.count + 2
         index = _fine_bin(rows) if fine else _coarse_bin(rows, bins)
         index = jnp.where(counted, index, number)
-        if length <= _EXACT_IN_FLOAT32:  # one sum of all
+        if length <= _EXACT_IN_FLOAT32:  # one sum of both
             hits = (index[..., None] == jnp.arange(number)).astype(jnp.float32)
-            sums = jnp.sum(jnp.concatenate([hits, jnp.stack(moments, -1)], -1), 1)
-            counts, first, second = sums[:, :-2].astype(jnp.int32), sums[:, -2], sums[:, -1]
+            sums = jnp.sum(jnp.concatenate([hits, apart[..., None]], -1), 1)
+            squares, counts = sums[:, -1], sums[:, :-1].astype(jnp.int32)
         else:
-            counts = count_by_comparing(index, number)
-            first, second = (jnp.sum(moment, 1) for moment in moments)
+            squares, counts = jnp.sum(apart, 1), count_by_comparing(index, number)
     else:
-        first, second = (jnp.sum(moment, 1) for moment in moments)
+        squares = jnp.sum(apart, 1)
     if not (histogram and bins == FASTAI):
         near = _near(rows, (1,), length, counted)
-    mean = first / sizes.astype(np.float32)
-    squares = jnp.maximum(second - first * mean, 0)
-    mean = mean + shift[:, 0]
     # The channels of all layers recur with one period, so that one maximum serves all.
     highest = jnp.max(rows.reshape(len(rows), -1, period), 1) if last and together else None
     active: list[Any] = []

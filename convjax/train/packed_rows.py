@@ -1,4 +1,4 @@
-"""Rows of a record in a loop on the device, written at once.
+"""Many small arrays of a loop on the device as one: the rows of a record, and a state's scalars.
 
 A row has a hundred small arrays. To write each by itself is a launch for each on a GPU, more than
 the rest of a small step.
@@ -90,19 +90,21 @@ def _from_bits(x: jax.Array, dtype: Any) -> jax.Array:
 
 
 class PackedScalars:
-    """Trees of arrays whose numbers without axes are one array.
+    """The state of a loop with its scalars in one array, bit for bit.
 
     What a loop carries is written in every round, each array by a launch of its own on a GPU. An
-    optimiser's state has a handful of such numbers.
+    optimiser's state has a handful of scalars.
 
     Args:
-      tree: of arrays or their shapes.
+      state: a tree of arrays or their shapes.
+      after: what a round makes of it. A scalar whose type it changes stays by itself, as does one
+        of a weak type, so that JAX treats or refuses it as it does without us.
 
     Examples:
       >>> import jax.numpy as jnp
       >>> from convjax.train.packed_rows import PackedScalars
       >>> state = {"kernel": jnp.ones((2, 3)), "rate": jnp.float32(0.5), "count": jnp.int32(7)}
-      >>> scalars = PackedScalars(state)
+      >>> scalars = PackedScalars(state, state)
       >>> arrays, packed = scalars.pack(state)
       >>> [x.shape for x in arrays], packed[4].shape
       ([(2, 3)], (2,))
@@ -111,24 +113,36 @@ class PackedScalars:
       (0.5, 7)
     """
 
-    def __init__(self, tree: Any):
-        leaves, self._structure = jax.tree.flatten(tree)
-        self._scalar = [
-            not jnp.ndim(x) and jnp.issubdtype(jnp.result_type(x), jnp.number) for x in leaves
-        ]
-        scalars = [x for x, is_scalar in zip(leaves, self._scalar, strict=True) if is_scalar]
-        self._row = PackedRows(scalars)
+    def __init__(self, state: Any, after: Any):
+        leaves, new = map(jax.tree.leaves, jax.eval_shape(lambda *trees: trees, state, after))
+        self._structure: Any = jax.tree.structure(state)
+        self._packed: list[bool] = []
+        if self._structure == jax.tree.structure(after):
+            self._packed = [_stays_scalar(x, y) for x, y in zip(leaves, new, strict=True)]
+        self._row = PackedRows(
+            [x for x, is_packed in zip(leaves, self._packed, strict=False) if is_packed]
+        )
 
-    def pack(self, tree: Any) -> tuple[list[Any], dict[int, jax.Array]]:
-        """Returns the arrays with axes, and the numbers without."""
+    def pack(self, state: Any) -> tuple[Any, dict[int, jax.Array]]:
+        """Returns the other arrays, and the scalars."""
+        if not any(self._packed):
+            return state, {}
         parts: tuple[list[Any], list[Any]] = [], []
-        for leaf, is_scalar in zip(jax.tree.leaves(tree), self._scalar, strict=True):
-            parts[is_scalar].append(leaf)
+        for leaf, is_packed in zip(jax.tree.leaves(state), self._packed, strict=True):
+            parts[is_packed].append(leaf)
         return parts[0], self._row.pack(parts[1])
 
-    def unpack(self, packed: tuple[list[Any], dict[int, jax.Array]]) -> Any:
-        """Returns the tree."""
-        arrays, bits = packed
-        rows = {size: x[None] for size, x in bits.items()}
-        parts = iter(arrays), (x[0] for x in self._row.unpack(rows))
-        return jax.tree.unflatten(self._structure, [next(parts[s]) for s in self._scalar])
+    def unpack(self, packed: tuple[Any, dict[int, jax.Array]]) -> Any:
+        """Returns the state."""
+        others, bits = packed
+        if not any(self._packed):
+            return others
+        rows = self._row.unpack({size: x[None] for size, x in bits.items()})
+        parts = iter(others), (x[0] for x in rows)
+        return jax.tree.unflatten(self._structure, [next(parts[p]) for p in self._packed])
+
+
+def _stays_scalar(x: jax.ShapeDtypeStruct, y: jax.ShapeDtypeStruct) -> bool:
+    real = any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.integer, jnp.floating))
+    same = (x.shape, x.dtype) == (y.shape, y.dtype) == ((), y.dtype)
+    return real and same and not (x.weak_type or y.weak_type)

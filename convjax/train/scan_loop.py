@@ -77,8 +77,8 @@ def run_steps(
         rest = _by_platform(jnp.minimum(every, steps - first), every)
         return lax.fori_loop(int(watched), rest, lambda j, c: body(first + j, c, False), carry)
 
-    scalars = PackedScalars(state)
-    _, metrics, stats = jax.eval_shape(lambda s: take(jnp.int32(0), s, watched), state)
+    after, metrics, stats = jax.eval_shape(lambda s: take(jnp.int32(0), s, watched), state)
+    scalars = PackedScalars(state, after)
     metrics_in, stats_in = PackedRows(metrics), PackedRows(stats)
     rows = ChunkRows(metrics_in.zeros(length), stats_in.zeros(length // every))
     groups = _by_platform((steps + every - 1) // every, length // every)

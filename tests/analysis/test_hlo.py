@@ -198,6 +198,11 @@ def test_read_counts_what_is_launched_and_touched():
     assert (whole.launches, whole.copies + whole.transposes) == (3, 1)
     assert whole.bytes == inside.bytes + 2 * 3200
     assert read(ROWS, "gpu").cycles is None
+    # The same of a slice whose place is known.
+    fixed = "slice(%p.1), slice={[7:8], [0:8]}"
+    text = ROWS.replace("dynamic-slice(%p.1, %p.2, %zero), dynamic_slice_sizes={1,8}", fixed)
+    assert fixed in text
+    assert read(text, "tpu", in_loop=True).bytes == inside.bytes
 
 
 def test_read_counts_calls_of_libraries():

@@ -30,6 +30,16 @@ def shape_of(function, *images):
     return nnx.eval_shape(function, jax.ShapeDtypeStruct(images, jnp.float32)).shape
 
 
+def test_relu_asks_its_output_where_a_convolution_is_before_it():
+    def asks_output(**settings):
+        model = ConvNet((1, 2, 3), **settings, rngs=nnx.Rngs(0))
+        return model.blocks[0].relu.by_output
+
+    assert asks_output()
+    assert not asks_output(norm="batch")
+    assert asks_output(norm="batch", activate_first=True)
+
+
 # --- the chapter's networks --------------------------------------------------------------------
 
 
