@@ -91,7 +91,7 @@ class Learner:
       activation_stats: statistics of the layers in the last training.
 
     Raises:
-      TypeError: if data or model are of another type.
+      TypeError: if data or model are of another type, or normalize or show neither True nor False.
       ValueError: if the model does not return one output for each class, or as `convjax.Trainer`.
 
     Examples:

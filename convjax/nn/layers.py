@@ -66,7 +66,7 @@ class Conv(nnx.Module):
       bias: shape (O,), within the same bound; None if use_bias is False.
 
     Raises:
-      TypeError: if kernel_size is not one or two integers.
+      TypeError: if kernel_size is not one or two integers, or use_bias neither True nor False.
       ValueError: if groups does not divide in_features, or for a kernel_size below 1 or an unknown
         layout.
 
@@ -232,6 +232,7 @@ class BatchNorm(nnx.Module):
       rngs: not used; accepted so that all layers are constructed alike.
 
     Raises:
+      TypeError: if torch_statistics is neither True nor False.
       ValueError: for an unknown layout.
 
     References:

@@ -132,7 +132,8 @@ class BasicBlock(ResidualBase):
       out_features: channels of the output.
 
     Raises:
-      TypeError: if `rngs` is not `nnx.Rngs`, or a size is not a whole number.
+      TypeError: if `rngs` is not `nnx.Rngs`, a size is not a whole number, or zero_init is neither
+        True nor False.
       ValueError: for a size below 1, an unknown shortcut, norm or layout, or a padding to fewer
         channels.
 

@@ -41,7 +41,7 @@ class Watch:
         the outputs of GELU, tanh or a normalisation) or a `convjax.Bins`.
 
     Raises:
-      TypeError: if select or bins is of another type.
+      TypeError: if select or bins is of another type, or a quantity neither True nor False.
       ValueError: if every is below 1, no quantity is on, or bins is not the name of a preset.
 
     Examples:
