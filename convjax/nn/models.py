@@ -109,8 +109,8 @@ class ConvNet(nnx.Module):
       rngs: source of the initial parameters. A seed gives the same network in every layout.
 
     Raises:
-      TypeError: if `rngs` is not `nnx.Rngs`, a number of channels is not an integer, or norm_last or
-        activate_first is neither True nor False.
+      TypeError: if `rngs` is not `nnx.Rngs`, a number of channels not an integer, or norm_last or
+        activate_first neither True nor False.
       ValueError: for fewer than two channels, kernel sizes that are not one per layer, or an
         unknown norm or layout.
 

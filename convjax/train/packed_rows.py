@@ -117,7 +117,8 @@ class PackedScalars:
         leaves, new = map(jax.tree.leaves, jax.eval_shape(lambda *trees: trees, state, after))
         self._structure: Any = jax.tree.structure(state)
         self._packed: list[bool] = []
-        if self._structure == jax.tree.structure(after):
+        structure: Any = jax.tree.structure(after)
+        if structure == self._structure:
             self._packed = [_stays_scalar(x, y) for x, y in zip(leaves, new, strict=True)]
         self._row = PackedRows(
             [x for x, is_packed in zip(leaves, self._packed, strict=False) if is_packed]
