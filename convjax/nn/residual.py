@@ -51,8 +51,8 @@ class ResNet(nnx.Module):
       head: the linear layer.
 
     Raises:
-      TypeError: if `rngs` is not `nnx.Rngs`, a number not a whole one, or zero_init neither True nor
-        False.
+      TypeError: if `rngs` is not `nnx.Rngs`, a number not a whole one, or zero_init neither True
+        nor False.
       ValueError: for depths and widths that are not one per stage, a number below 1, or an unknown
         block, stem, shortcut, norm or layout.
 
