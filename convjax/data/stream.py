@@ -81,11 +81,12 @@ class Stream:
         """
         flat = indices.ravel()
         wanted = flat >= 0
-        if wanted.all():
+        if flat.size and wanted.all():
             images = self.images.read(flat)
         else:
             images = np.zeros((flat.size, *self.images.shape[1:]), np.uint8)
-            images[wanted] = self.images.read(flat[wanted])
+            if wanted.any():  # of a process whose part of the last batch is padding there is none
+                images[wanted] = self.images.read(flat[wanted])
         return images.reshape(*indices.shape, *self.images.shape[1:])
 
     def normalization(self) -> tuple[Float64[np.ndarray, " C"], Float64[np.ndarray, " C"]]:

@@ -6,7 +6,7 @@ from functools import cache
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from convjax.data import (
@@ -78,6 +78,8 @@ class Library:
 
 @settings(max_examples=25, deadline=None)
 @given(order=st.lists(st.lists(st.integers(-1, 6), min_size=3, max_size=3), min_size=1))
+@example(order=[[-1, -1, -1]])
+@example(order=np.zeros((0, 3), int))
 def test_stream_read_is_indexing(order):
     pixels = np.random.default_rng(0).integers(0, 256, (7, 2, 2, 1), np.uint8)
     order = np.array(order)
