@@ -106,9 +106,10 @@ def test_bench_of_targets_counts_the_launches_of_a_gpu(tmp_path):
     command = ["bench", "--quick", "--target", "h100", "--out", str(out)]
     assert CliRunner().invoke(app, command).exit_code == 0
     plain, all_statistics = json.loads(out.read_text())["compiled_steps"]
-    # Two convolutions forward and backward for each layer, but for the gradient of the images.
-    assert plain["library_calls"] == all_statistics["library_calls"] == 14
-    assert plain["launches"] <= 70
+    # A convolution forward and two backward for three layers, but for the gradient of the images;
+    # the last two layers are matrix products.
+    assert plain["library_calls"] == all_statistics["library_calls"] == 8
+    assert plain["launches"] <= 50
     # 512 images of a byte and what the layers make of them, but not the 60,000 that stay.
     assert 20 * 2**20 < plain["touched_bytes"] < 300 * 2**20
     assert plain["measured"] is None
@@ -117,7 +118,7 @@ def test_bench_of_targets_counts_the_launches_of_a_gpu(tmp_path):
     of_layers = [39_200, 56_448, 73_728, 73_728, 5_760]
     assert plain["products"] == 2 * 512 * (3 * sum(of_layers) - of_layers[0])
     assert all_statistics["products"] == plain["products"] + 2 * 512 * sum(of_layers)  # evaluation
-    assert all_statistics["launches"] <= 1.5 * plain["launches"]
+    assert all_statistics["launches"] <= 80
     assert plain["known_length"]
     assert all_statistics["known_length"]
     assert plain["host_transfers"] == all_statistics["host_transfers"] == 0
