@@ -1,5 +1,6 @@
 """The trainer of the diagnosis study: runs a `TrainingSpec`, returns its record and accuracy."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -81,7 +82,9 @@ class StudyTrainer:
         model = self.model(plan)
         trainer = self.trainer(plan)
         state, record = trainer.run(trainer.start(model), data, order, table(plan))
-        return Trained(record, trainer.evaluate(state, self.test).accuracy)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of images on a wrong scale, which are meant
+            return Trained(record, trainer.evaluate(state, self.test).accuracy)
 
     def labels(self, plan: TrainingSpec) -> npt.NDArray[np.int32]:
         """Returns the labels of a training, with the marks of corrupt examples."""
