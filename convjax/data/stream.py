@@ -85,7 +85,7 @@ class Stream:
             images = self.images.read(flat)
         else:
             images = np.zeros((flat.size, *self.images.shape[1:]), np.uint8)
-            if wanted.any():  # of a process whose part of the last batch is padding there is none
+            if wanted.any():  # a part of the last batch may be padding alone
                 images[wanted] = self.images.read(flat[wanted])
         return images.reshape(*indices.shape, *self.images.shape[1:])
 

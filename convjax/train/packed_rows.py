@@ -116,13 +116,11 @@ class PackedScalars:
     def __init__(self, state: Any, after: Any):
         leaves, new = map(jax.tree.leaves, jax.eval_shape(lambda *trees: trees, state, after))
         self._structure: Any = jax.tree.structure(state)
-        self._packed: list[bool] = []
         structure: Any = jax.tree.structure(after)
+        self._packed = [False] * len(leaves)
         if structure == self._structure:
             self._packed = [_stays_scalar(x, y) for x, y in zip(leaves, new, strict=True)]
-        self._row = PackedRows(
-            [x for x, is_packed in zip(leaves, self._packed, strict=False) if is_packed]
-        )
+        self._row = PackedRows([x for x, is_in in zip(leaves, self._packed, strict=True) if is_in])
 
     def pack(self, state: Any) -> tuple[Any, dict[int, jax.Array]]:
         """Returns the other arrays, and the scalars."""
@@ -145,5 +143,5 @@ class PackedScalars:
 
 def _stays_scalar(x: jax.ShapeDtypeStruct, y: jax.ShapeDtypeStruct) -> bool:
     real = any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.integer, jnp.floating))
-    same = (x.shape, x.dtype) == (y.shape, y.dtype) == ((), y.dtype)
+    same = x.shape == y.shape == () and x.dtype == y.dtype
     return real and same and not (x.weak_type or y.weak_type)

@@ -19,15 +19,16 @@ def reference(x, axis, scale, bias, epsilon):
     return mean, var, np.moveaxis(y, -1, axis)
 
 
+def elsewhere(*arguments, default, **_):
+    """Takes the form of a GPU, which is not chosen in a program for this CPU."""
+    return default(*arguments)
+
+
 @pytest.fixture(params=["cpu", "elsewhere"])
 def platform(request, monkeypatch):
-    """Takes the form of a platform; a GPU's is not chosen in a program for this CPU."""
     if request.param == "elsewhere":
-
-        def elsewhere(*arguments, default, **_):
-            return default(*arguments)
-
         monkeypatch.setattr(normalization.jax.lax, "platform_dependent", elsewhere)
+    return request.param
 
 
 @pytest.mark.usefixtures("platform")
@@ -80,16 +81,15 @@ def test_batch_moments_of_a_constant_channel():
     np.testing.assert_allclose(mean, 12345.678, rtol=1e-6)  # stored in float32
 
 
-@pytest.mark.usefixtures("platform")
-def test_batch_moments_with_first_positions_far_from_the_rest():
-    # What is subtracted, the mean of the first column or a value there, lies 20 deviations off, or
-    # up to 23: the relative error of the variance may be ε·(1 + 23²), 6e-5 in float32.
+def test_batch_moments_with_first_positions_far_from_the_rest(platform):
+    # What is subtracted, the mean of the first column, lies 20 deviations off: the relative error
+    # of the variance may be ε·(1 + 20²), 5e-5 in float32. A single value there may lie 23 off.
     x = np.random.default_rng(0).standard_normal((512, 64, 2)).astype(np.float32)
     x[:, 0] += 20
     mean, var = batch_moments(x, axis=2)
     expected_mean, expected_var, _ = reference(x, 2, 1.0, 0.0, 1e-5)
     np.testing.assert_allclose(mean, expected_mean, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(var, expected_var, rtol=6e-5)
+    np.testing.assert_allclose(var, expected_var, rtol=5e-5 if platform == "cpu" else 6e-5)
 
 
 @settings(max_examples=15, deadline=None)  # each shape compiles anew
@@ -150,11 +150,7 @@ def test_batch_moments_and_their_derivatives_are_the_same_on_every_platform(
         return batch_moments(x, axis=1), gradient(x), slope, curvature, members
 
     expected = everything()
-    monkeypatch.setattr(
-        normalization.jax.lax,
-        "platform_dependent",
-        lambda *arguments, default, **_: default(*arguments),
-    )
+    monkeypatch.setattr(normalization.jax.lax, "platform_dependent", elsewhere)
     for found, wanted in zip(jax.tree.leaves(everything()), jax.tree.leaves(expected), strict=True):
         # Sums of up to 40 float64 numbers of order 10.
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
