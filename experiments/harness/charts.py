@@ -92,7 +92,8 @@ def sides(found: Mapping[str, Sequence[float]], label: str) -> "Figure":
     values.set_ylim(len(names) - 0.5, -0.5)
     values.set_xlabel(f"{label}\n(dots: seeds, line: mean)")
     differences.axvline(0, color="0.5", linewidth=1)
-    differences.set_xlabel(f"difference from {names[0]}\n(95 % interval)")
+    interval = "95 % interval" if len(found[names[0]]) > 1 else "needs two seeds"
+    differences.set_xlabel(f"difference from {names[0]}\n({interval})")
     for axes in (values, differences):
         axes.grid(axis="y", alpha=0.3)
         axes.locator_params(axis="x", nbins=5)

@@ -38,6 +38,7 @@ def test_sides_compares_with_the_first():
 def test_sides_draws_no_interval_for_one_seed():
     _, differences = charts.sides({"a": [0.9], "b": [0.8]}, "accuracy").axes
     assert not differences.containers
+    assert differences.get_xlabel().endswith("(needs two seeds)")
 
 
 def test_progress_draws_a_line_per_seed_and_the_goal():
